@@ -1,0 +1,153 @@
+#!/usr/bin/python
+"""Install Debian packages and note which ones are new, so that they can be removed again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Install Debian packages and note which ones are new
+description:
+  - Installs what is missing in one apt call. Every package that this call brought, dependencies included,
+    is noted in C(record); C(state=absent) purges just those.
+  - Needs no python3-apt, so check mode works on a host that has nothing yet.
+options:
+  names:
+    description: The packages to have.
+    type: list
+    elements: str
+    default: []
+  record:
+    description: The JSON file that lists the packages the kit brought.
+    type: path
+    required: true
+  state:
+    description: V(present) installs C(names); V(absent) purges everything in C(record).
+    choices: [present, absent]
+    default: present
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- packages:
+    names: [redis-server]
+    record: /var/lib/celery-ops/packages.json
+"""
+RETURN = r"""
+packages:
+  description: What was installed (or purged); in check mode, what would be.
+  type: list
+  returned: always
+kept:
+  description: With state=absent, recorded packages left in place because something else needs them.
+  type: list
+  returned: state=absent
+"""
+
+APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+LISTS_MAX_AGE = 3600.0  # seconds
+
+
+def installed() -> set[str]:
+    """Names of the packages that dpkg has installed."""
+    out = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"], capture_output=True, text=True, check=True
+    ).stdout
+    return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+
+
+def read_record(path: Path) -> list[str]:
+    """The packages noted so far."""
+    return json.loads(path.read_text())["packages"] if path.exists() else []
+
+
+def write_record(path: Path, packages: list[str]) -> None:
+    """Replace the note as a whole."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps({"packages": packages}, indent=1) + "\n")
+    fresh.replace(path)
+
+
+def lists_are_stale() -> bool:
+    """Whether apt's package lists are missing or older than an hour."""
+    lists = list(Path("/var/lib/apt/lists").glob("*_Packages*"))
+    return not lists or time.time() - Path("/var/lib/apt/lists").stat().st_mtime > LISTS_MAX_AGE
+
+
+def install(module: AnsibleModule, record: Path) -> None:
+    """Install what is missing and note it."""
+    before = installed()
+    missing = [name for name in module.params["names"] if name not in before]
+    if not missing or module.check_mode:
+        module.exit_json(changed=bool(missing), packages=missing)
+    if lists_are_stale():
+        apt(module, ["update"], "Look at the sources in /etc/apt, then: apt-get update")
+    apt(module, [*KEEP_CONFIG, "install", "--no-install-recommends", *missing], "Try: apt-get install " + " ".join(missing))
+    new = sorted(installed() - before)
+    write_record(record, sorted({*read_record(record), *new}))
+    module.exit_json(changed=True, packages=new)
+
+
+def purge(module: AnsibleModule, record: Path) -> None:
+    """Purge what was noted, but nothing that something else on the host needs."""
+    noted = set(read_record(record))
+    ours = noted & installed()
+    kept: set[str] = set()
+    while ours:
+        plan = apt(module, ["--simulate", "purge", *sorted(ours)], "")
+        gone = {line.split()[1] for line in plan.splitlines() if line.startswith(("Remv ", "Purg "))}
+        if gone <= ours:
+            break
+        needed = {name for name in ours if needed_by(name, gone - ours)} or ours
+        kept |= needed
+        ours -= needed
+    if ours and not module.check_mode:
+        apt(module, ["purge", *sorted(ours)], "Try: apt-get purge " + " ".join(sorted(ours)))
+    if not module.check_mode:
+        record.unlink(missing_ok=True)
+    module.exit_json(changed=bool(noted), packages=sorted(ours), kept=sorted(kept))
+
+
+def needed_by(name: str, others: set[str]) -> bool:
+    """Whether removing `name` would take any of `others` with it."""
+    plan = subprocess.run(["apt-get", "--simulate", "purge", name], capture_output=True, text=True).stdout
+    return any(line.startswith(("Remv ", "Purg ")) and line.split()[1] in others for line in plan.splitlines())
+
+
+def apt(module: AnsibleModule, arguments: list[str], hint: str) -> str:
+    """Run apt-get; fail the module with its last lines and a hint."""
+    rc, out, err = module.run_command(
+        [*APT, *arguments], environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    )
+    if rc:
+        tail = "\n".join((out + err).splitlines()[-20:])
+        module.fail_json(msg=f"apt-get {arguments[-1]} ended with {rc}. {hint}\n{tail}")
+    return out
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "names": {"type": "list", "elements": "str", "default": []},
+            "record": {"type": "path", "required": True},
+            "state": {"choices": ["present", "absent"], "default": "present"},
+        },
+        supports_check_mode=True,
+    )
+    record = Path(module.params["record"])
+    if module.params["state"] == "present":
+        install(module, record)
+    else:
+        purge(module, record)
+
+
+if __name__ == "__main__":
+    main()
