@@ -1,0 +1,104 @@
+"""Environment files: ``KEY=value`` lines that this module and a POSIX shell read alike.
+
+Values are quoted as ``shlex.quote`` does, so that an operator can also type ``set -a; . /etc/petct/env``.
+What a shell would expand or run (``$``, backquotes, ``;``, a space) has to stand in single quotes.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+EX_CONFIG = 78
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PIECE = r"""[A-Za-z0-9_@%+=:,./-]+|'[^']*'|"[^"$`\\]*\""""
+_VALUE = re.compile(f"(?:{_PIECE})*")
+
+
+class EnvFileError(ValueError):
+    """An environment file that can't be read or written; the message names file and line, never the value."""
+
+
+def parse(text: str, name: str = "<env>") -> dict[str, str]:
+    """Return the variables in `text`; `name` is the file named in errors.
+
+    Raises EnvFileError for a line that isn't ``KEY=value``, isn't quoted soundly, or names a key twice.
+    """
+    variables: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, equals, raw = line.partition("=")
+        where = f"{name}:{number}"
+        if not equals or not _KEY.fullmatch(key):
+            raise EnvFileError(f"{where}: not KEY=value (a key is letters, digits and _, nothing before it)")
+        if not _VALUE.fullmatch(raw):
+            raise EnvFileError(
+                f"{where}: the value of {key} must be quoted; write {key}='...' with single quotes"
+            )
+        if key in variables:
+            raise EnvFileError(f"{where}: {key} is set a second time; keep one of the two lines")
+        variables[key] = "".join(_unquote(piece) for piece in re.findall(_PIECE, raw))
+    return variables
+
+
+def _unquote(piece: str) -> str:
+    return piece[1:-1] if piece[0] in "'\"" else piece
+
+
+def render(variables: Mapping[str, str]) -> str:
+    """Return the text of an environment file, sorted by key, so that equal variables give equal bytes.
+
+    Raises EnvFileError for a key no shell accepts and for a value holding a newline or NUL.
+    """
+    lines = []
+    for key, value in sorted(variables.items()):
+        if not _KEY.fullmatch(key):
+            raise EnvFileError(f"{key!r} is no name for an environment variable: use letters, digits and _")
+        if "\n" in value or "\0" in value:
+            raise EnvFileError(
+                f"the value of {key} holds a newline or NUL; encode it (base64) or put it in a file"
+            )
+        lines.append(f"{key}={shlex.quote(value)}\n")
+    return "".join(lines)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the variables in the file at `path`; raise EnvFileError when it can't be read or parsed."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise EnvFileError(
+            f"{path}: {error.strerror}; look at it with: ls -l {shlex.quote(str(path))}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise EnvFileError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return parse(text, str(path))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Load an environment file and become the command (console script ``celery-ops-env``)."""
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-env", description="Run a command with an application's environment loaded."
+    )
+    parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
+    parser.add_argument("env_file", metavar="ENV_FILE")
+    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    options = parser.parse_args(argv)
+    try:
+        os.environ.update(load(options.env_file))
+        if options.chdir:
+            os.chdir(options.chdir)
+        sys.stdout.flush()
+        os.execvp(options.command[0], options.command)
+    except (EnvFileError, OSError) as error:
+        print(f"celery-ops-env: {error}", file=sys.stderr)
+        sys.exit(EX_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Celery settings that lose nothing: take them with ``app.config_from_object("celery_ops.settings")``.
+
+An application adds its own afterwards with ``app.conf.update(...)``. Producers need these settings as much
+as workers do. Celery itself reads the addresses from CELERY_BROKER_URL and CELERY_RESULT_BACKEND; read here
+are CELERY_OPS_DEFAULT_QUEUE (default "celery") and CELERY_OPS_TASK_TIME_LIMIT (seconds, default 300).
+Dead-lettering, the delivery limit and the consumer timeout are the broker's: a policy on the vhost.
+"""
+
+import os as _os
+
+import celery_ops.arrays as _arrays
+import celery_ops.tasks as _tasks  # noqa: F401 - the canary, and the tick in every schedule
+
+
+def _seconds(name: str, default: int) -> int:
+    value = _os.environ.get(name) or str(default)
+    if not value.isdigit() or int(value) < 2:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of seconds, 2 or more")
+    return int(value)
+
+
+# What may travel: JSON, and numpy arrays as bytes. Pickle is refused in both directions.
+accept_content = ["json", _arrays.NAME]
+result_accept_content = accept_content
+task_serializer = "json"
+result_serializer = _arrays.NAME
+
+# Quorum queues on topic exchanges: all else makes countdown, eta and retry block workers on RabbitMQ 4.
+task_default_queue = _os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or "celery"
+task_default_exchange = task_default_queue
+task_default_routing_key = task_default_queue
+task_default_queue_type = "quorum"
+task_default_exchange_type = "topic"
+task_create_missing_queue_type = "quorum"
+task_create_missing_queue_exchange_type = "topic"
+
+# A publish returns when the broker has the message, or raises; without confirms it loses messages silently.
+# A broker that takes nothing (memory or disk alarm, frozen) costs a publisher 10 s an attempt, not for ever.
+broker_transport_options = {"confirm_publish": True, "read_timeout": 10, "write_timeout": 10}
+task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1}
+broker_connection_timeout = 4
+broker_connection_retry_on_startup = True
+
+# A task is done when it returned, not when it was fetched. The broker's delivery limit ends a poison task.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+
+task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300)
+task_soft_time_limit = task_time_limit - max(1, min(30, task_time_limit // 10))
+
+result_expires = 24 * 3600
+result_extended = True
+redis_socket_connect_timeout = 4
+redis_socket_timeout = 15
+redis_socket_keepalive = True
+redis_retry_on_timeout = True
+
+beat_enable_remote_control = True
+
+# An application's own logging configuration stays as it is.
+worker_hijack_root_logger = False

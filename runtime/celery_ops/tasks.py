@@ -1,0 +1,64 @@
+"""The kit's own tasks: the canary proves that a node executes, the tick that the schedule arrives."""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, Task, shared_task
+from celery._state import _get_active_apps, connect_on_app_finalize
+
+TICK_SECONDS = 15
+TICKED = "TICKED"
+
+
+def tick_id(app: Celery) -> str:
+    """Return the fixed task id under which the newest beat tick of `app` is kept (see `tick`)."""
+    return f"celery-ops-tick-{os.environ.get('CELERY_OPS_APP') or app.main}"
+
+
+@shared_task(name="celery_ops.canary", ignore_result=True, acks_late=False)
+def canary(token: str) -> None:
+    """Write `token` to this node's own canary file, which the guard named in CELERY_OPS_CANARY_FILE."""
+    path = os.environ.get("CELERY_OPS_CANARY_FILE")
+    if not path:
+        raise RuntimeError(
+            "CELERY_OPS_CANARY_FILE is not set: this worker was not started by celery-ops-guard"
+        )
+    # Renamed into place, so that a reader never sees half a token.
+    fresh = Path(f"{path}.new")
+    fresh.write_text(str(token)[:200], encoding="utf-8")
+    fresh.replace(path)
+
+
+@shared_task(name="celery_ops.tick", bind=True, acks_late=False)
+def tick(self: Task) -> dict[str, Any]:
+    """Return when and where it ran: ``{"time": seconds since the epoch, "host": name}``.
+
+    Sent by beat (whose entry ignores the result) it is kept under one fixed id, in a state of its own: Celery
+    never writes over a SUCCESS, and the newest tick has to replace the one before.
+    """
+    moment = {"time": time.time(), "host": socket.gethostname()}
+    if self.request.ignore_result:
+        self.update_state(state=TICKED, meta=moment)
+    return moment
+
+
+def add_tick(app: Celery) -> None:
+    """Add the tick to the beat schedule of `app`, beside whatever the application schedules itself."""
+    entry = {
+        "task": "celery_ops.tick",
+        "schedule": float(TICK_SECONDS),
+        "options": {"task_id": tick_id(app), "expires": 60, "ignore_result": True},
+    }
+    # A new dict: Celery's default is one object shared by all apps.
+    app.conf.beat_schedule = {**app.conf.beat_schedule, "celery-ops-tick": entry}
+
+
+connect_on_app_finalize(add_tick)
+for _app in _get_active_apps():  # imported late, as `-I celery_ops.tasks` does, an app may be final already
+    if _app.finalized and _app.configured:
+        add_tick(_app)
+    elif _app.finalized:  # its configuration is being read right now, and imports this module
+        _app.on_after_configure.connect(lambda sender, **_: add_tick(sender), weak=False)

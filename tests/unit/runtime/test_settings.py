@@ -1,0 +1,100 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNTIME = Path(__file__).parents[3] / "runtime"
+
+
+def in_fresh_python(code, **environment):
+    """Settings are read at import, so each test is a process of its own; `code` prints JSON."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "DJANGO"))}
+    return subprocess.run(
+        [sys.executable, "-c", f"import json, celery\napp = celery.Celery('demo')\n{code}"],
+        capture_output=True,
+        text=True,
+        env={**bare, "PYTHONPATH": str(RUNTIME), **environment},
+    )
+
+
+def ask(code, **environment):
+    done = in_fresh_python(f"app.config_from_object('celery_ops.settings')\n{code}", **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_app_without_django_takes_them():
+    names = [
+        "task_acks_late",
+        "task_default_queue",
+        "task_default_queue_type",
+        "broker_url",
+        "result_backend",
+    ]
+    assert ask(
+        f"print(json.dumps([getattr(app.conf, name) for name in {names}]))",
+        CELERY_BROKER_URL="amqp://there",
+        CELERY_RESULT_BACKEND="redis://there",
+        CELERY_OPS_DEFAULT_QUEUE="petct",
+    ) == [True, "petct", "quorum", "amqp://there", "redis://there"]
+
+
+@pytest.mark.parametrize("name", ["petct", "another"])
+def test_every_queue_is_quorum_on_a_topic_exchange_of_its_own_name(name):
+    code = (
+        f"q = app.amqp.queues['{name}']\n"
+        "print(json.dumps([q.exchange.name, q.exchange.type, q.queue_arguments]))"
+    )
+    assert ask(code, CELERY_OPS_DEFAULT_QUEUE="petct") == [name, "topic", {"x-queue-type": "quorum"}]
+
+
+@pytest.mark.parametrize(("limit", "soft"), [("300", 270), ("100", 90), ("5", 4), ("2", 1), ("3600", 3570)])
+def test_soft_limit_follows(limit, soft):
+    code = "print(json.dumps([app.conf.task_time_limit, app.conf.task_soft_time_limit]))"
+    assert ask(code, CELERY_OPS_TASK_TIME_LIMIT=limit) == [int(limit), soft]
+
+
+@pytest.mark.parametrize("limit", ["0", "1", "-5", "ten", "1.5"])
+def test_senseless_limit_names_the_variable(limit):
+    done = in_fresh_python(
+        "app.config_from_object('celery_ops.settings'); app.conf.task_time_limit",
+        CELERY_OPS_TASK_TIME_LIMIT=limit,
+    )
+    assert done.returncode != 0
+    assert f"CELERY_OPS_TASK_TIME_LIMIT is '{limit}'" in done.stderr
+
+
+def test_the_tick_joins_the_apps_own_schedule():
+    code = (
+        "app.conf.update(beat_schedule={'mine': {'task': 'a', 'schedule': 60}})\n"
+        "app.conf.timezone\napp.finalize()\nprint(json.dumps(app.conf.beat_schedule))"
+    )
+    schedule = ask(code, CELERY_OPS_APP="petct")
+    assert schedule.keys() == {"mine", "celery-ops-tick"}
+    tick = schedule["celery-ops-tick"]
+    assert (tick["task"], tick["schedule"]) == ("celery_ops.tick", 15)
+    assert tick["options"]["task_id"] == "celery-ops-tick-petct"
+
+
+def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
+    code = (
+        "app.finalize(); app.conf.task_acks_late\n"
+        "other = celery.Celery('other'); other.finalize()\n"
+        "print(json.dumps([sorted(n for n in app.tasks if n.startswith('celery_ops')),"
+        " [a.conf.beat_schedule['celery-ops-tick']['options']['task_id'] for a in (app, other)]]))"
+    )
+    assert ask(code) == [
+        ["celery_ops.canary", "celery_ops.tick"],
+        ["celery-ops-tick-demo", "celery-ops-tick-other"],
+    ]
+
+
+def test_canary_writes_its_own_file_only(tmp_path):
+    code = "app.conf.timezone; app.tasks['celery_ops.canary']('token'); print('{}')"
+    assert ask(code, CELERY_OPS_CANARY_FILE=str(tmp_path / "node.canary")) == {}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"node.canary": "token"}
+    done = in_fresh_python("import celery_ops.tasks; app.finalize(); app.tasks['celery_ops.canary']('token')")
+    assert "not started by celery-ops-guard" in done.stderr
