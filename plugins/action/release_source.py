@@ -1,0 +1,167 @@
+"""Pack an application's source on the control node; the release is named by the content's hash."""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import gzip
+import hashlib
+import io
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
+REQUIREMENTS = ("requirements.txt", "pyproject.toml")
+# Wheels hold file times; a fixed one makes the same source the same wheel.
+WHEEL_EPOCH = "946684800"
+
+
+def is_git(source: str) -> bool:
+    """Whether `source` is a git address rather than a folder."""
+    return bool(GIT_ADDRESS.search(source)) and not (Path(source).is_dir() and not source.rstrip("/").endswith(".git"))
+
+
+def files_of(folder: Path, exclude: list[str]) -> list[Path]:
+    """Every file and link below `folder` that no pattern excludes, sorted, as relative paths."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not excluded(name, exclude))
+        here = Path(root).relative_to(folder)
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        found += [here / name for name in [*names, *links] if not excluded(name, exclude)]
+    return sorted(found)
+
+
+def excluded(name: str, patterns: list[str]) -> bool:
+    """Whether a file or folder of that name stays out of a release."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def pack(folder: Path, exclude: list[str]) -> bytes:
+    """The folder as a tar that depends on nothing but names, contents and executable bits."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in files_of(folder, exclude):
+            entry = tar.gettarinfo(folder / path, arcname=str(path))
+            entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
+            entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+            if entry.isreg():
+                with (folder / path).open("rb") as content:
+                    tar.addfile(entry, content)
+            else:
+                tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def checkout(address: str, version: str, cache: Path, into: Path) -> str:
+    """Put the tree of `version` into a folder; the commit's hash comes back.
+
+    Raises AnsibleActionFail when the repository or the version is not there.
+    """
+    mirror = cache / ("git-" + hashlib.sha256(address.encode()).hexdigest()[:16])
+    if mirror.exists():
+        git("--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
+    else:
+        git("clone", "--quiet", "--mirror", address, str(mirror))
+    commit = git("--git-dir", str(mirror), "rev-parse", "--verify", version + "^{commit}").strip()
+    git("--git-dir", str(mirror), "--work-tree", str(into), "checkout", "--quiet", "--force", commit, "--", ".")
+    return commit
+
+
+def git(*arguments: str) -> str:
+    """Run git; no prompt ever blocks a headless run."""
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise AnsibleActionFail(
+            f"git {arguments[0] if not arguments[0].startswith('-') else arguments[2]} failed: {done.stderr.strip()}\n"
+            "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
+        )
+    return done.stdout
+
+
+def build_runtime(runtime: Path, cache: Path) -> Path:
+    """The wheel of the kit's runtime, built only when its source has changed."""
+    from flit_core import buildapi
+
+    digest = hashlib.sha256(pack(runtime, ["__pycache__", "*.pyc", "*.egg-info", "dist"])).hexdigest()[:16]
+    folder = cache / f"runtime-{digest}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            before, epoch = Path.cwd(), os.environ.get("SOURCE_DATE_EPOCH")
+            os.chdir(runtime)
+            os.environ["SOURCE_DATE_EPOCH"] = WHEEL_EPOCH
+            try:
+                buildapi.build_wheel(scratch)
+            finally:
+                os.chdir(before)
+                os.environ.pop("SOURCE_DATE_EPOCH") if epoch is None else os.environ.update(SOURCE_DATE_EPOCH=epoch)
+            folder.mkdir()
+            for wheel in Path(scratch).glob("*.whl"):
+                wheel.replace(folder / wheel.name)
+    return next(folder.glob("*.whl"))
+
+
+def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Pack source and runtime into the cache; say where they lie and what the release is called."""
+    source, cache = str(arguments["source"]), Path(arguments["cache"]).expanduser()
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        commit, folder = "", Path(source).expanduser()
+        if is_git(source):
+            folder = Path(scratch)
+            commit = checkout(source, str(arguments["version"]), cache, folder)
+        elif not folder.is_dir():
+            raise AnsibleActionFail(
+                f"celery_app_source is {source}: no such folder on the control node, and no git address. "
+                "Set it to your application's folder (the one that holds its requirements)."
+            )
+        exclude = list(arguments["exclude"])
+        names = files_of(folder, exclude)
+        if not names:
+            raise AnsibleActionFail(f"celery_app_source is {source}: there is not a file in it to release.")
+        if Path(arguments["requirements"]) not in names:
+            there = [name for name in REQUIREMENTS if Path(name) in names]
+            raise AnsibleActionFail(
+                f"celery_app_requirements is {arguments['requirements']}: no such file in {source}. "
+                + (f"There is {there[0]}: set celery_app_requirements: {there[0]}" if there else "Name a lock file in it.")
+            )
+        tar = pack(folder, exclude)
+        wheel = build_runtime(Path(arguments["runtime"]), cache)
+        identity = hashlib.sha256(tar + wheel.read_bytes() + str(arguments["requirements"]).encode()).hexdigest()[:12]
+        archive = cache / f"{identity}.tar.gz"
+        if not archive.exists():
+            fresh = archive.with_suffix(".new")
+            fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
+            fresh.replace(archive)
+            forget_old(cache, keep=20)
+    return {"id": identity, "archive": str(archive), "wheel": str(wheel), "commit": commit, "source": source}
+
+
+def forget_old(cache: Path, keep: int) -> None:
+    """Remove all but the newest packed sources."""
+    for archive in sorted(cache.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
+        archive.unlink()
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Pack, and return id, archive, wheel, commit, seconds."""
+        super().run(tmp, task_vars)
+        began = time.monotonic()
+        prepared = prepare(self._task.args)
+        return {"changed": False, **prepared, "seconds": round(time.monotonic() - began, 2)}

@@ -1,0 +1,65 @@
+"""Render every program's conf, name its generation by the content's hash, and hand all to the module at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+GENERATION = "@GENERATION@"
+
+
+def with_generation(value: Any, generation: str) -> Any:
+    """`value` with the placeholder replaced, in lists and strings."""
+    if isinstance(value, list):
+        return [with_generation(item, generation) for item in value]
+    return value.replace(GENERATION, generation) if isinstance(value, str) else value
+
+
+class ActionModule(ActionBase):
+    """Runs on the control node, then the module of the same name on the host."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The module's own result. A generation is the release plus the settings that its program runs with."""
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        template, log_folder = arguments.pop("template", None), arguments.pop("log_folder", None)
+        if arguments.get("state", "present") == "present":
+            defaults = {name: arguments.pop(name) for name in ("ready_timeout", "settle") if name in arguments}
+            arguments["programs"] = [
+                {**defaults, **self.render(program, str(template), str(log_folder), arguments["family_prefix"], task_vars or {})}
+                for program in arguments.get("programs", [])
+            ]
+        return self._execute_module(module_args=arguments, task_vars=task_vars)
+
+    def render(
+        self, program: dict[str, Any], template: str, log_folder: str, prefix: str, task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """One program as the module takes it: family, name, conf, ready, stop_timeout, log."""
+        if not Path(template).is_file():
+            raise AnsibleActionFail(f"supervisor_programs: there is no template {template}.")
+        name = f"{program['family']}-{GENERATION}"
+        log = f"{log_folder}/{name}.log"
+        variables = {**task_vars, "program": {**program, "name": name, "log": log, "family_prefix": prefix}}
+        conf = self._templar.copy_with_new_env(available_variables=variables).template(
+            trust(Path(template).read_text()), preserve_trailing_newlines=True
+        )
+        whole = conf + json.dumps([program["ready"], program["stop_timeout"]])
+        generation = hashlib.sha256(whole.encode()).hexdigest()[:8]
+        rendered = {"family": program["family"], "name": name, "conf": conf, "log": log, **{
+            key: program[key] for key in ("ready", "stop_timeout")
+        }}  # fmt: skip
+        return {key: with_generation(value, generation) for key, value in rendered.items()}
+
+
+def trust(text: str) -> str:
+    """The text as a template that may be rendered (ansible-core 2.19 asks who wrote a template)."""
+    from ansible.template import trust_as_template
+
+    return trust_as_template(text)

@@ -1,0 +1,177 @@
+"""The programs of an application: command lines, readiness checks, environment file."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+from urllib.parse import quote
+
+from ansible.errors import AnsibleFilterError
+
+# Stands for the generation until its hash is known; see plugins/action/supervisor_programs.py.
+GENERATION = "@GENERATION@"
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
+VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def url_part(text: str) -> str:
+    """`text` so that it can stand as user or password in a URL."""
+    return quote(str(text), safe="")
+
+
+def env_file(variables: dict[str, Any]) -> str:
+    """An environment file's text: sorted KEY=value lines, quoted so that sh reads them as well.
+
+    Raises AnsibleFilterError for a name no shell takes and for a value with a newline.
+    """
+    lines = []
+    for name, value in sorted(variables.items()):
+        if not VARIABLE.match(str(name)):
+            raise AnsibleFilterError(
+                f"celery_app_environment/celery_app_secrets: '{name}' is no name for an environment variable; "
+                "use letters, digits and _, not starting with a digit."
+            )
+        text = str(value)
+        if "\n" in text or "\r" in text or "\0" in text:
+            raise AnsibleFilterError(
+                f"celery_app_environment/celery_app_secrets: the value of {name} holds a newline. "
+                "An environment file has one line a variable; encode the value (base64, JSON) instead."
+            )
+        lines.append(f"{name}={shlex.quote(text)}\n")
+    return "".join(lines)
+
+
+def supervisor_command(arguments: list[str]) -> str:
+    """A command line that Supervisor's parser takes apart into exactly these arguments.
+
+    Supervisor expands `%`, takes ` ;` and ` #` for comments even inside quotes, and then splits like a shell.
+    """
+    words = []
+    for argument in map(str, arguments):
+        if "\n" in argument or "\r" in argument:
+            raise AnsibleFilterError(f"A program's command line can't hold a newline: {argument!r}")
+        word = shlex.quote(argument).replace("%", "%%")
+        words.append(re.sub(r"(\s)([;#])", r"\1''\2", word))
+    return " ".join(words)
+
+
+def in_venv(command: str, release: str) -> list[str]:
+    """A command's words; a bare first word is taken from the release's virtualenv."""
+    words = shlex.split(command)
+    if words and "/" not in words[0]:
+        words[0] = f"{release}/venv/bin/{words[0]}"
+    return words
+
+
+def as_app(command: str, context: dict[str, Any]) -> list[str]:
+    """The words that run `command` in the release as the application's user, with its environment."""
+    return ["runuser", "-u", context["app"], "--", *with_environment(in_venv(command, context["release"]), context)]
+
+
+def with_environment(words: list[str], context: dict[str, Any]) -> list[str]:
+    """`words` run by celery-ops-env, which loads the environment file."""
+    release = context["release"]
+    return [f"{release}/venv/bin/celery-ops-env", context["environment_file"], "--chdir", f"{release}/app", "--", *words]
+
+
+def guarded(name: str, pidfile: str, words: list[str], context: dict[str, Any], *options: str) -> list[str]:
+    """`words` started by the guard."""
+    release = context["release"]
+    return [
+        f"{release}/venv/bin/celery-ops-guard",
+        *("--app", context["app"], "--program", name, "--pidfile", pidfile, "--user", context["app"]),
+        *("--env-file", context["environment_file"], "--chdir", f"{release}/app"),
+        *("--drain-timeout", str(context["stop_timeout"]), *options, "--", *words),
+    ]  # fmt: skip
+
+
+def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
+    """The Supervisor program of one entry of celery_worker_programs."""
+    app, family = context["app"], f"{context['app']}-worker-{definition['name']}"
+    name = f"{family}-{GENERATION}"
+    queues, pool = ",".join(definition["queues"]), definition.get("pool", "prefork")
+    if pool not in POOLS:
+        raise AnsibleFilterError(
+            f"celery_worker_programs: pool of '{definition['name']}' is {pool}; it may be {', '.join(POOLS)}."
+        )
+    pidfile, node = f"/run/{app}/{name}.pid", f"{name}@{context['host']}"
+    limits = soft_and_hard(int(context["time_limit"])) if pool == "prefork" else []
+    celery = [
+        f"{context['release']}/venv/bin/celery", "-A", context["module"], "worker", "-l", "INFO", "-n", node,
+        "-Q", queues, "-c", str(definition.get("concurrency", 2)), "-P", pool, "-I", "celery_ops.tasks", *limits,
+        "--without-gossip", "--without-mingle", "--pidfile", pidfile, *map(str, definition.get("options", [])),
+    ]  # fmt: skip
+    ready = [
+        f"{context['release']}/venv/bin/celery-ops-ready", "-A", context["module"], "--node", node, "--queues", queues,
+        "--canary-file", f"/run/{app}/{name}.canary", "--timeout", str(context["ready_timeout"]),
+    ]  # fmt: skip
+    return {
+        "family": family,
+        "command": guarded(name, pidfile, celery, context),
+        "ready": ["runuser", "-u", app, "--", *with_environment(ready, context)],
+        "stop_timeout": int(context["stop_timeout"]),
+    }
+
+
+def soft_and_hard(limit: int) -> list[str]:
+    """The worker's two time limits: a task is told to end a little before it is ended."""
+    return ["--soft-time-limit", str(limit - max(1, min(30, limit // 10))), "--time-limit", str(limit)]
+
+
+def scheduler_program(options: list[str], context: dict[str, Any]) -> dict[str, Any]:
+    """The scheduler's Supervisor program. Its pidfile is the same in every generation: never two."""
+    app = context["app"]
+    name = f"{app}-scheduler-{GENERATION}"
+    pidfile = f"/run/{app}/scheduler.pid"
+    celery = [
+        f"{context['release']}/venv/bin/celery", "-A", context["module"], "beat", "-l", "INFO", "--pidfile", pidfile,
+        "--schedule", f"/var/lib/{app}/beat-schedule-py{context['python_version']}", *map(str, options),
+    ]  # fmt: skip
+    return {
+        "family": f"{app}-scheduler",
+        "command": guarded(name, pidfile, celery, context),
+        "ready": [],
+        "stop_timeout": 30,
+    }
+
+
+def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
+    """The web server's Supervisor program; it takes the listening socket from the listener."""
+    app = context["app"]
+    name = f"{app}-web-{GENERATION}"
+    words = in_venv(command, context["release"])
+    return {
+        "family": f"{app}-web",
+        "command": guarded(
+            name, f"/run/{app}/{name}.pid", words, context, "--listen-from", f"/run/{app}/web-listener.sock"
+        ),
+        "ready": [],
+        "stop_timeout": int(context["web_stop_timeout"]),
+    }
+
+
+def listener_program(bind: str, context: dict[str, Any]) -> dict[str, Any]:
+    """The Supervisor program that holds the web's listening socket, so that no deploy closes it."""
+    app = context["app"]
+    return {
+        "family": f"{app}-listener",
+        "command": [
+            *("/usr/bin/python3", f"/srv/{app}/listener.py"),
+            *("--bind", bind, "--socket", f"/run/{app}/web-listener.sock", "--user", app),
+        ],
+        "ready": [],
+        "stop_timeout": 10,
+    }
+
+
+class FilterModule:
+    """Ansible's way to find the filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Filters by name."""
+        names = (
+            url_part, env_file, supervisor_command, as_app,
+            worker_program, scheduler_program, web_program, listener_program,
+        )  # fmt: skip
+        return {function.__name__: function for function in names}

@@ -1,0 +1,379 @@
+#!/usr/bin/python
+"""Build, choose, close and void the releases of one application on one host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: release
+short_description: Build, choose, close and void the releases of one application on one host
+description:
+  - A release is an immutable folder C(<base>/releases/<id>) with C(app/), C(venv) and C(release.json), which says
+    whether it is V(built), V(good) or V(void). Virtualenvs are shared by content - same lock file, same runtime,
+    same Python - so that a change of code alone installs nothing.
+options:
+  state:
+    description:
+      - V(built) unpacks, makes the virtualenv and import-checks; nothing that runs is touched.
+      - V(chosen) only answers which release a rollback goes to.
+      - V(current) points C(current) and the environment's link at the release, marks it good, writes the audit
+        log and prunes.
+      - V(void) marks a release that failed or was rolled back; it is no rollback target and never counted.
+    choices: [built, chosen, current, void]
+    default: built
+  app: {description: The application's name., type: str, required: true}
+  base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
+  id: {description: The release., type: str, default: ""}
+  archive: {description: The packed source; brought by the action plugin., type: path}
+  wheel: {description: The runtime's wheel; brought by the action plugin., type: path}
+  requirements: {description: The lock file inside the source., type: str, default: requirements.txt}
+  python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
+  celery_module: {description: What C(celery -A) gets; it is imported as a check., type: str}
+  environment_file: {description: The environment file that goes with the release., type: path}
+  install_environment: {description: Environment of pip., type: dict, default: {}}
+  user: {description: The application's user., type: str}
+  source: {description: Where the source came from; noted., type: str, default: ""}
+  commit: {description: The source's commit; noted., type: str, default: ""}
+  reason: {description: With state=void, what went wrong; noted., type: str, default: ""}
+  actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
+  action: {description: The verb for the audit log., type: str, default: deploy}
+  seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
+  keep: {description: Good releases to keep., type: int, default: 5}
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- release:
+    app: shop
+    id: 1f2e3d4c5b6a
+    state: current
+"""
+RETURN = r"""
+id: {description: The release., type: str, returned: success}
+previous: {description: The release that C(current) pointed at before., type: str, returned: success}
+seconds: {description: What the steps took., type: dict, returned: state=built}
+pruned: {description: Releases that were removed., type: list, returned: state=current}
+"""
+
+CONF_D = Path("/etc/supervisor/conf.d")
+IMPORT_CHECK = """
+import sys
+from celery.app.utils import find_app
+app = find_app(sys.argv[1])
+app.loader.import_default_modules()
+app.finalize()
+"""
+IMPORT_TIMEOUT = 60.0  # seconds
+INSTALL_TIMEOUT = 1800.0  # seconds
+
+
+class ReleaseError(Exception):
+    """What the operator reads when a release could not be built or found."""
+
+
+class Releases:
+    """The releases of one application: folders, notes, links."""
+
+    def __init__(self, app: str, base: Path) -> None:
+        self.app, self.base = app, base
+        self.folder = base / "releases"
+        self.environments = Path("/etc") / app
+        self.audit = Path("/var/log") / app / "deploys.log"
+
+    def note(self, release: str) -> dict[str, Any]:
+        """What release.json says; empty when there is no such release."""
+        path = self.folder / release / "release.json"
+        return json.loads(path.read_text()) if release and path.exists() else {}
+
+    def write_note(self, release: str, **changes: Any) -> None:
+        """Change release.json as a whole."""
+        path = self.folder / release / "release.json"
+        replace_text(path, json.dumps({**self.note(release), **changes}, indent=1) + "\n")
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """Notes of all releases by id."""
+        if not self.folder.exists():
+            return {}
+        names = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        return {name: self.note(name) for name in names if self.note(name)}
+
+    def current(self) -> str:
+        """The id `current` points at, or nothing."""
+        link = self.base / "current"
+        return link.readlink().name if link.is_symlink() else ""
+
+    def good(self) -> list[str]:
+        """Good releases, the newest first."""
+        notes = {name: note for name, note in self.all().items() if note["status"] == "good"}
+        return sorted(notes, key=lambda name: notes[name]["good_at"], reverse=True)
+
+    def in_use(self) -> str:
+        """The text of all program files: what they name must stay."""
+        return "".join(path.read_text() for path in CONF_D.glob("*.conf")) if CONF_D.exists() else ""
+
+
+def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file so that nobody ever reads half of it."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.chmod(mode)
+    fresh.replace(path)
+
+
+def point(link: Path, target: str) -> bool:
+    """Make `link` point at `target` in one step; say whether it did not before."""
+    if link.is_symlink() and str(link.readlink()) == target:
+        return False
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+    return True
+
+
+def run(command: list[str], what: str, hint: str, environment: dict[str, str], timeout: float) -> str:
+    """Run a command; ReleaseError with its last lines when it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}") from expired
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise ReleaseError(f"{what} failed. {hint}\n{tail}")
+    return done.stdout
+
+
+def requirement_lines(app: Path, name: str) -> str:
+    """What to install, as a requirements file's text; a pyproject.toml's dependencies are taken from it."""
+    path = app / name
+    if path.suffix != ".toml":
+        return path.read_text()
+    project = tomllib.loads(path.read_text()).get("project", {})
+    if "dependencies" in project.get("dynamic", []):
+        raise ReleaseError(f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file.")
+    return "\n".join(project.get("dependencies", [])) + "\n"
+
+
+def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
+    """The virtualenv for this lock file, runtime and Python; made if it is not there."""
+    environment = {key: str(value) for key, value in options["install_environment"].items()}
+    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    lines = requirement_lines(app, options["requirements"])
+    python = options["python"]
+    version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
+    identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
+    venv = releases.base / "venvs" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+    done = venv / ".complete"
+    if done.exists():
+        return venv
+    shutil.rmtree(venv, ignore_errors=True)
+    venv.parent.mkdir(exist_ok=True)
+    try:
+        run(
+            [python, "-m", "venv", str(venv)], "Making the virtualenv",
+            "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, 120,
+        )  # fmt: skip
+        wanted = venv / "requirements.txt"
+        wanted.write_text(lines)
+        pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
+        run(
+            [*pip, "-r", str(wanted)], f"Installing {options['requirements']}",
+            "Fix the file, or reach the index with celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
+            environment, INSTALL_TIMEOUT,
+        )  # fmt: skip
+        if not (venv / "bin/celery").exists():
+            raise ReleaseError(f"{options['requirements']} does not bring celery. Add it, at the version you want.")
+        run([*pip, "--no-deps", "--no-index", str(wheel)], "Installing the kit's runtime", "", environment, 120)
+    except ReleaseError:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
+    done.touch()
+    return venv
+
+
+def import_check(release: Path, options: dict[str, Any]) -> None:
+    """Import the application as its own user, with the environment that it will have."""
+    venv = release / "venv/bin"
+    run(
+        [
+            "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
+            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c", IMPORT_CHECK, options["celery_module"],
+        ],
+        f"Importing {options['celery_module']} (release {release.name})",
+        "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT,
+    )  # fmt: skip
+
+
+def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Unpack and build a release that is not there yet; a void one is checked anew."""
+    release = releases.folder / options["id"]
+    status = releases.note(options["id"]).get("status", "")
+    if status in ("built", "good"):
+        return {"changed": False}
+    if check_mode or not options["archive"]:
+        return {"changed": True}
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+
+    def lap(step: str) -> None:
+        nonlocal clock
+        seconds[step], clock = round(time.monotonic() - clock, 2), time.monotonic()
+
+    shutil.rmtree(release, ignore_errors=True)
+    (release / "app").mkdir(parents=True)
+    try:
+        run(["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release / "app")], "Unpacking", "", {}, 300)
+        releases.write_note(
+            options["id"], status="void", reason="being built", source=options["source"], commit=options["commit"],
+            built_at=round(time.time(), 3),
+        )  # fmt: skip
+        lap("unpack")
+        venv = virtualenv(releases, release / "app", Path(options["wheel"]), options)
+        (release / "venv").symlink_to(os.path.relpath(venv, release))
+        lap("virtualenv")
+        run([str(venv / "bin/python"), "-m", "compileall", "-q", str(release / "app")], "Compiling", "", {}, 300)
+        import_check(release, options)
+        lap("check")
+    except ReleaseError as error:
+        releases.write_note(options["id"], status="void", reason=str(error))
+        raise
+    releases.write_note(options["id"], status="built", reason="")
+    return {"changed": True, "seconds": seconds}
+
+
+def choose(releases: Releases, wanted: str) -> dict[str, Any]:
+    """Where a rollback goes: the named release, or the good one before the current one."""
+    current, notes = releases.current(), releases.all()
+    listing = ", ".join(f"{name} ({note['status']})" for name, note in notes.items()) or "none"
+    if wanted:
+        if wanted not in notes or not (releases.folder / wanted / "venv").exists():
+            raise ReleaseError(f"celery_app_release is {wanted}: no such release here. There are: {listing}.")
+        return {"changed": False, "id": wanted}
+    earlier = [name for name in releases.good() if name != current]
+    if not earlier:
+        raise ReleaseError(f"There is no earlier good release to go back to. There are: {listing}.")
+    return {"changed": False, "id": earlier[0]}
+
+
+def close(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make a release the current one, mark it good, write the audit log, prune."""
+    before, wanted = releases.current(), options["id"]
+    environment = Path(options["environment_file"])
+    link = releases.environments / "env"
+    changed = before != wanted or not link.is_symlink() or str(link.readlink()) != environment.name
+    if check_mode or not changed:
+        return {"changed": changed, "pruned": []}
+    point(releases.base / "current", f"releases/{wanted}")
+    point(link, environment.name)
+    releases.write_note(wanted, status="good", reason="", good_at=round(time.time(), 3))
+    if options["action"] == "rollback" and before and before != wanted:
+        releases.write_note(before, status="void", reason=f"rolled back by {options['actor']}")
+    append_audit(releases, options, before, "good")
+    return {"changed": True, "pruned": prune(releases, options["keep"])}
+
+
+def void(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Mark a release that failed; one that was good before stays good."""
+    status = releases.note(options["id"]).get("status", "")
+    if status and not check_mode:
+        if status == "built":
+            releases.write_note(options["id"], status="void", reason=options["reason"])
+        append_audit(releases, options, releases.current(), "failed: " + options["reason"].splitlines()[0])
+    return {"changed": status == "built"}
+
+
+def append_audit(releases: Releases, options: dict[str, Any], before: str, outcome: str) -> None:
+    """One JSON line: who, when, what, from which release to which, how it ended, seconds a phase."""
+    releases.audit.parent.mkdir(exist_ok=True)
+    entry = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["actor"], "action": options["action"],
+        "from": before, "to": options["id"], "commit": releases.note(options["id"]).get("commit", ""),
+        "outcome": outcome, "seconds": options["seconds"],
+    }  # fmt: skip
+    with releases.audit.open("a") as log:
+        log.write(json.dumps(entry) + "\n")
+
+
+def prune(releases: Releases, keep: int) -> list[str]:
+    """Remove what nobody needs: releases, virtualenvs, environment files.
+
+    Kept: `keep` good releases, the current one, the newest void one, and whatever a program file names.
+    """
+    notes, used = releases.all(), releases.in_use()
+    voids = sorted((n for n, note in notes.items() if note["status"] != "good"), key=lambda n: notes[n].get("built_at", 0))
+    kept = {*releases.good()[:keep], releases.current(), *voids[-1:], *(name for name in notes if name in used)}
+    pruned = [name for name in notes if name not in kept]
+    for name in pruned:
+        shutil.rmtree(releases.folder / name)
+    linked = {(releases.folder / name / "venv").resolve() for name in kept if name}
+    for venv in (releases.base / "venvs").iterdir():
+        if venv.resolve() not in linked and venv.name not in used:
+            shutil.rmtree(venv)
+    live = (releases.environments / "env").resolve().name
+    for path in releases.environments.glob("env-*"):
+        if path.name != live and path.name not in used:
+            path.unlink()
+    return pruned
+
+
+def main() -> None:
+    """Entry point."""
+    text = {"type": "str", "default": ""}
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"choices": ["built", "chosen", "current", "void"], "default": "built"},
+            "app": {"type": "str", "required": True},
+            "base": {"type": "path"},
+            "id": text,
+            "archive": {"type": "path"},
+            "wheel": {"type": "path"},
+            "requirements": {"type": "str", "default": "requirements.txt"},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "celery_module": {"type": "str"},
+            "environment_file": {"type": "path"},
+            "install_environment": {"type": "dict", "default": {}},
+            "user": {"type": "str"},
+            "source": text,
+            "commit": text,
+            "reason": text,
+            "actor": text,
+            "action": {"type": "str", "default": "deploy"},
+            "seconds": {"type": "dict", "default": {}},
+            "keep": {"type": "int", "default": 5},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
+    previous = releases.current()
+    try:
+        if options["state"] == "built":
+            if options["user"] and not module.check_mode:
+                pwd.getpwnam(options["user"])
+            result = build(releases, options, module.check_mode)
+        elif options["state"] == "chosen":
+            result = choose(releases, options["id"])
+        elif options["state"] == "current":
+            result = close(releases, options, module.check_mode)
+        else:
+            result = void(releases, options, module.check_mode)
+    except ReleaseError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**{"id": options["id"], "previous": previous, **result})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+#!/usr/bin/python
+"""Documentation of the action plugin of the same name, which runs on the control node."""
+
+DOCUMENTATION = r"""
+module: release_source
+short_description: Pack an application's source; the release is named by the content's hash
+description:
+  - Packs a folder, or a version of a git repository, and the kit's runtime, into a cache on the control node.
+  - The same content gives the same id, whatever its file times; so an unchanged application is no change.
+options:
+  source:
+    description: A folder on the control node, or a git repository's address.
+    type: str
+    required: true
+  version:
+    description: Branch, tag or commit, when the source is a git repository.
+    type: str
+    default: HEAD
+  requirements:
+    description: The lock file inside the source.
+    type: str
+    required: true
+  exclude:
+    description: Patterns of file and folder names that stay out.
+    type: list
+    elements: str
+    default: []
+  runtime:
+    description: The folder of the kit's runtime package.
+    type: path
+    required: true
+  cache:
+    description: The folder that keeps what was packed.
+    type: path
+    required: true
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- release_source:
+    source: https://git.example/shop.git
+    version: v1.4
+    requirements: requirements.txt
+    runtime: runtime
+    cache: ~/.cache/celery-ops
+"""
+RETURN = r"""
+id: {description: Twelve hexadecimal digits., type: str, returned: success}
+archive: {description: The packed source., type: str, returned: success}
+wheel: {description: The runtime's wheel., type: str, returned: success}
+commit: {description: The commit, for a git source., type: str, returned: success}
+"""
