@@ -9,7 +9,6 @@ Dead-lettering, the delivery limit and the consumer timeout are the broker's: a 
 import os as _os
 
 import celery_ops.arrays as _arrays
-import celery_ops.tasks as _tasks  # noqa: F401 - the canary, and the tick in every schedule
 
 
 def _seconds(name: str, default: int) -> int:
@@ -60,3 +59,6 @@ beat_enable_remote_control = True
 
 # An application's own logging configuration stays as it is.
 worker_hijack_root_logger = False
+
+# The canary and the tick. Last, because making a task reads the settings of apps that are final already.
+import celery_ops.tasks as _tasks  # noqa: E402, F401

@@ -45,20 +45,22 @@ def tick(self: Task) -> dict[str, Any]:
     return moment
 
 
-def add_tick(app: Celery) -> None:
+def add_tick(app: Celery, conf: Any = None) -> None:
     """Add the tick to the beat schedule of `app`, beside whatever the application schedules itself."""
     entry = {
         "task": "celery_ops.tick",
         "schedule": float(TICK_SECONDS),
         "options": {"task_id": tick_id(app), "expires": 60, "ignore_result": True},
     }
+    conf = app.conf if conf is None else conf
     # A new dict: Celery's default is one object shared by all apps.
-    app.conf.beat_schedule = {**app.conf.beat_schedule, "celery-ops-tick": entry}
+    conf.beat_schedule = {**conf.beat_schedule, "celery-ops-tick": entry}
 
 
 connect_on_app_finalize(add_tick)
-for _app in _get_active_apps():  # imported late, as `-I celery_ops.tasks` does, an app may be final already
-    if _app.finalized and _app.configured:
-        add_tick(_app)
-    elif _app.finalized:  # its configuration is being read right now, and imports this module
-        _app.on_after_configure.connect(lambda sender, **_: add_tick(sender), weak=False)
+for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
+    if _app.finalized:
+        # Its configuration may be being read right now (celery_ops.settings imports this), and replaced after.
+        _app.on_after_configure.connect(lambda sender, source, **_: add_tick(sender, source), weak=False)
+        if _app.configured:
+            add_tick(_app)
