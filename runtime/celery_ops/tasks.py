@@ -60,7 +60,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
 connect_on_app_finalize(add_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:
-        # Its configuration may be being read right now (celery_ops.settings imports this), and replaced after.
+        # Its configuration may be being read right now (celery_ops.settings imports this) and replaced then.
         _app.on_after_configure.connect(lambda sender, source, **_: add_tick(sender, source), weak=False)
         if _app.configured:
             add_tick(_app)
