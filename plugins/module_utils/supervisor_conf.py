@@ -1,0 +1,228 @@
+"""The files in supervisord's conf.d: whose they are, what is in them, whether its parser takes them."""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.supervisor_rpc import Trouble
+
+GENERATION = re.compile(r"-[0-9a-f]{8}$")
+"""How the name of a program's generation ends."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def mark_of(prefix: str) -> str:
+    """Return the line that makes a conf file ours.
+
+    It holds the whole prefix, so that `pet-` does not own what is `pet-x-`'s.
+    """
+    return f"# owner: celery-ops {prefix}"
+
+
+def family_of(name: str) -> str:
+    """Return what stays the same from one generation to the next."""
+    return GENERATION.sub("", name)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of the manifest, as in the module's documentation. Times are in seconds."""
+
+    family: str
+    name: str
+    conf: str
+    ready: list[str] = field(default_factory=list)
+    ready_timeout: int = 30
+    settle: int = 0
+    stop_timeout: int | None = None
+    log: str | None = None
+
+
+def check_manifest(prefix: str, programs: Iterable[Program]) -> None:
+    """Raise Trouble for a program that we could not own, name or tell apart later."""
+    seen: set[str] = set()
+    for program in programs:
+        name = program.name
+        if not NAME.fullmatch(name):
+            raise Trouble(f"programs: the name {name!r} may hold letters, digits, '.', '_' and '-' only.")
+        if not name.startswith(prefix):
+            raise Trouble(
+                f"programs: {name} does not begin with family_prefix {prefix!r}: it could never be pruned."
+            )
+        if program.family not in (name, family_of(name)):
+            raise Trouble(
+                f"programs: {name} must be its family {program.family!r}, or that and '-' and 8 hex digits."
+            )
+        if {name, program.family} & seen:
+            raise Trouble(f"programs: {name} or its family {program.family} is listed twice.")
+        seen |= {name, program.family}
+        if mark_of(prefix) not in program.conf.splitlines():
+            raise Trouble(
+                f"programs: the conf of {name} lacks the line {mark_of(prefix)!r} that makes it ours."
+            )
+        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+        try:
+            parser.read_string(program.conf)
+        except configparser.Error as error:
+            raise Trouble(f"programs: the conf of {name} is no configuration file: {error}") from None
+        if parser.sections() != [f"program:{name}"]:
+            raise Trouble(
+                f"programs: the conf of {name} must hold the section [program:{name}] and no other, "
+                f"not {parser.sections()}."
+            )
+
+
+class ConfDir:
+    """The part of conf.d that one prefix owns. Files without its mark are never written or deleted."""
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        self.path = path
+        self.prefix = prefix
+
+    def file(self, name: str) -> Path:
+        """Return where the program's conf file is, or would be."""
+        return self.path / f"{name}.conf"
+
+    def owned(self) -> dict[str, str]:
+        """Return the texts of our files, by program name."""
+        texts = {
+            path.stem: _text(path) for path in sorted(self.path.glob(f"{glob.escape(self.prefix)}*.conf"))
+        }
+        return {name: text for name, text in texts.items() if mark_of(self.prefix) in text.splitlines()}
+
+    def refuse_foreign(self, names: Iterable[str]) -> None:
+        """Raise Trouble if one of the files to be written is there already and isn't ours."""
+        owned = self.owned()
+        for name in names:
+            if name not in owned and self.file(name).exists():
+                raise Trouble(
+                    f"{self.file(name)} exists and lacks the line {mark_of(self.prefix)!r}: it is not ours "
+                    f"to replace. Look at it, then: rm {self.file(name)}"
+                )
+
+    def put(self, name: str, text: str | None) -> None:
+        """Write the file in one step, or delete it when there is no text."""
+        if text is None:
+            self.file(name).unlink(missing_ok=True)
+            return
+        draft = self.path / f".{name}.conf.new"  # not matched by supervisord's *.conf
+        draft.write_bytes(_bytes(text))
+        draft.chmod(0o644)
+        draft.replace(self.file(name))
+
+
+class Parser:
+    """Supervisor's own parser over the whole configuration, with files of ours put in place only for it."""
+
+    def __init__(self, conf: Path, conf_dir: ConfDir, environment: Mapping[str, str]) -> None:
+        self.conf = conf.absolute()
+        self.conf_dir = conf_dir
+        self.environment = environment
+
+    def check(self, texts: Mapping[str, str | None], culprits: Iterable[str]) -> dict[str, Any]:
+        """Parse everything with these texts in place (None: no such file); return the groups by name.
+
+        Raises Trouble naming the one of `culprits` that the parser refuses, or the file elsewhere.
+        """
+        bare = dict.fromkeys([*self.conf_dir.owned(), *texts])
+        try:
+            others = self.groups(bare)
+        except ValueError as error:
+            raise Trouble(
+                f"supervisord's configuration is broken, and not by a file of ours: {error}. Nothing was "
+                f"changed. Correct it, check with: supervisorctl reread"
+            ) from None
+        for name in culprits:
+            if name in others:
+                raise Trouble(
+                    f"{name} is defined by a file that is not ours as well. Find it: "
+                    f"grep -rn {name} {self.conf} {self.conf_dir.path}"
+                )
+            try:
+                group = self.groups({**bare, name: texts[name]}).get(name)
+            except ValueError as error:
+                raise Trouble(
+                    f"{name}: supervisor refuses its conf, nothing was changed. Its parser says: {error}"
+                ) from None
+            if group is None:
+                raise Trouble(
+                    f"{self.conf} does not include {self.conf_dir.file(name)}. In its section [include] "
+                    f"write: files = {self.conf_dir.path}/*.conf"
+                )
+            if [process.name for process in group.process_configs] != [name]:
+                raise Trouble(
+                    f"{name}: its conf must make one process of that name; remove numprocs and process_name."
+                )
+        try:
+            return self.groups(texts)
+        except ValueError as error:
+            raise Trouble(
+                f"an older file of ours is refused by supervisor's parser: {error}. Nothing was changed. "
+                f"Delete that file (its program runs on, the next run retires it)."
+            ) from None
+
+    def groups(self, texts: Mapping[str, str | None]) -> dict[str, Any]:
+        """Parse once; raise ValueError with the parser's words."""
+        from supervisor.options import ServerOptions
+
+        options = ServerOptions()
+        options.here = str(self.conf.parent)
+        options.environ_expansions = {f"ENV_{key}": value for key, value in self.environment.items()}
+        overlay = {self.conf_dir.file(name): text for name, text in texts.items()}
+        with tempfile.TemporaryDirectory(prefix="supervisor-check-") as folder:
+            files = []
+            for path in self._included(overlay):
+                if path in overlay:
+                    path = Path(folder, path.name)
+                    path.write_bytes(_bytes(overlay[self.conf_dir.path / path.name]))
+                files.append(_as_pattern(path))
+            # The parser lets the last [include] win: name each file, so that nothing else need be copied.
+            include = f"\n[include]\nfiles = {' '.join(files)}\n"
+            options.configfile = io.StringIO(_text(self.conf) + include)
+            try:
+                options.process_config(do_usage=False)
+            except Exception as error:  # whatever it is, it would stop supervisord as well
+                raise ValueError(str(error).replace(folder, str(self.conf_dir.path))) from None
+            finally:
+                options.poller.close()
+        return {group.name: group for group in options.process_group_configs}
+
+    def _included(self, overlay: Mapping[Path, str | None]) -> list[Path]:
+        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+        try:
+            parser.read_string(_text(self.conf))
+            known = {"here": str(self.conf.parent), **{f"ENV_{k}": v for k, v in self.environment.items()}}
+            patterns = (parser.get("include", "files", fallback="") % known).split()
+        except (configparser.Error, KeyError, TypeError) as error:
+            raise ValueError(f"{self.conf}: {error}") from None
+        found: list[Path] = []
+        for pattern in patterns:
+            pattern = os.path.normpath(self.conf.parent / pattern)
+            new = {path for path, text in overlay.items() if text is not None and fnmatch(str(path), pattern)}
+            old = {Path(path) for path in glob.glob(pattern)} - set(overlay)  # noqa: PTH207 as supervisor does
+            found += sorted(new | old)
+        return found
+
+
+def _as_pattern(path: Path) -> str:
+    """Write a path so that supervisor's splitting, expanding and globbing finds that file again."""
+    return re.sub(r"\s", "?", glob.escape(str(path))).replace("%", "%%")
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str | None) -> bytes:
+    return (text or "").encode("utf-8", "surrogateescape")

@@ -1,0 +1,172 @@
+"""Prove that programs work: they come up, keep their pid, say that they are ready, and stay up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from ansible.module_utils.supervisor_conf import Program
+from ansible.module_utils.supervisor_rpc import Process, Supervisord
+
+POLL = 0.1
+"""Seconds between two looks at supervisord."""
+
+ASK_AGAIN = 0.5
+"""Seconds after which a ready command that said no is run again."""
+
+
+class NotProven(Exception):
+    """A program did not come up; the text says what was seen."""
+
+    def __init__(self, program: Program, seen: str) -> None:
+        super().__init__(f"{program.name} did not come up: {seen}")
+        self.program = program
+
+
+class ReadyCommand:
+    """Runs a program's ready command over and over until it says yes.
+
+    Yes is exit status 0, and `"ready": true` if its last line is a JSON object with that key.
+    Without a command the answer is yes.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.answered = not program.ready
+        self.reason = "its ready command gave no answer yet"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._out: IO[bytes] | None = None
+        self._err: IO[bytes] | None = None
+        self._not_before = 0.0
+
+    def poll(self, now: float) -> bool:
+        """Start it or collect its answer, without waiting. Raises NotProven if it can't be executed."""
+        if self.answered:
+            return True
+        if self._process is None:
+            if now >= self._not_before:
+                self._start()
+        elif self._process.poll() is not None:
+            self._collect()
+            self._not_before = now + ASK_AGAIN
+        return self.answered
+
+    def close(self) -> None:
+        """End it, with whatever it started."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _start(self) -> None:
+        # Files, not pipes: whatever it writes, nobody has to read along.
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 closed when read
+        try:
+            self._process = subprocess.Popen(
+                self.program.ready,
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotProven(self.program, f"its ready command can't be run: {error}") from None
+
+    def _collect(self) -> None:
+        assert self._process and self._out and self._err
+        status = self._process.returncode
+        out, err = _last_line(self._out), _last_line(self._err)
+        self._process = None
+        answer = {}
+        with suppress(ValueError):
+            parsed = json.loads(out)
+            answer = parsed if isinstance(parsed, dict) else {}
+        self.answered = status == 0 and answer.get("ready", True) is True
+        reason = answer.get("reason") or err or out or f"exit status {status}"
+        self.reason = f"its ready command says: {reason}"
+
+
+class Proof:
+    """What has been seen of one program since its start; `begun` and `ready_at` are monotonic seconds."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.pid = 0
+        self.begun = time.monotonic()
+        self.ready_at = 0.0
+        self._command = ReadyCommand(program)
+        self._up_since = self.begun
+
+    def look(self, process: Process | None) -> bool:
+        """Judge the present state: proven, or not yet. Raises NotProven as soon as it is hopeless."""
+        now = time.monotonic()
+        seconds = now - self.begun
+        if process is None:
+            raise NotProven(self.program, f"supervisord no longer knows it after {seconds:.1f} s")
+        if process.state not in ("STARTING", "RUNNING"):
+            reason = f" ({process.error})" if process.error else ""
+            raise NotProven(self.program, f"it is {process.state}{reason} {seconds:.1f} s after its start")
+        if not self.pid:
+            self.pid = process.pid
+            self._up_since = now - process.uptime
+        elif process.pid != self.pid:
+            raise NotProven(
+                self.program,
+                f"it ended and was started again (pid {self.pid}, then {process.pid}) within {seconds:.1f} s",
+            )
+        running = process.state == "RUNNING"
+        if not self._command.poll(now) or not running:
+            if seconds > self.program.ready_timeout:
+                seen = self._command.reason if running else f"it is still {process.state}"
+                raise NotProven(self.program, f"not ready within {self.program.ready_timeout} s: {seen}")
+            return False
+        self.ready_at = self.ready_at or now
+        return now - self._up_since >= self.program.settle
+
+    def close(self) -> None:
+        """End a ready command that still runs."""
+        self._command.close()
+
+
+def prove(supervisord: Supervisord, programs: Iterable[Program]) -> list[Proof]:
+    """Watch all programs at once until each is proven; return the proofs in order. Raises NotProven."""
+    proofs = [Proof(program) for program in programs]
+    try:
+        while proofs:
+            processes = supervisord.processes()
+            # Each is looked at every time: one proven early may still die while another comes up.
+            if all([proof.look(processes.get(proof.program.name)) for proof in proofs]):
+                break
+            time.sleep(POLL)
+    finally:
+        for proof in proofs:
+            proof.close()
+    return proofs
+
+
+def log_tail(path: str | None, lines: int = 20) -> list[str]:
+    """Return the last lines of a program's log, none if it can't be read."""
+    if not path:
+        return []
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError as error:
+        return [f"({error})"]
+
+
+def _last_line(file: IO[bytes]) -> str:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+    lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    file.close()
+    return lines[-1].strip() if lines else ""
