@@ -1,0 +1,81 @@
+"""Renders the kit's templates as Ansible does, from the roles' own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS = {
+    "nodename": "host1",
+    "service_mgr": "systemd",
+    "distribution": "Debian",
+    "distribution_major_version": "13",
+    "python": {"version": {"major": 3, "minor": 13}},
+    "memtotal_mb": 4096,
+    "processor_vcpus": 2,
+}
+GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
+
+
+@cache
+def role_variables() -> dict[str, Any]:
+    """Every role's defaults and private variables, as they are for the one host of the local inventory."""
+    loader = DataLoader()
+    variables: dict[str, Any] = {}
+    for role in sorted((ROOT / "roles").iterdir()):
+        for part in ("defaults", "vars"):
+            file = role / part / "main.yml"
+            if file.exists():
+                variables |= loader.load_from_file(str(file), trusted_as_template=True) or {}
+    return variables | {
+        "ansible_facts": FACTS,
+        "ansible_check_mode": False,
+        "inventory_hostname": "host1",
+        "group_names": list(GROUPS),
+        "groups": {"all": ["host1"]} | {group: ["host1"] for group in GROUPS},
+        "hostvars": {"host1": {}},
+        "role_path": str(ROOT / "roles" / "any"),
+        "celery_app_broker_password": "of-the-broker",
+        "celery_app_result_store_password": "of-the-store",
+        "__celery_app_source": {"id": "0123456789ab"},
+    }
+
+
+def templar_with(**variables: Any) -> Templar:
+    """Ansible's templar over the roles' variables, some of them replaced."""
+    return Templar(loader=DataLoader(), variables=role_variables() | variables)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plugins() -> None:
+    init_plugin_loader()
+    filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[..., Any]:
+    """A function that returns what a variable (or any expression) holds, some variables replaced."""
+
+    def value(expression: str, **variables: Any) -> Any:
+        return templar_with(**variables).evaluate_expression(trust_as_template(expression))
+
+    return value
+
+
+@pytest.fixture(scope="session")
+def render() -> Callable[..., str]:
+    """A function that renders a template file of the kit, some variables replaced."""
+
+    def text(path: Path, **variables: Any) -> str:
+        templar = templar_with(**generate_ansible_template_vars(str(path), fullpath=str(path)), **variables)
+        return templar.template(trust_as_template(path.read_text()), preserve_trailing_newlines=True)
+
+    return text

@@ -1,0 +1,58 @@
+"""The environment file: written by Ansible's filter, read alike by the kit's programs and by a shell."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from ansible.errors import AnsibleError
+from celery_ops import env
+from hostile import each_newline, each_value
+
+
+@pytest.fixture
+def environment_file(evaluate):
+    """Returns the text of the environment file, the application's variables and secrets given."""
+
+    def text(settings: dict[str, str], secrets: dict[str, str] | None = None) -> str:
+        variables = {"celery_app_environment": settings, "celery_app_secrets": secrets or {}}
+        return evaluate("__celery_app_environment_text", **variables)
+
+    return text
+
+
+@each_value
+def test_the_kit_reads_what_was_written(value, environment_file):
+    variables = env.parse(environment_file({"SETTING": value}, {"SECRET": value}))
+    assert variables["SETTING"] == variables["SECRET"] == value
+
+
+@each_value
+def test_a_shell_reads_what_was_written(value, environment_file, tmp_path):
+    file = tmp_path / "env"
+    file.write_text(environment_file({"SETTING": value}))
+    shell = subprocess.run(
+        ["sh", "-euc", f'. {file}; printf "%s" "$SETTING"'], capture_output=True, check=True, cwd=tmp_path
+    )
+    assert shell.stdout.decode() == value
+
+
+@each_newline
+def test_a_newline_is_refused_and_the_value_not_shown(value, environment_file):
+    with pytest.raises(AnsibleError, match="SECRET") as refusal:
+        environment_file({}, {"SECRET": value})
+    assert "evil" not in str(refusal.value)
+
+
+def test_celery_finds_broker_and_result_store(environment_file):
+    variables = env.parse(environment_file({}))
+    assert variables["CELERY_BROKER_URL"] == "amqp://petct:of-the-broker@127.0.0.1:5672/petct"
+    assert variables["CELERY_RESULT_BACKEND"].startswith("redis://petct:of-the-store@127.0.0.1:6379/")
+
+
+@pytest.mark.parametrize("password", ["p@ss:w/rd", "100%", "a b", "#?&", "Zürich"])
+def test_any_password_survives_the_url(password, evaluate):
+    from kombu.utils.url import parse_url
+
+    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_broker_password=password))
+    assert parse_url(variables["CELERY_BROKER_URL"])["password"] == password
