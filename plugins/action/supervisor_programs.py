@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.template import generate_ansible_template_vars, trust_as_template
 
 GENERATION = "@GENERATION@"
 
@@ -46,9 +47,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"supervisor_programs: there is no template {template}.")
         name = f"{program['family']}-{GENERATION}"
         log = f"{log_folder}/{name}.log"
-        variables = {**task_vars, "program": {**program, "name": name, "log": log, "family_prefix": prefix}}
+        known = generate_ansible_template_vars(template, fullpath=template)
+        variables = {**task_vars, **known, "program": {**program, "name": name, "log": log, "family_prefix": prefix}}
         conf = self._templar.copy_with_new_env(available_variables=variables).template(
-            trust(Path(template).read_text()), preserve_trailing_newlines=True
+            trust_as_template(Path(template).read_text()), preserve_trailing_newlines=True
         )
         whole = conf + json.dumps([program["ready"], program["stop_timeout"]])
         generation = hashlib.sha256(whole.encode()).hexdigest()[:8]
@@ -56,10 +58,3 @@ class ActionModule(ActionBase):
             key: program[key] for key in ("ready", "stop_timeout")
         }}  # fmt: skip
         return {key: with_generation(value, generation) for key, value in rendered.items()}
-
-
-def trust(text: str) -> str:
-    """The text as a template that may be rendered (ansible-core 2.19 asks who wrote a template)."""
-    from ansible.template import trust_as_template
-
-    return trust_as_template(text)

@@ -1,0 +1,163 @@
+#!/usr/bin/python
+"""One deploy at a time: the lock of an application on a host."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: deploy_lock
+short_description: One deploy at a time - the lock of an application on a host
+description:
+  - The lock is a lease in C(/srv/<app>/deploy.lock). It says who holds it, since when, from where and for what.
+  - With V(held), the action plugin leaves a keeper behind on the control node. It renews the lease every ten seconds
+    and frees it when C(ansible-playbook) ends, however it ends. Should the control node itself die, the lease is
+    stale after 45 seconds, and the next deploy takes it over and says so.
+options:
+  state:
+    description:
+      - V(held) takes the lock or fails, saying who has it.
+      - V(renewed) and V(freed) act only on a lock whose C(id) is ours.
+      - V(unlocked) takes the lock away from whoever holds it, and notes that in the audit log.
+    choices: [held, renewed, freed, unlocked]
+    default: held
+  app: {description: The application's name., type: str, required: true}
+  id: {description: Whose lock it is; one id a run., type: str, required: true}
+  who: {description: User and control node., type: str, default: ""}
+  what: {description: What is being done., type: str, default: ""}
+  wait: {description: Seconds to wait for the lock., type: int, default: 0}
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- deploy_lock:
+    app: shop
+    id: "{{ run_id }}"
+    who: anna@control
+    what: deploy
+"""
+RETURN = r"""
+note: {description: "What is worth telling: a stale lock taken over, or one taken away.", type: str, returned: always}
+"""
+
+STALE_AFTER = 45.0  # seconds without a renewal
+POLL = 0.5  # seconds
+
+
+class Lock:
+    """The lock file; every look and every change happens under a flock."""
+
+    def __init__(self, app: str) -> None:
+        self.path = Path(f"/srv/{app}/deploy.lock")
+        self.audit = Path(f"/var/log/{app}/deploys.log")
+
+    def __enter__(self) -> Lock:
+        self.guard = self.path.with_name(".deploy.lock.guard").open("w")
+        fcntl.flock(self.guard, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.guard.close()
+
+    def read(self) -> dict[str, Any]:
+        """Who holds it; empty when nobody does, or when the file is no lock of ours."""
+        try:
+            return json.loads(self.path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write(self, holder: dict[str, Any]) -> None:
+        """Note the holder as a whole."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(holder) + "\n")
+        fresh.replace(self.path)
+
+
+def age(holder: dict[str, Any]) -> float:
+    """Seconds since the holder's last sign of life."""
+    return time.time() - float(holder.get("renewed", 0))
+
+
+def words(holder: dict[str, Any]) -> str:
+    """The holder for the operator."""
+    return f"{holder.get('who')} for {holder.get('what')} since {holder.get('at')}, last sign of life {age(holder):.0f} s ago"
+
+
+def take(lock: Lock, options: dict[str, Any]) -> tuple[bool, str]:
+    """Take the lock if it is free, ours or stale: whether we have it, and what to tell."""
+    with lock:
+        holder = lock.read()
+        if holder and holder["id"] != options["id"] and age(holder) < STALE_AFTER:
+            return False, words(holder)
+        now = time.time()
+        lock.write(
+            {
+                "id": options["id"], "who": options["who"], "what": options["what"],
+                "at": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(now)), "renewed": now,
+            }
+        )  # fmt: skip
+        stale = bool(holder) and holder["id"] != options["id"]
+        return True, f"The lock of {words(holder)} was stale and is taken over." if stale else ""
+
+
+def hold(module: AnsibleModule, lock: Lock) -> None:
+    """Take the lock, waiting as long as we may."""
+    options = module.params
+    deadline = time.monotonic() + options["wait"]
+    while True:
+        got, note = take(lock, options)
+        if got:
+            module.exit_json(changed=False, note=note)
+        if time.monotonic() >= deadline:
+            module.fail_json(
+                msg=f"{options['app']} is locked by {note}. Wait for it (-e celery_app_lock_wait=600), or, if you know "
+                "that it is dead: ansible-playbook playbooks/unlock.yml"
+            )
+        time.sleep(POLL)
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"choices": ["held", "renewed", "freed", "unlocked"], "default": "held"},
+            "app": {"type": "str", "required": True},
+            "id": {"type": "str", "required": True},
+            "who": {"type": "str", "default": ""},
+            "what": {"type": "str", "default": ""},
+            "wait": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    options, lock = module.params, Lock(module.params["app"])
+    if module.check_mode or not lock.path.parent.exists():
+        module.exit_json(changed=False, note="")
+    if options["state"] == "held":
+        hold(module, lock)
+    with lock:
+        holder = lock.read()
+        if options["state"] == "unlocked":
+            lock.path.unlink(missing_ok=True)
+            if holder:
+                entry = {
+                    "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["who"], "action": "unlock",
+                    "outcome": f"taken from {words(holder)}",
+                }  # fmt: skip
+                with lock.audit.open("a") as log:
+                    log.write(json.dumps(entry) + "\n")
+            module.exit_json(changed=bool(holder), note=f"Taken from {words(holder)}." if holder else "It was free.")
+        ours = bool(holder) and holder["id"] == options["id"]
+        if ours and options["state"] == "renewed":
+            lock.write({**holder, "renewed": time.time()})
+        elif ours:
+            lock.path.unlink(missing_ok=True)
+    module.exit_json(changed=False, note="" if ours else "The lock is not ours.", ours=ours)
+
+
+if __name__ == "__main__":
+    main()
