@@ -1,0 +1,51 @@
+"""What the infra tests share. They run after `molecule converge`, once for every host of the scenario."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from system import System
+
+EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs every test that asks for `system` on every platform of the scenario."""
+    if "system" not in metafunc.fixturenames:
+        return
+    if "MOLECULE_FILE" not in os.environ:
+        raise pytest.UsageError("tests/infra needs the hosts of a molecule scenario; type: molecule verify")
+    platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
+    systems = [System(platform["name"], has_systemd="command" not in platform) for platform in platforms]
+    metafunc.parametrize("system", systems, ids=lambda system: system.name, scope="session")
+
+
+@pytest.fixture
+def secrets() -> dict[str, str]:
+    """The secrets that the control node generated for these hosts, by name."""
+    found = {path.name: path.read_text().strip() for path in (EPHEMERAL / "secrets").iterdir()}
+    found = {name: value for name, value in found.items() if len(value) >= 16}  # a salt is no secret
+    assert found, f"No secrets in {EPHEMERAL}/secrets: is celery_app_secrets_dir set for this scenario?"
+    return found
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """The folder for pictures of what was on the screen."""
+    folder = Path(os.environ.get("CELERY_OPS_SCREENSHOTS", EPHEMERAL / "screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Adds what the host's programs say to the report of a test that failed on it."""
+    report = yield
+    system = getattr(item, "funcargs", {}).get("system")
+    if report.failed and system:
+        report.sections.append((f"{system.name}: programs and logs", system.diagnosis()))
+    return report

@@ -1,0 +1,49 @@
+"""What the system is for: tasks go from a producer to a worker and back, on command and on schedule."""
+
+from __future__ import annotations
+
+import json
+
+from system import System, wait_until
+
+
+def result_of(system: System, task_id: str) -> str:
+    """Returns what `celery result` prints, or nothing while there is no result."""
+    asked = system.run("timeout 15 " + system.in_release(f"celery -A petct result {task_id}"))
+    return asked.stdout + asked.stderr
+
+
+def test_a_task_sent_by_hand_comes_back(system):
+    task_id = system.output(system.in_release("celery -A petct call celery_ops.tick")).splitlines()[-1]
+    assert system.host.check_output("uname -n") in result_of(system, task_id)
+
+
+def test_a_volume_comes_back_as_the_array_it_is(system):
+    proof = json.loads(system.output(system.in_release("python manage.py prove")).splitlines()[-1])
+    assert (proof["ok"], proof["shape"]) == (True, [110, 110, 187])
+
+
+def test_the_schedule_ticks_and_the_tick_arrives(system):
+    proof = json.loads(
+        system.output(system.in_release("celery-ops-prove -A petct --timeout 60")).splitlines()[-1]
+    )
+    assert proof["ok"] is True
+
+
+def test_a_bad_task_ends_in_a_named_error_and_the_worker_lives_on(system):
+    worker = system.program("worker")
+    call = system.in_release("""celery -A petct call loadArray --args='["../outside.mpv", [2, 2, 2]]'""")
+    assert "PathOutside" in result_of(system, system.output(call).splitlines()[-1])
+    assert system.program("worker") == worker
+
+
+def test_a_task_no_worker_knows_is_kept_not_lost(system):
+    def kept() -> int:
+        listed = json.loads(
+            system.output("rabbitmqctl -q -p petct list_queues name messages --formatter json")
+        )
+        return {queue["name"]: queue["messages"] for queue in listed}["petct.dead"]
+
+    before = kept()
+    system.output(system.in_release("celery -A petct call no.such.task"))
+    wait_until(lambda: kept() == before + 1, 20, "the task in the dead queue petct.dead")

@@ -1,0 +1,81 @@
+"""supervisorctl does what an operator expects, for each of the three programs."""
+
+from __future__ import annotations
+
+import pytest
+from system import KINDS, Program, System, wait_until
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def running(system: System, kind: str, other_than: int | None = None) -> Program:
+    """Waits until the program runs, with another pid than before; returns it."""
+
+    def it_runs() -> Program | None:
+        program = system.program(kind)
+        return program if program.state == "RUNNING" and program.pid != other_than else None
+
+    return wait_until(it_runs, 40, f"{kind} RUNNING again with a pid other than {other_than}")
+
+
+@pytest.fixture
+def program(system, kind):
+    """The running program of a kind; it is left running, whatever happens to it in the test."""
+    before = running(system, kind)
+    yield before
+    system.run(f"supervisorctl start {before.name}")
+    running(system, kind)
+
+
+def test_status_is_zero_while_all_run(system):
+    assert system.run("supervisorctl status").rc == 0
+    assert {program.state for program in system.programs()} == {"RUNNING"}
+
+
+@each_kind
+def test_its_pidfile_names_the_main_process(system, program, kind):
+    file = system.host.file(program.pidfile)
+    assert int(file.content_string) == program.pid
+    assert file.user == "petct"
+    assert "/srv/petct/releases/" in system.output(f"tr '\\0' ' ' < /proc/{program.pid}/cmdline")
+
+
+@each_kind
+@pytest.mark.timeout(180)
+def test_stop_start_restart(system, program, kind):
+    assert "stopped" in system.output(f"supervisorctl stop {program.name}")
+    status = system.run(f"supervisorctl status {program.name}")
+    assert (status.rc, status.stdout.split()[1]) == (3, "STOPPED")
+    assert not system.host.file(program.pidfile).exists
+    assert system.run(f"kill -0 {program.pid}").rc != 0, "the process is still there"
+
+    assert "started" in system.output(f"supervisorctl start {program.name}")
+    started = running(system, kind, other_than=program.pid)
+
+    done = system.output(f"supervisorctl restart {program.name}")
+    assert "stopped" in done
+    assert "started" in done
+    restarted = running(system, kind, other_than=started.pid)
+    wait_until(
+        lambda: system.run(f"cat {restarted.pidfile}").stdout.strip() == str(restarted.pid),
+        10,
+        f"{restarted.pidfile} naming {restarted.pid}",
+    )
+    wait_until(system.proves_itself, 30, "a task going to the worker and back after the restart")
+
+
+@each_kind
+@pytest.mark.timeout(180)
+def test_it_comes_back_when_killed(system, program, kind):
+    system.output(f"kill -9 {program.pid}")
+    running(system, kind, other_than=program.pid)
+    wait_until(system.proves_itself, 40, "a task going to the worker and back after the kill")
+
+
+@pytest.mark.parametrize("kind", ["worker", "scheduler"])
+def test_a_second_one_on_the_same_pidfile_is_refused(system, program, kind):
+    second = system.run(f"cd / && timeout 30 {system.command_of(program)}")
+    assert second.rc == 73, second.stdout + second.stderr
+    assert str(program.pid) in second.stderr
+    assert system.program(kind) == program
+    assert system.output(f"cat {program.pidfile}") == str(program.pid)

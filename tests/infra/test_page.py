@@ -1,0 +1,57 @@
+"""The page as a person sees it: a real browser, reaching the host from outside."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
+PLANES = ("axial", "coronal", "sagittal")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page; what goes wrong in it fails the test."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.troubles = []
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))
+    page.on("console", lambda said: page.troubles.append(said.text) if said.type == "error" else None)
+    yield page
+    page.close()
+
+
+def picture(page: Page, plane: str) -> str:
+    """Returns the drawn pixels of a plane."""
+    return page.locator(f".{plane} canvas").evaluate("canvas => canvas.toDataURL()")
+
+
+def test_slices_are_shown_and_follow_their_sliders(system, page, screenshots):
+    assert page.goto(f"{system.url}/show/?userID=demo").status in (200, 202)
+    expect(page.locator(".axial canvas")).to_be_visible(timeout=20_000)
+    page.screenshot(path=screenshots / f"{system.name}-demo.png", full_page=True)
+    shown = {plane: picture(page, plane) for plane in PLANES}
+    assert len(set(shown.values())) == len(PLANES)
+    for plane in PLANES:
+        slider = page.locator(f"#{plane}")
+        before = int(slider.input_value())
+        slider.focus()
+        slider.press("PageUp")
+        assert int(slider.input_value()) != before
+        assert picture(page, plane) != shown[plane], f"the {plane} picture stayed the same"
+    page.screenshot(path=screenshots / f"{system.name}-demo-moved.png", full_page=True)
+    assert page.troubles == []
+
+
+def test_an_unknown_user_is_a_page_that_says_so(system, page, screenshots):
+    assert page.goto(f"{system.url}/show/?userID=nobody").status == 404
+    page.screenshot(path=screenshots / f"{system.name}-unknown.png")
+    expect(page.locator("h1")).to_contain_text("nobody")
