@@ -1,0 +1,121 @@
+"""Every role and playbook keeps the habits of the kit."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from kit import PLAYBOOKS, ROLES, all_tasks, load, tasks_of
+
+VERBS = {
+    *("site", "deploy", "rollback", "status", "restart", "drain", "resume", "scale", "backup", "restore"),
+    *("doctor", "rotate_secrets", "uninstall", "check", "unlock", "replay", "prove"),
+}
+SECRET = re.compile(r"password|secret(?!s_dir)|environment_text|cookie|_salt")
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+
+
+def specs(role) -> dict:
+    return load(role / "meta/argument_specs.yml")["argument_specs"]
+
+
+@each_role
+def test_defaults_and_argument_specs_say_the_same(role):
+    defaults = load(role / "defaults/main.yml") or {}
+    assert set(specs(role)["main"].get("options", {})) == set(defaults)
+    for entry in specs(role).values():
+        for name, option in entry.get("options", {}).items():
+            assert name in defaults or option.get("required"), f"{name} has no default and is not required"
+            assert option.get("default") == defaults.get(name), f"{name}: the two defaults differ"
+
+
+@each_role
+def test_every_entry_point_and_variable_is_described(role):
+    for entry_name, entry in specs(role).items():
+        texts = {entry_name: entry["short_description"]} | {
+            name: option.get("description", "") for name, option in entry.get("options", {}).items()
+        }
+        assert [name for name, text in texts.items() if len(text) < 10 or "TODO" in text] == []
+
+
+@each_role
+def test_every_tasks_from_has_a_spec(role):
+    used = {
+        call["tasks_from"]
+        for task in all_tasks()
+        for module, call in task.body.items()
+        if module.endswith(("import_role", "include_role"))
+        and call["name"] == role.name
+        and "tasks_from" in call
+    }
+    assert used <= set(specs(role))
+
+
+@each_role
+def test_variables_carry_the_roles_name(role):
+    public = set(load(role / "defaults/main.yml") or {})
+    private = set(load(role / "vars/main.yml") or {})
+    for task in tasks_of(role):
+        private |= {task.body["register"]} if "register" in task.body else set()
+        for module in ("set_fact", "ansible.builtin.set_fact"):
+            private |= set(task.body.get(module, {})) - {"cacheable"}
+    assert [name for name in public if not name.startswith(f"{role.name}_")] == []
+    assert [name for name in private if not name.startswith(f"__{role.name}_")] == []
+
+
+@each_role
+def test_it_has_a_page_and_main_is_a_table_of_contents(role):
+    assert role.name in (role / "README.md").read_text()
+    for task in load(role / "tasks/main.yml"):
+        assert any(module.endswith(("import_tasks", "include_tasks", "import_role")) for module in task), task
+
+
+@each_role
+def test_handlers_are_notified_and_notified_handlers_exist(role):
+    handlers = {handler["name"] for handler in load(role / "handlers/main.yml") or []}
+    notified = set()
+    for task in tasks_of(role):
+        notify = task.body.get("notify", [])
+        notified |= {notify} if isinstance(notify, str) else set(notify)
+    assert handlers == notified
+
+
+@each_role
+def test_rendered_files_say_who_manages_them(role):
+    for template in role.glob("templates/**/*.j2"):
+        assert template.read_text().startswith("{{ ansible_managed | comment"), template
+
+
+def test_playbooks_are_verbs_and_roles_are_nouns():
+    assert {playbook.stem for playbook in PLAYBOOKS} <= VERBS
+    assert not {role.name for role in ROLES} & VERBS
+
+
+def test_logic_is_in_roles():
+    lists = ("import_role", "include_role", "include_tasks", "assert", "debug", "fail")
+    in_playbooks = [task for task in all_tasks() if task.file in PLAYBOOKS]
+    assert [str(task) for task in in_playbooks if not task.uses(*lists)] == []
+
+
+def test_no_shell_and_no_waiting_for_a_fixed_time():
+    assert [str(task) for task in all_tasks() if task.uses("shell", "raw", "script", "pause")] == []
+    assert [str(task) for task in all_tasks() if re.search(r"\bsleep\b", str(task.body))] == []
+
+
+def test_every_command_says_when_it_changed_something():
+    commands = [task for task in all_tasks() if task.uses("command", "expect")]
+    assert [str(task) for task in commands if "changed_when" not in task.body] == []
+
+
+def test_tasks_that_handle_secrets_show_nothing():
+    quiet = ("import_role", "include_role", "import_tasks", "include_tasks", "assert", "debug", "fail")
+    for task in all_tasks():
+        if not task.uses(*quiet) and SECRET.search(str({**task.body, "name": ""})):
+            assert task.body.get("no_log") is True, f"{task}: add no_log: true"
+
+
+def test_secrets_are_marked_in_the_specs():
+    for role in ROLES:
+        for name, option in specs(role)["main"].get("options", {}).items():
+            if SECRET.search(name):
+                assert option.get("no_log") is True, f"{role.name}: {name} wants no_log: true"
