@@ -274,9 +274,8 @@ class Handover:
             for name in set(waits) - set(took):
                 process = processes.get(name)
                 if process and process.up:
-                    self.supervisord.stop(
-                        name
-                    )  # again if it ended by itself and was started once more meanwhile
+                    # Again, should it have ended by itself and been started once more meanwhile.
+                    self.supervisord.stop(process)
                 elif process is None or process.state != "STOPPING":
                     took[name] = seconds if name in told or process else 0.0
                 told.add(name)

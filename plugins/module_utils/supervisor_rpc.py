@@ -185,9 +185,18 @@ class Supervisord:
         """Start one program without waiting; it may run already. Raises Fault if it can't be executed."""
         self._call("startProcess", name, False, tolerate=Fault.ALREADY_STARTED)
 
-    def stop(self, name: str) -> None:
+    def stop(self, process: Process) -> None:
         """Send one program its stop signal without waiting; it may be stopping or stopped already."""
-        self._call("stopProcess", name, False, tolerate=Fault.NOT_RUNNING)
+        self._await_exec(process.pid)
+        self._call("stopProcess", process.name, False, tolerate=Fault.NOT_RUNNING)
+
+    def _await_exec(self, pid: int) -> None:
+        """Wait until a child has become its program; before, supervisord's handlers swallow its signals."""
+        deadline = time.monotonic() + 1
+        with suppress(OSError):
+            own = Path(f"/proc/{self._call('getPID')}/cmdline").read_bytes()
+            while Path(f"/proc/{pid}/cmdline").read_bytes() == own and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     def remove(self, name: str) -> None:
         """Unload one stopped group; it may be unknown."""

@@ -202,7 +202,7 @@ ARGUMENTS: dict[str, Any] = {
     "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
 }
 
-AWAIT_SUPERVISORD = 10.0
+AWAIT_SUPERVISORD = 5.0
 """Seconds for a supervisord that has just been started to answer."""
 
 AWAIT_STARTING = 30.0

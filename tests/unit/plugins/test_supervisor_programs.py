@@ -1,0 +1,442 @@
+"""supervisor_programs beside a real supervisord."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TOP, until
+
+A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
+B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
+S1, S2 = (f"app-scheduler-{digit * 8}" for digit in "12")
+SCHEDULER = {"prefix": "app-scheduler", "strategy": "replace"}
+
+
+def actions(result):
+    return {program["name"]: program["action"] for program in result["programs"]}
+
+
+def scheduler(host, name, *worker, **more):
+    return host.program(name, worker, prefix="app-scheduler", **more)
+
+
+def test_first_start_then_nothing_to_do(host):
+    programs = [host.program(A1), host.program(B1)]
+    first = host.apply(programs)
+    pids = host.pids()
+    assert first["changed"] and actions(first) == {A1: "started", B1: "started"}
+    assert {program["name"]: program["pid"] for program in first["programs"]} == pids
+    assert set(host.files()) == {f"{A1}.conf", f"{B1}.conf"}
+
+    second = host.apply(programs)
+    assert not second["changed"] and second["diff"] == []
+    assert actions(second) == {A1: "unchanged", B1: "unchanged"}
+    assert host.pids() == pids
+
+
+def test_overlap_keeps_the_old_until_the_new_is_ready(host):
+    host.apply([host.program(A1, ["--drain", 1]), host.program(B1)])
+    b_pid = host.pids()[B1]
+    new = host.program(A2, ["--ready-after", 1])
+    result = host.apply([new, host.program(B1)])
+
+    [a, b] = result["programs"]
+    assert (a["action"], a["from"], b["action"]) == ("handed_over", [A1], "unchanged")
+    assert a["seconds"]["ready"] >= 0.9 and a["seconds"]["drain"] >= 1 and a["gap"] is None
+    assert host.pids() == {A2: a["pid"], B1: b_pid}
+    assert host.events(A1)["term"] > host.events(A2)["ready"]
+    assert "end" in host.events(A1), "it was drained, not killed"
+    assert set(host.files()) == {f"{A2}.conf", f"{B1}.conf"}
+    assert host.rpc.reloadConfig() == [[[], [], []]]
+
+
+def test_overlap_proves_all_before_it_stops_any(host):
+    host.apply([host.program(A1), host.program(B1)])
+    host.apply([host.program(A2), host.program(B2, ["--ready-after", 1])])
+    assert min(host.events(name)["term"] for name in (A1, B1)) > host.events(B2)["ready"]
+
+
+def test_one_by_one_has_one_program_more_at_most(host):
+    host.apply([host.program(A1), host.program(B1)])
+    result = host.apply([host.program(A2), host.program(B2)], strategy="one_by_one")
+    assert actions(result) == {A2: "handed_over", B2: "handed_over"}
+    a1, a2, b1, b2 = (host.events(name) for name in (A1, A2, B1, B2))
+    assert a2["start"] < a1["term"] < a1["end"] < b2["start"] < b1["term"]
+
+
+def test_one_by_one_goes_all_the_way_back(host):
+    host.apply([host.program(A1), host.program(B1)])
+    b_pid, files = host.pids()[B1], host.files()
+    result = host.refuse(
+        [host.program(A2), host.program(B2, ["--die-after", 0], settle=1)], strategy="one_by_one"
+    )
+    assert f"{A1} was started again" in result["msg"] and f"{A2} was stopped and removed" in result["msg"]
+    assert set(host.pids()) == {A1, B1} and host.pids()[B1] == b_pid
+    assert host.files() == files
+
+
+def test_replace_never_runs_two(host):
+    host.apply([scheduler(host, S1, "--drain", 0.5)], **SCHEDULER)
+    new = scheduler(host, S2, "--ready-after", 0.5, settle=2)
+    result = host.apply([new], **SCHEDULER)
+    [step] = result["programs"]
+    assert (step["action"], step["from"]) == ("replaced", [S1])
+    assert host.events(S2)["start"] > host.events(S1)["end"]
+    assert 1.0 <= step["gap"] <= 2.0, "from TERM to ready, without the settling"
+    assert set(host.pids()) == {S2} and set(host.files()) == {f"{S2}.conf"}
+
+
+def test_replace_starts_the_old_again(host):
+    host.apply([scheduler(host, S1)], **SCHEDULER)
+    files = host.files()
+    result = host.refuse([scheduler(host, S2, "--die-after", 0.3, settle=3)], **SCHEDULER)
+    assert result["failed_program"] == S2
+    assert (
+        f"{S2} was stopped and removed." in result["msg"] and f"{S1} was started again (pid" in result["msg"]
+    )
+    assert set(host.pids()) == {S1} and host.files() == files
+    events = host.folder / f"{S1}.events"
+    until(lambda: events.read_text().count("start") == 2)
+
+
+@pytest.mark.parametrize(
+    ("worker", "more", "seen"),
+    [
+        (["--die-after", 0], {"settle": 3}, "did not come up"),
+        (["--die-after", 2], {"settle": 4}, "did not come up"),
+        (["--ready-after", 60], {"ready_timeout": 2}, "not ready within 2 s"),
+        ([], {"ready": ["sleep", "60"], "ready_timeout": 2}, "not ready within 2 s"),
+        (
+            [],
+            {"ready": ["sh", "-c", 'echo \'{"ready": false, "reason": "no canary"}\''], "ready_timeout": 2},
+            "not ready within 2 s: its ready command says: no canary",
+        ),
+        ([], {"ready": ["/nowhere/celery-ops-ready"]}, "its ready command can't be run"),
+    ],
+    ids=[
+        "dies at once",
+        "dies while settling",
+        "never ready",
+        "ready hangs",
+        "ready says no",
+        "no ready command",
+    ],
+)
+def test_a_bad_generation_never_replaces_a_good_one(host, worker, more, seen):
+    host.apply([host.program(A1)])
+    pids, files = host.pids(), host.files()
+    begun = time.monotonic()
+    result = host.refuse([host.program(A2, worker, **more)])
+    assert time.monotonic() - begun < 6
+    assert seen in result["msg"] and result["failed_program"] == A2
+    assert f"{A2} was stopped and removed." in result["msg"]
+    assert f"{A1} keeps running (pid {pids[A1]})." in result["msg"]
+    if "--die-after" in worker:
+        assert "ModuleNotFoundError: No module named 'petct_tasks'" in result["log_tail"]
+        assert "\n".join(result["log_tail"]) in result["msg"]
+    assert f"tail -n 100 {host.folder}/{A2}.log" in result["msg"]
+    assert host.pids() == pids and host.files() == files
+    assert host.rpc.reloadConfig() == [[[], [], []]]
+
+
+def test_a_command_that_does_not_exist(host):
+    program = host.program(A1)
+    program["conf"] = program["conf"].replace(sys.executable, "/nowhere/celery-ops-guard")
+    result = host.refuse([program])
+    assert "/nowhere/celery-ops-guard" in result["msg"] and host.files() == {} and host.states() == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('environment=A="50%"', "badly formatted"),
+        ('environment=A="x ; y"', "No closing quotation"),
+        ("user=nobody-at-all", "Invalid user name nobody-at-all"),
+        ("stderr_logfile=/nowhere/at/all.log", "/nowhere/at"),
+        ("numprocs=2\nprocess_name=%(program_name)s_%(process_num)s", "one process of that name"),
+        ("[program:other]\ncommand=/bin/true", "and no other"),
+    ],
+)
+def test_a_bad_conf_is_refused_and_nothing_changes(host, setting, words):
+    host.apply([host.program(A1)])
+    pids, files = host.pids(), host.files()
+    result = host.refuse([host.program(A2, settings=[setting]), host.program(B1)])
+    assert words in result["msg"] and A2 in result["msg"]
+    assert host.pids() == pids and host.files() == files
+
+
+def test_a_foreign_file_that_is_broken_is_not_blamed_on_us(host):
+    (host.conf_d / "shop.conf").write_text("[program:shop]\ncommand=/bin/cat %nonsense\n")
+    result = host.refuse([host.program(A1)])
+    assert "not by a file of ours" in result["msg"] and "shop" in result["msg"]
+    assert set(host.files()) == {"shop.conf"}
+
+
+def test_foreign_programs_with_look_alike_names_are_not_touched(host):
+    """An app called `app-worker` has the prefix `app-worker-worker-`, and somebody wrote a conf by hand."""
+    other = "app-worker-worker-a-99999999"
+    host.apply([host.program(other, prefix="app-worker-worker-")], prefix="app-worker-worker-")
+    by_hand = host.program("app-worker-hand-11111111")["conf"].split("\n", 1)[1]
+    (host.conf_d / "app-worker-hand-11111111.conf").write_text(by_hand)
+    host.rpc.reloadConfig()
+    host.rpc.addProcessGroup("app-worker-hand-11111111")
+    pids = until(lambda: len(host.pids()) == 2 and host.pids())
+
+    host.apply([host.program(A1)])
+    host.apply([host.program(A2)])
+    result = host.apply(state="absent")
+    assert actions(result) == {A2: "removed"}
+    assert host.pids() == pids and len(host.files()) == 2
+
+    result = host.refuse([host.program("app-worker-hand-11111111")])
+    assert "it is not ours to replace" in result["msg"] and host.pids() == pids
+
+
+def test_what_is_ours_and_no_longer_intended_goes(host):
+    host.apply([host.program(A1), host.program(B1), host.program(A3.replace("-a-", "-c-"))])
+    a_pid = host.pids()[A1]
+    (host.conf_d / f"{B1}.conf").unlink()  # someone deleted the file of a program that runs on
+    result = host.apply([host.program(A1), host.program(B2)])
+    assert actions(result) == {A1: "unchanged", B2: "handed_over", "app-worker-c-33333333": "removed"}
+    assert set(host.pids()) == {A1, B2} and host.pids()[A1] == a_pid
+    assert set(host.files()) == {f"{A1}.conf", f"{B2}.conf"}
+
+
+def test_a_lost_conf_file_is_written_again_without_a_restart(host):
+    host.apply([host.program(A1)])
+    pids = host.pids()
+    (host.conf_d / f"{A1}.conf").unlink()
+    result = host.apply([host.program(A1)])
+    assert result["changed"] and actions(result) == {A1: "rewritten"}
+    assert host.pids() == pids and set(host.files()) == {f"{A1}.conf"}
+
+
+def test_absent_removes_all_and_drains(host):
+    host.apply([host.program(A1, ["--drain", 1]), host.program(B1, ["--drain", 1])])
+    begun = time.monotonic()
+    result = host.apply(state="absent")
+    assert time.monotonic() - begun < 3, "all drain at once"
+    assert actions(result) == {A1: "removed", B1: "removed"}
+    assert host.states() == {} and host.files() == {}
+    assert "end" in host.events(A1) and "end" in host.events(B1)
+    assert not host.apply(state="absent")["changed"]
+
+
+def test_check_mode_says_it_all_and_does_nothing(host):
+    old, new = [host.program(A1), host.program(B1)], [host.program(A2)]
+    foretold = host.apply(old, check=True)
+    assert actions(foretold) == {A1: "started", B1: "started"} and host.files() == {} and host.states() == {}
+    host.apply(old)
+    pids, files = host.pids(), host.files()
+
+    foretold = host.apply(new, check=True)
+    assert host.pids() == pids and host.files() == files
+    done = host.apply(new)
+    assert foretold["changed"] and actions(foretold) == actions(done) == {A2: "handed_over", B1: "removed"}
+    assert foretold["diff"] == done["diff"]
+    assert [(entry["before"], entry["after"]) for entry in done["diff"]] == [
+        (old[0]["conf"], ""),
+        ("", new[0]["conf"]),
+        (old[1]["conf"], ""),
+    ]
+    assert not host.apply(new, check=True)["changed"]
+
+
+def test_check_mode_before_there_is_a_supervisord(host):
+    host.stop()
+    assert actions(host.apply([host.program(A1)], check=True)) == {A1: "started"}
+    host.conf.unlink()
+    assert actions(host.apply([host.program(A1)], check=True, conf_dir="/nowhere")) == {A1: "started"}
+
+
+def test_no_supervisord(host):
+    host.stop()
+    result = host.refuse([host.program(A1)])
+    assert f"supervisord does not answer at unix://{host.socket}" in result["msg"]
+    assert "systemctl start supervisor" in result["msg"] and host.files() == {}
+    (host.conf_d / f"{A1}.conf").write_text(host.program(A1)["conf"])
+    assert actions(host.apply(state="absent")) == {A1: "removed"} and host.files() == {}
+
+
+@pytest.mark.parametrize("how", ["stopped", "fatal", "exited", "not loaded"])
+def test_what_should_run_and_does_not_is_started(host, how):
+    if how == "fatal":
+        once = host.folder / "once"
+        once.write_text("exit 1")
+        program = host.program(A1, settings=["startretries=0", "startsecs=1"])
+        program["conf"] = program["conf"].replace("command=", f"command=sh -c '. {once}; exec \"$@\"' sh ")
+        host.refuse([program])
+        (host.conf_d / f"{A1}.conf").write_text(program["conf"])
+        host.rpc.reloadConfig()
+        host.rpc.addProcessGroup(A1)
+        until(lambda: host.states()[A1] == "FATAL")
+        once.write_text("true")
+    else:
+        program = host.program(A1, settings=["autorestart=false"])
+        host.apply([program])
+        if how == "exited":
+            os.kill(host.pids()[A1], signal.SIGTERM)
+            until(lambda: host.states()[A1] == "EXITED")
+        else:
+            host.rpc.stopProcess(A1)
+        if how == "not loaded":
+            host.rpc.removeProcessGroup(A1)
+    result = host.apply([program])
+    assert result["changed"] and actions(result) == {A1: "started"}
+    assert host.states() == {A1: "RUNNING"}
+
+
+def test_changed_settings_under_the_same_name(host):
+    name = "app-worker-socket"
+    host.apply([host.program(name), host.program(A1)])
+    pids = host.pids()
+    comment = host.program(name)
+    comment["conf"] = comment["conf"].replace("[program", "# says nothing\n[program")
+    assert actions(host.apply([comment, host.program(A1)], check=True)) == {
+        name: "rewritten",
+        A1: "unchanged",
+    }
+    result = host.apply([comment, host.program(A1)])
+    assert actions(result) == {name: "rewritten", A1: "unchanged"}
+    assert host.pids() == pids and host.files()[f"{name}.conf"] == comment["conf"]
+
+    changed = host.program(name, ["--drain", 0.1])
+    assert actions(host.apply([changed, host.program(A1)], check=True))[name] == "restarted"
+    result = host.apply([changed, host.program(A1)])
+    assert actions(result) == {name: "restarted", A1: "unchanged"} and result["programs"][0]["gap"] > 0
+    assert host.pids()[A1] == pids[A1] and host.pids()[name] != pids[name]
+
+    pids, files = host.pids(), host.files()
+    result = host.refuse([host.program(name, ["--die-after", 0], settle=1), host.program(A1)])
+    assert f"{name} was started again" in result["msg"]
+    assert host.pids()[A1] == pids[A1] and host.states()[name] == "RUNNING" and host.files() == files
+
+
+def test_an_old_generation_that_does_not_finish_is_killed_and_reported(host):
+    host.apply([host.program(A1, ["--drain", 60], settings=["stopwaitsecs=1"])])
+    result = host.apply([host.program(A2)])
+    assert result["programs"][0]["killed"] == [A1]
+    assert "supervisord killed it" in str(result["warnings"])
+    assert set(host.pids()) == {A2}
+
+
+def test_a_drain_longer_than_stop_timeout_is_left_to_itself(host):
+    host.apply([host.program(A1, ["--drain", 3], settings=["stopwaitsecs=60"])])
+    result = host.apply([host.program(A2, stop_timeout=1)])
+    assert f"{A1} still drains after 1 s" in str(result["warnings"])
+    assert host.states() == {A1: "STOPPING", A2: "RUNNING"} and set(host.files()) == {f"{A2}.conf"}
+    result = host.apply([host.program(A2)])
+    assert actions(result) == {A2: "handed_over"} and host.states() == {A2: "RUNNING"}
+    assert "end" in host.events(A1)
+    assert not host.apply([host.program(A2)])["changed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_interrupted_before_the_new_is_proven(host, number):
+    host.apply([host.program(A1)])
+    pids, files = host.pids(), host.files()
+    process = host.begin([host.program(A2, ready=["sleep", "60"], ready_timeout=60)])
+    until(lambda: "ready" in host.events(A2))
+    process.signal(number)
+    result = process.result()
+    assert f"Interrupted by {number.name}" in result["msg"] and f"{A1} keeps running" in result["msg"]
+    assert host.pids() == pids and host.files() == files
+
+
+def test_killed_half_way_then_converge(host):
+    host.apply([host.program(A1)])
+    new = host.program(A2, ["--ready-after", 1])
+    process = host.begin([new])
+    until(lambda: host.states().get(A2) == "RUNNING")
+    process.kill()
+    assert set(host.pids()) == {A1, A2}
+
+    result = host.apply([new])
+    assert actions(result) == {A2: "handed_over"}
+    assert set(host.pids()) == {A2} and set(host.files()) == {f"{A2}.conf"}
+    assert host.events(A1)["term"] > host.events(A2)["ready"]
+
+
+def test_killed_half_way_and_the_new_is_bad(host):
+    host.apply([host.program(A1)])
+    pids, files = host.pids(), host.files()
+    new = host.program(A2, ready=["false"], ready_timeout=60)
+    process = host.begin([new])
+    until(lambda: host.states().get(A2) == "RUNNING")
+    process.kill()
+    result = host.refuse([{**new, "ready_timeout": 1}])
+    assert f"{A2} was stopped and removed." in result["msg"]
+    assert host.pids() == pids and host.files() == files
+
+
+def test_killed_while_draining_then_converge(host):
+    host.apply([host.program(A1, ["--drain", 2])])
+    process = host.begin([host.program(A2)])
+    until(lambda: host.states().get(A1) == "STOPPING")
+    process.kill()
+    result = host.apply([host.program(A3)])
+    assert result["programs"][0]["from"] == [A1, A2]
+    assert host.states() == {A3: "RUNNING"} and set(host.files()) == {f"{A3}.conf"}
+
+
+def test_a_conf_dir_that_is_not_included(host):
+    elsewhere = host.folder / "elsewhere"
+    elsewhere.mkdir()
+    result = host.refuse([host.program(A1)], conf_dir=str(elsewhere))
+    assert f"does not include {elsewhere}/{A1}.conf" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "other-a-11111111"}, "does not begin with family_prefix"),
+        ({"name": "app-worker-a/../x"}, "may hold letters"),
+        ({"family": "app-worker-b"}, "must be its family"),
+        (
+            {"conf": f"[program:{A1}]\ncommand=/bin/true\n"},
+            "lacks the line '# owner: celery-ops app-worker-'",
+        ),
+        ({"conf": "# owner: celery-ops app-worker-\nnonsense"}, "is no configuration file"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense(host, change, words):
+    result = host.refuse([{**host.program(A1), **change}])
+    assert words in result["msg"] and host.files() == {}
+
+
+def test_through_ansible(host, tmp_path):
+    arguments = {key: value for key, value in host.arguments([host.program(A1)]).items() if key[0] != "_"}
+    environment = {
+        **os.environ,
+        "ANSIBLE_LIBRARY": str(TOP / "plugins/modules"),
+        "ANSIBLE_MODULE_UTILS": str(TOP / "plugins/module_utils"),
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "ANSIBLE_HOME": str(tmp_path / "ansible"),
+    }
+    ansible = Path(sys.executable).with_name("ansible")
+    done = subprocess.run(
+        [
+            ansible,
+            "localhost",
+            "-c",
+            "local",
+            "-m",
+            "supervisor_programs",
+            "--diff",
+            "-a",
+            json.dumps(arguments),
+        ],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "CHANGED" in done.stdout and f"+[program:{A1}]" in done.stdout
+    assert host.states() == {A1: "RUNNING"}
