@@ -1,0 +1,228 @@
+"""The listener: holds the web server's listening socket; replacing the web server refuses no connection.
+
+It binds once and hands the socket (SCM_RIGHTS) to whoever of the same user, or root, connects to its unix
+socket. ``celery-ops-guard --listen-from`` does, and passes it on as fd 3. While no web server accepts,
+connections wait in the backlog. When the supervisor dies, the listener stays for LINGER seconds, so that its
+successor can take the socket over; told to stop by a living supervisor, it leaves at once.
+
+Exit status: 0 told to stop or succeeded, 73 runs already, 75 try again, 78 configuration (2 command line).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from celery_ops.process import (
+    EX_CANTCREAT,
+    EX_CONFIG,
+    EX_TEMPFAIL,
+    Refused,
+    become,
+    end_with,
+    make_folder,
+    remove_socket,
+)
+
+BACKLOG = 2048
+LINGER = 30.0
+
+Say = Callable[[str], None]
+
+_BYE = b"bye"
+_UCRED = struct.Struct("3i")
+
+
+def receive(path: Path, seconds: float, pause: Callable[[], None]) -> int:
+    """Return the listening socket's descriptor, got from the listener at `path`.
+
+    Calls `pause` between attempts. Raises Refused (75) when there is no listener within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            descriptor, _, connection = _ask(path)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    EX_TEMPFAIL,
+                    f"no listener at {path} within {seconds:g} s ({error.strerror or error}); "
+                    "type: supervisorctl status",
+                ) from None
+            pause()
+        else:
+            connection.close()
+            return descriptor
+
+
+def _ask(path: Path) -> tuple[int, dict[str, object], socket.socket]:
+    """Return the descriptor, what its holder says of itself, and the connection. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(2)
+        connection.connect(str(path))
+        if _peer(connection)[1] not in (0, os.geteuid()):
+            raise PermissionError(0, f"{path} is served by another user")
+        message, descriptors, _, _ = socket.recv_fds(connection, 1024, 1)
+        if len(descriptors) != 1:
+            raise ConnectionError(f"{path} handed out nothing")
+        return descriptors[0], json.loads(message), connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the other end, as the kernel knows them."""
+    return _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Hold a listening socket and hand it out (console script ``celery-ops-listener``)."""
+    parent = os.getppid()
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-listener", description="Hold a listening socket and hand it to web servers."
+    )
+    parser.add_argument("--bind", required=True, metavar="HOST:PORT")
+    parser.add_argument("--socket", required=True, type=Path, help="unix socket at which to hand it out")
+    parser.add_argument("--user", help="run as this user (started as root; binding is done as root)")
+    options = parser.parse_args(argv)
+    try:
+        make_folder(options.socket.parent, options.user)
+        listening, predecessor = _take_over(options.bind, options.socket)
+        become(options.user)
+        end_with(parent)
+        Holder(listening, options.socket, parent).serve(predecessor)
+    except Refused as error:
+        say(str(error))
+        sys.exit(error.code)
+
+
+def say(message: str) -> None:
+    """Print a line for the log."""
+    print(f"celery-ops-listener: {message}", file=sys.stderr, flush=True)
+
+
+def _take_over(bind: str, path: Path) -> tuple[socket.socket, socket.socket | None]:
+    """Return the listening socket, and the connection to the orphaned listener it came from, if there is one.
+
+    Raises Refused (73) when a listener with a living supervisor is there.
+    """
+    wanted = _address(bind)
+    try:
+        descriptor, holder, connection = _ask(path)
+    except OSError:
+        return _listen(bind, *wanted), None
+    listening = socket.socket(fileno=descriptor)
+    if not holder["orphaned"]:
+        raise Refused(EX_CANTCREAT, f"a listener runs already: pid {holder['pid']}, at {path}; left alone")
+    if (listening.family, listening.getsockname()) == wanted:
+        say(f"took {bind} over from pid {holder['pid']}, which has lost its supervisor")
+        return listening, connection
+    listening.close()
+    return _listen(bind, *wanted), connection
+
+
+def _address(bind: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
+    host, _, port = bind.rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (ValueError, OverflowError, socket.gaierror) as error:
+        raise Refused(EX_CONFIG, f"--bind {bind}: {error}; it has to look like 127.0.0.1:8000") from None
+    return found[0][0], found[0][4]
+
+
+def _listen(bind: str, family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # A restarted listener binds beside the socket that a running web server still has from the one before.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listening.bind(address)
+    except OSError as error:
+        port = shlex.quote(f"sport = :{address[1]}")
+        raise Refused(
+            EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}"
+        ) from None
+    listening.listen(BACKLOG)
+    return listening
+
+
+class Holder:
+    """Serves the listening socket at a unix socket."""
+
+    def __init__(self, listening: socket.socket, path: Path, parent: int) -> None:
+        self.listening, self.path, self.parent = listening, path, parent
+        self.leave_at: float | None = None
+
+    def serve(self, predecessor: socket.socket | None) -> NoReturn:
+        """Hand the socket out until told to stop; tell `predecessor` to leave once this one is reachable."""
+        server = self._open()
+        inode = self.path.stat().st_ino
+        signal.signal(signal.SIGTERM, self._stop)
+        if predecessor is not None:
+            with contextlib.suppress(OSError):
+                predecessor.sendall(_BYE)
+            predecessor.close()
+        say(f"holds {self.listening.getsockname()[:2]}, hands it out at {self.path}")
+        try:
+            while self.leave_at is None or time.monotonic() < self.leave_at:
+                with contextlib.suppress(TimeoutError):
+                    self._hand_out(server.accept()[0])
+            sys.exit(0)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if self.path.stat().st_ino == inode:
+                    self.path.unlink()
+
+    def _open(self) -> socket.socket:
+        """Return the serving socket; renamed into place, so that at no time nobody serves at `path`."""
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        try:
+            remove_socket(fresh)
+            server.bind(str(fresh))
+            fresh.chmod(0o600)
+            server.listen(16)
+            fresh.rename(self.path)
+        except OSError as error:
+            raise Refused(
+                EX_CONFIG, f"--socket {self.path}: {error.strerror}; does its folder belong to this user?"
+            ) from None
+        server.settimeout(1)
+        return server
+
+    def _hand_out(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(2)
+            pid, uid, _ = _peer(connection)
+            if uid not in (0, os.geteuid()):
+                say(f"refused pid {pid} of uid {uid}")
+                return
+            orphaned = os.getppid() != self.parent
+            message = json.dumps({"pid": os.getpid(), "orphaned": orphaned}).encode()
+            socket.send_fds(connection, [message], [self.listening.fileno()])
+            if orphaned and connection.recv(len(_BYE)) == _BYE:
+                say("my successor has taken over")
+                sys.exit(0)
+
+    def _stop(self, *_: object) -> None:
+        if os.getppid() == self.parent:
+            sys.exit(0)
+        say(f"has lost its supervisor; waits {LINGER:g} s for a successor")
+        self.leave_at = time.monotonic() + LINGER
+
+
+if __name__ == "__main__":
+    main()

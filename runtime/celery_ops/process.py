@@ -1,0 +1,232 @@
+"""Processes and who they are: a pid alone names nobody; start time, user and the guard's mark must agree."""
+
+import contextlib
+import ctypes
+import json
+import os
+import pwd
+import shlex
+import signal
+import stat
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MARK = "CELERY_OPS_GUARDED"
+EX_TEMPFAIL, EX_CANTCREAT, EX_CONFIG = 75, 73, 78
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+
+
+class Refused(Exception):
+    """Why a program doesn't start, for the operator; `code` is the exit status."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a guarded program is; stands in its lock file and in the environment of it and its children."""
+
+    app: str
+    program: str
+    pidfile: str
+    pid: int
+    start: int
+    """Start time in clock ticks since boot; with the pid it names one process, however pids are reused."""
+    parent: int
+    """The supervisor's pid. While it is the parent, the program is supervised; after that, an orphan."""
+    group: int
+
+    def dump(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> "Identity | None":
+        """Return the identity in `text`, or None where there is none."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Process:
+    """A live process (no zombie) as /proc shows it."""
+
+    pid: int
+    parent: int
+    group: int
+    start: int
+    identity: Identity | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the guarded program itself, not a child that inherited the mark."""
+        return self.identity is not None and (self.identity.pid, self.identity.start) == (
+            self.pid,
+            self.start,
+        )
+
+    @property
+    def since(self) -> str:
+        """Return when it started, in local time."""
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / os.sysconf("SC_CLK_TCK")
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - age))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this very process, never to another that got its pid."""
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(self.pid)
+            try:
+                now = find(self.pid)
+                if now is not None and now.start == self.start:
+                    signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+
+
+def find(pid: int) -> Process | None:
+    """Return the process with this pid, None when there is none or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, parent, group, *rest = text[text.rindex(")") + 2 :].split()
+    return None if state in "ZX" else Process(pid, int(parent), int(group), int(rest[16]))
+
+
+def marked(pidfile: str) -> list[Process]:
+    """Return this user's processes that carry the guard's mark for `pidfile`, the caller left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if entry.stat().st_uid == os.getuid():
+                identity = _mark(entry)
+                process = find(int(entry.name))
+                if process and identity and identity.pidfile == pidfile:
+                    found.append(Process(**{**asdict(process), "identity": identity}))
+    return found
+
+
+def _mark(entry: Path) -> Identity | None:
+    prefix = f"{MARK}=".encode()
+    for variable in (entry / "environ").read_bytes().split(b"\0"):
+        if variable.startswith(prefix):
+            return Identity.load(variable[len(prefix) :].decode(errors="replace"))
+    return None
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process, "" where it can't be read."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    return shlex.join(word.decode(errors="replace") for word in line)
+
+
+def owner(pid: int) -> str:
+    """Return the name of the user a process runs as."""
+    try:
+        uid = Path(f"/proc/{pid}").stat().st_uid
+        return pwd.getpwuid(uid).pw_name
+    except FileNotFoundError:
+        return "nobody any more"
+    except KeyError:
+        return str(uid)
+
+
+def make_folder(folder: Path, user: str | None) -> None:
+    """Make `folder` (0755, owned by `user`) unless it is there. /run is empty after a reboot.
+
+    Raises Refused with the command to type.
+    """
+    if folder.is_dir():
+        return
+    made = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed into place complete: another guard never finds it there but still root's.
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        made.chmod(0o755)
+        if user and os.geteuid() == 0:
+            entry = _account(user)
+            os.chown(made, entry.pw_uid, entry.pw_gid)
+        made.rename(folder)
+    except OSError as error:
+        if made is not None:
+            made.rmdir()
+        if not folder.is_dir():
+            name = user or pwd.getpwuid(os.getuid()).pw_name
+            raise Refused(
+                EX_CONFIG,
+                f"{folder} is missing and can't be made ({error.strerror}); type as root: "
+                f"install -d -o {name} -g {name} -m 0755 {shlex.quote(str(folder))}",
+            ) from None
+
+
+def become(user: str | None) -> dict[str, str]:
+    """Drop root's privileges for those of `user`; return the environment variables that go with it.
+
+    Raises Refused for an unknown user, and when this is neither root nor `user`.
+    """
+    if user is None:
+        return {}
+    entry = _account(user)
+    if os.geteuid() == 0:
+        os.initgroups(user, entry.pw_gid)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+        # The kernel hides /proc/<pid> of a process that changed its user; other guards have to read it.
+        _prctl(_PR_SET_DUMPABLE, 1)
+    elif entry.pw_uid != os.geteuid():
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        raise Refused(EX_CONFIG, f"started as {me}, so it can't become {user}: start it as root or as {user}")
+    return {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise Refused(
+            EX_CONFIG, f"there is no user {user!r}; type: getent passwd {shlex.quote(user)}"
+        ) from None
+
+
+def end_with(parent: int) -> None:
+    """Ask the kernel for a TERM when `parent` dies. Call it after `become`: changing user clears it.
+
+    Raises Refused when `parent` is gone already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # An orphan from the start: Supervisor's child whose parent is an init that isn't Supervisor.
+    adopted = (
+        parent == 1
+        and "SUPERVISOR_ENABLED" in os.environ
+        and "supervisord" not in (command(1) or "supervisord")
+    )
+    if os.getppid() != parent or adopted:
+        raise Refused(
+            EX_TEMPFAIL, "the supervisor died while this was starting; its successor starts it again"
+        )
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a unix socket's file, and nothing that isn't one."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
