@@ -38,14 +38,19 @@ def role_page(role: Path) -> str:
     spec = spec_of(role)
     entries = "".join(f"- `{name}` – {entry['short_description']}\n" for name, entry in spec.items())
     title = f"# {role.name}\n\n{spec['main']['short_description']}.\n\n"
-    return f"{title}## Entry points (`tasks_from`)\n\n{entries}\n## Variables\n\n{rows(spec['main'].get('options', {}))}"
+    return (
+        f"{title}## Entry points (`tasks_from`)\n\n{entries}\n## Variables\n\n{rows(spec['main'].get('options', {}))}"
+    )
 
 
 def pages() -> dict[Path, str]:
     """Every generated page and what it holds."""
     roles = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
     sections = [f"\n## {role.name}\n\n{rows(spec_of(role)['main'].get('options', {}))}" for role in roles]
-    return {ROOT / "docs/variables.md": HEAD + "".join(sections), **{role / "README.md": role_page(role) for role in roles}}
+    return {
+        ROOT / "docs/variables.md": HEAD + "".join(sections),
+        **{role / "README.md": role_page(role) for role in roles},
+    }
 
 
 def main() -> int:

@@ -73,7 +73,18 @@ def checkout(address: str, version: str, cache: Path, into: Path) -> str:
     else:
         git("clone", "--quiet", "--mirror", address, str(mirror))
     commit = git("--git-dir", str(mirror), "rev-parse", "--verify", version + "^{commit}").strip()
-    git("--git-dir", str(mirror), "--work-tree", str(into), "checkout", "--quiet", "--force", commit, "--", ".")
+    git(
+        "--git-dir",
+        str(mirror),
+        "--work-tree",
+        str(into),
+        "checkout",
+        "--quiet",
+        "--force",
+        commit,
+        "--",
+        ".",
+    )
     return commit
 
 
@@ -134,7 +145,11 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             there = [name for name in REQUIREMENTS if Path(name) in names]
             raise AnsibleActionFail(
                 f"celery_app_requirements is {arguments['requirements']}: no such file in {source}. "
-                + (f"There is {there[0]}: set celery_app_requirements: {there[0]}" if there else "Name a lock file in it.")
+                + (
+                    f"There is {there[0]}: set celery_app_requirements: {there[0]}"
+                    if there
+                    else "Name a lock file in it."
+                )
             )
         tar = pack(folder, exclude)
         wheel = build_runtime(Path(arguments["runtime"]), cache)

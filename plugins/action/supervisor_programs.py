@@ -34,7 +34,10 @@ class ActionModule(ActionBase):
         if arguments.get("state", "present") == "present":
             defaults = {name: arguments.pop(name) for name in ("ready_timeout", "settle") if name in arguments}
             arguments["programs"] = [
-                {**defaults, **self.render(program, str(template), str(log_folder), arguments["family_prefix"], task_vars or {})}
+                {
+                    **defaults,
+                    **self.render(program, str(template), str(log_folder), arguments["family_prefix"], task_vars or {}),
+                }
                 for program in arguments.get("programs", [])
             ]
         return self._execute_module(module_args=arguments, task_vars=task_vars)
@@ -48,7 +51,11 @@ class ActionModule(ActionBase):
         name = f"{program['family']}-{GENERATION}"
         log = f"{log_folder}/{name}.log"
         known = generate_ansible_template_vars(template, fullpath=template)
-        variables = {**task_vars, **known, "program": {**program, "name": name, "log": log, "family_prefix": prefix}}
+        variables = {
+            **task_vars,
+            **known,
+            "program": {**program, "name": name, "log": log, "family_prefix": prefix},
+        }
         conf = self._templar.copy_with_new_env(available_variables=variables).template(
             trust_as_template(Path(template).read_text()), preserve_trailing_newlines=True
         )

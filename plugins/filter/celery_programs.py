@@ -66,13 +66,26 @@ def in_venv(command: str, release: str) -> list[str]:
 
 def as_app(command: str, context: dict[str, Any]) -> list[str]:
     """The words that run `command` in the release as the application's user, with its environment."""
-    return ["runuser", "-u", context["app"], "--", *with_environment(in_venv(command, context["release"]), context)]
+    return [
+        "runuser",
+        "-u",
+        context["app"],
+        "--",
+        *with_environment(in_venv(command, context["release"]), context),
+    ]
 
 
 def with_environment(words: list[str], context: dict[str, Any]) -> list[str]:
     """`words` run by celery-ops-env, which loads the environment file."""
     release = context["release"]
-    return [f"{release}/venv/bin/celery-ops-env", context["environment_file"], "--chdir", f"{release}/app", "--", *words]
+    return [
+        f"{release}/venv/bin/celery-ops-env",
+        context["environment_file"],
+        "--chdir",
+        f"{release}/app",
+        "--",
+        *words,
+    ]
 
 
 def guarded(name: str, pidfile: str, words: list[str], context: dict[str, Any], *options: str) -> list[str]:

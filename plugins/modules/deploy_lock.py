@@ -85,7 +85,8 @@ def age(holder: dict[str, Any]) -> float:
 
 def words(holder: dict[str, Any]) -> str:
     """The holder for the operator."""
-    return f"{holder.get('who')} for {holder.get('what')} since {holder.get('at')}, last sign of life {age(holder):.0f} s ago"
+    who, what, since = (holder.get(key) for key in ("who", "what", "at"))
+    return f"{who} for {what} since {since}, last sign of life {age(holder):.0f} s ago"
 
 
 def take(lock: Lock, options: dict[str, Any]) -> tuple[bool, str]:

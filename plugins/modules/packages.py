@@ -57,7 +57,10 @@ LISTS_MAX_AGE = 3600.0  # seconds
 def installed() -> set[str]:
     """Names of the packages that dpkg has installed."""
     out = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"], capture_output=True, text=True, check=True
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
 
@@ -89,7 +92,11 @@ def install(module: AnsibleModule, record: Path) -> None:
         module.exit_json(changed=bool(missing), packages=missing)
     if lists_are_stale():
         apt(module, ["update"], "Look at the sources in /etc/apt, then: apt-get update")
-    apt(module, [*KEEP_CONFIG, "install", "--no-install-recommends", *missing], "Try: apt-get install " + " ".join(missing))
+    apt(
+        module,
+        [*KEEP_CONFIG, "install", "--no-install-recommends", *missing],
+        "Try: apt-get install " + " ".join(missing),
+    )
     new = sorted(installed() - before)
     write_record(record, sorted({*read_record(record), *new}))
     module.exit_json(changed=True, packages=new)

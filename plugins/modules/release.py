@@ -146,7 +146,12 @@ def run(command: list[str], what: str, hint: str, environment: dict[str, str], t
     """Run a command; ReleaseError with its last lines when it fails."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=timeout, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as expired:
         raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}") from expired
@@ -163,14 +168,20 @@ def requirement_lines(app: Path, name: str) -> str:
         return path.read_text()
     project = tomllib.loads(path.read_text()).get("project", {})
     if "dependencies" in project.get("dynamic", []):
-        raise ReleaseError(f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file.")
+        raise ReleaseError(
+            f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file."
+        )
     return "\n".join(project.get("dependencies", [])) + "\n"
 
 
 def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
     """The virtualenv for this lock file, runtime and Python; made if it is not there."""
     environment = {key: str(value) for key, value in options["install_environment"].items()}
-    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    environment |= {
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
     lines = requirement_lines(app, options["requirements"])
     python = options["python"]
     version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
@@ -191,12 +202,18 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
         pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
         run(
             [*pip, "-r", str(wanted)], f"Installing {options['requirements']}",
-            "Fix the file, or reach the index with celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
+            "Fix the file, or reach the index: celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
             environment, INSTALL_TIMEOUT,
         )  # fmt: skip
         if not (venv / "bin/celery").exists():
             raise ReleaseError(f"{options['requirements']} does not bring celery. Add it, at the version you want.")
-        run([*pip, "--no-deps", "--no-index", str(wheel)], "Installing the kit's runtime", "", environment, 120)
+        run(
+            [*pip, "--no-deps", "--no-index", str(wheel)],
+            "Installing the kit's runtime",
+            "",
+            environment,
+            120,
+        )
     except ReleaseError:
         shutil.rmtree(venv, ignore_errors=True)
         raise
@@ -210,7 +227,8 @@ def import_check(release: Path, options: dict[str, Any]) -> None:
     run(
         [
             "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
-            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c", IMPORT_CHECK, options["celery_module"],
+            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c",
+            IMPORT_CHECK, options["celery_module"],
         ],
         f"Importing {options['celery_module']} (release {release.name})",
         "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT,
@@ -235,7 +253,13 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     shutil.rmtree(release, ignore_errors=True)
     (release / "app").mkdir(parents=True)
     try:
-        run(["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release / "app")], "Unpacking", "", {}, 300)
+        run(
+            ["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release / "app")],
+            "Unpacking",
+            "",
+            {},
+            300,
+        )
         releases.write_note(
             options["id"], status="void", reason="being built", source=options["source"], commit=options["commit"],
             built_at=round(time.time(), 3),
@@ -244,7 +268,13 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         venv = virtualenv(releases, release / "app", Path(options["wheel"]), options)
         (release / "venv").symlink_to(os.path.relpath(venv, release))
         lap("virtualenv")
-        run([str(venv / "bin/python"), "-m", "compileall", "-q", str(release / "app")], "Compiling", "", {}, 300)
+        run(
+            [str(venv / "bin/python"), "-m", "compileall", "-q", str(release / "app")],
+            "Compiling",
+            "",
+            {},
+            300,
+        )
         import_check(release, options)
         lap("check")
     except ReleaseError as error:
@@ -310,11 +340,15 @@ def append_audit(releases: Releases, options: dict[str, Any], before: str, outco
 def prune(releases: Releases, keep: int) -> list[str]:
     """Remove what nobody needs: releases, virtualenvs, environment files.
 
-    Kept: `keep` good releases, the current one, the newest void one, and whatever a program file names.
+    Kept: `keep` good releases, the current one, the newest that failed, the newest that was rolled back, and
+    whatever a program file names.
     """
     notes, used = releases.all(), releases.in_use()
-    voids = sorted((n for n, note in notes.items() if note["status"] != "good"), key=lambda n: notes[n].get("built_at", 0))
-    kept = {*releases.good()[:keep], releases.current(), *voids[-1:], *(name for name in notes if name in used)}
+    voids = sorted((n for n in notes if notes[n]["status"] != "good"), key=lambda n: notes[n].get("built_at", 0))
+    failed = [name for name in voids if "good_at" not in notes[name]]
+    rolled_back = [name for name in voids if "good_at" in notes[name]]
+    kept = {*releases.good()[:keep], releases.current(), *failed[-1:], *rolled_back[-1:]}
+    kept |= {name for name in notes if name in used}
     pruned = [name for name in notes if name not in kept]
     for name in pruned:
         shutil.rmtree(releases.folder / name)

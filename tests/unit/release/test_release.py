@@ -1,0 +1,108 @@
+"""The state of releases on a host: which is good, which is void, what a rollback and a prune do."""
+
+import json
+
+import pytest
+import release
+from release import ReleaseError, Releases
+
+OPTIONS = {"actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": ""}
+
+
+@pytest.fixture
+def releases(tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "CONF_D", tmp_path / "conf.d")
+    (tmp_path / "conf.d").mkdir()
+    found = Releases("shop", tmp_path / "srv")
+    found.environments = tmp_path / "etc"
+    found.audit = tmp_path / "log/deploys.log"
+    for folder in (found.folder, found.base / "venvs", found.environments):
+        folder.mkdir(parents=True)
+    return found
+
+
+def make(releases, name, status="built", venv="v1"):
+    folder = releases.folder / name
+    (releases.base / "venvs" / venv).mkdir(exist_ok=True)
+    folder.mkdir()
+    (folder / "venv").symlink_to(f"../../venvs/{venv}")
+    releases.write_note(name, status=status, built_at=len(releases.all()))
+    return name
+
+
+def close(releases, name, **changes):
+    environment = releases.environments / f"env-{name}"
+    environment.touch()
+    return release.close(releases, {**OPTIONS, "id": name, "environment_file": str(environment), **changes}, False)
+
+
+def audit(releases):
+    return [json.loads(line) for line in releases.audit.read_text().splitlines()]
+
+
+def test_closing_makes_a_release_current_and_good(releases):
+    close(releases, make(releases, "aaa"))
+    assert releases.current() == "aaa"
+    assert releases.note("aaa")["status"] == "good"
+    assert (releases.environments / "env").resolve().name == "env-aaa"
+    assert audit(releases)[0] | {"at": ""} == {
+        "at": "", "who": "anna@control", "action": "deploy", "from": "", "to": "aaa", "commit": "",
+        "outcome": "good", "seconds": {},
+    }  # fmt: skip
+    assert close(releases, "aaa")["changed"] is False
+
+
+def test_prune_keeps_five_good_ones_and_counts_no_failed_ones(releases):
+    for number in range(4):
+        close(releases, make(releases, f"good{number}"))
+    for number in range(6):
+        name = make(releases, f"bad{number}")
+        release.void(releases, {**OPTIONS, "id": name, "reason": "canary"}, False)
+    close(releases, make(releases, "good4"))
+    close(releases, make(releases, "good5"))
+    assert releases.good() == ["good5", "good4", "good3", "good2", "good1"]
+    assert [name for name in releases.all() if name.startswith("bad")] == ["bad5"]
+
+
+def test_prune_leaves_what_a_program_still_names(releases):
+    (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.folder}/good0/venv/bin/celery\n")
+    for number in range(8):
+        close(releases, make(releases, f"good{number}", venv=f"v{number}"))
+    assert "good0" in releases.all()
+    assert (releases.base / "venvs/v0").exists()
+    assert not (releases.base / "venvs/v1").exists()
+
+
+def test_rollback_goes_to_the_good_one_before_and_voids_the_one_it_leaves(releases):
+    for name in ("one", "two", "three"):
+        close(releases, make(releases, name))
+    make(releases, "broken", status="void")
+    assert release.choose(releases, "")["id"] == "two"
+    close(releases, "two", action="rollback")
+    assert releases.note("three")["status"] == "void"
+    assert release.choose(releases, "")["id"] == "one"
+    assert release.choose(releases, "three")["id"] == "three"
+
+
+def test_rollback_with_nowhere_to_go_says_what_there_is(releases):
+    close(releases, make(releases, "one"))
+    make(releases, "broken", status="void")
+    with pytest.raises(ReleaseError, match=r"no earlier good release.*broken \(void\), one \(good\)"):
+        release.choose(releases, "")
+    with pytest.raises(ReleaseError, match="celery_app_release is nine: no such release"):
+        release.choose(releases, "nine")
+
+
+def test_a_good_release_that_fails_later_stays_good(releases):
+    close(releases, make(releases, "one"))
+    release.void(releases, {**OPTIONS, "id": "one", "reason": "settings"}, False)
+    assert releases.note("one")["status"] == "good"
+    assert audit(releases)[-1]["outcome"] == "failed: settings"
+
+
+def test_pyproject_dependencies_are_what_is_installed(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
+    assert release.requirement_lines(tmp_path, "pyproject.toml") == "celery\nflask>=3\n"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["dependencies"]\n')
+    with pytest.raises(ReleaseError, match="dynamic"):
+        release.requirement_lines(tmp_path, "pyproject.toml")
