@@ -37,9 +37,7 @@ def parse(text: str, name: str = "<env>") -> dict[str, str]:
         if not equals or not _KEY.fullmatch(key):
             raise EnvFileError(f"{where}: not KEY=value (a key is letters, digits and _, nothing before it)")
         if not _VALUE.fullmatch(raw):
-            raise EnvFileError(
-                f"{where}: the value of {key} must be quoted; write {key}='...' with single quotes"
-            )
+            raise EnvFileError(f"{where}: the value of {key} must be quoted; write {key}='...' with single quotes")
         if key in variables:
             raise EnvFileError(f"{where}: {key} is set a second time; keep one of the two lines")
         variables[key] = "".join(_unquote(piece) for piece in re.findall(_PIECE, raw))
@@ -60,9 +58,7 @@ def render(variables: Mapping[str, str]) -> str:
         if not _KEY.fullmatch(key):
             raise EnvFileError(f"{key!r} is no name for an environment variable: use letters, digits and _")
         if "\n" in value or "\0" in value:
-            raise EnvFileError(
-                f"the value of {key} holds a newline or NUL; encode it (base64) or put it in a file"
-            )
+            raise EnvFileError(f"the value of {key} holds a newline or NUL; encode it (base64) or put it in a file")
         lines.append(f"{key}={shlex.quote(value)}\n")
     return "".join(lines)
 
@@ -72,9 +68,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise EnvFileError(
-            f"{path}: {error.strerror}; look at it with: ls -l {shlex.quote(str(path))}"
-        ) from None
+        raise EnvFileError(f"{path}: {error.strerror}; look at it with: ls -l {shlex.quote(str(path))}") from None
     except UnicodeDecodeError as error:
         raise EnvFileError(f"{path}: not UTF-8 at byte {error.start}") from None
     return parse(text, str(path))

@@ -35,6 +35,7 @@ from celery_ops.process import (
     make_folder,
     marked,
     owner,
+    report,
 )
 
 STOP = {signal.SIGTERM, signal.SIGINT}
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     options = _options(argv)
 
     def say(message: str) -> None:
-        print(f"celery-ops-guard {options.program}: {message}", file=sys.stderr, flush=True)
+        report(f"celery-ops-guard {options.program}", message)
 
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     try:
@@ -118,9 +119,7 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
         _change_folder(options.chdir)
     program = shutil.which(options.command[0], path=environment.get("PATH", os.defpath))
     if program is None:
-        raise Refused(
-            EX_CONFIG, f"no program {options.command[0]}; type: ls -l {shlex.quote(options.command[0])}"
-        )
+        raise Refused(EX_CONFIG, f"no program {options.command[0]}; type: ls -l {shlex.quote(options.command[0])}")
 
     myself = find(os.getpid())
     me = Identity(
@@ -157,18 +156,14 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
     try:
         os.execve(program, options.command, environment)
     except OSError as error:
-        raise Refused(
-            EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}"
-        ) from None
+        raise Refused(EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}") from None
 
 
 def _change_folder(folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        raise Refused(
-            EX_CONFIG, f"--chdir {folder}: {error.strerror}; type: ls -ld {shlex.quote(folder)}"
-        ) from None
+        raise Refused(EX_CONFIG, f"--chdir {folder}: {error.strerror}; type: ls -ld {shlex.quote(folder)}") from None
 
 
 def take_over(me: Identity, drain_timeout: float, say: listener.Say) -> int:
@@ -268,9 +263,7 @@ class Eviction:
                 self._send(process, signal.SIGKILL, f"did not finish within {self.drain_timeout:g} s")
         if time.monotonic() > self.give_up_at:
             pids = " ".join(str(process.pid) for process in crew)
-            raise Refused(
-                EX_CANTCREAT, f"pids {pids} don't die of SIGKILL; look at them: ps -o pid,stat,wchan {pids}"
-            )
+            raise Refused(EX_CANTCREAT, f"pids {pids} don't die of SIGKILL; look at them: ps -o pid,stat,wchan {pids}")
 
     def _send(self, process: Process, number: signal.Signals, why: str) -> None:
         if (process.pid, process.start, number) not in self.sent:
@@ -305,9 +298,7 @@ def _meaning(text: str) -> str:
         return "names this very process"
     if find(pid) is None:
         return f"names pid {pid}, which is gone"
-    return (
-        f"names pid {pid}, now another program ({command(pid)[:80]!r} of {owner(pid)}), which was left alone"
-    )
+    return f"names pid {pid}, now another program ({command(pid)[:80]!r} of {owner(pid)}), which was left alone"
 
 
 if __name__ == "__main__":

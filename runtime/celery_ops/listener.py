@@ -31,6 +31,7 @@ from celery_ops.process import (
     end_with,
     make_folder,
     remove_socket,
+    report,
 )
 
 BACKLOG = 2048
@@ -108,8 +109,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Print a line for the log."""
-    print(f"celery-ops-listener: {message}", file=sys.stderr, flush=True)
+    """Tell the log."""
+    report("celery-ops-listener", message)
 
 
 def _take_over(bind: str, path: Path) -> tuple[socket.socket, socket.socket | None]:
@@ -152,9 +153,7 @@ def _listen(bind: str, family: socket.AddressFamily, address: tuple[object, ...]
         listening.bind(address)
     except OSError as error:
         port = shlex.quote(f"sport = :{address[1]}")
-        raise Refused(
-            EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}"
-        ) from None
+        raise Refused(EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}") from None
     listening.listen(BACKLOG)
     return listening
 

@@ -8,6 +8,7 @@ import pwd
 import shlex
 import signal
 import stat
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -143,6 +144,12 @@ def owner(pid: int) -> str:
         return str(uid)
 
 
+def report(who: str, message: str) -> None:
+    """Print a line for the program's log. A dead supervisor no longer reads it, which must harm nobody."""
+    with contextlib.suppress(OSError):
+        print(f"{who}: {message}", file=sys.stderr, flush=True)
+
+
 def make_folder(folder: Path, user: str | None) -> None:
     """Make `folder` (0755, owned by `user`) unless it is there. /run is empty after a reboot.
 
@@ -196,9 +203,7 @@ def _account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
     except KeyError:
-        raise Refused(
-            EX_CONFIG, f"there is no user {user!r}; type: getent passwd {shlex.quote(user)}"
-        ) from None
+        raise Refused(EX_CONFIG, f"there is no user {user!r}; type: getent passwd {shlex.quote(user)}") from None
 
 
 def end_with(parent: int) -> None:
@@ -208,15 +213,9 @@ def end_with(parent: int) -> None:
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # An orphan from the start: Supervisor's child whose parent is an init that isn't Supervisor.
-    adopted = (
-        parent == 1
-        and "SUPERVISOR_ENABLED" in os.environ
-        and "supervisord" not in (command(1) or "supervisord")
-    )
+    adopted = parent == 1 and "SUPERVISOR_ENABLED" in os.environ and "supervisord" not in (command(1) or "supervisord")
     if os.getppid() != parent or adopted:
-        raise Refused(
-            EX_TEMPFAIL, "the supervisor died while this was starting; its successor starts it again"
-        )
+        raise Refused(EX_TEMPFAIL, "the supervisor died while this was starting; its successor starts it again")
 
 
 def _prctl(option: int, value: int) -> None:

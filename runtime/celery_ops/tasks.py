@@ -23,9 +23,7 @@ def canary(token: str) -> None:
     """Write `token` to this node's own canary file, which the guard named in CELERY_OPS_CANARY_FILE."""
     path = os.environ.get("CELERY_OPS_CANARY_FILE")
     if not path:
-        raise RuntimeError(
-            "CELERY_OPS_CANARY_FILE is not set: this worker was not started by celery-ops-guard"
-        )
+        raise RuntimeError("CELERY_OPS_CANARY_FILE is not set: this worker was not started by celery-ops-guard")
     # Renamed into place, so that a reader never sees half a token.
     fresh = Path(f"{path}.new")
     fresh.write_text(str(token)[:200], encoding="utf-8")

@@ -41,7 +41,6 @@ def dead_pid():
     return process.pid
 
 
-@both
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -58,9 +57,9 @@ def dead_pid():
     ],
     ids=["dead", "empty", "newline", "garbage", "negative", "zero", "huge", "two", "nuls", "superscript"],
 )
-def test_pidfile_that_means_nothing(stage, kind, content, said):
+def test_pidfile_that_means_nothing(stage, content, said):
     stage.pidfile.write_text(content())
-    started = stage.up(*stage.program(*kind))
+    started = stage.up()
     assert said in started.output
     assert f"{stage.pidfile} " in started.output
     assert "; removed" in started.output
@@ -79,11 +78,10 @@ def test_own_pid(stage):
     wait_for(lambda: stage.pid_in_file() == process.pid, "the program's pidfile")
 
 
-@both
-def test_pid_reused_by_another_program_of_the_same_user(stage, kind):
+def test_pid_reused_by_another_program_of_the_same_user(stage):
     bystander = stage.spawn("sleep", 60)
     stage.pidfile.write_text(f"{bystander.pid}\n")
-    started = stage.up(*stage.program(*kind))
+    started = stage.up()
     assert "now another program ('sleep 60' of " in started.output
     assert bystander.poll() is None
 
@@ -325,9 +323,7 @@ def test_program_of_another_user_gets_term_too(open_stage):
     started = open_stage.start("sleep", "60", options=["--user", "root"])
     wait_for(started.is_the_program, "the program")
     open_stage.run.chmod(0o777)
-    other = open_stage.start(
-        "sleep", "60", options=["--user", "nobody"], pidfile=open_stage.run / "other.pid"
-    )
+    other = open_stage.start("sleep", "60", options=["--user", "nobody"], pidfile=open_stage.run / "other.pid")
     wait_for(other.is_the_program, "the other program")
     for one in (started, other):
         one.lose_supervisor()
@@ -375,9 +371,7 @@ def test_privileges_are_dropped_for_good(open_stage):
     shutil.rmtree(open_stage.run)
     shown = open_stage.run / "shown"
     script = f"cat /proc/self/status > {shown}.new; env >> {shown}.new; mv {shown}.new {shown}; exec sleep 60"
-    started = open_stage.start(
-        "sh", "-c", script, options=["--user", "nobody"], environment={"HOME": "/root"}
-    )
+    started = open_stage.start("sh", "-c", script, options=["--user", "nobody"], environment={"HOME": "/root"})
     wait_for(shown.exists, started.output)
     nobody, lines = pwd.getpwnam("nobody"), shown.read_text().splitlines()
     assert "Uid:" + f"\t{nobody.pw_uid}" * 4 in lines
@@ -511,13 +505,8 @@ def test_celery_worker_finishes_its_task_as_an_orphan_and_is_replaced(stage, cel
     wait_for(lambda: celery.lines("begun"), "the task has begun")
     old.lose_supervisor()
     new = stage.up(*celery.worker())
-    celery.ready(new)
     assert celery.lines("done") == ["first"]
     assert "SIGTERM sent" in new.output
-    celery.send("second", 0)
-    wait_for(lambda: celery.lines("done") == ["first", "second"], "the new worker works")
-    assert new.stop() == 0
-    assert not stage.pidfile.exists()
 
 
 def test_celery_worker_killed_outright_starts_again_over_its_pidfile(stage, celery):
@@ -540,6 +529,7 @@ def test_celery_worker_and_its_pool_hold_the_lock_through_respawns(stage, celery
     second = wait_for(lambda: children(started.pid) - first, "the pool's child is replaced")
     assert all(holds_lock(pid, stage.lock) for pid in second)
     assert started.stop() == 0
+    assert not stage.pidfile.exists()
     assert stage.lock_is_free()
 
 

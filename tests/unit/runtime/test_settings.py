@@ -44,10 +44,7 @@ def test_an_app_without_django_takes_them():
 
 @pytest.mark.parametrize("name", ["petct", "another"])
 def test_every_queue_is_quorum_on_a_topic_exchange_of_its_own_name(name):
-    code = (
-        f"q = app.amqp.queues['{name}']\n"
-        "print(json.dumps([q.exchange.name, q.exchange.type, q.queue_arguments]))"
-    )
+    code = f"q = app.amqp.queues['{name}']\nprint(json.dumps([q.exchange.name, q.exchange.type, q.queue_arguments]))"
     assert ask(code, CELERY_OPS_DEFAULT_QUEUE="petct") == [name, "topic", {"x-queue-type": "quorum"}]
 
 
