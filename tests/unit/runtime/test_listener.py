@@ -1,0 +1,286 @@
+"""The listener with real sockets, and a real gunicorn replaced under a steady client."""
+
+import contextlib
+import http.client
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from celery_ops import listener
+from conftest import BIN, RUNTIME, SUPERVISOR, alive, wait_for
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+APP = """
+import os, time
+def app(environ, start_response):
+    time.sleep(float(environ["QUERY_STRING"] or 0))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [os.environ["CELERY_OPS_PROGRAM"].encode()]
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Listener:
+    def __init__(self, process, log):
+        self.supervisor, self.log = process, log
+        self.pid = int(process.stdout.readline())
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+
+@pytest.fixture
+def web(stage):
+    """Starts listeners and gunicorns on one address."""
+    (stage.folder / "wsgi.py").write_text(APP)
+
+    class Web:
+        def __init__(self):
+            self.port = free_port()
+            self.socket = stage.run / "listener.sock"
+            self.listeners = []
+
+        def listen(self, *options, bind=None):
+            log = stage.folder / f"listener-{len(self.listeners)}"
+            arguments = ["--bind", bind or f"127.0.0.1:{self.port}", "--socket", str(self.socket), *options]
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-S", "-c", SUPERVISOR, sys.executable, "-m", "celery_ops.listener", *arguments],
+                    stdout=subprocess.PIPE,
+                    stderr=output,
+                    text=True,
+                    env={**os.environ, "PYTHONPATH": str(RUNTIME)},
+                )
+            self.listeners.append(Listener(process, log))
+            return self.listeners[-1]
+
+        def up(self, *options, **others):
+            started = self.listen(*options, **others)
+            wait_for(lambda: "hands it out at" in started.output, "the listener is up")
+            return started
+
+        def gunicorn(self, name, *options, wait=True):
+            command = [BIN / "gunicorn", "--workers", "2", "--threads", "2", "--graceful-timeout", "10", "wsgi:app"]
+            started = stage.start(
+                *command, name=name, pidfile=stage.run / f"{name}.pid", options=["--listen-from", self.socket, *options]
+            )
+            if wait:
+                wait_for(lambda: started.output.count("Booting worker") == 2, f"{name} is up:\n{started.output}")
+            return started
+
+        def get(self, query="", timeout=15):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+            with contextlib.closing(connection):
+                connection.request("GET", f"/?{query}")
+                return connection.getresponse().read().decode()
+
+    web = Web()
+    yield web
+    for one in web.listeners:
+        one.supervisor.kill()
+        one.supervisor.wait()
+        one.supervisor.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def steady_client(web):
+    """Ask every 10 ms from a connection of its own each time; yields the answers and the errors."""
+    answers, errors, over = [], [], threading.Event()
+
+    def ask():
+        while not over.is_set():
+            try:
+                answers.append(web.get())
+            except OSError as error:
+                errors.append(repr(error))
+            time.sleep(0.01)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        yield answers, errors
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+
+
+def test_replacing_gunicorn_refuses_no_connection(web):
+    web.up()
+    old = web.gunicorn("web-old")
+    with steady_client(web) as (answers, errors):
+        wait_for(lambda: len(answers) > 20, "the old one answers")
+        new = web.gunicorn("web-new")
+        wait_for(lambda: {"web-old", "web-new"} <= set(answers[-50:]), "both answer")
+        assert old.stop() == 0
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 50, "the new one answers")
+    assert errors == []
+    assert set(answers[-40:]) == {"web-new"}
+    assert alive(new.pid)
+
+
+def test_gunicorn_killed_outright_refuses_no_connection(web):
+    """Until its successor is up, connections wait in the backlog; those it was serving are lost."""
+    web.up()
+    old = web.gunicorn("web")
+    assert web.get() == "web"
+    os.killpg(old.pid, signal.SIGKILL)
+    old.exit_status()
+    waiting = []
+    client = threading.Thread(target=lambda: waiting.append(web.get()))
+    client.start()
+    web.gunicorn("web")
+    client.join()
+    assert waiting == ["web"]
+
+
+def test_gunicorn_finishes_a_running_request_when_stopped(web):
+    web.up()
+    old = web.gunicorn("web")
+    slow = []
+    client = threading.Thread(target=lambda: slow.append(web.get("1")))
+    client.start()
+    time.sleep(0.3)  # the request has to be running; nothing shows that from outside
+    assert old.stop() == 0
+    client.join()
+    assert slow == ["web"]
+
+
+def test_listener_goes_on_listening_while_no_web_server_runs(web):
+    web.up()
+    web.gunicorn("web").stop()
+    with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+        pass
+
+
+def test_socket_is_the_same_for_all(web):
+    web.up()
+    received = [socket.socket(fileno=listener.receive(web.socket, 1, lambda: None)) for _ in range(2)]
+    assert {one.getsockname() for one in received} == {("127.0.0.1", web.port)}
+    for one in received:
+        one.close()
+    with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+        pass
+
+
+@as_root
+def test_other_users_are_refused(open_stage):
+    path, port = open_stage.run / "listener.sock", free_port()
+    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"127.0.0.1:{port}", "--socket", path]
+    process = open_stage.spawn(
+        *command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)}
+    )
+    # A folder of root's: the listener, no longer root, says so.
+    assert "does its folder belong to this user?" in process.stderr.readline()
+    os.chown(open_stage.run, pwd.getpwnam("nobody").pw_uid, -1)
+    process = open_stage.spawn(
+        *command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)}
+    )
+    assert "hands it out at" in process.stderr.readline()
+    path.chmod(0o777)  # the check must not rest on the file's mode
+    ask = (
+        f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({str(path)!r}); "
+        "print(len(socket.recv_fds(s, 99, 1)[1]))"
+    )
+    other = ["setpriv", "--reuid", "1", "--clear-groups", "/usr/bin/python3", "-S", "-c", ask]
+    assert subprocess.run(other, capture_output=True, text=True).stdout == "0\n"
+    assert "of uid 1" in process.stderr.readline()
+    allowed = subprocess.run(["/usr/bin/python3", "-S", "-c", ask], capture_output=True, text=True)
+    assert allowed.stdout == "1\n"
+
+
+def test_second_listener_leaves_the_first_alone(web):
+    first = web.up()
+    second = web.listen()
+    assert second.supervisor.wait(10) == 73
+    assert f"a listener runs already: pid {first.pid}" in second.output
+    listener.receive(web.socket, 1, lambda: None)
+
+
+def test_port_taken_by_a_stranger(web):
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", web.port))
+        stranger.listen()
+        started = web.listen()
+        assert started.supervisor.wait(10) == 78
+    assert f"see who has it: ss -ltnp 'sport = :{web.port}'" in started.output
+
+
+@pytest.mark.parametrize("bind", ["8000x", "127.0.0.1:", "127.0.0.1:99999999999999999999", "no.such.host.invalid:1"])
+def test_senseless_address(web, bind):
+    started = web.listen(bind=bind)
+    assert started.supervisor.wait(10) == 78
+    assert f"--bind {bind}: " in started.output
+    assert "Traceback" not in started.output
+
+
+def test_leaves_at_once_when_told_to(web):
+    started = web.up()
+    os.kill(started.pid, signal.SIGTERM)
+    assert started.supervisor.wait(5) == 0
+    assert not web.socket.exists()
+
+
+def test_stale_socket_file_is_replaced(web):
+    os.kill(web.up().pid, signal.SIGKILL)
+    assert web.socket.exists()
+    web.up()
+
+
+def test_supervisor_killed_refuses_no_connection(web):
+    """The listener outlives its supervisor until the next one's listener has taken the socket over."""
+    old = web.up()
+    server = web.gunicorn("web")
+    with steady_client(web) as (answers, errors):
+        wait_for(lambda: len(answers) > 20, "it answers")
+        old.supervisor.kill()
+        server.lose_supervisor()
+        wait_for(lambda: not alive(server.pid), "gunicorn has gone")
+        new = web.up()
+        wait_for(lambda: not alive(old.pid), "the old listener has gone")
+        web.gunicorn("web")
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 20, "it answers again")
+    assert f"took 127.0.0.1:{web.port} over from pid {old.pid}" in new.output
+    assert errors == []
+
+
+def test_restarted_listener_binds_beside_the_running_web_server(web):
+    old = web.up()
+    web.gunicorn("web-old")
+    os.kill(old.pid, signal.SIGTERM)
+    old.supervisor.wait(5)
+    web.up()
+    assert web.get() == "web-old"
+    web.gunicorn("web-new")
+
+
+def test_guard_waits_for_the_listener_and_heeds_term(web, stage):
+    started = web.gunicorn("web", wait=False)
+    wait_for(lambda: (stage.run / "web.pid.lock").exists(), "the guard waits")
+    web.up()
+    wait_for(lambda: started.output.count("Booting worker") == 2, "gunicorn is up")
+    waiting = web.listeners[0]
+    os.kill(waiting.pid, signal.SIGTERM)
+    waiting.supervisor.wait(5)
+    other = web.gunicorn("other", wait=False)
+    wait_for(lambda: (stage.run / "other.pid.lock").exists(), "the guard waits")
+    assert other.stop() == 0
+    assert "told to stop while waiting" in other.output
