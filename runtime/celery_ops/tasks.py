@@ -15,7 +15,9 @@ TICKED = "TICKED"
 
 def tick_id(app: Celery) -> str:
     """Return the fixed task id under which the newest beat tick of `app` is kept (see `tick`)."""
-    return f"celery-ops-tick-{os.environ.get('CELERY_OPS_APP') or app.main}"
+    # The guard sets the first for programs, the environment file the second for whoever asks: both are the name.
+    name = os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or app.main
+    return f"celery-ops-tick-{name}"
 
 
 @shared_task(name="celery_ops.canary", ignore_result=True, acks_late=False)

@@ -1,0 +1,122 @@
+"""What the probes `ready` and `prove` share: an app to ask, a time that is kept, one line of JSON."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+CLEAN_UP = 2.0
+"""Seconds kept back from the time-out for undoing what a probe did."""
+
+
+class NotYet(Exception):
+    """Why the answer is still no; asking again may help."""
+
+
+class Hopeless(Exception):
+    """Why the answer is no and will stay no."""
+
+
+class Clock:
+    """The time a probe has, which a TERM ends early."""
+
+    def __init__(self, seconds: float) -> None:
+        self.started = time.monotonic()
+        self.deadline = self.started + seconds
+        self.stopped = threading.Event()
+
+    @property
+    def left(self) -> float:
+        """Seconds left, never negative."""
+        return 0.0 if self.stopped.is_set() else max(0.0, self.deadline - time.monotonic())
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, less when the time is up."""
+        self.stopped.wait(min(seconds, self.left))
+
+
+def answer(key: str, timeout: float, found: dict[str, Any], probe: Callable[[Clock, dict[str, Any]], None]) -> NoReturn:
+    """Run `probe(clock, found)`, print `found` as a line of JSON and exit: 0 where it returned, 1 where not.
+
+    `found` starts with the keys that `probe` fills in; `key` tells the outcome, `reason` why it is no. Probes
+    block in libraries; whatever they hang in, the line is there within `timeout` seconds.
+    """
+    # One line on stdout, whatever an application prints while it is imported.
+    line, sys.stdout = sys.stdout, sys.stderr
+    clock = Clock(timeout - CLEAN_UP)
+    found.update({key: False, "seconds": 0.0, "reason": ""})
+
+    def run() -> None:
+        try:
+            probe(clock, found)
+            found.update({key: True, "reason": ""})
+        except (NotYet, Hopeless) as why:
+            found["reason"] = str(why)
+        except Exception as error:
+            found["reason"] = f"{type(error).__name__}: {error}"
+
+    thread = threading.Thread(target=run, daemon=True)
+    signal.signal(signal.SIGTERM, lambda *_: clock.stopped.set())
+    thread.start()
+    while thread.is_alive() and time.monotonic() < clock.deadline + CLEAN_UP - 0.1 and not clock.stopped.is_set():
+        thread.join(0.05)
+    if clock.stopped.is_set():
+        thread.join(CLEAN_UP)
+    result = {key: found.pop(key), **found}
+    if thread.is_alive():
+        result["reason"] = result["reason"] or "no answer in time"
+    result["seconds"] = round(time.monotonic() - clock.started, 2)
+    print(json.dumps(result), file=line, flush=True)
+    # Not sys.exit: the thread may hang in a library for long.
+    os._exit(0 if result[key] else 1)
+
+
+def load_app(name: str) -> "Celery":
+    """Return the app as ``celery -A`` finds it; raise Hopeless when it can't be imported."""
+    from celery.app.utils import find_app
+
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        app = find_app(name)
+        app.finalize()
+        app.conf.broker_url  # noqa: B018 - reads the configuration, which may fail as well
+    except Exception as error:
+        raise Hopeless(f"-A {name} can't be imported from {Path.cwd()}: {type(error).__name__}: {error}") from error
+    return app
+
+
+@contextlib.contextmanager
+def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection":
+    """Give a connection to the broker once there is one.
+
+    Raises Hopeless when the broker refuses the credentials or the vhost, NotYet when the time is up.
+    """
+    from amqp.exceptions import AccessRefused, NotAllowed
+
+    with app.connection_for_write(connect_timeout=2) as connection:
+        address = connection.as_uri()  # hides the password
+        while True:
+            try:
+                connection.connect()
+                break
+            except (AccessRefused, NotAllowed) as error:
+                raise Hopeless(
+                    f"broker {address} refused the credentials or the vhost ({error.reply_text}); "
+                    "look at CELERY_BROKER_URL"
+                ) from error
+            except Exception as error:
+                found["reason"] = f"broker {address} can't be reached: {error or type(error).__name__}"
+            if not clock.left:
+                raise NotYet(found["reason"])
+            clock.pause(0.3)
+        yield connection
