@@ -1,0 +1,1 @@
+"""The photos: the newest picture of a public feed, fetched every quarter of an hour."""

@@ -1,0 +1,1 @@
+"""The viewer: volumes read by workers, shown slice by slice."""
