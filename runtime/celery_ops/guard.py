@@ -41,7 +41,7 @@ from celery_ops.process import (
 STOP = {signal.SIGTERM, signal.SIGINT}
 POLL = 0.1
 STRANGER_PATIENCE = 5.0
-"""Seconds to wait for a lock that something unknown holds."""
+"""Seconds to wait for a lock that something unknown holds; also what an ending process may take to let go."""
 KILL_PATIENCE = 10.0
 LISTENER_PATIENCE = 30.0
 
@@ -191,6 +191,7 @@ def take_over(me: Identity, drain_timeout: float, say: listener.Say) -> int:
         crew = [process for process in crew if process.is_main or process.group == process.identity.group]
         if crew:
             eviction.step(mains or crew, crew)
+            patience = time.monotonic() + STRANGER_PATIENCE
         else:
             _judge_stranger(path, patience)
         pause()

@@ -105,6 +105,7 @@ def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection
 
     with app.connection_for_write(connect_timeout=2) as connection:
         address = connection.as_uri()  # hides the password
+        found["reason"] = f"broker {address} can't be reached: no answer"
         while True:
             try:
                 connection.connect()
@@ -119,4 +120,9 @@ def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection
             if not clock.left:
                 raise NotYet(found["reason"])
             clock.pause(0.3)
+        # Stands until there is a better reason: from here on, what hangs is a publish.
+        found["reason"] = (
+            f"broker {address} accepts connections but takes no messages: memory or disk alarm? "
+            "type on its host: rabbitmq-diagnostics check_local_alarms"
+        )
         yield connection

@@ -288,6 +288,15 @@ def test_lock_of_a_stranger_is_respected(stage):
     assert find.startswith("find /proc/")
 
 
+def test_patience_with_a_stranger_begins_when_the_orphan_has_gone(stage):
+    """A draining orphan takes longer than a stranger may; something unmarked holds the lock a moment longer."""
+    old = stage.up("sh", "-c", 'env -i sleep 7 & exec "$@"', "sh", *stage.program("--work", 5.5))
+    old.lose_supervisor()
+    new = stage.start(*stage.program())
+    wait_for(lambda: stage.pid_in_file() == new.pid, f"the new one runs:\n{new.output}")
+    assert "not ours" not in new.output
+
+
 # While waiting, and after
 
 

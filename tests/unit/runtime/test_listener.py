@@ -18,9 +18,11 @@ from conftest import BIN, RUNTIME, SUPERVISOR, alive, wait_for
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 APP = """
-import os, time
+import os, pathlib, time
 def app(environ, start_response):
-    time.sleep(float(environ["QUERY_STRING"] or 0))
+    if environ["QUERY_STRING"]:
+        pathlib.Path("slow").touch()
+        time.sleep(float(environ["QUERY_STRING"]))
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [os.environ["CELERY_OPS_PROGRAM"].encode()]
 """
@@ -151,13 +153,13 @@ def test_gunicorn_killed_outright_refuses_no_connection(web):
     assert waiting == ["web"]
 
 
-def test_gunicorn_finishes_a_running_request_when_stopped(web):
+def test_gunicorn_finishes_a_running_request_when_stopped(web, stage):
     web.up()
     old = web.gunicorn("web")
     slow = []
     client = threading.Thread(target=lambda: slow.append(web.get("1")))
     client.start()
-    time.sleep(0.3)  # the request has to be running; nothing shows that from outside
+    wait_for((stage.folder / "slow").exists, "the request is being served")
     assert old.stop() == 0
     client.join()
     assert slow == ["web"]
@@ -263,13 +265,18 @@ def test_supervisor_killed_refuses_no_connection(web):
 
 
 def test_restarted_listener_binds_beside_the_running_web_server(web):
+    """Both sockets get connections until the web server is replaced too; none of them is refused."""
     old = web.up()
-    web.gunicorn("web-old")
+    server = web.gunicorn("web-old")
     os.kill(old.pid, signal.SIGTERM)
     old.supervisor.wait(5)
     web.up()
-    assert web.get() == "web-old"
-    web.gunicorn("web-new")
+    with steady_client(web) as (answers, errors):
+        web.gunicorn("web-new")
+        wait_for(lambda: {"web-old", "web-new"} <= set(answers), "both answer")
+    assert errors == []
+    server.stop()
+    assert web.get() == "web-new"
 
 
 def test_guard_waits_for_the_listener_and_heeds_term(web, stage):

@@ -1,0 +1,115 @@
+"""`ready` and `prove` where they must say no; what they say yes to needs a broker and is tested with one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import RUNTIME, wait_for
+
+READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
+PROVE = ["celery_ops.prove"]
+both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (PROVE, "proved")], ids=["ready", "prove"])
+
+
+@pytest.fixture
+def start(tmp_path):
+    (tmp_path / "demo.py").write_text(
+        "from celery import Celery\n"
+        "print('an application that prints when it is imported')\n"
+        "app = Celery('demo')\n"
+        "app.config_from_object('celery_ops.settings')\n"
+    )
+    (tmp_path / "broken.py").write_text("def oops(:\n")
+
+    def start(probe, app, broker="amqp://demo:secret@127.0.0.1:1/demo", timeout=3):
+        return subprocess.Popen(
+            [sys.executable, "-m", *probe, "-A", app, "--timeout", str(timeout)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(RUNTIME),
+                "CELERY_BROKER_URL": broker,
+                "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0",
+            },
+        )
+
+    return start
+
+
+@pytest.fixture
+def ask(start):
+    def ask(*arguments, **options):
+        process = start(*arguments, **options)
+        stdout, stderr = process.communicate(timeout=30)
+        assert process.returncode == 1, stderr
+        assert "Traceback" not in stderr
+        return json.loads(stdout)  # one line, whatever the application prints
+
+    return ask
+
+
+@both
+@pytest.mark.parametrize(
+    ("app", "said"), [("nothing", "No module named 'nothing'"), ("broken", "SyntaxError: invalid syntax")]
+)
+def test_app_that_cannot_be_imported(ask, probe, key, app, said):
+    answer = ask(probe, app)
+    assert answer[key] is False
+    assert answer["reason"].startswith(f"-A {app} can't be imported from ")
+    assert said in answer["reason"]
+
+
+@both
+@pytest.mark.parametrize(
+    ("broker", "said"),
+    [
+        ("amqp://demo:secret@127.0.0.1:1/demo", "Connection refused"),
+        ("amqp://demo:secret@no.such.host.invalid:1/demo", "name resolution|not known"),
+        ("nonsense://demo:secret@127.0.0.1:1/demo", "No such transport"),
+    ],
+    ids=["refused", "unknown-host", "unknown-transport"],
+)
+def test_broker_out_of_reach(ask, probe, key, broker, said):
+    before = time.monotonic()
+    answer = ask(probe, "demo", broker=broker)
+    assert time.monotonic() - before < 5
+    assert answer[key] is False
+    assert any(words in answer["reason"] for words in said.split("|")), answer["reason"]
+    assert "secret" not in answer["reason"]
+
+
+@both
+def test_broker_that_accepts_and_says_nothing(ask, probe, key):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        before = time.monotonic()
+        answer = ask(probe, "demo", broker=f"amqp://demo:secret@127.0.0.1:{silent.getsockname()[1]}/demo")
+    assert time.monotonic() - before < 5
+    assert answer[key] is False
+    assert "can't be reached" in answer["reason"]
+
+
+def test_told_to_stop_still_answers(start):
+    process = start(READY, "demo", timeout=60)
+    assert "prints when it is imported" in process.stderr.readline()
+    wait_for(lambda: has_asked(process.pid), "it tries to connect")
+    process.send_signal(signal.SIGTERM)
+    answer = json.loads(process.communicate(timeout=10)[0])
+    assert (process.returncode, answer["ready"]) == (1, False)
+
+
+def has_asked(pid):
+    """Whether its handler for TERM is in place (bit 14 of the caught signals)."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
+    return int(caught, 16) >> (signal.SIGTERM - 1) & 1
