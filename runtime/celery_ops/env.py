@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
     parser.add_argument("env_file", metavar="ENV_FILE")
-    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: program and arguments")
     options = parser.parse_args(argv)
     try:
         os.environ.update(load(options.env_file))

@@ -98,7 +98,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         metavar="SOCKET",
         help="take the listening socket from celery-ops-listener",
     )
-    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: program and arguments")
     options = parser.parse_args(argv)
     if not options.pidfile.is_absolute():
         parser.error(f"--pidfile {options.pidfile} must be an absolute path")

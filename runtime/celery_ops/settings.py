@@ -40,6 +40,7 @@ broker_transport_options = {"confirm_publish": True, "read_timeout": 10, "write_
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1}
 broker_connection_timeout = 4
 broker_connection_retry_on_startup = True
+broker_connection_max_retries = None  # a worker waits for its broker, however long that takes
 
 # A task is done when it returned, not when it was fetched. The broker's delivery limit ends a poison task.
 task_acks_late = True
@@ -50,7 +51,6 @@ task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300)
 task_soft_time_limit = task_time_limit - max(1, min(30, task_time_limit // 10))
 
 result_expires = 24 * 3600
-result_extended = True
 redis_socket_connect_timeout = 4
 redis_socket_timeout = 15
 redis_socket_keepalive = True

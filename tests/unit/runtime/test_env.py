@@ -99,6 +99,13 @@ def test_command_gets_environment_and_folder(tmp_path):
     assert (done.returncode, done.stdout.strip()) == (0, f"a b {tmp_path}")
 
 
+def test_command_keeps_its_own_options(tmp_path):
+    path = tmp_path / "env"
+    path.write_text("")
+    done = run(path, "--chdir", tmp_path, "--", "echo", "-A", "demo", "--chdir", "x", "--", "-y")
+    assert done.stdout == "-A demo --chdir x -- -y\n"
+
+
 @pytest.mark.parametrize("command", [["true"], ["/no/such/program"]])
 def test_command_names_what_is_missing(tmp_path, command):
     path = tmp_path / "env"
