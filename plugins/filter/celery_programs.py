@@ -170,7 +170,7 @@ def listener_program(bind: str, context: dict[str, Any]) -> dict[str, Any]:
     return {
         "family": f"{app}-listener",
         "command": [
-            *("/usr/bin/python3", f"/srv/{app}/listener.py"),
+            *("/usr/bin/python3", f"/srv/{app}/listener"),
             *("--bind", bind, "--socket", f"/run/{app}/web-listener.sock", "--user", app),
         ],
         "ready": [],

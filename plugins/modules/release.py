@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,17 @@ def import_check(release: Path, options: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def install_listener(base: Path, wheel: Path) -> None:
+    """Put the runtime's code outside every release as well: from there the web's listener runs across deploys."""
+    folder, fresh = base / "listener", base / ".listener.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(fresh, [name for name in archive.namelist() if name.startswith("celery_ops/")])
+    (fresh / "__main__.py").write_text("from celery_ops.listener import main\n\nmain()\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
 def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Unpack and build a release that is not there yet; a void one is checked anew."""
     release = releases.folder / options["id"]
@@ -276,6 +288,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
             300,
         )
         import_check(release, options)
+        install_listener(releases.base, Path(options["wheel"]))
         lap("check")
     except ReleaseError as error:
         releases.write_note(options["id"], status="void", reason=str(error))
