@@ -2,7 +2,7 @@ from celery.schedules import crontab
 from petct.celery import app
 
 
-def test_tasks_have_the_names_others_call_them_by():
+def test_tasks_have_the_names_others_call_them_by(db):
     app.loader.import_default_modules()
 
     assert {"loadArray", "task_save_latest_flickr_image", "celery_ops.canary", "celery_ops.tick"} <= set(app.tasks)

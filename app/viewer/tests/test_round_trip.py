@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from django.core.management import call_command
 
-from viewer import errors, services, views
+from viewer import draw3d, errors, services, views
 from viewer.models import Record
 from viewer.tasks import loadArray
 
@@ -99,6 +99,19 @@ def test_prove_compares_byte_for_byte(record, capsys):
     assert proof["task"] == "loadArray"
     assert proof["shape"] == [4, 5, 6]
     assert 0 < proof["seconds"] < 20
+
+
+def test_prove_notices_a_single_wrong_voxel(record, volume, capsys, monkeypatch):
+    Record.objects.update(userID="demo")
+    wrong = volume.copy()
+    wrong[3, 2, 1] += 1
+    # In this process only: the worker reads the file.
+    monkeypatch.setattr(draw3d, "loadArray", lambda *arguments: wrong)
+
+    with pytest.raises(SystemExit):
+        call_command("prove", timeout=20)
+
+    assert "differs from volume.mpv" in json.loads(capsys.readouterr().out)["reason"]
 
 
 def test_prove_fails_with_a_reason(record, capsys):

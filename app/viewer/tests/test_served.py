@@ -1,4 +1,4 @@
-"""The application under gunicorn, as in production, with broker and result store down."""
+"""The application under gunicorn, as in production, while the broker or the result store is down."""
 
 import http.client
 import os
@@ -6,12 +6,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import petct
 import pytest
 
 APP = Path(petct.__file__).resolve().parent.parent
+# Port 1 on loopback: refused at once.
+NO_BROKER = {"CELERY_BROKER_URL": "amqp://127.0.0.1:1//", "CELERY_RESULT_BACKEND": "cache+memory://"}
+NO_RESULT_STORE = {"CELERY_BROKER_URL": "memory://", "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0"}
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -21,24 +26,22 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "HOME": str(folder),
         "DATABASE_URL": f"sqlite:///{folder}/db.sqlite3",
         "PETCT_DATA_DIR": str(folder),
-        # Port 1 on loopback: refused at once.
-        "CELERY_BROKER_URL": "amqp://127.0.0.1:1//",
-        "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0",
         **more,
     }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Return a function that fetches an address and gives status, body and seconds."""
-    folder = tmp_path_factory.mktemp("served")
+@contextmanager
+def served(folder: Path, services: dict[str, str]) -> Iterator[Callable[[str], tuple[int, str, float]]]:
+    """Give a function that fetches an address and returns status, body and seconds."""
     setup = (
         "import django; django.setup()\n"
         "from django.core.management import call_command; call_command('migrate', verbosity=0)\n"
         "from viewer.models import Record\n"
         "Record.objects.create(userID='anna', filepath='x', shape=[1, 1, 1])\n"
     )
-    variables = environment(folder, PETCT_SECRET_KEY="only for this test", DJANGO_SETTINGS_MODULE="petct.settings")
+    variables = environment(
+        folder, PETCT_SECRET_KEY="only for this test", DJANGO_SETTINGS_MODULE="petct.settings", **services
+    )
     subprocess.run([sys.executable, "-c", setup], env=variables, cwd=APP, check=True)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -68,11 +71,19 @@ def server(tmp_path_factory):
         connection.close()
         return answer.status, body, time.monotonic() - started
 
-    fetch("/healthz")
-    yield fetch
-    process.terminate()
-    process.wait(20)
-    listener.close()
+    try:
+        fetch("/healthz")
+        yield fetch
+    finally:
+        process.terminate()
+        process.wait(20)
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("served"), NO_BROKER) as fetch:
+        yield fetch
 
 
 def test_healthz_needs_no_broker(server):
@@ -90,15 +101,24 @@ def test_static_files_need_no_other_server(server):
         assert server(f"/static/petct/{name}")[0] == 200
 
 
-def test_a_page_says_within_seconds_that_the_workers_are_out_of_reach(server):
+def says_who_is_away(fetch, variable):
     for _ in range(2):
-        status, body, seconds = server("/show/?userID=anna")
+        status, body, seconds = fetch("/show/?userID=anna")
 
         assert status == 503
         assert "The workers are out of reach" in body
-        assert "does not answer" in body
+        assert f"({variable}) does not answer" in body
         assert "Traceback" not in body
-        assert seconds < 3
+        assert seconds < 5
+
+
+def test_a_page_says_within_seconds_that_the_broker_is_away(server):
+    says_who_is_away(server, "CELERY_BROKER_URL")
+
+
+def test_a_page_says_within_seconds_that_the_result_store_is_away(tmp_path):
+    with served(tmp_path, NO_RESULT_STORE) as fetch:
+        says_who_is_away(fetch, "CELERY_RESULT_BACKEND")
 
 
 def test_unknown_addresses_get_a_404(server):
