@@ -12,6 +12,9 @@ from petct.celery import app
 
 def use_folder(app: Celery, folder: Path) -> None:
     """Let `app` exchange its messages and results through `folder`."""
+    # The environment would win over the configuration.
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        os.environ.pop(name, None)
     for name in ("messages", "control", "results"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     messages = str(folder / "messages")
