@@ -102,7 +102,6 @@ class Node:
     def run_canary(self, file: Path, clock: Clock) -> str:
         """Return "run", or "busy" where all slots are busy with accepted tasks; raise Hopeless otherwise."""
         token, queue = str(uuid.uuid4()), self._canary_queue()
-        exchange = {"exchange": queue.exchange.name, "routing_key": queue.routing_key}
         try:
             self.app.control.add_consumer(
                 queue.name,
@@ -110,7 +109,8 @@ class Node:
                 options={"durable": True, "expires": QUEUE_EXPIRES, "queue_arguments": queue.queue_arguments},
                 destination=[self.name],
                 connection=self.connection,
-                **exchange,
+                exchange=queue.exchange.name,
+                routing_key=queue.routing_key,
             )
             self.app.send_task(
                 "celery_ops.canary",
@@ -119,7 +119,11 @@ class Node:
                 expires=QUEUE_EXPIRES,
                 ignore_result=True,
                 connection=self.connection,
-                **exchange,
+                # Straight into the queue: node and probe bind it at the same moment, and on RabbitMQ 4 a topic
+                # exchange may not route yet for the second of them; a confirm says nothing of that.
+                exchange="",
+                exchange_type="direct",
+                declare=[queue],
             )
             return self._await(token, file, clock)
         finally:
