@@ -6,6 +6,13 @@ import pytest
 from system import KINDS, Program, System, wait_until
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
+# A web server has no pidfile of Celery's making: the program is the user's own.
+each_with_pidfile = pytest.mark.parametrize("kind", ["worker", "scheduler"])
+
+
+def pid_in(system: System, pidfile: str) -> str:
+    """Returns what a pidfile holds; nothing when there is none."""
+    return system.run(f"cat {pidfile}").stdout.strip()
 
 
 def running(system: System, kind: str, other_than: int | None = None) -> Program:
@@ -32,7 +39,7 @@ def test_status_is_zero_while_all_run(system):
     assert {program.state for program in system.programs()} == {"RUNNING"}
 
 
-@each_kind
+@each_with_pidfile
 def test_its_pidfile_names_the_main_process(system, program, kind):
     file = system.host.file(program.pidfile)
     assert int(file.content_string) == program.pid
@@ -46,7 +53,6 @@ def test_stop_start_restart(system, program, kind):
     assert "stopped" in system.output(f"supervisorctl stop {program.name}")
     status = system.run(f"supervisorctl status {program.name}")
     assert (status.rc, status.stdout.split()[1]) == (3, "STOPPED")
-    assert not system.host.file(program.pidfile).exists
     assert system.run(f"kill -0 {program.pid}").rc != 0, "the process is still there"
 
     assert "started" in system.output(f"supervisorctl start {program.name}")
@@ -55,13 +61,17 @@ def test_stop_start_restart(system, program, kind):
     done = system.output(f"supervisorctl restart {program.name}")
     assert "stopped" in done
     assert "started" in done
-    restarted = running(system, kind, other_than=started.pid)
-    wait_until(
-        lambda: system.run(f"cat {restarted.pidfile}").stdout.strip() == str(restarted.pid),
-        10,
-        f"{restarted.pidfile} naming {restarted.pid}",
-    )
+    running(system, kind, other_than=started.pid)
     wait_until(system.proves_itself, 30, "a task going to the worker and back after the restart")
+
+
+@each_with_pidfile
+def test_the_pidfile_goes_and_comes_with_the_program(system, program, kind):
+    system.output(f"supervisorctl stop {program.name}")
+    assert not system.host.file(program.pidfile).exists
+    system.output(f"supervisorctl start {program.name}")
+    pid = running(system, kind).pid
+    wait_until(lambda: pid_in(system, program.pidfile) == str(pid), 10, f"{program.pidfile} naming {pid}")
 
 
 @each_kind
@@ -72,10 +82,10 @@ def test_it_comes_back_when_killed(system, program, kind):
     wait_until(system.proves_itself, 40, "a task going to the worker and back after the kill")
 
 
-@pytest.mark.parametrize("kind", ["worker", "scheduler"])
+@each_with_pidfile
 def test_a_second_one_on_the_same_pidfile_is_refused(system, program, kind):
     second = system.run(f"cd / && timeout 30 {system.command_of(program)}")
     assert second.rc == 73, second.stdout + second.stderr
     assert str(program.pid) in second.stderr
     assert system.program(kind) == program
-    assert system.output(f"cat {program.pidfile}") == str(program.pid)
+    assert pid_in(system, program.pidfile) == str(program.pid)

@@ -10,9 +10,7 @@ from system import System, wait_until
 
 def all_run(system: System, names: set[str]) -> bool:
     programs = system.programs()
-    return {program.name for program in programs} == names and all(
-        program.state == "RUNNING" for program in programs
-    )
+    return {program.name for program in programs} == names and all(program.state == "RUNNING" for program in programs)
 
 
 @pytest.mark.timeout(300)
