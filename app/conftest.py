@@ -1,5 +1,6 @@
 """What every test of the application has of its own: data folder, secret, broker and result store."""
 
+import os
 import secrets
 from pathlib import Path
 
@@ -7,18 +8,20 @@ import pytest
 from django.conf import settings as django_settings
 from petct.celery import app
 from pytest_django import Settings
-from viewer.tests.folder_broker import use_folder
 
 # Not in the fixture: Django refuses even to look at an empty key, and so to put it back.
 django_settings.SECRET_KEY = secrets.token_hex(32)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Send messages and results through this folder, never to a broker that happens to run here."""
-    folder = tmp_path_factory.mktemp("broker")
-    use_folder(app, folder)
-    return folder
+def broker() -> None:
+    """Send messages and results through memory, never to a broker that happens to run here."""
+    # The environment would win over the configuration.
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        os.environ.pop(name, None)
+    app.conf.update(
+        broker_url="memory://", broker_transport_options={"polling_interval": 0.02}, result_backend="cache+memory://"
+    )
 
 
 @pytest.fixture(autouse=True)

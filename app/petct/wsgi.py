@@ -20,10 +20,17 @@ if not os.environ.get("PETCT_SECRET_KEY") and not settings.DEBUG:
 # A page must not hang: it gives up after about two seconds where a worker or beat would keep trying.
 app.conf.update(
     broker_connection_timeout=2,
-    broker_transport_options={**app.conf.broker_transport_options, "max_retries": 2, **GIVE_UP_SOON},
+    broker_transport_options={
+        **app.conf.broker_transport_options,
+        "max_retries": 2,
+        "read_timeout": 2,
+        "write_timeout": 2,
+        **GIVE_UP_SOON,
+    },
     task_publish_retry_policy={"max_retries": 1, **GIVE_UP_SOON},
     result_backend_transport_options={"retry_policy": {"max_retries": 1, **GIVE_UP_SOON}},
     redis_socket_connect_timeout=2,
     redis_socket_timeout=2,
+    redis_retry_on_timeout=False,
 )
 application = get_wsgi_application()

@@ -1,7 +1,6 @@
-"""The pages when the worker does not answer, or is not asked."""
+"""The pages while no worker answers."""
 
 import gc
-import signal
 import time
 
 import numpy as np
@@ -19,14 +18,6 @@ def impatience(monkeypatch):
     monkeypatch.setattr(views, "WAIT_SECONDS", 0.01)
 
 
-@pytest.fixture
-def no_worker(worker):
-    """The worker hangs."""
-    worker.send_signal(signal.SIGSTOP)
-    yield
-    worker.send_signal(signal.SIGCONT)
-
-
 def test_unknown_user_gets_a_404_that_says_how_to_get_the_demo(client, db):
     page = client.get("/show/", {"userID": "<b>bob"})
 
@@ -39,7 +30,7 @@ def test_no_user_gets_a_404_too(client, db):
     assert client.get("/show/").status_code == 404
 
 
-def test_the_page_waits_a_second_and_says_so(client, record, no_worker):
+def test_the_page_waits_a_second_and_says_so(client, record):
     started = time.monotonic()
     page = client.get("/show/", {"userID": "anna"})
 
@@ -51,7 +42,7 @@ def test_the_page_waits_a_second_and_says_so(client, record, no_worker):
     assert answer.json() == {"state": "waiting"}
 
 
-def test_the_volume_appears_when_it_comes(client, record, volume, no_worker, impatience):
+def test_the_volume_appears_when_it_comes(client, record, volume, impatience):
     page = client.get("/show/", {"userID": "anna"})
     ticket = page.context["ticket"]
     result, _ = services.redeem(ticket)
@@ -65,7 +56,7 @@ def test_the_volume_appears_when_it_comes(client, record, volume, no_worker, imp
     assert again.context["ticket"] != "" and services.redeem(again.context["ticket"])[0].id == result.id
 
 
-def test_a_result_that_is_no_volume_is_named(client, record, no_worker, impatience):
+def test_a_result_that_is_no_volume_is_named(client, record, impatience):
     page = client.get("/show/", {"userID": "anna"})
     result, _ = services.redeem(page.context["ticket"])
 
@@ -89,7 +80,7 @@ def test_stale_tickets_open_nothing(client, record, settings, monkeypatch):
     assert client.get(f"/volume/{ticket}").json()["error"] == "BadTicket"
 
 
-def test_a_ticket_for_another_record_is_not_used(client, record, no_worker, impatience):
+def test_a_ticket_for_another_record_is_not_used(client, record, impatience):
     other = Record.objects.create(userID="other", filepath="volume.mpv", shape=[4, 5, 6])
     ticket = services.ticket_for(loadArray.AsyncResult("some-task"), other)
 
@@ -108,7 +99,7 @@ def test_the_index_lists_records_and_survives_an_absurd_one(client, record):
     assert "/show/?userID=odd%20one%26" in page.text
 
 
-def test_no_page_keeps_a_volume(client, record, volume, no_worker, impatience):
+def test_no_page_keeps_a_volume(client, record, volume, impatience):
     """No array outlives its request: there is no cache in the process."""
     page = client.get("/show/", {"userID": "anna"})
     result, _ = services.redeem(page.context["ticket"])

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 from django.core.management.base import BaseCommand, CommandParser
 
 from viewer import draw3d, services
@@ -48,7 +49,12 @@ def round_trip(timeout: float) -> tuple[list[int] | None, str | None]:
             f"No answer within {timeout:g} s: is a worker running, and does it consume the task's queue?",
         )
     shape = list(array.shape)
-    expected = draw3d.loadArray(record.filepath, record.shape, record.dtype)
+    expected = expected_array(record)
     if shape != list(record.shape) or array.dtype != expected.dtype or array.tobytes() != expected.tobytes():
         return shape, f"What came back ({array.dtype.str}, {shape}) differs from {record.filepath}."
     return shape, None
+
+
+def expected_array(record: Record) -> np.ndarray:
+    """Return the volume as this process reads it from the file."""
+    return draw3d.loadArray(record.filepath, record.shape, record.dtype)
