@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -22,6 +21,10 @@ options:
     description: As in RabbitMQ's own definitions file; only the kinds named here are looked at.
     type: dict
     required: true
+  password_hashes:
+    description: The users' password hashes by name; apart from the definitions, so that those can be shown.
+    type: dict
+    default: {}
   absent_users:
     description: Users that must not exist, such as V(guest).
     type: list
@@ -41,8 +44,9 @@ EXAMPLES = r"""
 - rabbitmq_definitions:
     definitions:
       vhosts: [{name: shop}]
-      users: [{name: shop, password_hash: "{{ hash }}", hashing_algorithm: rabbit_password_hashing_sha256, tags: []}]
+      users: [{name: shop, hashing_algorithm: rabbit_password_hashing_sha256, tags: []}]
       permissions: [{user: shop, vhost: shop, configure: ".*", write: ".*", read: ".*"}]
+    password_hashes: {shop: "{{ hash }}"}
     absent_users: [guest]
 """
 RETURN = r"""
@@ -89,9 +93,8 @@ class Broker:
         """Run rabbitmqctl; fail the module with its words and a hint."""
         rc, out, err = self.module.run_command([CTL, "--quiet", *arguments])
         if rc:
-            self.module.fail_json(
-                msg=f"rabbitmqctl {arguments[0]} ended with {rc}: {(err or out).strip()} {hint}".strip()
-            )
+            words = (err or out).strip()
+            self.module.fail_json(msg=f"rabbitmqctl {arguments[0]} ended with {rc}: {words} {hint}".strip())
         return out
 
     def wait(self) -> None:
@@ -115,7 +118,11 @@ class Broker:
 
 def present(module: AnsibleModule, broker: Broker) -> None:
     """Import what differs, then remove users that must not exist."""
-    wanted = module.params["definitions"]
+    wanted, hashes = dict(module.params["definitions"]), module.params["password_hashes"]
+    wanted["users"] = [
+        {**user, **({"password_hash": hashes[user["name"]]} if user["name"] in hashes else {})}
+        for user in wanted.get("users", [])
+    ]
     found = broker.exported()
     names = differing(wanted, found)
     users = {user["name"] for user in found.get("users", [])}
@@ -152,7 +159,8 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "definitions": {"type": "dict", "required": True, "no_log": True},
+            "definitions": {"type": "dict", "required": True},
+            "password_hashes": {"type": "dict", "default": {}, "no_log": True},
             "absent_users": {"type": "list", "elements": "str", "default": []},
             "state": {"choices": ["present", "absent"], "default": "present"},
             "timeout": {"type": "int", "default": 60},
