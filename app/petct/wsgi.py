@@ -17,14 +17,15 @@ if not os.environ.get("PETCT_SECRET_KEY") and not settings.DEBUG:
         "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))' "
         "(or set PETCT_DEBUG=1 to try the application on your own machine)."
     )
-# A page must not hang: it gives up after about two seconds where a worker or beat would keep trying.
+# A page must not hang: it gives up at once on a broker or result store that is down, within some five seconds on one
+# that is frozen or takes nothing, where a worker or beat would keep trying.
 app.conf.update(
     broker_connection_timeout=2,
     broker_transport_options={
         **app.conf.broker_transport_options,
         "max_retries": 2,
-        "read_timeout": 2,
-        "write_timeout": 2,
+        "read_timeout": 1,
+        "write_timeout": 1,
         **GIVE_UP_SOON,
     },
     task_publish_retry_policy={"max_retries": 1, **GIVE_UP_SOON},

@@ -14,7 +14,7 @@ from viewer.tasks import loadArray
 TICKET_SALT = "viewer.volume"
 TICKET_SECONDS = 3600
 # How long a broker may take for one message; a frozen or blocked one would otherwise hold us for ever.
-PUBLISH_SECONDS = 2
+PUBLISH_SECONDS = 1.5
 
 
 def ask_for_volume(record: Record) -> AsyncResult:
