@@ -1,11 +1,10 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from celery_ops import env
+from stand_in import RUNTIME
 
-RUNTIME = Path(__file__).parents[3] / "runtime"
 HOSTILE = {
     "PLAIN": "amqp://petct:s3cret@127.0.0.1:5672/petct",
     "EMPTY": "",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from celery_ops import env
-from conftest import BIN, alive, wait_for
+from stand_in import BIN, alive, clean_environment, wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of another user")
 SUPERVISED = 73
@@ -69,10 +69,9 @@ def test_own_pid(stage):
     # The guard's pid isn't known before it runs; a shell becomes the guard after writing its own.
     command = [sys.executable, "-m", "celery_ops.guard", "--app", "demo", "--program", "demo"]
     command += ["--pidfile", str(stage.pidfile), "--", *stage.program()]
-    runtime = str(Path(__file__).parents[3] / "runtime")
     process = stage.spawn(
         "sh", "-c", f'echo $$ > {stage.pidfile}; exec "$@"', "sh", *command,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": runtime},
+        stderr=subprocess.PIPE, text=True, env=clean_environment(),
     )  # fmt: skip
     assert "names this very process; removed" in process.stderr.readline()
     wait_for(lambda: stage.pid_in_file() == process.pid, "the program's pidfile")
@@ -113,7 +112,7 @@ def test_look_alikes_are_never_signalled(stage, marks):
         })}  # fmt: skip
     other = stage.folder / "other.pid"
     look_alike = stage.spawn(
-        sys.executable, stage.script, "--pidfile", other, env={**os.environ, **marks}, process_group=0
+        sys.executable, stage.script, "--pidfile", other, env=clean_environment(**marks), process_group=0
     )
     wait_for(other.exists, "the look-alike")
     stage.pidfile.write_text(f"{look_alike.pid}\n")
@@ -486,7 +485,7 @@ def work(name, seconds):
 
         def send(name, seconds):
             code = f"import mini; mini.work.delay({name!r}, {seconds})"
-            subprocess.run([sys.executable, "-c", code], cwd=stage.folder, check=True)
+            subprocess.run([sys.executable, "-c", code], cwd=stage.folder, env=clean_environment(), check=True)
 
         def ready(started):
             wait_for(lambda: "ready." in started.output or "beat: Starting" in started.output, "it is up")

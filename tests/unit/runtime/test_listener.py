@@ -13,7 +13,7 @@ import time
 
 import pytest
 from celery_ops import listener
-from conftest import BIN, RUNTIME, SUPERVISOR, alive, wait_for
+from stand_in import BIN, SUPERVISOR, alive, clean_environment, wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -64,7 +64,7 @@ def web(stage):
                     stdout=subprocess.PIPE,
                     stderr=output,
                     text=True,
-                    env={**os.environ, "PYTHONPATH": str(RUNTIME)},
+                    env=clean_environment(),
                 )
             self.listeners.append(Listener(process, log))
             return self.listeners[-1]
@@ -186,15 +186,11 @@ def test_socket_is_the_same_for_all(web):
 def test_other_users_are_refused(open_stage):
     path, port = open_stage.run / "listener.sock", free_port()
     command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"127.0.0.1:{port}", "--socket", path]
-    process = open_stage.spawn(
-        *command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)}
-    )
+    process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
     # A folder of root's: the listener, no longer root, says so.
     assert "does its folder belong to this user?" in process.stderr.readline()
     os.chown(open_stage.run, pwd.getpwnam("nobody").pw_uid, -1)
-    process = open_stage.spawn(
-        *command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(RUNTIME)}
-    )
+    process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
     assert "hands it out at" in process.stderr.readline()
     path.chmod(0o777)  # the check must not rest on the file's mode
     ask = (

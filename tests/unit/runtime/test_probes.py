@@ -1,7 +1,6 @@
 """`ready` and `prove` where they must say no; what they say yes to needs a broker and is tested with one."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import RUNTIME, wait_for
+from stand_in import clean_environment, wait_for
 
 READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
 PROVE = ["celery_ops.prove"]
@@ -34,12 +33,7 @@ def start(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(RUNTIME),
-                "CELERY_BROKER_URL": broker,
-                "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0",
-            },
+            env=clean_environment(CELERY_BROKER_URL=broker, CELERY_RESULT_BACKEND="redis://127.0.0.1:1/0"),
         )
 
     return start

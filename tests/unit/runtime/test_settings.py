@@ -1,22 +1,18 @@
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-RUNTIME = Path(__file__).parents[3] / "runtime"
+from stand_in import clean_environment
 
 
 def in_fresh_python(code, **environment):
     """Settings are read at import, so each test is a process of its own; `code` prints JSON."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "DJANGO"))}
     return subprocess.run(
         [sys.executable, "-c", f"import json, celery\napp = celery.Celery('demo')\n{code}"],
         capture_output=True,
         text=True,
-        env={**bare, "PYTHONPATH": str(RUNTIME), **environment},
+        env=clean_environment(**environment),
     )
 
 
