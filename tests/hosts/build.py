@@ -121,9 +121,9 @@ def fingerprint() -> str:
 def build_image(suite: str, inputs: str) -> None:
     """Makes the image `celery-ops-test:<suite>` unless the one there has the same inputs."""
     image = f"{REPOSITORY}:{suite}"
-    label = ("docker", "image", "inspect", "--format", '{{ index .Config.Labels "inputs" }}', image)
-    built_from = subprocess.run(label, capture_output=True, text=True, check=False)
-    if built_from.returncode == 0 and built_from.stdout.strip() == inputs:
+    ask = ("docker", "image", "inspect", "--format", '{{ .Id }} {{ index .Config.Labels "inputs" }}', image)
+    old, _, old_inputs = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.partition(" ")
+    if old_inputs.strip() == inputs:
         say(f"{image} is up to date")
         return
     say(f"building {image} (a minute or two)")
@@ -142,6 +142,8 @@ def build_image(suite: str, inputs: str) -> None:
             tar,
         )
         output("docker", "import", "--change", f"LABEL inputs={inputs}", tar, image)
+    if old:
+        subprocess.run(("docker", "image", "rm", old), capture_output=True, check=False)
     say(f"{image} built in {time.monotonic() - started:.0f} s")
 
 
@@ -149,9 +151,7 @@ def main() -> int:
     """Sets everything up; returns the exit code."""
     try:
         if os.geteuid() != 0:
-            raise SetUpError(
-                "Only root can make the test hosts (apt, mmdebstrap, dockerd). Type: sudo make test"
-            )
+            raise SetUpError("Only root can make the test hosts (apt, mmdebstrap, dockerd). Type: sudo make test")
         install_missing()
         start_docker()
         inputs = fingerprint()
