@@ -153,12 +153,11 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
     """The web server's Supervisor program; it takes the listening socket from the listener."""
     app = context["app"]
     name = f"{app}-web-{GENERATION}"
-    words = in_venv(command, context["release"])
+    pidfile = f"/run/{app}/{name}.pid"
+    words = [word.replace("{pidfile}", pidfile) for word in in_venv(command, context["release"])]
     return {
         "family": f"{app}-web",
-        "command": guarded(
-            name, f"/run/{app}/{name}.pid", words, context, "--listen-from", f"/run/{app}/web-listener.sock"
-        ),
+        "command": guarded(name, pidfile, words, context, "--listen-from", f"/run/{app}/web-listener.sock"),
         "ready": [],
         "stop_timeout": int(context["web_stop_timeout"]),
     }

@@ -57,20 +57,14 @@ def check_manifest(prefix: str, programs: Iterable[Program]) -> None:
         if not NAME.fullmatch(name):
             raise Trouble(f"programs: the name {name!r} may hold letters, digits, '.', '_' and '-' only.")
         if not name.startswith(prefix):
-            raise Trouble(
-                f"programs: {name} does not begin with family_prefix {prefix!r}: it could never be pruned."
-            )
+            raise Trouble(f"programs: {name} does not begin with family_prefix {prefix!r}: it could never be pruned.")
         if program.family not in (name, family_of(name)):
-            raise Trouble(
-                f"programs: {name} must be its family {program.family!r}, or that and '-' and 8 hex digits."
-            )
+            raise Trouble(f"programs: {name} must be its family {program.family!r}, or that and '-' and 8 hex digits.")
         if {name, program.family} & seen:
             raise Trouble(f"programs: {name} or its family {program.family} is listed twice.")
         seen |= {name, program.family}
         if mark_of(prefix) not in program.conf.splitlines():
-            raise Trouble(
-                f"programs: the conf of {name} lacks the line {mark_of(prefix)!r} that makes it ours."
-            )
+            raise Trouble(f"programs: the conf of {name} lacks the line {mark_of(prefix)!r} that makes it ours.")
         parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
         try:
             parser.read_string(program.conf)
@@ -96,9 +90,7 @@ class ConfDir:
 
     def owned(self) -> dict[str, str]:
         """Return the texts of our files, by program name."""
-        texts = {
-            path.stem: _text(path) for path in sorted(self.path.glob(f"{glob.escape(self.prefix)}*.conf"))
-        }
+        texts = {path.stem: _text(path) for path in sorted(self.path.glob(f"{glob.escape(self.prefix)}*.conf"))}
         return {name: text for name, text in texts.items() if mark_of(self.prefix) in text.splitlines()}
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
@@ -161,9 +153,7 @@ class Parser:
                     f"write: files = {self.conf_dir.path}/*.conf"
                 )
             if [process.name for process in group.process_configs] != [name]:
-                raise Trouble(
-                    f"{name}: its conf must make one process of that name; remove numprocs and process_name."
-                )
+                raise Trouble(f"{name}: its conf must make one process of that name; remove numprocs and process_name.")
         try:
             return self.groups(texts)
         except ValueError as error:

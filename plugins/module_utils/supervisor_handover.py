@@ -164,9 +164,7 @@ class Handover:
         self.committed = False
         if self.strategy == "overlap":
             self.undo.clear()
-        if (
-            self.strategy == "one_by_one"
-        ):  # should a later program fail, what was handed over already goes back
+        if self.strategy == "one_by_one":  # should a later program fail, what was handed over already goes back
             for old in (old for step in batch for old in step.olds if self._was_up(old)):
                 self.undo.push(lambda old=old: self._start_again(old))
 

@@ -236,7 +236,5 @@ class Supervisord:
             from supervisor.xmlrpc import SupervisorTransport  # from the package on the host
 
             socket.setdefaulttimeout(RPC_TIMEOUT)  # the transport has no timeout of its own
-            self._transport = SupervisorTransport(
-                self.endpoint.username, self.endpoint.password, self.endpoint.url
-            )
+            self._transport = SupervisorTransport(self.endpoint.username, self.endpoint.password, self.endpoint.url)
         return self._transport

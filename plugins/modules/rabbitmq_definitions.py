@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -14,11 +16,12 @@ DOCUMENTATION = r"""
 module: rabbitmq_definitions
 short_description: Bring RabbitMQ to a set of definitions in one call
 description:
-  - Compares the definitions with what the broker exports, and imports what differs in one go. What the broker has
-    beyond them stays. A user whose password hash differs gets the new one, so rotating a password works.
+  - Compares the definitions with what the broker exports, imports just what differs in one go, and looks again. What
+    the broker has beyond them stays. A user whose password hash differs gets the new one, so rotating a password works.
+  - Exchanges and queues can't be changed once they exist. One that exists with other properties fails the module.
 options:
   definitions:
-    description: As in RabbitMQ's own definitions file; only the kinds named here are looked at.
+    description: As in RabbitMQ's own definitions file; only the kinds and properties named here are looked at.
     type: dict
     required: true
   password_hashes:
@@ -26,19 +29,28 @@ options:
     type: dict
     default: {}
   absent_users:
-    description: Users that must not exist, such as V(guest).
+    description: Users that must not exist, such as V(guest). They go after the import.
     type: list
     elements: str
     default: []
   state:
-    description: V(absent) removes the users and the vhosts of C(definitions), with all that is in them.
+    description: V(absent) removes the users and the vhosts of O(definitions), with all that is in them.
     choices: [present, absent]
     default: present
+    type: str
   timeout:
     description: Seconds to wait for the broker to have started.
     type: int
     default: 60
-author: The celery-ops authors
+attributes:
+  check_mode:
+    support: full
+    description: Where RabbitMQ is not installed or not running as yet, everything counts as missing.
+  diff_mode:
+    support: full
+    description: Shows the objects that differ, with their password hashes hidden.
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - rabbitmq_definitions:
@@ -46,12 +58,24 @@ EXAMPLES = r"""
       vhosts: [{name: shop}]
       users: [{name: shop, hashing_algorithm: rabbit_password_hashing_sha256, tags: []}]
       permissions: [{user: shop, vhost: shop, configure: ".*", write: ".*", read: ".*"}]
-    password_hashes: {shop: "{{ hash }}"}
+    password_hashes: {shop: "{{ shop_password | rabbitmq_password_hash(shop_salt) }}"}
     absent_users: [guest]
+
+- rabbitmq_definitions:
+    definitions:
+      vhosts: [{name: shop}]
+      users: [{name: shop}]
+    state: absent
 """
 RETURN = r"""
-differing: {description: What was not as it should be, by kind and name., type: list, returned: always}
+differing:
+  description: "What was not as it should be, by kind and name, such as C(users: shop)."
+  returned: success
+  type: list
+  elements: str
 """
+
+Definitions = dict[str, list[dict[str, Any]]]
 
 # What tells two objects of a kind apart.
 IDENTITY = {
@@ -61,26 +85,103 @@ IDENTITY = {
     "policies": ("vhost", "name"),
     "exchanges": ("vhost", "name"),
     "queues": ("vhost", "name"),
-    "bindings": ("vhost", "source", "destination_type", "destination", "routing_key"),
+    "bindings": ("vhost", "source", "destination_type", "destination", "routing_key", "arguments"),
 }
+IMMUTABLE = ("exchanges", "queues")  # an import passes over them in silence
 CTL = "rabbitmqctl"
+CTL_TIMEOUT = 120  # seconds; a hung node would keep rabbitmqctl for ever
 
 
-def identity(kind: str, item: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells this object from others of its kind."""
-    return tuple(item[key] for key in IDENTITY[kind])
+class Trouble(Exception):
+    """Something the operator must know; the text is the whole message."""
 
 
-def differing(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Names of the wanted objects that are missing, or of which a wanted property differs."""
-    names = []
+def identity(kind: str, item: dict[str, Any]) -> tuple[str, ...]:
+    """What tells this object from others of its kind. Raises Trouble if it lacks a part of that."""
+    try:
+        parts = [item.get("arguments", {}) if key == "arguments" else item[key] for key in IDENTITY[kind]]
+    except KeyError as missing:
+        raise Trouble(f"definitions: an entry of {kind} has no {missing}: {sorted(item)}.") from None
+    return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
+
+
+def label(kind: str, item: dict[str, Any]) -> str:
+    """The object's kind and name, for people."""
+    return f"{kind}: {' '.join(part for part in identity(kind, item) if part not in ('', '{}'))}"
+
+
+def counterpart(kind: str, item: dict[str, Any], found: Definitions) -> dict[str, Any] | None:
+    """The same object as the broker has it."""
+    return next((other for other in found.get(kind, []) if identity(kind, other) == identity(kind, item)), None)
+
+
+def differing_keys(item: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """The wanted properties that differ. What an export leaves out (some versions do) is off or empty."""
+    return [key for key, value in item.items() if known.get(key) != value and (key in known or value)]
+
+
+def difference(wanted: Definitions, found: Definitions) -> Definitions:
+    """The wanted objects that are missing, or of which a wanted property differs."""
+    result: Definitions = {}
     for kind, items in wanted.items():
-        there = {identity(kind, item): item for item in found.get(kind, [])}
         for item in items:
-            known = there.get(identity(kind, item))
-            if known is None or any(known.get(key) != value for key, value in item.items()):
-                names.append(f"{kind}: {' '.join(filter(None, identity(kind, item)))}")
-    return names
+            known = counterpart(kind, item, found)
+            if known is None or differing_keys(item, known):
+                result.setdefault(kind, []).append(item)
+    return result
+
+
+def differing(wanted: Definitions, found: Definitions) -> list[str]:
+    """The names of `difference`."""
+    return [label(kind, item) for kind, items in difference(wanted, found).items() for item in items]
+
+
+def with_hashes(definitions: Definitions, hashes: dict[str, str]) -> Definitions:
+    """The definitions with each user's password hash. Raises Trouble for a user that would have none."""
+    users = [{**user, **({"password_hash": hashes[user["name"]]} if user.get("name") in hashes else {})}
+             for user in definitions.get("users", [])]  # fmt: skip
+    for user in users:
+        if not user.get("password_hash"):
+            raise Trouble(
+                f"definitions: user {user.get('name')} has no password. Give password_hashes an entry for that name, "
+                "made by the filter rabbitmq_password_hash."
+            )
+    return {**definitions, "users": users} if users else definitions
+
+
+def refuse_immutable(changes: Definitions, found: Definitions) -> None:
+    """Raise Trouble for an object that exists with other properties and can't be changed by an import."""
+    for kind in IMMUTABLE:
+        for item in changes.get(kind, []):
+            known = counterpart(kind, item, found)
+            if known is None:
+                continue
+            words = [f"{key} is {known.get(key)!r}, not {item[key]!r}" for key in differing_keys(item, known)]
+            way = (
+                f"Look what is in it, then: rabbitmqctl delete_queue -p {item['vhost']} {item['name']}"
+                if kind == "queues"
+                else "Delete it (by rabbitmqadmin or from an AMQP client: rabbitmqctl can't), or give it another name"
+            )
+            raise Trouble(
+                f"{kind[:-1]} {item['name']} exists in vhost {item['vhost']} with other properties, which RabbitMQ "
+                f"can't change: {'; '.join(words)}. Nothing was changed. {way}, and run this again."
+            )
+
+
+def shown(wanted: Definitions, found: Definitions) -> dict[str, str]:
+    """Before and after of the objects that differ, one a line, without a secret."""
+    before, after = [], []
+    for kind, items in wanted.items():
+        for item in items:
+            known = counterpart(kind, item, found)
+            public = {**item, "password_hash": "(hidden)"} if "password_hash" in item else item
+            after.append(f"{label(kind, item)} {json.dumps(public, sort_keys=True)}\n")
+            if known is not None:
+                was = {**public, **{key: known.get(key) for key in differing_keys(item, known)}}
+                if was.get("password_hash") != public.get("password_hash"):
+                    was["password_hash"] = "(hidden, another)"
+                before.append(f"{label(kind, item)} {json.dumps(was, sort_keys=True)}\n")
+    return {"before": "".join(before), "after": "".join(after)}
 
 
 class Broker:
@@ -89,70 +190,126 @@ class Broker:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
 
-    def ctl(self, *arguments: str, hint: str = "") -> str:
-        """Run rabbitmqctl; fail the module with its words and a hint."""
-        rc, out, err = self.module.run_command([CTL, "--quiet", *arguments])
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl; raise Trouble with its words."""
+        command = ["timeout", "--kill-after=5", str(CTL_TIMEOUT), CTL, "--quiet", *arguments]
+        rc, out, err = self.module.run_command(command)
         if rc:
-            words = (err or out).strip()
-            self.module.fail_json(msg=f"rabbitmqctl {arguments[0]} ended with {rc}: {words} {hint}".strip())
+            words = (err or out).partition("Most common reasons")[0].strip()[:2000]  # the rest is general advice
+            why = f"hung for {CTL_TIMEOUT} s and was ended" if rc in (124, 137) else f"ended with {rc}"
+            raise Trouble(f"rabbitmqctl {arguments[0]} {why}: {words}")
         return out
 
-    def wait(self) -> None:
-        """Wait until the broker has started."""
-        seconds = str(self.module.params["timeout"])
-        hint = f"RabbitMQ did not start within {seconds} s. Look at /var/log/rabbitmq, or type: rabbitmqctl status"
-        self.ctl("await_startup", "--timeout", seconds, hint=hint)
-
-    def exported(self) -> dict[str, Any]:
+    def exported(self) -> Definitions:
         """All definitions as the broker has them."""
-        return json.loads(self.ctl("export_definitions", "-", "--format", "json"))
+        out = self.ctl("export_definitions", "-", "--format", "json")
+        try:
+            return json.loads(out[out.index("{") :])
+        except ValueError:
+            raise Trouble(f"rabbitmqctl export_definitions gave no JSON: {out[:500]!r}") from None
 
-    def load(self, definitions: dict[str, Any]) -> None:
-        """Import definitions from a file that only the broker's user can read."""
+    def exported_once_started(self, seconds: int) -> Definitions:
+        """As `exported`, after waiting for a broker that is still starting. A running one is asked once only."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.exported()
+            except Trouble as trouble:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Trouble(
+                        f"RabbitMQ did not answer within {seconds} s. {trouble} Start it: systemctl start "
+                        "rabbitmq-server (without systemd: service rabbitmq-server start), look at /var/log/rabbitmq, "
+                        "and ask it: rabbitmqctl status"
+                    ) from None
+            # It ends at once where there is no node as yet, so that alone it is no wait.
+            with contextlib.suppress(Trouble):
+                self.ctl("await_startup", "--timeout", str(max(1, round(left))))
+            time.sleep(0.5)
+
+    def load(self, definitions: Definitions) -> None:
+        """Import definitions from a file that only the broker's user can read; rabbitmqctl runs as that user."""
         with tempfile.NamedTemporaryFile("w", dir="/var/lib/rabbitmq", suffix=".json") as file:
             shutil.chown(file.name, "rabbitmq", "rabbitmq")
             json.dump(definitions, file)
             file.flush()
-            self.ctl("import_definitions", file.name, hint="Is something in the vhost already, with other properties?")
+            self.ctl("import_definitions", file.name)
+
+    def delete(self, command: str, kind: str, name: str) -> None:
+        """Delete a user or vhost; another node of the cluster may have been quicker."""
+        try:
+            self.ctl(command, name)
+        except Trouble:
+            if name in names(self.exported(), kind):
+                raise
 
 
-def present(module: AnsibleModule, broker: Broker) -> None:
+def names(definitions: Definitions, kind: str) -> list[str]:
+    """The names of all objects of that kind."""
+    return [item["name"] for item in definitions.get(kind, [])]
+
+
+def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: Definitions) -> NoReturn:
     """Import what differs, then remove users that must not exist."""
-    wanted, hashes = dict(module.params["definitions"]), module.params["password_hashes"]
-    wanted["users"] = [
-        {**user, **({"password_hash": hashes[user["name"]]} if user["name"] in hashes else {})}
-        for user in wanted.get("users", [])
-    ]
-    found = broker.exported()
-    names = differing(wanted, found)
-    users = {user["name"] for user in found.get("users", [])}
-    surplus = [name for name in module.params["absent_users"] if name in users]
+    changes = difference(wanted, found)
+    refuse_immutable(changes, found)
+    surplus = [name for name in module.params["absent_users"] if name in names(found, "users")]
     if not module.check_mode:
-        if names:
-            broker.load(wanted)
+        if changes:
+            broker.load(changes)
+            still = differing(changes, broker.exported())
+            if still:
+                raise Trouble(
+                    f"RabbitMQ took the import, yet these are not as they should be: {', '.join(still)}. Compare with: "
+                    "rabbitmqctl export_definitions -"
+                )
         for name in surplus:
-            broker.ctl("delete_user", name)
-    finish(module, names, [f"users: {name}" for name in surplus])
+            broker.delete("delete_user", "users", name)
+    diff = shown(changes, found)
+    diff["before"] += "".join(f"users: {name}\n" for name in surplus)
+    gone = [f"users: {name}" for name in surplus]
+    finish(module, differing(changes, found) + gone, diff)
 
 
-def absent(module: AnsibleModule, broker: Broker) -> None:
+def absent(module: AnsibleModule, broker: Broker, wanted: Definitions, found: Definitions) -> NoReturn:
     """Remove the users and vhosts named in the definitions."""
-    wanted, found = module.params["definitions"], broker.exported()
-    there = {kind: {item["name"] for item in found.get(kind, [])} for kind in ("vhosts", "users")}
     gone = []
     for kind, command in (("vhosts", "delete_vhost"), ("users", "delete_user")):
-        for item in wanted.get(kind, []):
-            if item["name"] in there[kind]:
-                gone.append(f"{kind}: {item['name']}")
+        for name in names(wanted, kind):
+            if name in names(found, kind):
+                gone.append(f"{kind}: {name}")
                 if not module.check_mode:
-                    broker.ctl(command, item["name"])
-    finish(module, [], gone)
+                    broker.delete(command, kind, name)
+    finish(module, gone, {"before": "".join(f"{name}\n" for name in gone), "after": ""})
 
 
-def finish(module: AnsibleModule, come: list[str], gone: list[str]) -> None:
-    """Leave, with a diff that names objects and shows no secret."""
-    diff = {"before": "".join(f"{name}\n" for name in gone), "after": "".join(f"{name}\n" for name in come)}
-    module.exit_json(changed=bool(come or gone), differing=come + gone, diff=diff)
+def finish(module: AnsibleModule, differs: list[str], diff: dict[str, str]) -> NoReturn:
+    """Leave, saying what was done."""
+    module.exit_json(changed=bool(differs), differing=differs, diff=diff)
+
+
+def run(module: AnsibleModule) -> NoReturn:
+    """Do it. Raises Trouble."""
+    wanted: Definitions = module.params["definitions"]
+    unknown = set(wanted) - set(IDENTITY)
+    if unknown:
+        raise Trouble(f"definitions: unknown kind {', '.join(sorted(unknown))}; there is {', '.join(IDENTITY)}.")
+    gone = module.params["state"] == "absent"
+    wanted = wanted if gone else with_hashes(wanted, module.params["password_hashes"])
+    broker = Broker(module)
+    if not module.get_bin_path(CTL):
+        if not (module.check_mode or gone):
+            raise Trouble("rabbitmqctl is not here. Type: apt-get install rabbitmq-server")
+        found: Definitions = {}
+    elif module.check_mode:
+        try:
+            found = broker.exported()
+        except Trouble as trouble:
+            module.warn(f"RabbitMQ doesn't answer: all counts as missing. {trouble}")
+            found = {}
+    else:
+        found = broker.exported_once_started(module.params["timeout"])
+    (absent if gone else present)(module, broker, wanted, found)
 
 
 def main() -> None:
@@ -162,24 +319,15 @@ def main() -> None:
             "definitions": {"type": "dict", "required": True},
             "password_hashes": {"type": "dict", "default": {}, "no_log": True},
             "absent_users": {"type": "list", "elements": "str", "default": []},
-            "state": {"choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
-    unknown = set(module.params["definitions"]) - set(IDENTITY)
-    if unknown:
-        module.fail_json(msg=f"definitions: unknown kind {', '.join(sorted(unknown))}; there is {', '.join(IDENTITY)}.")
-    broker = Broker(module)
-    if not module.get_bin_path(CTL):
-        if module.check_mode:
-            finish(module, differing(module.params["definitions"], {}), [])
-        module.fail_json(msg="rabbitmqctl is not here. Type: apt-get install rabbitmq-server")
-    broker.wait()
-    if module.params["state"] == "present":
-        present(module, broker)
-    else:
-        absent(module, broker)
+    try:
+        run(module)
+    except Trouble as trouble:
+        module.fail_json(msg=str(trouble))
 
 
 if __name__ == "__main__":

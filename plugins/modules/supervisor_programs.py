@@ -281,9 +281,7 @@ class Manifest:
         written = [name for name, text in texts.items() if self.owned.get(name) != text]
         intended = current if self.absent else parser.check(texts, written)
         self.stopwaitsecs = {
-            name: group.process_configs[0].stopwaitsecs
-            for name, group in intended.items()
-            if group.process_configs
+            name: group.process_configs[0].stopwaitsecs for name, group in intended.items() if group.process_configs
         }
         try:
             self.reread = self.supervisord.reread()
@@ -304,9 +302,7 @@ class Manifest:
         names = {program.name for program in self.programs}
         while True:
             processes = self.supervisord.processes()
-            moving = [
-                name for name in names & set(processes) if processes[name].state in ("STARTING", "STOPPING")
-            ]
+            moving = [name for name in names & set(processes) if processes[name].state in ("STARTING", "STOPPING")]
             if not moving or time.monotonic() >= deadline:
                 return processes
             time.sleep(0.2)
@@ -382,10 +378,7 @@ class Manifest:
         return [
             f"{old} keeps running (pid {now[old].pid})."
             for old in olds
-            if old in now
-            and old in self.processes
-            and now[old].pid
-            and now[old].pid == self.processes[old].pid
+            if old in now and old in self.processes and now[old].pid and now[old].pid == self.processes[old].pid
         ]
 
     def _advice(self, program: Program) -> str:

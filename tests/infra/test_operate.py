@@ -6,8 +6,6 @@ import pytest
 from system import KINDS, Program, System, wait_until
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
-# A web server has no pidfile of Celery's making: the program is the user's own.
-each_with_pidfile = pytest.mark.parametrize("kind", ["worker", "scheduler"])
 
 
 def pid_in(system: System, pidfile: str) -> str:
@@ -39,7 +37,7 @@ def test_status_is_zero_while_all_run(system):
     assert {program.state for program in system.programs()} == {"RUNNING"}
 
 
-@each_with_pidfile
+@each_kind
 def test_its_pidfile_names_the_main_process(system, program, kind):
     file = system.host.file(program.pidfile)
     assert int(file.content_string) == program.pid
@@ -65,7 +63,7 @@ def test_stop_start_restart(system, program, kind):
     wait_until(system.proves_itself, 30, "a task going to the worker and back after the restart")
 
 
-@each_with_pidfile
+@each_kind
 def test_the_pidfile_goes_and_comes_with_the_program(system, program, kind):
     system.output(f"supervisorctl stop {program.name}")
     assert not system.host.file(program.pidfile).exists
@@ -82,7 +80,7 @@ def test_it_comes_back_when_killed(system, program, kind):
     wait_until(system.proves_itself, 40, "a task going to the worker and back after the kill")
 
 
-@each_with_pidfile
+@each_kind
 def test_a_second_one_on_the_same_pidfile_is_refused(system, program, kind):
     second = system.run(f"cd / && timeout 30 {system.command_of(program)}")
     assert second.rc == 73, second.stdout + second.stderr

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TOP, until
+from host import TOP, until
 
 A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
 B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
@@ -72,9 +72,7 @@ def test_one_by_one_has_one_program_more_at_most(host):
 def test_one_by_one_goes_all_the_way_back(host):
     host.apply([host.program(A1), host.program(B1)])
     b_pid, files = host.pids()[B1], host.files()
-    result = host.refuse(
-        [host.program(A2), host.program(B2, ["--die-after", 0], settle=1)], strategy="one_by_one"
-    )
+    result = host.refuse([host.program(A2), host.program(B2, ["--die-after", 0], settle=1)], strategy="one_by_one")
     assert f"{A1} was started again" in result["msg"] and f"{A2} was stopped and removed" in result["msg"]
     assert set(host.pids()) == {A1, B1} and host.pids()[B1] == b_pid
     assert host.files() == files
@@ -96,9 +94,7 @@ def test_replace_starts_the_old_again(host):
     files = host.files()
     result = host.refuse([scheduler(host, S2, "--die-after", 0.3, settle=3)], **SCHEDULER)
     assert result["failed_program"] == S2
-    assert (
-        f"{S2} was stopped and removed." in result["msg"] and f"{S1} was started again (pid" in result["msg"]
-    )
+    assert f"{S2} was stopped and removed." in result["msg"] and f"{S1} was started again (pid" in result["msg"]
     assert set(host.pids()) == {S1} and host.files() == files
     events = host.folder / f"{S1}.events"
     until(lambda: events.read_text().count("start") == 2)

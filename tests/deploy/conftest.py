@@ -1,0 +1,38 @@
+"""The hosts of the scenario, with the first good release of the ledger's application on them."""
+
+import os
+import subprocess
+
+import pytest
+from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory):
+    return Variants(tmp_path_factory.mktemp("variants"))
+
+
+@pytest.fixture(scope="session")
+def hosts(variants):
+    if "MOLECULE_FILE" not in os.environ:
+        raise pytest.UsageError("tests/deploy needs the hosts of a molecule scenario; type: make molecule")
+    hosts = [Host(name) for name in HOSTS]
+    for host in hosts:
+        subprocess.run(["docker", "cp", str(ROOT / "tests/chaos/ledger.py"), f"{host.name}:{LEDGER}"], check=True)
+    deployed(celery_app_source=str(variants.make("v1")), **SETTINGS)
+    return hosts
+
+
+# More slots than two, so that the load's long tasks leave room for the short ones.
+SETTINGS = {"celery_worker_programs": [{"name": "default", "queues": ["petct"], "concurrency": 12}]}
+
+
+@pytest.fixture(scope="session")
+def settings():
+    return SETTINGS
+
+
+@pytest.fixture
+def good(hosts):
+    """What runs before the test: release and worker processes by host."""
+    return {host: (host.current(), host.workers()) for host in hosts}

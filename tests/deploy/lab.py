@@ -1,0 +1,142 @@
+"""Two hosts and one operator: variants of the application, deploys, and a load whose books are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = "petct"
+HOSTS = ("celery-ops-deploy-bookworm", "celery-ops-deploy-trixie")
+BOOKS = f"/srv/{APP}/shared/ledger"
+LEDGER = "/var/lib/petct/ledger.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a playbook did: exit code, all it said, seconds."""
+
+    rc: int
+    text: str
+    seconds: float
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Changed tasks by host, from the recap."""
+        return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.text, re.M)}
+
+
+def play(name: str, *hosts: str, **variables: Any) -> Run:
+    """Run a playbook as an operator does."""
+    begun = time.monotonic()
+    done = subprocess.run(command_of(name, *hosts, **variables), cwd=ROOT, capture_output=True, text=True)
+    return Run(done.returncode, done.stdout + done.stderr, time.monotonic() - begun)
+
+
+def command_of(name: str, *hosts: str, **variables: Any) -> list[str]:
+    """The command line that runs a playbook on these hosts (all of them unless told)."""
+    ephemeral = os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]
+    variables = {"celery_app_secrets_dir": f"{ephemeral}/secrets", **variables}
+    limit = ["--limit", ",".join(hosts)] if hosts else []
+    inventory = ["-i", f"{ephemeral}/inventory"]
+    return ["ansible-playbook", *inventory, *limit, "-e", json.dumps(variables), f"playbooks/{name}.yml"]
+
+
+def deployed(*hosts: str, **variables: Any) -> Run:
+    """A deploy that has to succeed."""
+    run = play("deploy", *hosts, **variables)
+    assert run.rc == 0, run.text[-6000:]
+    return run
+
+
+class Host:
+    """One of the two, through docker."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def run(self, command: str) -> str:
+        """What a shell command prints, whatever its exit code."""
+        done = subprocess.run(["docker", "exec", self.name, "sh", "-c", command], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def programs(self) -> dict[str, str]:
+        """Pid of every running program by name."""
+        lines = self.run("supervisorctl status").splitlines()
+        found = (re.match(r"(\S+)\s+RUNNING\s+pid (\d+)", line) for line in lines)
+        return {one[1]: one[2] for one in found if one}
+
+    def workers(self) -> dict[str, str]:
+        """Pid of every running worker program."""
+        return {name: pid for name, pid in self.programs().items() if name.startswith(f"{APP}-worker-")}
+
+    def current(self) -> str:
+        """The current release's id."""
+        return self.run(f"basename $(readlink /srv/{APP}/current)")
+
+    def releases(self) -> dict[str, str]:
+        """Status of every release."""
+        text = self.run(f"cd /srv/{APP}/releases && for r in *; do echo $r $(cat $r/release.json | tr -d '\\n'); done")
+        return {line.split()[0]: json.loads(line.split(" ", 1)[1])["status"] for line in text.splitlines()}
+
+    def consumers(self) -> int:
+        """Consumers of the application's queue, as the broker counts them."""
+        rows = json.loads(self.run(f"rabbitmqctl -q -p {APP} list_queues name consumers --formatter json"))
+        return {row["name"]: row["consumers"] for row in rows}[APP]
+
+
+class Load:
+    """Numbered tasks published on a host, until told to stop."""
+
+    def __init__(self, host: Host, name: str, rate: float, tasks: int) -> None:
+        self.host, self.stop = host, f"/var/lib/petct/{name}.stop"
+        host.run(f"rm -f {self.stop}")
+        python = host.run(f"readlink -f /srv/{APP}/current/venv") + "/bin"
+        command = (
+            f"{python}/celery-ops-env $(readlink -f /etc/{APP}/env) -- {python}/python {LEDGER} "
+            f"--queue {APP} --run {name} "
+            f"--folder {BOOKS} --rate {rate} --tasks {tasks} --until {self.stop} --patience 90"
+        )
+        words = ["docker", "exec", host.name, "sh", "-c", f"exec runuser -u {APP} -- {command}"]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def finish(self) -> dict[str, Any]:
+        """Stop publishing, wait for the rest, return the books."""
+        self.host.run(f"touch {self.stop}")
+        said = self.process.communicate(timeout=150)[0]
+        assert self.process.returncode == 0, said
+        return json.loads(said.splitlines()[-1])
+
+
+class Variants:
+    """Copies of the reference application, each with one change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self, name: str, edits: dict[str, str] | None = None) -> Path:
+        """The application with the ledger's tasks and, for every file in `edits`, that text added to its end."""
+        target = self.folder / name
+        ignore = shutil.ignore_patterns("__pycache__", "data", "*.sqlite3*", "tests")
+        shutil.copytree(ROOT / "app", target, ignore=ignore)
+        shutil.copy(ROOT / "tests/chaos/ledger_tasks.py", target / "ledger_tasks.py")
+        self.add(target / "petct/celery.py", '\napp.conf.imports = (*app.conf.imports, "ledger_tasks")\n')
+        for path, text in (edits or {}).items():
+            self.add(target / path, text)
+        return target
+
+    @staticmethod
+    def add(path: Path, text: str) -> None:
+        """Add text to the end of a file."""
+        with path.open("a") as file:
+            file.write(text)

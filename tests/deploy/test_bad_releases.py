@@ -1,0 +1,75 @@
+"""A bad release never replaces a good one."""
+
+import pytest
+from lab import play
+
+DIES_AFTER_5_S = """
+import os, threading
+from celery.signals import worker_ready
+@worker_ready.connect
+def _die(**_):
+    threading.Timer(5, os._exit, (3,)).start()
+"""
+NEVER_CONSUMES = """
+from celery.signals import worker_ready
+@worker_ready.connect
+def _deaf(sender, **_):
+    for queue in list(sender.app.amqp.queues.consume_from):
+        sender.task_consumer.cancel_by_queue(queue)
+"""
+CANARY_FAILS = """
+from celery import signals
+@signals.task_prerun.connect
+def _poison(task, **_):
+    if task.name == "celery_ops.canary":
+        raise SystemExit("no room for canaries")
+"""
+BAD = {
+    "syntax error": ({"petct/celery.py": "\ndef broken(:\n"}, {}, "SyntaxError"),
+    "import error": ({"petct/celery.py": "\nfrom petct import nowhere\n"}, {}, "nowhere"),
+    "missing dependency": ({"petct/celery.py": "\nimport pandas\n"}, {}, "pandas"),
+    "lock file": ({"requirements.in": ""}, {"celery_app_requirements": "bad.txt"}, "celery_app_requirements"),
+    "unresolvable": ({"bad.txt": "celery==99.0\n"}, {"celery_app_requirements": "bad.txt"}, "celery==99.0"),
+    "broker address": ({}, {"celery_app_environment": {"CELERY_BROKER_URL": "amqp://127.0.0.1:5999//"}}, "5999"),
+    "dies after 5 s": ({"petct/celery.py": DIES_AFTER_5_S}, {}, "did not come up"),
+    "never consumes": ({"petct/celery.py": NEVER_CONSUMES}, {}, "consum"),
+    "canary fails": ({"petct/celery.py": CANARY_FAILS}, {}, "canary"),
+    "migration": (
+        {},
+        {"celery_app_migrate_command": "python -c 'raise SystemExit(\"no such table\")'"},
+        "no such table",
+    ),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", BAD)
+def test_the_old_one_goes_on(case, hosts, variants, settings, good):
+    edits, changes, words = BAD[case]
+    source = variants.make(case.replace(" ", "_"), {**edits, "petct/__init__.py": f"# {case}\n"})
+    # A worker gets 20 s to become ready here; the default is 60.
+    run = play("deploy", celery_app_source=str(source), **{**settings, "celery_worker_ready_timeout": 20, **changes})
+
+    print(f"{case}: ended after {run.seconds:.1f} s")
+    assert run.rc != 0, run.text[-3000:]
+    assert words in run.text, run.text[-6000:]
+    assert "built" not in hosts[0].releases().values()
+    for host in hosts:
+        assert (host.current(), host.workers()) == good[host], run.text[-3000:]
+        assert host.consumers() == 1
+        assert host.run("cat /srv/petct/deploy.lock") == ""
+
+
+def test_the_first_host_fails_alone(hosts, variants, settings, good):
+    dies = "\nimport os, sys\nif 'worker' in sys.argv:\n    os._exit(9)\n"
+    source = variants.make("alone", {"petct/celery.py": dies})
+    logs = [worker_logs(host) for host in hosts]
+    run = play("deploy", celery_app_source=str(source), **settings)
+    assert run.rc != 0
+    assert [worker_logs(host) - before for host, before in zip(hosts, logs, strict=True)] == [1, 0]
+    assert {host: (host.current(), host.workers()) for host in hosts} == good
+
+
+def worker_logs(host):
+    """How many generations of workers ever started on a host: each has a log of its own."""
+    return int(host.run("ls /var/log/petct | grep -c 'petct-worker.*log$'"))

@@ -1,0 +1,61 @@
+"""One deploy at a time, and a lock that nobody has to clean up."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+from lab import ROOT, command_of, play
+
+
+def holder(host):
+    text = host.run("cat /srv/petct/deploy.lock")
+    return json.loads(text) if text else {}
+
+
+def until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def under_way(hosts, variants, settings, tmp_path):
+    """A deploy that holds the lock and is waiting in a hook."""
+    hook = tmp_path / "hook.yml"
+    hook.write_text("- name: Wait\n  ansible.builtin.wait_for: {path: /var/lib/petct/go, timeout: 60}\n")
+    for host in hosts:
+        host.run("rm -f /var/lib/petct/go")
+    words = command_of(
+        "deploy",
+        celery_app_source=str(variants.folder / "v2"),
+        celery_app_hooks={"after_release": str(hook)},
+        **settings,
+    )
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    until(lambda: all(holder(host) for host in hosts), 40, "both hosts locked")
+    yield process
+    process.kill()
+    process.wait()
+    until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+
+
+def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, variants, settings):
+    second = play("deploy", celery_app_source=str(variants.folder / "v2"), **settings)
+    assert second.rc != 0
+    assert f"locked by {holder(hosts[0])['who']} for deploy since" in " ".join(second.text.split())
+    assert second.seconds < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
+    under_way.send_signal(number)
+    until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+
+
+def test_a_lock_can_be_taken_away_and_that_is_noted(under_way, hosts):
+    assert play("unlock").rc == 0
+    assert not any(holder(host) for host in hosts)
+    assert json.loads(hosts[0].run("tail -n 1 /var/log/petct/deploys.log"))["action"] == "unlock"

@@ -1,0 +1,207 @@
+"""A folder that is a host: a real supervisord, its conf.d, and real programs in it."""
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+
+import ansible.module_utils
+import pytest
+import supervisor.options  # noqa: F401 for the forked modules
+from ansible.module_utils import basic
+from supervisor.xmlrpc import SupervisorTransport
+
+TOP = Path(__file__).parents[3]
+WORKER = Path(__file__).with_name("worker.py")
+SUPERVISORD = Path(sys.executable).with_name("supervisord")
+
+MODULE = TOP / "plugins/modules/supervisor_programs.py"
+
+ansible.module_utils.__path__.append(str(TOP / "plugins/module_utils"))
+
+
+def until(condition, seconds=10.0):
+    """Wait for the condition; return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        time.sleep(0.02)
+    return value
+
+
+class ModuleRun:
+    """The module in a forked process: what it needs is imported already, which saves half a second each."""
+
+    def __init__(self, arguments):
+        self.answer = tempfile.TemporaryFile()  # noqa: SIM115 read when the process has ended
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(arguments)
+
+    def _run(self, arguments):
+        os.dup2(self.answer.fileno(), 1)
+        sys.stdout = os.fdopen(1, "w")
+        basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
+        basic._ANSIBLE_PROFILE = "legacy"
+        sys.argv = [str(MODULE)]
+        try:
+            runpy.run_path(str(MODULE), run_name="__main__")
+        except SystemExit:
+            pass
+        except BaseException:
+            traceback.print_exc(file=sys.stdout)
+        sys.stdout.flush()
+        os._exit(0)
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def result(self):
+        os.waitpid(self.pid, 0)
+        self.answer.seek(0)
+        said = self.answer.read().decode()
+        try:
+            return json.loads(said)
+        except ValueError:
+            pytest.fail(f"the module said: {said}")
+
+
+@dataclass
+class Host:
+    """A folder that is a host: supervisord, its conf.d, and the events that its programs write."""
+
+    folder: Path
+    daemon: subprocess.Popen | None = None
+
+    @property
+    def conf(self):
+        return self.folder / "supervisord.conf"
+
+    @property
+    def conf_d(self):
+        return self.folder / "conf.d"
+
+    @property
+    def socket(self):
+        return self.folder / "supervisor.sock"
+
+    def start(self):
+        self.conf_d.mkdir(exist_ok=True)
+        self.conf.write_text(
+            f"[unix_http_server]\nfile={self.socket}\nchmod=0700\n"
+            f"[supervisord]\nlogfile=%(here)s/supervisord.log\npidfile=%(here)s/supervisord.pid\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[supervisorctl]\nserverurl=unix://{self.socket}\n"
+            f"[include]\nfiles = {self.conf_d}/*.conf\n"
+        )
+        command = [SUPERVISORD, "--nodaemon", "--silent", "--configuration", self.conf]
+        self.daemon = subprocess.Popen(command, cwd=self.folder)
+        until(self._answers)
+
+    def _answers(self):
+        try:
+            return self.rpc.getState()["statename"] == "RUNNING"
+        except OSError:
+            return False
+
+    def stop(self):
+        if self.daemon:
+            pids = self.pids().values() if self._answers() else []
+            self.daemon.terminate()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.daemon.wait(20)
+            self.daemon = None
+
+    @property
+    def rpc(self):
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+    def states(self):
+        return {info["name"]: info["statename"] for info in self.rpc.getAllProcessInfo()}
+
+    def pids(self):
+        return {info["name"]: info["pid"] for info in self.rpc.getAllProcessInfo() if info["pid"]}
+
+    def files(self):
+        return {path.name: path.read_text() for path in sorted(self.conf_d.iterdir())}
+
+    def events(self, name):
+        """Return what a program wrote, as {event: time of the first}."""
+        path = self.folder / f"{name}.events"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        found = {}
+        for line in lines:
+            event, when = line.split()
+            found.setdefault(event, float(when))
+        return found
+
+    def program(self, name, worker=(), prefix="app-worker-", family=None, settings=(), **more):
+        """Return a manifest entry for a program that runs worker.py with these arguments."""
+        lines = [
+            f"# owner: celery-ops {prefix}",
+            f"[program:{name}]",
+            f"command={sys.executable} -S -E {WORKER} {self.folder}/{name}.events " + " ".join(map(str, worker)),
+            "startsecs=0",
+            "autorestart=true",
+            f"stdout_logfile={self.folder}/{name}.log",
+            "redirect_stderr=true",
+            *settings,
+        ]
+        family = family or (name[:-9] if name[-9] == "-" else name)
+        return {
+            "family": family,
+            "name": name,
+            "conf": "\n".join(lines) + "\n",
+            "ready": self.is_ready(name),
+            "ready_timeout": 8,
+            "log": f"{self.folder}/{name}.log",
+            **more,
+        }
+
+    def is_ready(self, name):
+        """Return a ready command: the worker has written that it is."""
+        return ["grep", "-q", "^ready", f"{self.folder}/{name}.events"]
+
+    def arguments(self, programs=(), prefix="app-worker-", check=False, **more):
+        return {
+            "family_prefix": prefix,
+            "programs": list(programs),
+            "conf_dir": str(self.conf_d),
+            "supervisord_conf": str(self.conf),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **more,
+        }
+
+    def begin(self, programs=(), **more):
+        """Start the module in a process of its own, as Ansible would; return that."""
+        return ModuleRun(self.arguments(programs, **more))
+
+    def apply(self, programs=(), **more):
+        """Run the module; it must succeed."""
+        result = self.begin(programs, **more).result()
+        assert not result.get("failed"), result["msg"]
+        return result
+
+    def refuse(self, programs=(), **more):
+        """Run the module; it must fail. Return the result."""
+        result = self.begin(programs, **more).result()
+        assert result.get("failed"), result
+        return result
