@@ -102,8 +102,7 @@ def test_the_time_limits_stand_in_order(evaluate, program):
         wanted = program("worker", celery_app_task_time_limit=limit)
         words = [str(word) for word in wanted["command"]]
         soft, hard, drain = (
-            int(words[words.index(option) + 1])
-            for option in ("--soft-time-limit", "--time-limit", "--drain-timeout")
+            int(words[words.index(option) + 1]) for option in ("--soft-time-limit", "--time-limit", "--drain-timeout")
         )
         systemd = int(evaluate("supervisor_stop_timeout", celery_app_task_time_limit=limit))
         consumer = int(evaluate("rabbitmq_consumer_timeout", celery_app_task_time_limit=limit))

@@ -23,8 +23,6 @@ def test_it_renders_from_the_defaults(template, render):
 def test_systemd_leaves_supervisord_time_for_warm_stops(render):
     unit = configparser.ConfigParser()
     unit.optionxform = str
-    unit.read_string(
-        render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=7200)
-    )
+    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=7200))
     assert unit["Service"]["KillMode"] == "process"
     assert int(unit["Service"]["TimeoutStopSec"]) > 7200 + 30
