@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.supervisor_conf import GENERATION, ConfDir, Program, family_of
 from ansible.module_utils.supervisor_proof import POLL, NotProven, prove
-from ansible.module_utils.supervisor_rpc import Process, Supervisord, Trouble
+from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
 RUN_ON = 15.0
 """Seconds a generation that failed gets to stop before we report; the rest it drains by itself."""
@@ -36,6 +36,7 @@ class Step:
     seconds: dict[str, float] = field(default_factory=dict)
     gap: float | None = None
     killed: list[str] = field(default_factory=list)
+    draining: list[str] = field(default_factory=list)
 
     def result(self) -> dict[str, Any]:
         """Return what the module reports of it."""
@@ -48,6 +49,7 @@ class Step:
             "seconds": {key: round(value, 2) for key, value in self.seconds.items()},
             "gap": None if self.gap is None else round(self.gap, 2),
             "killed": self.killed,
+            "draining": self.draining,
         }
 
 
@@ -165,19 +167,19 @@ class Handover:
         if self.strategy == "overlap":
             self.undo.clear()
         if self.strategy == "one_by_one":  # should a later program fail, what was handed over already goes back
-            for old in (old for step in batch for old in step.olds if self._was_up(old)):
+            for old in (old for step in batch for old in self._fallbacks(step)):
                 self.undo.push(lambda old=old: self._start_again(old))
 
     def _stop_first(self, batch: list[Step]) -> None:
         for step in batch:
-            for old in filter(self._was_up, step.olds):
+            for old in self._fallbacks(step):
                 self.undo.push(lambda old=old: self._start_again(old))
             step.seconds["drain"] = self._stop_surely(step.olds)
 
     def _write(self, steps: list[Step]) -> None:
         changed = [step for step in steps if self._texts.get(step.name) != _program(step).conf]
         for step in steps:
-            new = step.name not in self._before or any(map(self._was_up, step.olds))
+            new = step.name not in self._before or self._fallbacks(step)
             if new and step.action != "rewritten":
                 self.undo.push(lambda step=step: self._take_away(step.name))
             elif step in changed:
@@ -208,7 +210,7 @@ class Handover:
         self.undo.push(lambda: self._put_back_and_start(step.name))
         stopped_at = time.monotonic()
         step.seconds["drain"] = self._stop_surely([step.name])
-        self.supervisord.remove(step.name)
+        self._remove(step.name)
         self.conf_dir.put(step.name, _program(step).conf)
         self.supervisord.reread()
         step.action = "replaced"  # for the length of the start: now it is an ordinary one, with a gap
@@ -237,6 +239,7 @@ class Handover:
             if name in drained:
                 step.seconds["drain"] = max(step.seconds.get("drain", 0.0), drained[name])
             else:
+                step.draining.append(name)
                 self.warnings.append(
                     f"{name} still drains after {waits[name]:.0f} s; supervisord kills it when its "
                     f"stopwaitsecs are over, and the next run forgets it."
@@ -254,12 +257,21 @@ class Handover:
         """Unload stopped programs, then delete their files: a file left behind is found by the next run."""
         for name in names:
             if name not in late:
-                self.supervisord.remove(name)
+                self._remove(name)
             self.conf_dir.put(name, None)
         try:
             self.supervisord.reread()
         except Trouble as trouble:  # what was to go is gone; a bad file elsewhere can wait
             self.warnings.append(str(trouble))
+
+    def _remove(self, name: str) -> None:
+        try:
+            self.supervisord.remove(name)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Fault.STILL_RUNNING:
+                raise
+            self._stop_surely([name])  # it had ended by itself, and supervisord started it once more
+            self.supervisord.remove(name)
 
     def _stop(self, waits: Mapping[str, float]) -> dict[str, float]:
         """Stop programs, all at once; wait their seconds at most; return the seconds of those that ended."""
@@ -309,6 +321,16 @@ class Handover:
     def _was_up(self, name: str) -> bool:
         return name in self._before and self._before[name].up
 
+    def _fallbacks(self, step: Step) -> list[str]:
+        """Return the older generations that serve again if this one fails.
+
+        Those that ran. In `replace` also a single one that didn't: a run that died stopped it and went no further.
+        """
+        ran = [old for old in step.olds if self._was_up(old)]
+        if not ran and self.strategy == "replace" and len(step.olds) == 1:
+            return [old for old in step.olds if old in self._texts]
+        return ran
+
     # The ways back. Each says in a sentence what it did.
 
     def _take_away(self, name: str) -> str:
@@ -326,7 +348,7 @@ class Handover:
 
     def _put_back_and_start(self, name: str) -> str:
         self._stop_surely([name])
-        self.supervisord.remove(name)
+        self._remove(name)
         self._put_back(name)
         return self._start_again(name) if self._was_up(name) else f"{name} is stopped, as it was."
 

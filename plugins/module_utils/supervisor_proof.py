@@ -19,8 +19,8 @@ from ansible.module_utils.supervisor_rpc import Process, Supervisord
 POLL = 0.1
 """Seconds between two looks at supervisord."""
 
-ASK_AGAIN = 0.5
-"""Seconds after which a ready command that said no is run again."""
+ASK_AGAIN = (0.1, 2.0)
+"""Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
 
 class NotProven(Exception):
@@ -46,6 +46,7 @@ class ReadyCommand:
         self._out: IO[bytes] | None = None
         self._err: IO[bytes] | None = None
         self._not_before = 0.0
+        self._pause = ASK_AGAIN[0]
 
     def poll(self, now: float) -> bool:
         """Start it or collect its answer, without waiting. Raises NotProven if it can't be executed."""
@@ -56,7 +57,8 @@ class ReadyCommand:
                 self._start()
         elif self._process.poll() is not None:
             self._collect()
-            self._not_before = now + ASK_AGAIN
+            self._not_before = now + self._pause
+            self._pause = min(2 * self._pause, ASK_AGAIN[1])
         return self.answered
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ class Fault:
     ALREADY_STARTED = 60
     NOT_RUNNING = 70
     ALREADY_ADDED = 90
+    STILL_RUNNING = 91
     CANT_REREAD = 92
 
 

@@ -168,6 +168,11 @@ programs:
       type: list
       elements: str
       returned: always
+    draining:
+      description: Old generations that had not finished within O(programs[].stop_timeout) and still do.
+      type: list
+      elements: str
+      returned: always
 failed_program:
   description: The program that did not come up.
   returned: on failure of a program

@@ -121,7 +121,7 @@ class Host:
     def stop(self):
         if self.daemon:
             pids = self.pids().values() if self._answers() else []
-            self.daemon.terminate()
+            self.daemon.kill()
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
