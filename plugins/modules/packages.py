@@ -116,10 +116,21 @@ def purge(module: AnsibleModule, record: Path) -> None:
         kept |= needed
         ours -= needed
     if ours and not module.check_mode:
+        stop(module, ours)
         apt(module, ["purge", *sorted(ours)], "Try: apt-get purge " + " ".join(sorted(ours)))
     if not module.check_mode:
         record.unlink(missing_ok=True)
     module.exit_json(changed=bool(noted), packages=sorted(ours), kept=sorted(kept))
+
+
+def stop(module: AnsibleModule, packages: set[str]) -> None:
+    """Stop what the packages run. Where a policy-rc.d forbids starts, dpkg's own scripts stop nothing either."""
+    for name in sorted(packages):
+        if (Path("/etc/init.d") / name).exists():
+            module.run_command(["service", name, "stop"])
+    if "erlang-base" in packages:
+        # Erlang's port mapper outlives the broker that started it; it refuses while another node is registered.
+        module.run_command(["epmd", "-kill"])
 
 
 def needed_by(name: str, others: set[str]) -> bool:

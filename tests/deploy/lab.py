@@ -86,8 +86,11 @@ class Host:
 
     def releases(self) -> dict[str, str]:
         """Status of every release."""
-        text = self.run(f"cd /srv/{APP}/releases && for r in *; do echo $r $(cat $r/release.json | tr -d '\\n'); done")
-        return {line.split()[0]: json.loads(line.split(" ", 1)[1])["status"] for line in text.splitlines()}
+        script = (
+            "import glob, json; print(json.dumps([json.load(open(p)) | {'p': p} for p in glob.glob('*/release.json')]))"
+        )
+        notes = json.loads(self.run(f'cd /srv/{APP}/releases && python3 -c "{script}"'))
+        return {note["p"].split("/")[0]: note["status"] for note in notes}
 
     def consumers(self) -> int:
         """Consumers of the application's queue, as the broker counts them."""

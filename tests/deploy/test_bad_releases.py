@@ -5,8 +5,8 @@ from lab import play
 
 DIES_AFTER_5_S = """
 import os, threading
-from celery.signals import worker_ready
-@worker_ready.connect
+from celery.signals import worker_init
+@worker_init.connect
 def _die(**_):
     threading.Timer(5, os._exit, (3,)).start()
 """
@@ -30,7 +30,7 @@ BAD = {
     "missing dependency": ({"petct/celery.py": "\nimport pandas\n"}, {}, "pandas"),
     "lock file": ({"requirements.in": ""}, {"celery_app_requirements": "bad.txt"}, "celery_app_requirements"),
     "unresolvable": ({"bad.txt": "celery==99.0\n"}, {"celery_app_requirements": "bad.txt"}, "celery==99.0"),
-    "broker address": ({}, {"celery_app_environment": {"CELERY_BROKER_URL": "amqp://127.0.0.1:5999//"}}, "5999"),
+    "broker address": ({}, {"celery_app_broker_host": "127.0.0.2"}, "127.0.0.2"),
     "dies after 5 s": ({"petct/celery.py": DIES_AFTER_5_S}, {}, "did not come up"),
     "never consumes": ({"petct/celery.py": NEVER_CONSUMES}, {}, "consum"),
     "canary fails": ({"petct/celery.py": CANARY_FAILS}, {}, "canary"),

@@ -84,6 +84,14 @@ def test_rollback_goes_to_the_good_one_before_and_voids_the_one_it_leaves(releas
     assert release.choose(releases, "three")["id"] == "three"
 
 
+def test_rollback_after_a_deploy_that_failed_half_way_goes_to_the_current_one(releases):
+    close(releases, make(releases, "one"))
+    close(releases, make(releases, "two"))
+    make(releases, "three", status="void")
+    (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.folder}/three/venv/bin/celery\n")
+    assert release.choose(releases, "")["id"] == "two"
+
+
 def test_rollback_with_nowhere_to_go_says_what_there_is(releases):
     close(releases, make(releases, "one"))
     make(releases, "broken", status="void")
