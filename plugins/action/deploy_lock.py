@@ -16,11 +16,13 @@ POLL = 0.5  # seconds
 
 
 def start_time(pid: int) -> str:
-    """When a process began (clock ticks since boot), so that a reused pid is not taken for it; "" when it is gone."""
+    """When a process began (clock ticks since boot), so that a reused pid is not taken for it; "" when it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    # A zombie has ended; its parent just has not looked yet.
+    return "" if fields[0] in "ZX" else fields[19]
 
 
 class ActionModule(ActionBase):

@@ -29,8 +29,17 @@ class Run:
 
     @property
     def changed(self) -> dict[str, int]:
-        """Changed tasks by host, from the recap."""
-        return {host: int(count) for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.text, re.M)}
+        """Changed tasks by host."""
+        return self.recap("changed")
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Failed tasks by host."""
+        return self.recap("failed")
+
+    def recap(self, what: str) -> dict[str, int]:
+        """A column of the play recap."""
+        return {host: int(count) for host, count in re.findall(rf"^(\S+)\s+: ok=.*\b{what}=(\d+)", self.text, re.M)}
 
 
 def play(name: str, *hosts: str, **variables: Any) -> Run:
@@ -130,6 +139,8 @@ class Variants:
     def make(self, name: str, edits: dict[str, str] | None = None) -> Path:
         """The application with the ledger's tasks and, for every file in `edits`, that text added to its end."""
         target = self.folder / name
+        if target.exists():
+            return target
         ignore = shutil.ignore_patterns("__pycache__", "data", "*.sqlite3*", "tests")
         shutil.copytree(ROOT / "app", target, ignore=ignore)
         shutil.copy(ROOT / "tests/chaos/ledger_tasks.py", target / "ledger_tasks.py")

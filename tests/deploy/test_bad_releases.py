@@ -47,8 +47,8 @@ BAD = {
 def test_the_old_one_goes_on(case, hosts, variants, settings, good):
     edits, changes, words = BAD[case]
     source = variants.make(case.replace(" ", "_"), {**edits, "petct/__init__.py": f"# {case}\n"})
-    # A worker gets 20 s to become ready here; the default is 60.
-    run = play("deploy", celery_app_source=str(source), **{**settings, "celery_worker_ready_timeout": 20, **changes})
+    # A worker gets 10 s to become ready here; the default is 60.
+    run = play("deploy", celery_app_source=str(source), **{**settings, "celery_worker_ready_timeout": 10, **changes})
 
     print(f"{case}: ended after {run.seconds:.1f} s")
     assert run.rc != 0, run.text[-3000:]
@@ -63,13 +63,8 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
 def test_the_first_host_fails_alone(hosts, variants, settings, good):
     dies = "\nimport os, sys\nif 'worker' in sys.argv:\n    os._exit(9)\n"
     source = variants.make("alone", {"petct/celery.py": dies})
-    logs = [worker_logs(host) for host in hosts]
     run = play("deploy", celery_app_source=str(source), **settings)
-    assert run.rc != 0
-    assert [worker_logs(host) - before for host, before in zip(hosts, logs, strict=True)] == [1, 0]
+    assert run.rc != 0, run.text[-3000:]
+    # The second host was never asked to change its workers: nothing failed there, nothing had to be taken back.
+    assert run.failed == {hosts[0].name: 1, hosts[1].name: 0}
     assert {host: (host.current(), host.workers()) for host in hosts} == good
-
-
-def worker_logs(host):
-    """How many generations of workers ever started on a host: each has a log of its own."""
-    return int(host.run("ls /var/log/petct | grep -c 'petct-worker.*log$'"))

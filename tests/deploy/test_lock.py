@@ -30,7 +30,7 @@ def under_way(hosts, variants, settings, tmp_path):
         host.run("rm -f /var/lib/petct/go")
     words = command_of(
         "deploy",
-        celery_app_source=str(variants.folder / "v2"),
+        celery_app_source=str(variants.make("v1")),
         celery_app_hooks={"after_release": str(hook)},
         **settings,
     )
@@ -43,7 +43,7 @@ def under_way(hosts, variants, settings, tmp_path):
 
 
 def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, variants, settings):
-    second = play("deploy", celery_app_source=str(variants.folder / "v2"), **settings)
+    second = play("deploy", celery_app_source=str(variants.make("v1")), **settings)
     assert second.rc != 0
     assert f"locked by {holder(hosts[0])['who']} for deploy since" in " ".join(second.text.split())
     assert second.seconds < 30

@@ -21,7 +21,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError("tests/infra needs the hosts of a molecule scenario; type: molecule verify")
     platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
     systems = [System(platform["name"], has_systemd="command" not in platform) for platform in platforms]
-    metafunc.parametrize("system", systems, ids=lambda system: system.name, scope="session")
+    # The hosts are independent, so each is tested by a process of its own.
+    each = [pytest.param(system, id=system.name, marks=pytest.mark.xdist_group(system.name)) for system in systems]
+    metafunc.parametrize("system", each, scope="session")
 
 
 @pytest.fixture
