@@ -8,7 +8,7 @@ PLAY = .venv/bin/ansible-playbook -i $(INVENTORY) $(BECOME)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit molecule
+.PHONY: help up down test lint unit molecule bench
 
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -33,3 +33,6 @@ lint unit molecule: .venv/tests ## one part of it
 .venv/tests: tests/requirements.txt .venv/tools
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
+
+bench: .venv/tests ## measure deploys beside the plain way, and print a table
+	bench/run

@@ -110,22 +110,23 @@ class Host:
 class Load:
     """Numbered tasks published on a host, until told to stop."""
 
-    def __init__(self, host: Host, name: str, rate: float, tasks: int) -> None:
+    def __init__(self, host: Host, name: str, rate: float, tasks: int, queue: str = APP, patience: int = 90) -> None:
         self.host, self.stop = host, f"/var/lib/petct/{name}.stop"
         host.run(f"rm -f {self.stop}")
         python = host.run(f"readlink -f /srv/{APP}/current/venv") + "/bin"
         command = (
             f"{python}/celery-ops-env $(readlink -f /etc/{APP}/env) -- {python}/python {LEDGER} "
-            f"--queue {APP} --run {name} "
-            f"--folder {BOOKS} --rate {rate} --tasks {tasks} --until {self.stop} --patience 90"
+            f"--queue {queue} --run {name} "
+            f"--folder {BOOKS} --rate {rate} --tasks {tasks} --until {self.stop} --patience {patience}"
         )
         words = ["docker", "exec", host.name, "sh", "-c", f"exec runuser -u {APP} -- {command}"]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def finish(self) -> dict[str, Any]:
-        """Stop publishing, wait for the rest, return the books."""
-        self.host.run(f"touch {self.stop}")
-        said = self.process.communicate(timeout=150)[0]
+    def finish(self, stop: bool = True) -> dict[str, Any]:
+        """Stop publishing (or let it come to its end), wait for the rest, return the books."""
+        if stop:
+            self.host.run(f"touch {self.stop}")
+        said = self.process.communicate(timeout=150 if stop else 900)[0]
         assert self.process.returncode == 0, said
         return json.loads(said.splitlines()[-1])
 

@@ -35,7 +35,8 @@ def repository(tmp_path):
 def call(host, app, task, *arguments):
     """Send a task as an operator does and return its result."""
     at = f"/srv/{app}/current"
-    run = f"runuser -u {app} -- {at}/venv/bin/celery-ops-env /etc/{app}/env --chdir {at}/app -- {at}/venv/bin/celery -A {app}"
+    load = f"{at}/venv/bin/celery-ops-env /etc/{app}/env --chdir {at}/app"
+    run = f"runuser -u {app} -- {load} -- {at}/venv/bin/celery -A {app}"
     task_id = host.run(f"{run} call {task} --args='{json.dumps(arguments)}'").splitlines()[-1]
     return host.run(f"timeout 20 {run} result {task_id}")
 
