@@ -128,6 +128,7 @@ def stop(module: AnsibleModule, packages: set[str]) -> None:
     for name in sorted(packages):
         if (Path("/etc/init.d") / name).exists():
             module.run_command(["service", name, "stop"])
+            module.run_command(["systemctl", "reset-failed", name]) if Path("/run/systemd/system").exists() else None
     if "erlang-base" in packages:
         # Erlang's port mapper outlives the broker that started it; it refuses while another node is registered.
         module.run_command(["epmd", "-kill"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from system import System
+from xdist.scheduler import LoadScopeScheduling
 
 EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 
@@ -21,9 +24,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError("tests/infra needs the hosts of a molecule scenario; type: molecule verify")
     platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
     systems = [System(platform["name"], has_systemd="command" not in platform) for platform in platforms]
-    # The hosts are independent, so each is tested by a process of its own.
-    each = [pytest.param(system, id=system.name, marks=pytest.mark.xdist_group(system.name)) for system in systems]
-    metafunc.parametrize("system", each, scope="session")
+    metafunc.parametrize("system", systems, ids=lambda system: system.name, scope="session")
+
+
+class ByHost(LoadScopeScheduling):
+    """Each host is tested by one process: they are independent, but a host's own tests are not."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        host = re.search(r"celery-ops-[a-z]+", nodeid.partition("[")[2])
+        return host[0] if host else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How the tests are spread over processes."""
+    return ByHost(config, log)
 
 
 @pytest.fixture
