@@ -3,22 +3,14 @@
 import json
 import signal
 import subprocess
-import time
 
 import pytest
-from lab import ROOT, command_of, play
+from lab import ROOT, command_of, play, until
 
 
 def holder(host):
     text = host.run("cat /srv/petct/deploy.lock")
     return json.loads(text) if text else {}
-
-
-def until(condition, seconds, what):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
 
 
 @pytest.fixture
