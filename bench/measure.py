@@ -138,7 +138,7 @@ def table(kit: dict[str, Any], plain: dict[str, Any], many: dict[str, Any]) -> s
             "queue wait p99",
             f"{ours['wait_p99']} s",
             f"{theirs['wait_p99']} s",
-            f"{ours['wait_p99'] / theirs['wait_p99']:.2f}",
+            f"{ours['wait_p99'] / theirs['wait_p99']:.2g}",
         ),
         ("… against steady state", f"{ours['wait_p99'] / kit['steady_p99']:.2f} times", "", ""),
         ("rollback, wall", f"{kit['rollback']:.1f} s", "", ""),
