@@ -2,14 +2,13 @@
 
 import hashlib
 import io
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from petct.files import complete_file
 from PIL import Image
 
 from photos import feed
@@ -76,13 +75,8 @@ def store(photo: Photo, content: bytes) -> tuple[Photo, bool]:
     """Write file and row together, or neither; return the photo, and whether it is new."""
     folder = photos_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".saving-", delete=False) as file:
-        temporary = Path(file.name)
+    with complete_file(folder, content) as temporary:
         try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
             # The row comes first, since it may be refused; it goes again if the file can't take its place.
             with transaction.atomic():
                 photo.save(force_insert=True)
@@ -90,8 +84,6 @@ def store(photo: Photo, content: bytes) -> tuple[Photo, bool]:
         except IntegrityError:
             # Another worker, or the same picture at another address.
             return Photo.objects.get(Q(url=photo.url) | Q(sha256=photo.sha256)), False
-        finally:
-            temporary.unlink(missing_ok=True)
     return photo, True
 
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from celery_ops import listener
-from stand_in import BIN, SUPERVISOR, alive, clean_environment, wait_for
+from stand_in import BIN, SUPERVISOR, Started, alive, clean_environment, wait_for
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -32,16 +32,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-class Listener:
-    def __init__(self, process, log):
-        self.supervisor, self.log = process, log
-        self.pid = int(process.stdout.readline())
-
-    @property
-    def output(self):
-        return self.log.read_text()
 
 
 @pytest.fixture
@@ -66,7 +56,7 @@ def web(stage):
                     text=True,
                     env=clean_environment(),
                 )
-            self.listeners.append(Listener(process, log))
+            self.listeners.append(Started(process, log))
             return self.listeners[-1]
 
         def up(self, *options, **others):

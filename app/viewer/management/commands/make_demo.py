@@ -2,12 +2,11 @@
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from petct.files import complete_file
 
 from viewer.models import Record
 from viewer.phantom import SHAPE, phantom
@@ -29,7 +28,8 @@ class Command(BaseCommand):
             changed = not path.is_file() or path.stat().st_size != expected
             if changed:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, phantom().tobytes())
+                with complete_file(path.parent, phantom().tobytes()) as temporary:
+                    temporary.replace(path)
         except OSError as error:
             raise CommandError(
                 f"{path}: {error.strerror}. The folder (PETCT_DATA_DIR) must be writable: "
@@ -43,18 +43,3 @@ class Command(BaseCommand):
             record.save()
         state = "created" if changed or created or differing else "unchanged"
         self.stdout.write(json.dumps({"state": state, "userID": "demo", "file": str(path), "shape": list(SHAPE)}))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write the whole file or leave what was there. Raises OSError."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
