@@ -46,6 +46,8 @@ broker_connection_max_retries = None  # a worker waits for its broker, however l
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
+# What can't be decoded is rejected, so that it is a dead letter; Celery would acknowledge it.
+worker_consumer = "celery_ops.consumer:Consumer"
 
 task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300)
 task_soft_time_limit = task_time_limit - max(1, min(30, task_time_limit // 10))

@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery, Task, shared_task
 from celery._state import _get_active_apps, connect_on_app_finalize
+from celery.signals import before_task_publish
 
 TICK_SECONDS = 15
 TICKED = "TICKED"
@@ -37,12 +38,19 @@ def tick(self: Task) -> dict[str, Any]:
     """Return when and where it ran: ``{"time": seconds since the epoch, "host": name}``.
 
     Sent by beat (whose entry ignores the result) it is kept under one fixed id, in a state of its own: Celery
-    never writes over a SUCCESS, and the newest tick has to replace the one before.
+    never writes over a SUCCESS, and the newest tick has to replace the one before. Its own id is another each
+    time, because a worker that drops an expired task goes on refusing the id.
     """
     moment = {"time": time.time(), "host": socket.gethostname()}
     if self.request.ignore_result:
-        self.update_state(state=TICKED, meta=moment)
+        self.update_state(task_id=tick_id(self.app), state=TICKED, meta=moment)
     return moment
+
+
+@before_task_publish.connect(sender="celery_ops.tick")
+def leave_expiry_to_the_worker(properties: dict[str, Any], **_: Any) -> None:
+    """Have a worker drop an old tick: one that the broker drops, while no worker is there, is a dead letter."""
+    properties.pop("expiration", None)
 
 
 def add_tick(app: Celery, conf: Any = None) -> None:
@@ -50,7 +58,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     entry = {
         "task": "celery_ops.tick",
         "schedule": float(TICK_SECONDS),
-        "options": {"task_id": tick_id(app), "expires": 60, "ignore_result": True},
+        "options": {"expires": 60, "ignore_result": True},
     }
     conf = app.conf if conf is None else conf
     # A new dict: Celery's default is one object shared by all apps.

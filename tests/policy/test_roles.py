@@ -9,7 +9,7 @@ from kit import PLAYBOOKS, ROLES, all_tasks, load, tasks_of
 
 VERBS = {
     *("site", "deploy", "rollback", "status", "restart", "drain", "resume", "scale", "backup", "restore"),
-    *("doctor", "rotate_secrets", "uninstall", "check", "unlock", "replay", "prove"),
+    *("doctor", "rotate_secrets", "uninstall", "check", "unlock", "dead_letters", "prove"),
 }
 SECRET = re.compile(r"password|secret(?!s_dir)|environment_text|cookie|_salt")
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

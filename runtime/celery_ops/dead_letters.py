@@ -1,0 +1,344 @@
+"""Dead letters: lists, replays or discards what lies in an application's dead queue, and never loses one.
+
+A letter is fetched without being taken: until it is acknowledged, the broker gives it back whatever becomes of
+this program. `replay` acknowledges after the broker has confirmed the copy, so an end half-way can leave a letter in
+both queues, in neither never.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amqp import Channel, Message
+
+PATIENCE = 10.0
+"""Seconds the broker may take for one answer."""
+LOOK = 1000
+"""Letters that `list` looks at, at most: each one is a question to the broker."""
+SHOW = 20
+"""Letters that `list` names one by one."""
+PLAYBOOK = "ansible-playbook playbooks/dead_letters.yml"
+OPTION = "-e celery_app_dead_letters"
+
+# What the broker writes into the headers of a letter; a replayed one starts anew.
+MARKS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+# What each of the broker's reasons means, and what to do.
+REASONS = {
+    "rejected": ("", ""),
+    "expired": (
+        "expired: it waited for a worker until it was void",
+        "replay what is still wanted (it then runs, void or not); discard the rest",
+    ),
+    "delivery_limit": (
+        "delivery limit: again and again the process that ran it died",
+        "look for its id in the workers' logs first; replayed, it may kill their processes again",
+    ),
+    "maxlen": ("the queue was full", "replay, once workers keep up"),
+}
+
+
+class Trouble(Exception):
+    """Something the operator must know; the text is the whole message."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter, in an operator's words."""
+
+    tag: int
+    task: str
+    id: str
+    reason: str
+    queue: str
+    died: datetime | None
+    content_type: str
+
+    @classmethod
+    def read(cls, tag: int, properties: Mapping[str, Any]) -> "Letter":
+        """Read a letter from the properties of its message; it may come from anybody, and hold anything."""
+        headers = properties.get("application_headers")
+        headers = headers if isinstance(headers, Mapping) else {}
+        deaths = headers.get("x-death")
+        # The newest comes first. The oldest may be no death at all: a countdown waits in queues that expire.
+        death = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], Mapping) else {}
+        died = death.get("time")
+        return cls(
+            tag=tag,
+            task=printable(headers.get("task")),
+            id=printable(headers.get("id") or properties.get("correlation_id")),
+            reason=printable(death.get("reason")),
+            queue=str(death.get("queue") or ""),
+            died=died.replace(tzinfo=died.tzinfo or UTC) if isinstance(died, datetime) else None,
+            content_type=printable(properties.get("content_type")),
+        )
+
+    def age(self, now: datetime) -> str:
+        """How long it is dead."""
+        return span((now - self.died).total_seconds()) if self.died else "?"
+
+
+def printable(value: Any) -> str:
+    """`value` as one short word for a terminal; `?` for nothing."""
+    text = "".join(char if char.isprintable() else "?" for char in str(value or "?"))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def span(seconds: float) -> str:
+    """A time in the largest unit that fits."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters are meant; empty parts mean all."""
+
+    task: str = ""
+    id: str = ""
+    reason: str = ""
+
+    def takes(self, letter: Letter) -> bool:
+        """Tell whether this letter is meant."""
+        wanted = ((self.task, letter.task), (self.id, letter.id), (self.reason, letter.reason))
+        return all(not want or want == got for want, got in wanted)
+
+    def __str__(self) -> str:
+        """The selection for people, such as ` with task shop.add`."""
+        parts = [f"{name} {value}" for name, value in vars(self).items() if value]
+        return f" with {' and '.join(parts)}" if parts else ""
+
+
+class DeadQueue:
+    """The dead queue, over one channel."""
+
+    def __init__(self, channel: "Channel", name: str) -> None:
+        self.channel, self.name = channel, name
+        self.returned: list[str] = []
+        channel.events["basic_return"].add(lambda error, *_: self.returned.append(str(error)))
+
+    def __len__(self) -> int:
+        """Letters that nobody holds at the moment. Raises Trouble where there is no such queue."""
+        from amqp.exceptions import NotFound
+
+        try:
+            return self.channel.queue_declare(self.name, passive=True).message_count
+        except NotFound:
+            raise Trouble(f"there is no queue {self.name}; make it with: ansible-playbook playbooks/site.yml") from None
+
+    def letters(self, selection: Selection, most: int) -> Iterator[tuple[Letter, "Message"]]:
+        """Fetch the chosen ones among at most `most` letters; all but those acknowledged go back in the end.
+
+        `most` also bounds a replay whose letters die again at once: they come back behind the others.
+        """
+        for _ in range(most):
+            message = self.channel.basic_get(self.name, no_ack=False)
+            if message is None:
+                return
+            letter = Letter.read(message.delivery_tag, message.properties)
+            if selection.takes(letter):
+                yield letter, message
+
+    def replay(self, letter: Letter, message: "Message") -> str:
+        """Put a copy into the queue it came from, then take the dead one; return why not, or nothing."""
+        if not letter.queue:
+            return "it does not say which queue it came from"
+        self.returned.clear()
+        try:
+            self.channel.basic_publish_confirm(
+                revived(message),
+                exchange="",  # straight into that queue: its exchange may serve others, which have had theirs
+                routing_key=letter.queue,
+                mandatory=True,
+                timeout=PATIENCE,
+            )
+        except TimeoutError:
+            raise Trouble(
+                "the broker takes no messages: memory or disk alarm? "
+                "Type on its host: rabbitmq-diagnostics check_local_alarms"
+            ) from None
+        if self.returned:
+            return f"its queue {letter.queue} is gone"
+        self.channel.basic_ack(letter.tag)
+        return ""
+
+    def discard(self, letter: Letter, _: "Message") -> str:
+        """Take the letter for good."""
+        self.channel.basic_ack(letter.tag)
+        return ""
+
+
+def revived(message: "Message") -> "Message":
+    """The message as it was first sent: no marks of its death, and nothing that would make it void."""
+    from amqp import Message
+
+    properties = dict(message.properties)
+    headers = dict(properties.get("application_headers") or {})
+    headers = {name: value for name, value in headers.items() if not name.startswith(MARKS)}
+    if headers.get("expires"):
+        headers["expires"] = None  # whoever replays it wants it run; a worker would drop it silently
+    return Message(message.body, **{**properties, "application_headers": headers, "delivery_mode": 2})
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the current release knows; nothing is known of one that can't be imported."""
+
+    tasks: frozenset[str] = frozenset()
+    contents: frozenset[str] = frozenset()
+
+    @classmethod
+    def load(cls, app: str) -> "Release":
+        """Import the application as ``celery -A`` does. One that is broken must not hide the letters."""
+        from kombu.serialization import prepare_accept_content
+
+        from celery_ops.probe import Hopeless, load_app
+
+        try:
+            found = load_app(app)
+        except Hopeless:
+            return cls()
+        return cls(frozenset(found.tasks), frozenset(prepare_accept_content(found.conf.accept_content)))
+
+    def judge(self, letter: Letter) -> tuple[str, str]:
+        """Why a letter is dead, as well as it can be told, and what to do about it."""
+        if letter.reason != "rejected":
+            return REASONS.get(letter.reason, (letter.reason, "replay, if what caused it was mended"))
+        if self.contents and letter.content_type not in self.contents:
+            return (
+                f"rejected: its content is {letter.content_type}, which no worker opens",
+                "find who sends it: it has to send JSON; then discard",
+            )
+        if self.tasks and letter.task not in self.tasks:
+            return (
+                "rejected: no task of this name in the current release",
+                "deploy a release that has this task, then replay",
+            )
+        return (
+            "rejected: by the task itself, damaged, or before there was a task of this name",
+            "replay; what is damaged dies again",
+        )
+
+
+def report(letters: list[Letter], looked: int, total: int, queue: str, release: Release) -> list[str]:
+    """What `list` says of the chosen `letters`: in groups, then the newest, then what to type next."""
+    head = f"{total} dead letter{'' if total == 1 else 's'} in {queue}"
+    if looked < total:
+        head += f", of which the first {looked} were looked at"
+    if not letters:
+        return [f"{head}; none to show" if total else f"{head}; nothing to do"]
+    now = datetime.now(UTC)
+    letters = sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC), reverse=True)
+    groups: dict[tuple[str, str, tuple[str, str]], list[Letter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.task, letter.queue, release.judge(letter)), []).append(letter)
+    lines = [head]
+    for (task, source, (why, what)), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        ages = dict.fromkeys((group[0].age(now), group[-1].age(now)))
+        lines += [
+            f"{len(group)} x {task} from queue {source or '?'}, dead for {' to '.join(ages)}",
+            f"    why: {why}",
+            f"    do:  {what}",
+        ]
+    lines.append("One by one:" if len(letters) <= SHOW else f"The newest {SHOW}:")
+    lines += [f"    {one.id}  {one.task}  {one.reason}  {one.age(now)}" for one in letters[:SHOW]]
+    return [
+        *lines,
+        f"To replay:  {PLAYBOOK} {OPTION}=replay",
+        f"To discard: {PLAYBOOK} {OPTION}=discard {OPTION}_confirm=yes",
+        f"Some only:  {OPTION}_task={letters[0].task}, or _id, _reason (as above), _max",
+    ]
+
+
+def work(
+    do: Callable[[Letter, "Message"], str], letters: Iterable[tuple[Letter, "Message"]], most: int, done: list[Letter]
+) -> list[str]:
+    """Do it to `most` letters at most (0: all), noting those `done`; return why some were left."""
+    left = []
+    for letter, message in letters:
+        why_not = do(letter, message)
+        if why_not:
+            left.append(f"left where it is: {letter.task} {letter.id}: {why_not}")
+        else:
+            done.append(letter)
+        if most and len(done) >= most:
+            break
+    return left
+
+
+def main(argv: list[str] | None = None) -> None:
+    """List, replay or discard dead letters (console script ``celery-ops-dead-letters``)."""
+    options = _options(argv)
+    output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
+    done: list[Letter] = []
+    try:
+        lines = _run(options, done)
+    except (Exception, KeyboardInterrupt) as error:
+        said = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
+        print(f"celery-ops-dead-letters: {said}", file=sys.stderr)
+        if options.action == "replay":
+            print(
+                f"{len(done)} replayed before that. None is lost; one may be in both queues and run twice. "
+                "Mend the cause, then type the same again.",
+                file=sys.stderr,
+            )
+        sys.exit(1)
+    print("\n".join(lines), file=output)
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-dead-letters", description="List, replay or discard what is in a dead queue."
+    )
+    parser.add_argument("action", choices=["list", "replay", "discard"])
+    parser.add_argument("--queue", required=True, help="the dead queue, e.g. petct.dead")
+    parser.add_argument("-A", "--app", help="the application, as for celery -A; list then tells unknown names")
+    parser.add_argument("--task", default="", help="only letters of this task")
+    parser.add_argument("--id", default="", help="only the letter with this task id")
+    parser.add_argument("--reason", default="", choices=["", *REASONS], help="only letters that died of this")
+    parser.add_argument("--max", type=int, default=0, metavar="NUMBER", help="this many at most (0: all)")
+    parser.add_argument("--confirm", default="", help="has to be yes to discard")
+    options = parser.parse_args(argv)
+    if options.action == "discard" and options.confirm != "yes":
+        parser.error(f"discarded is gone for good, so nothing was. Confirm it: --confirm yes, or {OPTION}_confirm=yes")
+    return options
+
+
+def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
+    from kombu import Connection
+
+    url = os.environ.get("CELERY_BROKER_URL")
+    if not url:
+        raise Trouble("CELERY_BROKER_URL is not set; run this through: celery-ops-env /etc/<app>/env -- ...")
+    selection = Selection(options.task, options.id, options.reason)
+    transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+    # Leaving closes the connection, and with it every letter that was not acknowledged is back in the queue.
+    with Connection(url, connect_timeout=4, transport_options=transport) as connection:
+        try:
+            channel = connection.connect().channel()
+        except Exception as error:
+            address = connection.as_uri()  # hides the password
+            raise Trouble(f"broker {address} can't be reached: {error or type(error).__name__}") from error
+        queue = DeadQueue(channel, options.queue)
+        total = len(queue)
+        if options.action == "list":
+            looked = [letter for letter, _ in queue.letters(Selection(), min(total, options.max or LOOK))]
+            chosen = [letter for letter in looked if selection.takes(letter)]
+            release = Release.load(options.app) if options.app else Release()
+            return report(chosen, len(looked), total, options.queue, release)
+        do = {"replay": queue.replay, "discard": queue.discard}[options.action]
+        left = work(do, queue.letters(selection, total), options.max, done)
+    if not done:
+        return [f"unchanged: {total} dead letters in {options.queue}, none to {options.action}{selection}", *left]
+    said = f"{len(done)} of {total} dead letters {options.action.removesuffix('e')}ed{selection}"
+    return [f"{said}; {total - len(done)} left in {options.queue}", *left]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""What no worker could do is kept with the reason, and comes back when it is told to: never lost, rarely doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import EPHEMERAL
+from system import APP, CURRENT, System, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+DEAD = f"{APP}.dead"
+FOLDER = f"/var/lib/{APP}/letters"
+COUNT = 200
+KINDS = {
+    "letters-unknown": ("letters.later", "no task of this name in the current release"),
+    "letters-never": ("letters.never", "no task of this name in the current release"),
+    "letters-pickle": ("letters.note", "its content is application/x-python-serialize"),
+    "letters-old-pickle": ("?", "its content is application/x-python-serialize"),
+    "letters-damaged": ("letters.note", "by the task itself, damaged"),
+    "letters-poison": ("letters.poison", "again and again the process that ran it died"),
+}
+
+
+class Letters:
+    """The application letters.py on a host, with its own queue and its own worker."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def command(self, words: str) -> str:
+        """How a command of the release is run on it."""
+        loaded = f"{CURRENT}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {FOLDER}"
+        return f"runuser -u {APP} -- {loaded} -- {CURRENT}/venv/bin/{words}"
+
+    def do(self, words: str) -> str:
+        """Run it; return what it prints."""
+        return self.system.output(self.command(words))
+
+    def dead(self, words: str) -> str:
+        """Run celery-ops-dead-letters; return what it says."""
+        return self.do(f"celery-ops-dead-letters {words} --queue {DEAD}")
+
+    def listed(self) -> dict[str, tuple[str, str]]:
+        """Task and reason of every dead letter by id."""
+        rows = re.findall(r"^    (\S+)  (\S+)  (\S+)  \d+ \w+$", self.dead("list -A letters"), re.M)
+        return {id_: (task, reason) for id_, task, reason in rows}
+
+    def count(self, queue: str) -> int:
+        """Messages in a queue that nobody holds; rabbitmqctl's numbers may be five seconds old."""
+        return int(self.do(f"python letters.py count {queue}"))
+
+    def notes(self) -> Counter[int]:
+        """How often each numbered note ran."""
+        return Counter(map(int, self.system.run(f"cat {FOLDER}/letters.notes").stdout.split()))
+
+    @contextmanager
+    def worker(self, release: int) -> Iterator[None]:
+        """A worker of the first or the second release."""
+        options = f"worker -Q letters -c 2 -n letters@{self.system.name} --pidfile {FOLDER}/worker.pid"
+        environment = f"LETTERS_RELEASE={release} "
+        words = ("docker", "exec", self.system.name, "sh", "-c")
+        command = environment + self.command(f"celery -A letters {options} --logfile {FOLDER}/worker.log")
+        process = subprocess.Popen((*words, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            self.system.run(f"kill -TERM $(cat {FOLDER}/worker.pid)")
+            process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def letters(system: System) -> Iterator[Letters]:
+    """The application, and one letter of each kind that is dead by its worker's doing."""
+    letters = Letters(system)
+    system.output(f"install -d -o {APP} {FOLDER}")
+    here = Path(__file__).with_name("letters.py")
+    subprocess.run(("docker", "cp", "-q", str(here), f"{system.name}:{FOLDER}/letters.py"), check=True)
+    try:
+        with letters.worker(release=1):
+            letters.do("python letters.py kinds")
+            wait_until(lambda: KINDS.keys() <= letters.listed().keys(), 60, "one dead letter of each kind")
+        yield letters
+    finally:
+        for chosen in (
+            "--task letters.note",
+            "--task letters.poison",
+            "--task letters.later",
+            "--id letters-old-pickle",
+        ):
+            letters.dead(f"discard {chosen} --confirm yes")
+        system.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
+
+
+def play(system: System, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run playbooks/dead_letters.yml for the host as an operator does."""
+    secrets = f"celery_app_secrets_dir={EPHEMERAL}/secrets"
+    inventory = ("-i", str(EPHEMERAL / "inventory"), "--limit", system.name, "-e", secrets)
+    return subprocess.run(
+        ("ansible-playbook", *inventory, *options, "playbooks/dead_letters.yml"),
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_each_kind_is_listed_with_its_task_and_reason(letters):
+    said = letters.dead("list -A letters")
+    for id_, (task, why) in KINDS.items():
+        reason = "delivery_limit" if id_ == "letters-poison" else "rejected"
+        assert letters.listed()[id_] == (task, reason)
+        assert re.search(rf"^\d+ x {re.escape(task)} from queue letters, .*\n    why: .*{why}", said, re.M), said
+
+
+def test_a_pickle_is_not_opened(letters):
+    assert 1001 not in letters.notes()
+
+
+def test_looking_takes_nothing_however_often(letters):
+    before = letters.count(DEAD)
+    letters.do(f"python letters.py look {DEAD} 25")
+    assert letters.count(DEAD) == before
+
+
+def test_the_playbook_lists_and_in_check_mode_nothing_else(letters):
+    before = letters.count(DEAD)
+    run = play(letters.system, "--check", "-e", "celery_app_dead_letters=discard")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "letters-unknown" in run.stdout
+    assert re.search(r"changed=0 ", run.stdout)
+    assert letters.count(DEAD) == before
+
+
+def test_discard_has_to_be_confirmed_and_takes_what_was_chosen(letters):
+    before = letters.count(DEAD)
+    run = play(letters.system, "-e", "celery_app_dead_letters=discard")
+    assert run.returncode != 0
+    assert "celery_app_dead_letters_confirm=yes" in run.stdout + run.stderr
+    refused = letters.system.run(letters.command(f"celery-ops-dead-letters discard --queue {DEAD}"))
+    assert (refused.rc, letters.count(DEAD)) == (2, before)
+
+    chosen = ("-e", "celery_app_dead_letters_id=letters-damaged", "-e", "celery_app_dead_letters_confirm=yes")
+    run = play(letters.system, "-e", "celery_app_dead_letters=discard", *chosen)
+    assert "1 of" in run.stdout and "changed=1 " in run.stdout, run.stdout + run.stderr
+    assert (letters.count(DEAD), "letters-damaged" in letters.listed()) == (before - 1, False)
+
+
+def test_an_unknown_task_is_done_after_the_release_that_knows_it_and_dies_again_without(letters):
+    with letters.worker(release=2):
+        for task in ("letters.later", "letters.never"):
+            said = letters.dead(f"replay --task {task}")
+            assert said.startswith("1 of"), said  # once each, though the second is back at once
+        wait_until(lambda: letters.notes()[1000] == 1, 30, "the replayed task, done")
+        wait_until(lambda: "letters-never" in letters.listed(), 10, "the other one, dead again")
+    assert "letters-unknown" not in letters.listed()
+
+
+def test_an_expired_task_is_kept_and_an_old_tick_is_not(letters):
+    letters.do("python letters.py expiring 1")
+    wait_until(lambda: letters.listed().get("letters-note-0") == ("letters.note", "expired"), 15, "the expired task")
+    assert "celery_ops.tick" not in letters.dead("list")
+    assert letters.count("letters") == 1  # the tick waits for a worker to drop it
+    letters.dead("discard --id letters-note-0 --confirm yes")
+
+
+def test_a_replay_killed_half_way_loses_nothing(letters):
+    letters.dead("discard --task letters.note --confirm yes")
+    others = letters.count(DEAD)
+    letters.system.run(f"rabbitmqctl -q -p {APP} purge_queue letters")
+    letters.do(f"python letters.py expiring {COUNT}")
+    wait_until(lambda: letters.count(DEAD) == others + COUNT, 30, f"{COUNT} expired tasks in {DEAD}")
+
+    kills = 2
+    for _ in range(kills):
+        said = json.loads(letters.do(f"python letters.py replay-and-kill {DEAD} {COUNT // 5}"))
+        assert said["killed"], said
+        assert COUNT // 5 <= said["replayed"] < COUNT, said
+    assert "letters replayed" in letters.dead("replay --task letters.note")
+    assert letters.count(DEAD) == others
+
+    with letters.worker(release=1):
+        wait_until(lambda: letters.count("letters") == 0, 60, "every replayed task, done")
+    ran = Counter({number: times for number, times in letters.notes().items() if number < COUNT})
+    assert [number for number in range(COUNT) if not ran[number]] == []
+    # What was published and not acknowledged when a kill came: one letter, and acknowledgements under way.
+    assert ran.total() - COUNT <= 3 * kills, f"{ran.total() - COUNT} doubled"
