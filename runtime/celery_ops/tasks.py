@@ -10,6 +10,8 @@ from celery import Celery, Task, shared_task
 from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.signals import before_task_publish
 
+import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
+
 TICK_SECONDS = 15
 TICKED = "TICKED"
 

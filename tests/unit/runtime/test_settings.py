@@ -81,7 +81,7 @@ def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
         " [tick_id(a) for a in (app, other) if 'celery-ops-tick' in a.conf.beat_schedule]]))"
     )
     assert ask(code) == [
-        ["celery_ops.canary", "celery_ops.tick"],
+        ["celery_ops.canary", "celery_ops.ledger", "celery_ops.tick"],
         ["celery-ops-tick-demo", "celery-ops-tick-other"],
     ]
 

@@ -1,0 +1,325 @@
+"""The ledger: numbered tasks published through trouble, then reconciled with what was executed.
+
+``celery-ops-ledger publish`` publishes with confirms at a steady rate, whatever happens to the broker meanwhile, and
+samples the queue's consumers. Each execution leaves lines in ``/var/lib/<app>/ledger/<run>`` of the host that ran it,
+outside broker and result store. ``collect`` waits for those lines and prints them; ``reconcile`` reads the lines of all
+hosts and prints one JSON object: attempted, confirmed, executed, lost (confirmed, never finished), doubled (finished
+twice), rerun (begun again after an end by force), and how long tasks waited, in seconds. A publish that was not
+confirmed may have arrived or not, so its number counts as neither; the next attempt has the next number.
+
+An application is proved with the settings it has: one that acknowledges early will see tasks lost when workers die.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery import Task, shared_task
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Connection
+
+SAMPLE = 0.1
+"""Seconds between two looks at the queue, or at the books."""
+PROMPT = 1.0
+"""Seconds within which a task is begun in normal service."""
+AFTER_TROUBLE = 0.2
+"""Seconds between a publish that failed and the next attempt."""
+# Drawn for every number from a fixed seed, so that runs can be compared: mostly short tasks, some long (seconds), and
+# of each twenty one with a countdown, one that asks to be retried, one whose result is kept.
+DURATIONS = [0.0] * 60 + [0.05] * 25 + [0.5] * 10 + [3.0] * 5
+KINDS = ["plain"] * 17 + ["countdown", "retry", "result"]
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+def folder() -> Path:
+    """Return where the books of this host are."""
+    # The guard sets the first for programs, the environment file the second for whoever asks: both are the name.
+    name = os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or "celery"
+    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or f"/var/lib/{name}/ledger")
+
+
+@shared_task(name="celery_ops.ledger", bind=True, max_retries=1)
+def work(self: Task, run: str, number: int, seconds: float, kind: str = "plain") -> int:
+    """Task `number` of a run, which takes `seconds`; of the kind "retry" it fails once first."""
+    note(run, number, "began")
+    if kind == "retry" and self.request.retries == 0:
+        note(run, number, "retried")
+        raise self.retry(countdown=1)
+    time.sleep(min(seconds, 60))
+    note(run, number, "done")
+    return number
+
+
+def note(run: str, number: int, what: str) -> None:
+    """Write a line that stays: a single write in append mode is whole or absent, and on disk when this returns.
+
+    Raises ValueError for a run that is no name of a file.
+    """
+    if not RUN.fullmatch(run):
+        raise ValueError(f"{run!r} can't name a run: letters, digits, _ and -")
+    folder().mkdir(mode=0o750, parents=True, exist_ok=True)
+    release = Path.cwd().parent.name  # a program of the kit runs in releases/<id>/app
+    line = f"{int(number)} {what} {time.time():.4f} {release} {os.getpid()}\n"
+    with (folder() / run).open("ab", buffering=0) as book:
+        book.write(line.encode())
+        os.fsync(book.fileno())
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One publish: when it was tried (seconds since the epoch), and whether the broker confirmed it."""
+
+    number: int
+    at: float
+    kind: str
+    confirmed: bool
+
+
+class Publisher:
+    """Publishes numbered tasks at a steady rate over a connection of its own, and makes a new one after trouble."""
+
+    def __init__(self, app: "Celery", connect: Callable[[], "Connection"], queue: str, run: str, rate: float) -> None:
+        self.app, self.connect, self.queue, self.run, self.rate = app, connect, queue, run, rate
+        self.attempts: list[Attempt] = []
+        self.confirmed = 0
+        self.trouble = ""
+        """What went wrong last."""
+        self._connection: Connection | None = None
+        self._drawn = random.Random(run)
+
+    def publish_until(self, over: Callable[[], bool]) -> None:
+        """Publish until `over` says so. An outage is not caught up with: that would be another load."""
+        due = time.monotonic()
+        while not over():
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + 1 / self.rate, time.monotonic())
+            self._attempt(len(self.attempts))
+        self._disconnect()
+
+    def _attempt(self, number: int) -> None:
+        at, kind = time.time(), self._drawn.choice(KINDS)
+        arguments = (self.run, number, self._drawn.choice(DURATIONS), kind)
+        try:
+            if self._connection is None:
+                self._connection = self.connect()
+                self._producer = self.app.amqp.Producer(self._connection)
+            self.app.send_task(
+                "celery_ops.ledger",
+                arguments,
+                queue=self.queue,
+                countdown=self._drawn.randint(2, 5) if kind == "countdown" else None,
+                ignore_result=kind != "result",
+                producer=self._producer,
+                retry=False,
+            )
+        except Exception as error:
+            self.trouble = f"task {number} was not confirmed: {error!r}"
+            self.attempts.append(Attempt(number, at, kind, confirmed=False))
+            self._disconnect()
+            time.sleep(AFTER_TROUBLE)
+        else:
+            self.attempts.append(Attempt(number, at, kind, confirmed=True))
+            self.confirmed += 1
+
+    def _disconnect(self) -> None:
+        """Let go of the connection without a word to a broker that may not listen."""
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.collect()
+        self._connection = None
+
+
+class Monitor(threading.Thread):
+    """Asks the broker every 100 ms how many consumers and waiting tasks the queue has."""
+
+    def __init__(self, connect: Callable[[], "Connection"], queue: str) -> None:
+        super().__init__(daemon=True)
+        self.connect, self.queue = connect, queue
+        self.samples: list[tuple[float, int, int]] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Sample until told to stop; a broker that is away is asked again, and is no sample."""
+        while not self.over.is_set():
+            connection = None
+            try:
+                connection = self.connect()
+                while not self.over.wait(SAMPLE):
+                    answer = connection.default_channel.queue_declare(self.queue, passive=True)
+                    self.samples.append((time.time(), answer.consumer_count, answer.message_count))
+            except Exception:
+                self.over.wait(SAMPLE)
+            finally:
+                if connection is not None:
+                    with contextlib.suppress(Exception):
+                        connection.collect()
+
+
+@dataclass
+class Executions:
+    """What the books of all hosts say: first begin of every number, how often each was begun, retried and finished."""
+
+    first: dict[int, float] = field(default_factory=dict)
+    begun: Counter[int] = field(default_factory=Counter)
+    retried: Counter[int] = field(default_factory=Counter)
+    done: Counter[int] = field(default_factory=Counter)
+    releases: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def read(cls, lines: Iterable[str]) -> "Executions":
+        """Read the lines of `note`. One that a power cut left unfinished is none."""
+        found = cls()
+        for line in lines:
+            match line.split():
+                case [number, "began", at, _, _]:
+                    found.first[int(number)] = min(float(at), found.first.get(int(number), float(at)))
+                    found.begun[int(number)] += 1
+                case [number, "retried", _, _, _]:
+                    found.retried[int(number)] += 1
+                case [number, "done", _, release, _]:
+                    found.done[int(number)] += 1
+                    found.releases[release] += 1
+        return found
+
+
+def reconcile(
+    attempts: Iterable[Attempt],
+    executions: Executions,
+    samples: Iterable[tuple[float, int, int]] = (),
+    since: float | None = None,
+) -> dict[str, Any]:
+    """Return the books: nothing confirmed may be missing.
+
+    With `since`, the end of a fault in seconds since the epoch, also "recovery": the seconds from then until every
+    task was confirmed, and begun within PROMPT seconds, again.
+    """
+    attempts, samples = list(attempts), list(samples)
+    confirmed = {attempt.number for attempt in attempts if attempt.confirmed}
+    # What has a countdown has to wait.
+    waits = {
+        attempt.number: executions.first[attempt.number] - attempt.at
+        for attempt in attempts
+        if attempt.kind != "countdown" and attempt.number in executions.first
+    }
+    sorted_waits = sorted(waits.values())
+    books = {
+        "attempted": len(attempts),
+        "confirmed": len(confirmed),
+        "executed": len(executions.done),
+        "lost": sorted(confirmed - set(executions.done)),
+        "doubled": sorted(number for number, times in executions.done.items() if times > 1),
+        "rerun": sum(
+            max(0, times - executions.retried[number] - max(1, executions.done[number]))
+            for number, times in executions.begun.items()
+        ),
+        "releases": dict(executions.releases),
+        "samples": len(samples),
+        "without_consumer": sum(1 for _, consumers, _ in samples if consumers == 0),
+        "wait_p50": round(statistics.median(sorted_waits), 4) if sorted_waits else None,
+        "wait_p99": round(sorted_waits[int(len(sorted_waits) * 0.99)], 4) if sorted_waits else None,
+        "wait_max": round(sorted_waits[-1], 4) if sorted_waits else None,
+    }
+    if since is not None:
+        late = [executions.first[number] for number, wait in waits.items() if wait > PROMPT]
+        late += [attempt.at for attempt in attempts if not attempt.confirmed]
+        books["recovery"] = round(max([0.0, *(at - since for at in late)]), 2)
+    return books
+
+
+def collect(run: str, expected: int, patience: float) -> str:
+    """Return this host's lines of `run` once all expected are done, or none was new for `patience` seconds."""
+    book, lines, quiet_since = folder() / run, "", time.monotonic()
+    while time.monotonic() < quiet_since + patience:
+        now = book.read_text(encoding="utf-8") if book.exists() else ""
+        if now != lines:
+            lines, quiet_since = now, time.monotonic()
+            if len(Executions.read(lines.splitlines()).done) >= expected:
+                break
+        time.sleep(SAMPLE)
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Publish, collect or reconcile (console script ``celery-ops-ledger``)."""
+    parser = argparse.ArgumentParser(prog="celery-ops-ledger", description="Prove that no task is lost or doubled.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    publish = verbs.add_parser("publish", help="publish numbered tasks; print what was confirmed")
+    publish.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
+    publish.add_argument("--queue", required=True)
+    publish.add_argument("--rate", type=float, default=20.0, help="tasks a second (20)")
+    publish.add_argument("--duration", type=float, default=60.0, metavar="SECONDS", help="how long (60)")
+    publish.add_argument("--tasks", type=int, default=10**9, help="end after so many confirmed tasks")
+    publish.add_argument("--until", type=Path, metavar="FILE", help="end once this file is there")
+    gather = verbs.add_parser("collect", help="print what this host executed")
+    gather.add_argument("--expect", type=int, default=10**9, metavar="TASKS", help="wait no longer once these are done")
+    gather.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for news (60)")
+    balance = verbs.add_parser("reconcile", help="read what all hosts executed; print the books; exit 1 if one is lost")
+    publish.add_argument("--run", default=time.strftime("run-%Y%m%d-%H%M%S"), help="name of the books (run-<time>)")
+    for verb in (gather, balance):
+        verb.add_argument("--run", required=True, help="name of the books")
+    options = parser.parse_args(argv)
+    if not RUN.fullmatch(options.run):
+        parser.error(f"--run {options.run!r}: letters, digits, _ and -")
+
+    record = folder() / f"{options.run}.json"
+    if options.verb == "publish":
+        _publish(options, record)
+    elif options.verb == "collect":
+        sys.stdout.write(collect(options.run, options.expect, options.patience))
+    else:
+        published = json.loads(record.read_text(encoding="utf-8"))
+        attempts = [Attempt(*attempt) for attempt in published["attempts"]]
+        books = reconcile(attempts, Executions.read(sys.stdin), published["samples"])
+        print(json.dumps(books))
+        sys.exit(1 if books["lost"] else 0)
+
+
+def _publish(options: argparse.Namespace, record: Path) -> None:
+    from celery_ops.probe import load_app
+
+    app = load_app(options.app)
+    monitor = Monitor(app.connection_for_write, options.queue)
+    publisher = Publisher(app, app.connection_for_write, options.queue, options.run, options.rate)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    end = time.monotonic() + options.duration
+    monitor.start()
+    publisher.publish_until(
+        lambda: (
+            stopped.is_set()
+            or time.monotonic() >= end
+            or publisher.confirmed >= options.tasks
+            or bool(options.until and options.until.exists())
+        )
+    )
+    monitor.over.set()
+    record.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    attempts = [astuple(attempt) for attempt in publisher.attempts]
+    record.write_text(json.dumps({"attempts": attempts, "samples": monitor.samples}), encoding="utf-8")
+    said = {
+        "run": options.run,
+        "attempted": len(attempts),
+        "confirmed": publisher.confirmed,
+        "trouble": publisher.trouble,
+    }
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

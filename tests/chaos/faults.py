@@ -1,0 +1,170 @@
+"""The faults: one small function each, what heals it if it does not heal by itself, and what is promised."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import APP, Variants, command_of, until
+from subject import ROOT, Subject
+
+RERUN = "what ran there is run again"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault and the promise about it."""
+
+    name: str
+    inject: Callable[[Subject], None]
+    promise: float
+    """Seconds from its end until all is as before: tasks are prompt, programs and processes are one of each."""
+    heal: Callable[[Subject], None] | None = None
+    lasts: float = 0.0
+    """Seconds until it is healed."""
+    doubles: str = ""
+    """Why a task may run twice; empty where none may."""
+    waits_for: str = ""
+    """The part of the kit that heals it; skipped while that is not there."""
+
+    @property
+    def key(self) -> str:
+        """Its name as a word."""
+        return "".join(letter if letter.isalnum() else "_" for letter in self.name)
+
+
+def kill_worker(subject: Subject) -> None:
+    subject.do(f"kill -KILL {subject.main('worker')}")
+
+
+def kill_child(subject: Subject) -> None:
+    subject.do(f"kill -KILL {subject.children()[0]}")
+
+
+def kill_biggest(subject: Subject) -> None:
+    """What the kernel would choose when memory runs out."""
+    pids = [subject.main("worker"), *subject.children()]
+    scores = subject.do(f"cd /proc; grep -H . {' '.join(f'{pid}/oom_score' for pid in pids)}").splitlines()
+    pid = max(scores, key=lambda line: int(line.split(":")[1])).split("/")[0]
+    subject.do(f"kill -KILL {pid}")
+
+
+def term_group(subject: Subject) -> None:
+    subject.do(f"kill -TERM -- -{subject.main('worker')}")
+
+
+def restart_worker(subject: Subject) -> None:
+    [name] = subject.workers()
+    subject.do(f"supervisorctl restart {name}")
+
+
+def kill_supervisord(subject: Subject) -> None:
+    subject.do(f"kill -KILL {subject.look()['supervisors'][0]}")
+
+
+def restart_host(subject: Subject) -> None:
+    subprocess.run(["docker", "restart", "--time", "60", subject.name], check=True, capture_output=True)
+
+
+def cut_power(subject: Subject) -> None:
+    subprocess.run(["docker", "kill", subject.name], check=True, capture_output=True)
+    subprocess.run(["docker", "start", subject.name], check=True, capture_output=True)
+
+
+def stop_worker(subject: Subject) -> None:
+    subject.do(f"kill -STOP {subject.main('worker')}")
+
+
+def stop_children(subject: Subject) -> None:
+    subject.do(f"kill -STOP {' '.join(map(str, subject.children()))}")
+
+
+def signal_broker(name: str) -> Callable[[Subject], None]:
+    return lambda subject: subject.do(f"pkill -{name} -u rabbitmq beam.smp") and None
+
+
+def systemctl(verb: str, unit: str) -> Callable[[Subject], None]:
+    return lambda subject: subject.do(f"systemctl {verb} {unit}") and None
+
+
+def kill_result_store(subject: Subject) -> None:
+    subject.do("kill -KILL $(systemctl show --value --property MainPID redis-server)")
+
+
+def firewall(action: str) -> Callable[[Subject], None]:
+    """Drops what goes between the host's own programs and its broker; the load comes from outside and is not cut."""
+
+    def change(subject: Subject) -> None:
+        for port in ("--dport", "--sport"):
+            subject.in_network(
+                *("iptables", "--wait", action, "INPUT", "-i", "lo", "-p", "tcp", port, "5672", "-j", "DROP")
+            )
+
+    return change
+
+
+def raise_disk_alarm(subject: Subject) -> None:
+    subject.do("rabbitmqctl -q set_disk_free_limit 100TB")
+
+
+def clear_disk_alarm(subject: Subject) -> None:
+    limit = subject.do("sed -n 's/^disk_free_limit.absolute *= *//p' /etc/rabbitmq/conf.d/*")
+    subject.do(f"rabbitmqctl -q set_disk_free_limit {limit}")
+
+
+def reinstall_supervisor(subject: Subject) -> None:
+    subject.do("DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall supervisor")
+
+
+def corrupt_schedule(subject: Subject) -> None:
+    subject.do(f"for f in /var/lib/{APP}/beat-schedule-*; do head -c 20000 /dev/urandom > $f; done")
+    subject.do(f"kill -KILL {subject.main('scheduler')}")
+
+
+def deploy_while_broker_restarts(subject: Subject) -> None:
+    """A deploy whose handover meets a broker that restarts; it may fail, and then says so and leaves all as it was."""
+    folder = Path(f"/tmp/celery-ops-chaos-{subject.name}")
+    variant = Variants(folder).make(str(time.time()), {"petct/__init__.py": f"AT = {time.time()}\n"})
+    before = subject.current()
+    words = command_of("deploy", subject.name, celery_app_source=str(variant))
+    deploy = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: len(subject.run("ls /etc/supervisor/conf.d").split("-worker-")) > 2, 120, "a second worker program")
+    subject.mark()
+    subject.do("systemctl restart rabbitmq-server")
+    said = deploy.communicate(timeout=300)[0]
+    assert (deploy.returncode == 0) == (subject.current() != before), said[-3000:]
+
+
+FAULTS = [
+    Fault("SIGKILL of the worker's main process", kill_worker, 10, doubles=RERUN),
+    Fault("SIGKILL of a pool child", kill_child, 10, doubles=RERUN),
+    Fault("supervisorctl restart of the worker", restart_worker, 20),
+    Fault("systemctl restart supervisor", systemctl("restart", "supervisor"), 60),
+    Fault("SIGKILL of supervisord", kill_supervisord, 30),
+    Fault("restart of the host", restart_host, 90, doubles=RERUN),
+    Fault("restart of RabbitMQ", systemctl("restart", "rabbitmq-server"), 60, doubles=RERUN),
+    Fault("network cut between worker and broker, 5 s", firewall("-I"), 20, firewall("-D"), lasts=5, doubles=RERUN),
+    # These eight run in CI; the others by `make chaos`.
+    Fault("TERM to the worker's process group", term_group, 20, doubles=RERUN),
+    Fault("SIGKILL of the worker's biggest process, as when memory runs out", kill_biggest, 10, doubles=RERUN),
+    Fault("power cut of the host", cut_power, 90, doubles=RERUN),
+    Fault("SIGSTOP of the broker, 30 s", signal_broker("STOP"), 60, signal_broker("CONT"), lasts=30, doubles=RERUN),
+    Fault("SIGKILL of RabbitMQ", signal_broker("KILL"), 60, doubles=RERUN),
+    Fault("RabbitMQ stopped for 120 s", systemctl("stop", "rabbitmq-server"), 60,
+          systemctl("start", "rabbitmq-server"), lasts=120, doubles=RERUN),
+    Fault("restart of Redis", systemctl("restart", "redis-server"), 20),
+    Fault("SIGKILL of Redis", kill_result_store, 20),
+    Fault("network cut between worker and broker, 60 s", firewall("-I"), 60, firewall("-D"), lasts=60, doubles=RERUN),
+    Fault("network cut between worker and broker, 200 s", firewall("-I"), 60, firewall("-D"), lasts=200, doubles=RERUN),
+    Fault("disk alarm at the broker, 30 s", raise_disk_alarm, 60, clear_disk_alarm, lasts=30),
+    Fault("reinstallation of the package supervisor", reinstall_supervisor, 90),
+    Fault("corrupted beat schedule", corrupt_schedule, 20),
+    Fault("deploy while RabbitMQ restarts", deploy_while_broker_restarts, 120, doubles=RERUN),
+    Fault("SIGSTOP of the worker's main process", stop_worker, 120, doubles=RERUN, waits_for="health"),
+    Fault("SIGSTOP of all pool children", stop_children, 120, doubles=RERUN, waits_for="health"),
+]  # fmt: skip
+COMMONEST = FAULTS[:8]
+TWENTY_TIMES = [FAULTS[index] for index in (0, 1, 3, 4, 6)]
