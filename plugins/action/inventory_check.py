@@ -1,0 +1,87 @@
+"""Read the inventory on the control node, and refuse what can't work, all of it at once, before a host changes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
+
+# Ansible imports a plugin by itself; what it is made of lies beside it.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from inventory_rules import mistakes_of
+from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node, once for all hosts of the play."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail with every mistake, numbered, or return what host_check is to look for on each host; change nothing."""
+        super().run(tmp, task_vars)
+        inventory = self.inventory(task_vars or {})
+        mistakes = mistakes_of(inventory, self._templar.is_template, self._task.args.get("only") or [])
+        if not mistakes:
+            return {"changed": False, "wanted": {host.name: wanted_of(host) for host in inventory.hosts}}
+        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        lines = [f"{number}. {text}" for number, text in enumerate(mistakes, 1)]
+        return {
+            "failed": True,
+            "msg": "\n".join([f"The inventory has {count}; nothing was changed on any host.", *lines]),
+        }
+
+    def inventory(self, task_vars: dict[str, Any]) -> Inventory:
+        """The hosts of this play that are in our groups, and the rest of our groups beside them."""
+        groups = {group: list(hosts) for group, hosts in task_vars["groups"].items()}
+        ours = list(dict.fromkeys(host for group in GROUPS for host in groups.get(group, [])))
+        playing = set(task_vars["ansible_play_hosts_all"])
+        hosts = {name: self.host(name, groups, task_vars) for name in ours}
+        return Inventory(
+            hosts=[host for name, host in hosts.items() if name in playing],
+            others=[host for name, host in hosts.items() if name not in playing],
+            groups=groups,
+            said_by_run=frozenset(load_extra_vars(self._loader)),
+        )
+
+    def host(self, name: str, groups: dict[str, list[str]], task_vars: dict[str, Any]) -> Host:
+        """A host as the rules see it: its own variables, evaluated among the roles' defaults when they ask."""
+        given = task_vars["hostvars"].raw_get(name)
+        around = {
+            "hostvars": task_vars["hostvars"],
+            "role_path": str(ROOT / "roles/any"),
+            "__celery_app_hosts": [host for group in APP_GROUPS for host in groups.get(group, [])],
+        }
+        defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}
+        templar = self._templar.copy_with_new_env(available_variables={**defaults, **around, **given})
+        in_groups = frozenset(group for group in GROUPS if name in groups.get(group, []))
+        return Host(name, given, in_groups, templar.template)
+
+
+def wanted_of(host: Host) -> dict[str, Any]:
+    """What the host has to carry, in the words of the module host_check."""
+    listeners = {
+        f"{group}_port": f"{host.text(f'{group}_bind')}:{host.text(f'{group}_port')}"
+        for group in ("rabbitmq", "result_store")
+        if group in host.groups
+    }
+    if host.web_port is not None:
+        listeners["celery_web_bind"] = host.text("celery_web_bind")
+    # Its default is a share of the host's memory: that fits.
+    store = "result_store" in host.groups and "result_store_max_memory" in host.given
+    return {
+        "app": host.text("celery_app_name"),
+        "groups": sorted(host.groups),
+        "programs": host["celery_worker_programs"] if "worker" in host.groups else [],
+        "overlap": host.text("celery_worker_handover") == "overlap",
+        "python": host.text("celery_app_python"),
+        "disk_free": host.int("host_disk_free"),
+        "listeners": listeners,
+        "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
+        "store_memory": host.int("result_store_max_memory") if store else 0,
+    }

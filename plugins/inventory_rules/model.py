@@ -1,0 +1,208 @@
+"""What the rules look at - hosts with their variables, and the inventory around them - and how a mistake is put."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.template import trust_as_template
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
+APP_GROUPS = frozenset({"worker", "scheduler", "web"})
+
+_BOOLEANS = frozenset({"yes", "no", "true", "false", "on", "off", "1", "0", "y", "n", "t", "f"})
+_TRUE = frozenset({"yes", "true", "on", "1", "y", "t"})
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong: the variable (or group) it is about, and all that an operator has to know."""
+
+    variable: str
+    text: str
+
+
+def wrong(variable: str, value: Any, problem: str, write: Any) -> Mistake:
+    """A mistake in words: variable, value, what is wrong, and the value to write."""
+    return Mistake(variable, f"{variable} is {shown(value)}: {problem} Write: {variable}: {write}")
+
+
+def shown(value: Any) -> str:
+    """A value as YAML's flow style has it, cut to a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def nearest(name: Any, known: Iterable[str]) -> str:
+    """The one of the known names that was probably meant; the first when none is near."""
+    known = list(known)
+    return (difflib.get_close_matches(str(name), known, 1, 0.6) or known)[0]
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A question that names the nearest of the known names, or what there is."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, 1, 0.6)
+    return f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}."
+
+
+def is_int(value: Any) -> bool:
+    """Whether it is a whole number, or text that Ansible takes for one (`-e` makes everything text)."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(r"-?[0-9]+", value))
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, or text that Ansible takes for one."""
+    return is_int(value) or isinstance(value, float) or bool(re.fullmatch(r"-?[0-9]*\.?[0-9]+", str(value)))
+
+
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", is_int),
+    "float": ("a number", is_number),
+    "bool": ("true or false", lambda value: str(value).lower() in _BOOLEANS),
+    "str": ("text", lambda value: isinstance(value, (str, int, float)) and not isinstance(value, bool)),
+    "path": ("a path", lambda value: isinstance(value, str)),
+    "list": ("a list", lambda value: isinstance(value, list)),
+    "dict": ("a mapping of names to values", lambda value: isinstance(value, Mapping)),
+}
+
+
+def type_of(variable: str, value: Any, spec: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What the argument spec says against a value. Stricter than Ansible, which makes a list of any text."""
+    kind, fits = TYPES[spec.get("type", "str")]
+    default = spec.get("default")
+    write = f"'{default}'" if isinstance(default, str) and ("{{" in default or not default) else shown(default)
+    if value is None:
+        yield Mistake(variable, f"{variable} has no value. Write: {variable}: {write}")
+    elif not fits(value):
+        if kind == "a list" and isinstance(value, str):
+            write = shown(value.split())
+        text = f"{variable} is {'hidden' if spec.get('no_log') else shown(value)}: it has to be {kind}."
+        yield Mistake(variable, f"{text} Write: {variable}: {write}")
+    elif "choices" in spec and value not in spec["choices"]:
+        choices = spec["choices"]
+        problem = f"it may be {', '.join(choices)}; {did_you_mean(value, choices)}"
+        yield wrong(variable, value, problem, nearest(value, choices))
+
+
+def _specs() -> list[Path]:
+    return sorted(ROOT.glob("roles/*/meta/argument_specs.yml"))
+
+
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """Every variable that a role declares, with its spec."""
+    return {
+        name: option
+        for file in _specs()
+        for entry in yaml.load(file.read_text(), yaml.CSafeLoader)["argument_specs"].values()
+        for name, option in entry.get("options", {}).items()
+    }
+
+
+@cache
+def prefixes() -> tuple[str, ...]:
+    """The starts of variable names that belong to our roles."""
+    return tuple(f"{file.parents[1].name}_" for file in _specs())
+
+
+def trusted(value: Any) -> Any:
+    """`value`, which is a role's own, so that Ansible evaluates the templates in it."""
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return {key: trusted(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+@dataclass
+class Host:
+    """A host with its variables; a value is evaluated when it is first asked for.
+
+    `given` are the variables that the inventory sets itself, as they stand there.
+    """
+
+    name: str
+    given: Mapping[str, Any]
+    groups: frozenset[str] = frozenset(GROUPS)
+    evaluate: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    _values: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, variable: str) -> Any:
+        """Its value, the role's default included; None where that can't be evaluated or has the wrong type."""
+        if variable not in self._values:
+            self._values[variable] = self._value(variable)
+        return self._values[variable]
+
+    def _value(self, variable: str) -> Any:
+        spec = declared()[variable]
+        try:
+            value = self.evaluate(self.given.get(variable, trusted(spec.get("default"))))
+        except AnsibleError as error:
+            self.unreadable[variable] = " ".join(str(error).split())
+            return None
+        return None if list(type_of(variable, value, spec)) else value
+
+    def int(self, variable: str) -> int | None:
+        """Its value as a number; None where there is none."""
+        return None if self[variable] is None else int(self[variable])
+
+    def text(self, variable: str) -> str:
+        """Its value as text; "" where there is none."""
+        return "" if self[variable] is None else str(self[variable])
+
+    def true(self, variable: str) -> bool:
+        """Its value as a yes or no."""
+        return self.text(variable).lower() in _TRUE
+
+    @property
+    def machine(self) -> str:
+        """What two names for one machine have in common."""
+        local = self.given.get("ansible_connection") == "local"
+        return str(self.given.get("ansible_host") or ("localhost" if local else self.name))
+
+    @property
+    def runs_app(self) -> bool:
+        """Whether a program of the application runs here."""
+        return bool(self.groups & APP_GROUPS)
+
+    @property
+    def web_port(self) -> int | None:
+        """The port of its web program, if it is to run one."""
+        port = self.text("celery_web_bind").rpartition(":")[2]
+        return int(port) if "web" in self.groups and self["celery_web_command"] and port.isdigit() else None
+
+
+@dataclass
+class Inventory:
+    """The hosts that a run is about, the other hosts of our groups, and what was said with `-e`."""
+
+    hosts: list[Host]
+    groups: Mapping[str, list[str]]
+    others: list[Host] = field(default_factory=list)
+    said_by_run: frozenset[str] = frozenset()
+
+    def members(self, group: str) -> list[str]:
+        """The hosts of a group; none when there is no such group."""
+        return list(self.groups.get(group, []))
+
+    def server(self, group: str, host: Host) -> Host | None:
+        """The broker or result store that a host uses: its own, or the group's first."""
+        name = host.name if group in host.groups else (self.members(group) or [""])[0]
+        return next((other for other in [*self.hosts, *self.others] if other.name == name), None)
+
+    @property
+    def example(self) -> str:
+        """A host's name to write in a group."""
+        return self.hosts[0].name if self.hosts else "local"

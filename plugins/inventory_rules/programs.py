@@ -1,0 +1,184 @@
+"""Rules for what Supervisor is to run: worker programs, scheduler, web, and the commands of a deploy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, shown, wrong
+
+KEYS = ("name", "queues", "concurrency", "pool", "options")
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
+MOST = {"prefork": 512, "solo": 1}
+MOST_THREADS = 10_000
+# Queues of the broker's and the kit's own, see roles/rabbitmq/vars/main.yml.
+HOUSEKEEPING = re.compile(r".*pidbox|celeryev.*|celery_delayed.*|celery-ops\..*|amq\..*|.*\.dead")
+
+# Options that the kit sets itself, or that would undo what it does, and why they are not for others.
+TAKEN = {
+    ("-A", "--app"): "celery_app_module says it",
+    ("-b", "--broker", "--result-backend"): "celery_app_broker_host and celery_app_result_store_host say it",
+    ("--workdir", "--uid", "--gid"): "the release and celery_app_name say it",
+    ("--pidfile",): "the guard owns the pidfile",
+    ("-D", "--detach"): "Supervisor needs its programs in the foreground",
+    ("-f", "--logfile"): "Supervisor writes and rotates the log",
+    ("-n", "--hostname"): "the node's name is the program's, with its generation",
+    ("-s", "--schedule", "--schedule-filename"): "the role celery_scheduler says it",
+}
+TAKEN_BY_WORKER = TAKEN | {
+    ("-Q", "--queues", "-X", "--exclude-queues"): "the key queues says it",
+    ("-c", "--concurrency", "--autoscale"): "the key concurrency says it",
+    ("-P", "--pool"): "the key pool says it",
+    ("-I", "--include"): "the kit includes its own tasks by it; import yours in the application",
+    ("--time-limit", "--soft-time-limit"): "celery_app_task_time_limit says it",
+    ("-B", "--beat", "--scheduler"): "the group scheduler runs beat, once",
+    ("--purge", "--discard"): "it would throw waiting tasks away at every start",
+}
+TAKEN_BY_WEB = {
+    ("-D", "--daemon", "--daemonize"): "Supervisor needs its programs in the foreground",
+    (
+        "-b",
+        "--bind",
+        "--host",
+        "--port",
+        "--uds",
+        "--http",
+        "--http-socket",
+    ): "celery_web_bind says it, and its socket is handed over",
+    ("-u", "--user", "-g", "--group", "--uid", "--gid"): "it runs as celery_app_name",
+}
+SHELL = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
+
+
+def workers(host: Host) -> Iterator[Mistake]:
+    """The worker programs, one by one, and their names among each other."""
+    variable, entries, app = "celery_worker_programs", host["celery_worker_programs"], host.text("celery_app_name")
+    if entries is None:
+        return
+    if not entries and "worker" in host.groups:
+        problem = f"{host.name} is in the group worker, and would have nothing to run."
+        yield wrong(variable, entries, problem, f"[{{name: default, queues: [{app}], concurrency: 2}}]")
+    for index, entry in enumerate(entries, 1):
+        if not isinstance(entry, Mapping):
+            text = f"{variable}, entry {index} is {shown(entry)}: it has to be a mapping."
+            yield Mistake(variable, f"{text} Write: {{name: default, queues: [{app}], concurrency: 2}}")
+            continue
+        for text in worker(entry, app):
+            yield Mistake(variable, f"{variable}, {entry.get('name') or f'entry {index}'}: {text}")
+    names = Counter(str(entry["name"]) for entry in entries if isinstance(entry, Mapping) and entry.get("name"))
+    for name in sorted(name for name, count in names.items() if count > 1):
+        text = (
+            f"{variable}: name {name} is there {names[name]} times; each needs a name of its own. Write: name: {name}_2"
+        )
+        yield Mistake(variable, text)
+
+
+def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
+    """What is wrong with one worker program."""
+    for key in entry:
+        if key not in KEYS:
+            asked = did_you_mean(key, KEYS)
+            yield f"unknown key {shown(key)}; {asked} " + (
+                f"Write: {nearest(key, KEYS)}: ..." if "?" in asked else f"Leave {key} out."
+            )
+    name = entry.get("name")
+    if not name:
+        yield "it has no name. Write: name: default"
+    elif not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,30}", str(name)):
+        fix = re.sub(r"[^a-z0-9_]+", "_", str(name).lower()).strip("_")[:31] or "default"
+        yield f"name may hold small letters, digits and _, at most 31 of them. Write: name: {fix}"
+    yield from queues(entry.get("queues"), app)
+    pool = entry.get("pool", "prefork")
+    if pool not in POOLS:
+        asked = did_you_mean(pool, POOLS)
+        yield f"pool is {shown(pool)}; it may be {', '.join(POOLS)}; {asked} Write: pool: {nearest(pool, POOLS)}"
+    concurrency, most = entry.get("concurrency", 1), MOST.get(pool, MOST_THREADS)
+    if not is_int(concurrency) or not 1 <= int(concurrency) <= most:
+        problem = f"with pool {pool} it has to be a whole number from 1 to {most}"
+        yield f"concurrency is {shown(concurrency)}; {problem}. Write: concurrency: {min(most, 2)}"
+    yield from options(entry.get("options", []), TAKEN_BY_WORKER)
+
+
+def queues(names: Any, app: str) -> Iterator[str]:
+    """What is wrong with the queues of a worker program."""
+    if not names:
+        yield f"it has no queues. Write: queues: [{app}]"
+    elif not isinstance(names, list):
+        yield f"queues is {shown(names)}; it has to be a list. Write: queues: [{str(names).replace(',', ', ')}]"
+    else:
+        for name in dict.fromkeys(map(str, names)):
+            if HOUSEKEEPING.fullmatch(name):
+                yield f"queue {shown(name)} is one of the broker's or the kit's own. Write: queues: [{app}]"
+            elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+                fix = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_")[:200] or app
+                problem = "a queue's name may hold letters, digits, '.', '_' and '-'"
+                yield f"queue {shown(name)}: {problem}. Write: queues: [{fix}]"
+            elif [str(each) for each in names].count(name) > 1:
+                yield f"queue {shown(name)} is there more than once. Write: queues: {shown(list(dict.fromkeys(names)))}"
+
+
+def options(words: Any, taken: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    """What is wrong with further options of a program."""
+    if not isinstance(words, list):
+        yield f"options is {shown(words)}; it has to be a list of words. Write: options: {shown(str(words).split())}"
+        return
+    for word in words:
+        if not isinstance(word, (str, int, float)) or "\n" in str(word):
+            fix = '[--max-tasks-per-child, "20"]'
+            yield f"options hold {shown(word)}; each is a word in one line. Write: options: {fix}"
+        elif re.match(r"--?[A-Za-z][\w-]*\s", str(word)):
+            yield f"options hold {shown(word)}, which is two words. Write: options: {shown(str(word).split(None, 1))}"
+    for word, why in taken_among(map(str, words), taken):
+        yield f"options hold {shown(word)}: {why}. Leave {word} out."
+
+
+def taken_among(words: Iterator[str] | list[str], taken: Mapping[tuple[str, ...], str]) -> Iterator[tuple[str, str]]:
+    """Those words of a command line that are options of the kit's, and why they are."""
+    for word in words:
+        option = re.match(r"--[\w-]+|-[A-Za-z]|", word)[0]
+        for names, why in taken.items():
+            if option in names:
+                yield word, why
+
+
+def scheduler(host: Host) -> Iterator[Mistake]:
+    """Further options of beat."""
+    for text in options(host["celery_scheduler_options"] or [], TAKEN):
+        yield Mistake("celery_scheduler_options", f"celery_scheduler_options: {text}")
+
+
+def web(host: Host) -> Iterator[Mistake]:
+    """The web program stays in the foreground and takes the socket that it is given."""
+    line = host.text("celery_web_command")
+    mistakes = list(command("celery_web_command", line))
+    yield from mistakes
+    for word, why in () if mistakes else taken_among(shlex.split(line), TAKEN_BY_WEB):
+        yield wrong("celery_web_command", line, f"{word}: {why}.", f"the same without {word}")
+    url = host["celery_app_prove_url"]
+    if url and not line:
+        problem = "celery_web_command is empty, so that no page would answer."
+        yield wrong("celery_app_prove_url", url, problem, "''")
+
+
+def commands(host: Host) -> Iterator[Mistake]:
+    """The commands of a deploy."""
+    for variable in ("celery_app_migrate_command", "celery_app_seed_command", "celery_app_prove_command"):
+        yield from command(variable, host.text(variable))
+
+
+def command(variable: str, line: str) -> Iterator[Mistake]:
+    """What is wrong with a command: it is words for a program, not a line for a shell."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        yield wrong(variable, line, f"{error}.", "the same with every quote closed")
+        return
+    if "\n" in line.strip() or SHELL & set(words) or any(word.endswith(";") for word in words):
+        parts = [part.strip() for part in re.split(r"\n|&&|[|;&<>]", line.strip())]
+        # A command runs in the release's folder already.
+        first = next((part for part in parts if part and not part.startswith("cd ")), "")
+        problem = "no shell runs it, so that it can't hold several commands, pipes or redirections."
+        yield wrong(variable, line, problem, f"{first} (or a script inside your source)")

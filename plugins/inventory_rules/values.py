@@ -1,0 +1,320 @@
+"""Rules for a host's variables, each by itself: type, bounds, form, and what the control node has to hold."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from action.release_source import REQUIREMENTS, excluded, is_git
+
+from inventory_rules.model import (
+    ROOT,
+    Host,
+    Mistake,
+    declared,
+    did_you_mean,
+    nearest,
+    prefixes,
+    shown,
+    type_of,
+    wrong,
+)
+
+LATER = object()
+"""Stands for a secret that only a template would tell."""
+HOOKS = tuple(
+    f"{when}_{name}" for name in ("release", "workers", "scheduler", "web", "close") for when in ("before", "after")
+)
+LONGEST_TIMER = 4_294_967
+"""Seconds: Erlang's longest timer is 2**32 - 1 milliseconds, and RabbitMQ's consumer_timeout is one."""
+LOCAL_PORTS = range(32768, 61000)
+"""Ports that the kernel gives to outgoing connections."""
+
+# Users, and folders below /etc, /run, /var/lib and /var/log, that a Debian system has or is likely to get.
+_SYSTEM = """
+root daemon bin sys sync games man lp mail news uucp proxy backup list irc nobody sshd ssh ssl sudo shadow staff
+users user adm tty disk kmem utmp video audio messagebus polkitd dbus systemd udev dhcpcd tss apt dpkg cron
+default network init security skel opt alternatives python3 perl ldap pam kernel modules lock log private misc
+rabbitmq redis valkey epmd erlang supervisor supervisord nginx apache2 postgres postgresql mysql mariadb docker
+containerd memcached postfix exim4 git ftp gunicorn
+"""
+RESERVED = frozenset(_SYSTEM.split())
+
+# variable: least, most, what to write, why
+BOUNDS: dict[str, tuple[float, float, Any, str]] = {
+    "celery_app_task_time_limit": (2, LONGEST_TIMER // 2, 300, "seconds; RabbitMQ's timer has to be longer still"),
+    "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to go back to"),
+    "celery_app_lock_wait": (0, 86400, 0, "seconds; 0 does not wait"),
+    "celery_worker_ready_timeout": (5, 86400, 60, "seconds; a worker needs a few to start"),
+    "celery_worker_settle": (0, 3600, 6, "seconds"),
+    "celery_web_settle": (0, 3600, 4, "seconds"),
+    "celery_web_stop_timeout": (1, 86400, 60, "seconds"),
+    "rabbitmq_port": (1024, 65535, 5672, "a port that needs no root"),
+    "rabbitmq_consumer_timeout": (60, LONGEST_TIMER, 86400, "seconds; RabbitMQ's timer knows no longer ones"),
+    "rabbitmq_memory_high_watermark": (0.01, 0.95, 0.4, "a share of the memory"),
+    "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
+    "result_store_port": (1024, 65535, 6379, "a port that needs no root"),
+    "result_store_max_memory": (16, 10**7, 256, "MiB; 0 would be no bound at all"),
+    "host_disk_free": (0, 10**7, 1024, "MiB"),
+}  # fmt: skip
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    return lambda text: bool(re.fullmatch(pattern, text))
+
+
+_ADDRESS = (_is_address, "it has to be an IP address of the host.", "127.0.0.1")
+_HOST = (
+    _matches(r"[A-Za-z0-9._-]+|[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*"),
+    "it has to be a name or an address alone, without scheme or port.",
+    "10.0.0.5",
+)
+_ABSOLUTE = (_matches(r"/[^\s]*"), "it has to be a path on the host that begins with /.")
+
+# variable: whether the text is fine, what it has to be, what to write
+FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
+    "celery_app_name": (
+        _matches(r"[a-z][a-z0-9_]{0,30}"),
+        "it may hold small letters, digits and _, starts with a letter, and has at most 31 characters.", "shop",
+    ),
+    "celery_app_module": (
+        _matches(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?"),
+        "it has to be what `celery -A` takes: a Python module, and perhaps :attribute.", "shop.celery:app",
+    ),
+    "celery_app_requirements": (
+        lambda text: bool(text) and not text.startswith("/") and ".." not in Path(text).parts,
+        "it has to be the path of a file inside the source.", "requirements.txt",
+    ),
+    "celery_app_version": (
+        _matches(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*"), "it has to be a branch, a tag or a commit.", "main",
+    ),
+    "celery_app_release": (
+        _matches(r"([0-9a-f]{12})?"), "a release is called by 12 hexadecimal digits; see ls /srv/<app>/releases.", "''",
+    ),
+    "celery_app_prove_url": (_matches(r"(/\S*)?"), "it has to be the part after the address.", "/"),
+    "celery_app_python": (*_ABSOLUTE, "/usr/bin/python3"),
+    "host_state_dir": (*_ABSOLUTE, "/var/lib/celery-ops"),
+    "celery_app_broker_host": _HOST,
+    "celery_app_result_store_host": _HOST,
+    "rabbitmq_bind": _ADDRESS,
+    "rabbitmq_distribution_bind": _ADDRESS,
+    "result_store_bind": _ADDRESS,
+    "rabbitmq_node_name": (_matches(r"[\w-]+@[\w.-]+"), "it has to be name@host.", "rabbit@localhost"),
+    "rabbitmq_disk_free_limit": (
+        _matches(r"[0-9]+(\.[0-9]+)? ?([kKmMgGtT]i?)?[bB]?"), "it has to be a number and a unit.", "1GB",
+    ),
+    "celery_web_bind": (
+        _matches(r"([^:\s]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}"), "it has to be an address and a port.", "127.0.0.1:8000",
+    ),
+}  # fmt: skip
+
+SET_BY_KIT = {
+    "CELERY_BROKER_URL": "celery_app_broker_host, rabbitmq_port and celery_app_broker_password",
+    "CELERY_RESULT_BACKEND": "celery_app_result_store_host, result_store_port and celery_app_result_store_password",
+    "CELERY_OPS_TASK_TIME_LIMIT": "celery_app_task_time_limit",
+    "CELERY_OPS_DEFAULT_QUEUE": "celery_app_name",
+    **dict.fromkeys(("LISTEN_FDS", "LISTEN_PID", "CELERY_OPS_APP", "CELERY_OPS_PROGRAM"), "the program it starts"),
+}
+
+
+def types(host: Host) -> Iterator[Mistake]:
+    """What is given can be evaluated and has the type of its spec; secrets have a rule of their own."""
+    for variable, spec in declared().items():
+        if variable not in host.given or spec.get("no_log") or host[variable] is not None:
+            continue
+        if variable in host.unreadable:
+            yield Mistake(
+                variable,
+                f"{variable} can't be evaluated: {host.unreadable[variable]}. Write a value, or set what it refers to.",
+            )
+        else:
+            yield from type_of(variable, host.evaluate(host.given[variable]), spec)
+
+
+def unknown(host: Host) -> Iterator[Mistake]:
+    """A name that is nearly one of ours is a typo, and would silently do nothing."""
+    families = tuple(prefix.split("_")[0] for prefix in prefixes())
+    for variable in host.given:
+        if variable in declared() or not variable.startswith(families):
+            continue
+        prefix = next((prefix for prefix in prefixes() if variable.startswith(prefix)), "")
+        rests = {name.removeprefix(prefix): name for name in declared() if prefix and name.startswith(prefix)}
+        near = [rests[rest] for rest in difflib.get_close_matches(variable.removeprefix(prefix), rests, 1, 0.8)]
+        near += difflib.get_close_matches(variable, declared(), 1, 0.9)
+        if near:
+            text = f"{variable}: there is no variable of that name; did you mean {near[0]}? Write: {near[0]}: ..."
+            yield Mistake(variable, text)
+
+
+def bounds(host: Host) -> Iterator[Mistake]:
+    """Numbers lie where they make sense."""
+    for variable, (least, most, fix, why) in BOUNDS.items():
+        if variable in host.given and host[variable] is not None and not least <= float(host[variable]) <= most:
+            yield wrong(variable, host[variable], f"it has to be from {least} to {most} ({why}).", fix)
+
+
+def forms(host: Host) -> Iterator[Mistake]:
+    """Texts have the form that the programs they are for understand."""
+    for variable, (fits, problem, fix) in FORMS.items():
+        if variable in host.given and host[variable] is not None and not fits(host.text(variable)):
+            if variable == "celery_app_name":
+                fix = re.sub(r"[^a-z0-9_]", "_", host.text(variable).lower()).lstrip("0123456789_")[:31] or fix
+            yield wrong(variable, host[variable], problem, fix)
+
+
+def name(host: Host) -> Iterator[Mistake]:
+    """The application's user and folders are nobody else's."""
+    app = host.text("celery_app_name")
+    if app in RESERVED:
+        problem = f"user {app}, or folders like /etc/{app} and /var/lib/{app}, belong to the system."
+        yield wrong("celery_app_name", app, problem, f"{app}_app")
+
+
+def ports(host: Host) -> Iterator[Mistake]:
+    """Listeners keep off the ports that the kernel gives away, and off each other's."""
+    wanted = []
+    if "rabbitmq" in host.groups:
+        mine = "Erlang itself"
+        wanted += [(mine, 4369), (mine, 25672), ("rabbitmq_port", host.int("rabbitmq_port"))]
+    if "result_store" in host.groups:
+        wanted += [("result_store_port", host.int("result_store_port"))]
+    wanted += [("celery_web_bind", host.web_port)]
+    fixes = {"rabbitmq_port": "5672", "result_store_port": "6379", "celery_web_bind": "127.0.0.1:8000"}
+    seen: dict[int, str] = {}
+    for variable, port in wanted:
+        if port in LOCAL_PORTS:
+            problem = (
+                "the kernel gives ports 32768 to 60999 to outgoing connections, so that they are taken now and then."
+            )
+            yield wrong(variable, host[variable], problem, fixes[variable])
+        elif variable == "celery_web_bind" and port is not None and not 1 <= port <= 65535:
+            yield wrong(variable, host[variable], "a port is from 1 to 65535.", fixes[variable])
+        elif port in seen:
+            problem = f"{seen[port]} has port {port} on the same host."
+            yield wrong(variable, host[variable], problem, f"{fixes[variable]}, or another")
+        elif port is not None:
+            seen[port] = variable
+
+
+def source(host: Host) -> Iterator[Mistake]:
+    """The source folder holds something, requirements among it. What is in a git repository shows when it is packed."""
+    where, requirements = host["celery_app_source"], host.text("celery_app_requirements")
+    if where is None or is_git(where):
+        return
+    folder, fix = Path(where).expanduser(), "/home/you/shop"
+    if not where or not folder.is_dir():
+        yield wrong("celery_app_source", where, "no such folder on the control node, and no git address.", fix)
+    elif not _holds_a_file(folder, host["celery_app_source_exclude"] or []):
+        yield wrong("celery_app_source", where, "there is not a file in it to release.", fix)
+    elif not (folder / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
+        there = [file for file in REQUIREMENTS if (folder / file).is_file()]
+        problem = f"no such file in {where}."
+        yield wrong("celery_app_requirements", requirements, problem, there[0] if there else "one that is there")
+
+
+def _holds_a_file(folder: Path, exclude: list[str]) -> bool:
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not excluded(name, exclude)]
+        if any(not excluded(name, exclude) for name in names):
+            return True
+    return False
+
+
+def environment(host: Host) -> Iterator[Mistake]:
+    """Names a shell takes, values of one line, nothing twice, and nothing that the kit sets itself."""
+    yield from _variables("celery_app_environment", host["celery_app_environment"] or {}, SET_BY_KIT)
+    yield from _variables("celery_app_install_environment", host["celery_app_install_environment"] or {}, {})
+    hidden = host.given.get("celery_app_secrets")
+    for key in hidden if isinstance(hidden, Mapping) else ():
+        if key in (host["celery_app_environment"] or {}):
+            text = f"celery_app_environment and celery_app_secrets both set {key}. Leave it in celery_app_secrets only."
+            yield Mistake("celery_app_environment", text)
+
+
+def _variables(
+    variable: str, values: Mapping[Any, Any], taken: Mapping[str, str], hide: bool = False
+) -> Iterator[Mistake]:
+    for key, value in values.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
+            fix = re.sub(r"\W", "_", str(key)).lstrip("0123456789") or "NAME"
+            text = f"{variable} has {shown(key)}: no name for an environment variable. Write: {fix}: ..."
+        elif key in taken:
+            text = f"{variable} has {key}: the kit makes it from {taken[key]}. Leave {key} out."
+        elif value is None or isinstance(value, (list, Mapping)):
+            what = "hidden" if hide else shown(value)
+            text = f"{variable} has {key}, which is {what}: it has to be text. Write: {key}: ''"
+        elif re.search(r"[\n\r\0]", str(value)):
+            text = (
+                f"{variable} has {key}, whose value holds a newline; an environment file has one line a variable. "
+                f'Write it encoded: {key}: "{{{{ ... | b64encode }}}}"'
+            )
+        else:
+            continue
+        yield Mistake(variable, text)
+
+
+def hooks(host: Host) -> Iterator[Mistake]:
+    """Hooks are plugged in where there is one, and are files that exist."""
+    playbooks = Path(str(host.given.get("playbook_dir", ROOT / "playbooks")))
+    for hook, file in (host["celery_app_hooks"] or {}).items():
+        if hook not in HOOKS:
+            problem = f"celery_app_hooks has {shown(hook)}: no such hook; {did_you_mean(hook, HOOKS)}"
+            yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{nearest(hook, HOOKS)}: {file}}}")
+        elif not isinstance(file, str) or not (playbooks / file).is_file():
+            problem = f"celery_app_hooks has {hook}, which is {shown(file)}: no such file on the control node."
+            yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{hook}: /path/to/tasks.yml}}")
+
+
+def folders(host: Host) -> Iterator[Mistake]:
+    """The control node can keep what it has to keep, and keeps secrets to itself."""
+    for variable in ("celery_app_secrets_dir", "celery_app_cache_dir"):
+        if not host[variable]:
+            continue
+        folder = Path(host.text(variable)).expanduser().absolute()
+        there = next(path for path in [folder, *folder.parents] if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            problem = f"{there} is no folder that you may write to, on the control node."
+            yield wrong(variable, str(folder), problem, "a folder of yours")
+        elif there == folder and variable == "celery_app_secrets_dir":
+            for path in [folder, *folder.iterdir()]:
+                if path.stat().st_mode & stat.S_IRWXO:
+                    line = f"chmod {'700' if path.is_dir() else '600'} {shlex.quote(str(path))}"
+                    yield Mistake(variable, f"{variable} is {shown(str(folder))}: others may read {path}. Type: {line}")
+
+
+def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
+    """The secrets that are given, each looked at through `look`; no message shows one."""
+    values = look(host.given.get("celery_app_secrets", {}))
+    if isinstance(values, Mapping):
+        yield from _variables("celery_app_secrets", values, SET_BY_KIT, hide=True)
+    elif values is not LATER:
+        yield from type_of("celery_app_secrets", values, declared()["celery_app_secrets"])
+    for variable, spec in declared().items():
+        if not spec.get("no_log") or variable == "celery_app_secrets" or variable not in host.given:
+            continue
+        value = look(host.given[variable])
+        if value is LATER:
+            continue
+        if variable == "celery_app_broker_salt":
+            fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"
+        else:
+            fine, problem = (
+                bool(re.fullmatch(r"[^\n\r\0]{8,}", str(value or ""))),
+                "has to be 8 characters or more, in one line",
+            )
+        if not fine:
+            yield Mistake(variable, f"{variable} (not shown) {problem}. Leave it out, and one is made for you.")

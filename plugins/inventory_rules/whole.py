@@ -1,0 +1,156 @@
+"""Rules for the inventory as a whole: groups, and what several variables or several hosts have to agree on."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator
+
+from inventory_rules.model import GROUPS, Host, Inventory, Mistake, did_you_mean, nearest, shown, wrong
+from inventory_rules.values import LONGEST_TIMER
+
+DRAIN_MARGIN = 30
+"""Seconds by which Supervisor waits longer than a task may run; see __celery_app_stop_timeout."""
+SERVICES = {"rabbitmq": "celery_app_broker_host", "result_store": "celery_app_result_store_host"}
+
+
+def groups(inventory: Inventory) -> Iterator[Mistake]:
+    """The groups are there, have hosts, and are spelt as the playbooks spell them."""
+    for group, members in inventory.groups.items():
+        near = difflib.get_close_matches(group, GROUPS, 1, 0.8)
+        if near and group not in GROUPS and set(members) - set(inventory.members(near[0])):
+            yield Mistake(group, f"group {group}: no playbook knows it; did you mean {near[0]}? Write: {near[0]}:")
+    for group in ("rabbitmq", "result_store", "worker"):
+        instead = SERVICES.get(group, "")
+        elsewhere = inventory.hosts and all(instead in host.given for host in inventory.hosts)
+        if inventory.members(group) or elsewhere:
+            continue
+        text = f"group {group} has no host" + (
+            f", and {instead} is not set." if instead else ": nobody would run a task."
+        )
+        yield Mistake(group, f"{text} Write: {group}: {{hosts: {{{inventory.example}: }}}}")
+    if inventory.hosts and inventory.hosts[0]["celery_web_command"] and not inventory.members("web"):
+        text = "group web has no host, and celery_web_command is set."
+        yield Mistake("web", f"{text} Write: web: {{hosts: {{{inventory.example}: }}}}, or celery_web_command: ''")
+
+
+def scheduler(inventory: Inventory) -> Iterator[Mistake]:
+    """Where the application ticks, one host does for a broker; where it does not, none."""
+    members = inventory.members("scheduler")
+    if not inventory.hosts or inventory.hosts[0]["celery_scheduler_enabled"] is None:
+        return
+    enabled, variable = inventory.hosts[0].true("celery_scheduler_enabled"), "celery_scheduler_enabled"
+    if enabled and not members:
+        fix = f"scheduler: {{hosts: {{{inventory.example}: }}}}, or {variable}: false"
+        yield Mistake(variable, f"{variable} is true, and group scheduler has no host. Write: {fix}")
+    # With -e it is said for one run, about one of several applications that share the groups.
+    if not enabled and members and variable not in inventory.said_by_run:
+        text = f"{variable} is false, and group scheduler has {', '.join(members)}: is there to be one?"
+        fix = f"scheduler: {{hosts: {{}}}}, or {variable}: true"
+        first = f"ansible-playbook playbooks/deploy.yml -e {variable}=false"
+        yield Mistake(variable, f"{text} Write: {fix}. To remove one that runs, first type: {first}")
+    here = [host for host in [*inventory.hosts, *inventory.others] if "scheduler" in host.groups]
+    brokers = Counter(server.name for host in here if (server := inventory.server("rabbitmq", host)))
+    for broker, count in brokers.items():
+        if enabled and count > 1:
+            text = (
+                f"group scheduler has {', '.join(members)}: every task is sent {count} times to the broker on {broker}."
+            )
+            yield Mistake("scheduler", f"{text} Write: scheduler: {{hosts: {{{members[0]}: }}}}")
+
+
+def one_application(inventory: Inventory) -> Iterator[Mistake]:
+    """A run is about one application: its source is packed once."""
+    for variable in ("celery_app_name", "celery_app_source", "celery_app_version", "celery_app_requirements"):
+        values: dict[str, list[str]] = {}
+        for host in inventory.hosts:
+            if variable != "celery_app_name" and not host.runs_app:
+                continue  # a broker's host has no release
+            values.setdefault(host.text(variable), []).append(host.name)
+        if len(values) > 1:
+            each = "; ".join(f"{shown(value)} on {', '.join(names[:5])}" for value, names in list(values.items())[:3])
+            text = f"{variable} is {each}: a run is about one application."
+            yield Mistake(variable, f"{text} Write {variable} in group_vars/all, or type: --limit {inventory.example}")
+
+
+def migrate_host(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """The host that migrates is one that has the release."""
+    variable = "celery_app_migrate_host"
+    known = list(dict.fromkeys(name for group in ("web", "worker", "scheduler") for name in inventory.members(group)))
+    if known and variable in host.given and host[variable] and host[variable] not in known:
+        problem = f"no host of worker, scheduler or web has that name; {did_you_mean(host[variable], known)}"
+        yield wrong(variable, host[variable], problem, nearest(host[variable], known))
+
+
+def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """Each waits longer than the one inside: task, Supervisor, systemd; and task, broker."""
+    limit, stop = host.int("celery_app_task_time_limit"), host.int("supervisor_stop_timeout")
+    if limit is None or not 2 <= limit <= LONGEST_TIMER // 2:
+        return
+    longest = max(limit + DRAIN_MARGIN, host.int("celery_web_stop_timeout") or 0)
+    if host.runs_app and stop is not None and stop <= longest:
+        why = f"celery_app_task_time_limit is {limit}" if longest == limit + DRAIN_MARGIN else "celery_web_stop_timeout"
+        problem = f"a program may take {longest} s to stop ({why}), and systemd would kill it before."
+        yield wrong("supervisor_stop_timeout", stop, problem, f"{4 * longest}, or leave it out")
+    broker = inventory.server("rabbitmq", host)
+    timeout = broker.int("rabbitmq_consumer_timeout") if broker else None
+    if timeout is not None and timeout <= limit:
+        problem = f"celery_app_task_time_limit is {limit}, and the broker would cut off a worker that is still at work."
+        yield wrong("rabbitmq_consumer_timeout", timeout, problem, f"{max(86400, 2 * limit)}, or leave it out")
+    ready, settle = host.int("celery_worker_ready_timeout"), host.int("celery_worker_settle")
+    if ready is not None and settle is not None and 5 <= ready < settle:
+        problem = f"celery_worker_ready_timeout is {ready}, and a generation has to have settled before that."
+        yield wrong("celery_worker_settle", settle, problem, min(ready, 6))
+
+
+def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """A host and the broker or result store that it uses speak of the same place, and that can be reached."""
+    for group, address in SERVICES.items():
+        port, bind, members = f"{group}_port", f"{group}_bind", inventory.members(group)
+        if not host.runs_app or group in host.groups:
+            continue
+        server = inventory.server(group, host)
+        theirs, ours = server and server.int(port), host.int(port)
+        if server and None not in (theirs, ours) and theirs != ours:
+            problem = f"{host.name} uses {server.name}, where it is {theirs}."
+            yield wrong(port, ours, problem, f"{theirs} (in group_vars/all)")
+        if address in host.given and (host.text(address) == "localhost" or host.text(address).startswith("127.")):
+            problem = f"{host.name} is not in group {group}, so that nothing answers there."
+            yield wrong(address, host[address], problem, members[0] if members else "10.0.0.5")
+        if server and bind in server.given and server.text(bind).startswith("127."):
+            yield wrong(bind, server[bind], f"{host.name} can't reach that.", "0.0.0.0, or leave it out")
+
+
+def clusters(inventory: Inventory) -> Iterator[Mistake]:
+    """Several brokers or result stores are several systems, each on hosts of its own."""
+    for group in SERVICES:
+        members = inventory.members(group)
+        guests = [host.name for host in inventory.hosts if host.runs_app and group not in host.groups]
+        if guests and len(members) > 1:
+            text = (
+                f"group {group} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."
+            )
+            yield Mistake(group, f"{text} Write: {group}: {{hosts: {{{members[0]}: }}}}")
+
+
+def neighbours(inventory: Inventory) -> Iterator[Mistake]:
+    """Two applications of one inventory claim neither the same name nor the same port of a machine."""
+    hosts = [host for host in [*inventory.hosts, *inventory.others] if host.runs_app]
+    for index, host in enumerate(hosts):
+        for other in hosts[:index]:
+            if host.machine == other.machine:
+                yield from _clash(host, other)
+
+
+def _clash(host: Host, other: Host) -> Iterator[Mistake]:
+    name, theirs = host.text("celery_app_name"), other.text("celery_app_name")
+    if name == theirs and host["celery_app_source"] != other["celery_app_source"]:
+        problem = (
+            f"{other.name} is the same machine and has another application of that name: one user, one vhost for two."
+        )
+        yield wrong("celery_app_name", name, problem, f"{name}_2 (on {host.name})")
+    elif name != theirs and host.web_port is not None and host.web_port == other.web_port:
+        problem = f"{theirs} has that port; {other.name} is the same machine."
+        yield wrong(
+            "celery_web_bind", host["celery_web_bind"], problem, f"127.0.0.1:{host.web_port + 1} (on {host.name})"
+        )

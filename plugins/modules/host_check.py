@@ -1,0 +1,280 @@
+#!/usr/bin/python
+"""Look whether a host can carry what the inventory wants of it, and say all that is in the way."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: host_check
+short_description: Refuse a host that can't carry what the inventory wants of it
+description:
+  - Looks only, and reports all that is in the way at once.
+options:
+  supported:
+    description: Major versions by distribution (C(ID) and C(VERSION_ID) of os-release).
+    type: dict
+    required: true
+  app:
+    description: The application's name.
+    type: str
+    required: true
+  groups:
+    description: Those of the inventory's groups that the host is in.
+    type: list
+    elements: str
+    required: true
+  programs:
+    description: The worker programs.
+    type: list
+    elements: dict
+    default: []
+  overlap:
+    description: Whether two generations of workers run side by side during a deploy.
+    type: bool
+    default: true
+  python:
+    description: The Python that makes the virtualenvs.
+    type: path
+    default: /usr/bin/python3
+  disk_free:
+    description: MiB that have to be free where releases, data and logs go.
+    type: int
+    default: 1024
+  listeners:
+    description: Addresses (C(host:port)) that the host's services are to listen on, by variable.
+    type: dict
+    default: {}
+  node_name:
+    description: RabbitMQ's node name.
+    type: str
+    default: ""
+  store_memory:
+    description: MiB that the result store may use.
+    type: int
+    default: 0
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- host_check:
+    supported: {debian: ["12", "13"]}
+    app: shop
+    groups: [worker]
+    programs: [{name: default, queues: [shop], concurrency: 4}]
+"""
+
+PROCESS_MEMORY = 24
+"""MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
+PROCESSES_PER_CORE = 64
+OLDEST_PYTHON = (3, 11)
+LISTENING = "0A"
+# Whose listeners they are, by variable; the application's own user besides.
+OWNERS = {"rabbitmq_port": "rabbitmq", "result_store_port": "redis"}
+
+
+def distribution(supported: dict[str, list[str]], release: Path = Path("/etc/os-release")) -> Iterator[str]:
+    """The distribution is one that the kit is tested on."""
+    pairs = (line.partition("=") for line in release.read_text().splitlines() if "=" in line)
+    about = {key: "".join(shlex.split(value)) for key, _, value in pairs}
+    version = about.get("VERSION_ID", "").partition(".")[0]
+    if version not in [str(each) for each in supported.get(about.get("ID", ""), [])]:
+        wanted = "; ".join(f"{name.capitalize()} {' and '.join(map(str, each))}" for name, each in supported.items())
+        runs = about.get("PRETTY_NAME", "an unknown system")
+        yield f"it runs {runs}; the kit supports {wanted}. Use a host with one of these."
+
+
+def root() -> Iterator[str]:
+    """We are root, or have become root."""
+    if os.geteuid():
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        line = "ansible-playbook playbooks/site.yml --become --ask-become-pass"
+        yield f"tasks run as {user}, and they need root. Write: ansible_become: true (for the host), or type: {line}"
+
+
+def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterator[str]:
+    """The workers' processes fit into memory and are not out of proportion to the cores."""
+    total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
+    count = sum(int(each.get("concurrency", 2)) for each in programs if each.get("pool", "prefork") == "prefork")
+    needed = count * PROCESS_MEMORY * (2 if overlap else 1)
+    cores = os.cpu_count() or 1
+    if needed > total:
+        twice = ", two generations side by side during a deploy" if overlap else ""
+        fix = f"concurrency: {max(1, total // PROCESS_MEMORY // 4)}" + (
+            ", or celery_worker_handover: one_by_one" if overlap else ""
+        )
+        yield (
+            f"celery_worker_programs have a concurrency of {count} in all, which takes {needed} MiB at the least "
+            f"({PROCESS_MEMORY} MiB each{twice}); the host has {total} MiB. Write: {fix}"
+        )
+    elif count > PROCESSES_PER_CORE * cores:
+        yield (
+            f"celery_worker_programs have a concurrency of {count} in all, and the host has {cores} cores "
+            f"(more than {PROCESSES_PER_CORE} processes each). Write: concurrency: {4 * cores}, or pool: threads"
+        )
+    if store > total * 0.8:
+        fix = f"result_store_max_memory: {total // 4}"
+        yield f"result_store_max_memory is {store}, and the host has {total} MiB. Write: {fix}"
+
+
+def disk(least: int, folders: tuple[str, ...] = ("/srv", "/var/lib", "/var/log")) -> Iterator[str]:
+    """There is room for releases, data and logs."""
+    seen = set()
+    for folder in map(Path, folders):
+        place = next(path for path in [folder, *folder.parents] if path.exists())
+        free = shutil.disk_usage(place).free // 2**20
+        if free < least and place.stat().st_dev not in seen:
+            seen.add(place.stat().st_dev)
+            fix = f"Make room (see: du -xh -d2 {place}), or write: host_disk_free: {free // 2}"
+            yield f"{folder} has {free} MiB free, and host_disk_free wants {least}. {fix}"
+
+
+def python(path: str) -> Iterator[str]:
+    """The Python of the virtualenvs is there and new enough. Debian's own comes with the packages, if need be."""
+    if not Path(path).exists() and path == "/usr/bin/python3":
+        return
+    fix = "Write: celery_app_python: /usr/bin/python3"
+    try:
+        code = "import sys; print(*sys.version_info[:2])"
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=20)
+        version = tuple(map(int, done.stdout.split()))
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        yield f"celery_app_python is {path}: {error}. {fix}"
+        return
+    if not version:
+        yield f"celery_app_python is {path}: it is no Python ({done.stderr.strip()[-200:]}). {fix}"
+    elif version < OLDEST_PYTHON:
+        is_, wanted = (".".join(map(str, each)) for each in (version, OLDEST_PYTHON))
+        yield f"celery_app_python is {path}, which is Python {is_}; it has to be {wanted} or newer. {fix}"
+
+
+def name(app: str) -> Iterator[str]:
+    """The application's user and folders are ours, or not there yet."""
+    home = f"/var/lib/{app}"
+    try:
+        account = pwd.getpwnam(app)
+    except KeyError:
+        places = [f"{place}/{app}" for place in ("/srv", "/etc", "/run", "/var/lib", "/var/log")]
+        # An empty folder is somewhere to mount a disk.
+        found = [place for place in places if Path(place).is_file() or any(Path(place).glob("*"))]
+        if found:
+            problem = f"{', '.join(found)} is there already, and not from this kit."
+            yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
+        return
+    if account.pw_dir != home:
+        yield (
+            f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
+            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: usermod -d {home} {app}"
+        )
+
+
+def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
+    """The node's name does not hide the data of an earlier one."""
+    folders = (path.name for path in Path(data).glob("*@*") if path.is_dir())
+    found = sorted(name for name in folders if not name.endswith("-plugins-expand"))
+    if found and wanted not in found:
+        yield (
+            f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "
+            f"Write: rabbitmq_node_name: {found[0]}, or, if the data is not needed, type: rm -r {data}"
+        )
+
+
+def ports(listeners: dict[str, str], app: str) -> Iterator[str]:
+    """What is to be listened on is free, or ours."""
+    for variable, bind in listeners.items():
+        host, _, port = bind.rpartition(":")
+        for pid in sorted(listening(host.strip("[]"), int(port))):
+            owner, words = process(pid)
+            if owner not in (app, OWNERS.get(variable, app)) and not any(f"/srv/{app}/" in word for word in words):
+                other = f"{host}:{int(port) + 1}" if variable == "celery_web_bind" else f"{int(port) + 1}"
+                yield (
+                    f"{variable} is {bind}, where process {pid} of {owner} listens already ({words[0]}). "
+                    f"Stop it, or write another port: {variable}: {other}"
+                )
+
+
+def listening(host: str, port: int) -> set[int]:
+    """Processes that listen on a port, at that address or at all of them."""
+    try:
+        wanted = {each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except OSError:
+        wanted = {host}
+    everywhere = {"0.0.0.0", "::"}
+    inodes = set()
+    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else ():
+            fields = line.split()
+            address, _, number = fields[1].partition(":")
+            if fields[3] == LISTENING and int(number, 16) == port:
+                words = [int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)]
+                text = socket.inet_ntop(family, b"".join(words))
+                if text in wanted | everywhere or wanted & everywhere:
+                    inodes.add(f"socket:[{fields[9]}]")
+    return {int(folder.name) for folder in Path("/proc").glob("[0-9]*") if inodes & opened(folder)} if inodes else set()
+
+
+def opened(process_folder: Path) -> set[str]:
+    """What a process has open; as far as it is there to be seen."""
+    try:
+        return {str(path.readlink()) for path in (process_folder / "fd").iterdir()}
+    except OSError:
+        return set()
+
+
+def process(pid: int) -> tuple[str, list[str]]:
+    """A process' user and command line."""
+    try:
+        uid = Path(f"/proc/{pid}").stat().st_uid
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return pwd.getpwuid(uid).pw_name, words
+    except (OSError, KeyError):
+        return "unknown", ["?"]
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "supported": {"type": "dict", "required": True},
+            "app": {"type": "str", "required": True},
+            "groups": {"type": "list", "elements": "str", "required": True},
+            "programs": {"type": "list", "elements": "dict", "default": []},
+            "overlap": {"type": "bool", "default": True},
+            "python": {"type": "path", "default": "/usr/bin/python3"},
+            "disk_free": {"type": "int", "default": 1024},
+            "listeners": {"type": "dict", "default": {}},
+            "node_name": {"type": "str", "default": ""},
+            "store_memory": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    want = module.params
+    runs_app = bool({"worker", "scheduler", "web"} & set(want["groups"]))
+    found = [
+        *distribution(want["supported"]),
+        *root(),
+        *disk(want["disk_free"]),
+        *ports(want["listeners"], want["app"]),
+    ]
+    if runs_app:
+        found += [*name(want["app"]), *python(want["python"])]
+    found += memory(want["programs"] if "worker" in want["groups"] else [], want["overlap"], want["store_memory"])
+    if "rabbitmq" in want["groups"]:
+        found += node(want["node_name"])
+    if found:
+        lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
+        module.fail_json(msg="\n".join(["This host can't carry it; nothing was changed.", *lines]))
+    module.exit_json(changed=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Bad inventories and the real site.yml: every mistake is named with its fix, all at once, and no host is touched.
+
+The cases are in the YAML files beside this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from inventory_rules.values import RESERVED
+
+ROOT = Path(__file__).resolve().parents[3]
+SITE = ROOT / "playbooks/site.yml"
+GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
+CHECK = "host : inventory | Variables and groups make a system that can work"
+LOOK = "host : preflight | The host can carry it"
+LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
+SECRET = "s3cr3t-value"
+
+BAD_VARIABLES, BAD_INVENTORIES, UNABLE_HOSTS = (
+    yaml.safe_load(Path(__file__).with_name(f"{name}.yml").read_text())
+    for name in ("bad_variables", "bad_inventories", "unable_hosts")
+)
+CROWD = [{"name": f"w{number}", "queues": ["petct"], "concurrency": 512} for number in range(200)]
+UNABLE_HOSTS["memory"] = {
+    "set": {"celery_worker_programs": CROWD},
+    "says": "MiB each, two generations side by side during a deploy",
+}
+APPS = ROOT / "tests/apps"
+BARE = {
+    **dict.fromkeys(("celery_app_migrate_command", "celery_app_seed_command", "celery_app_prove_command"), ""),
+    **{"celery_app_environment": {}, "celery_app_secrets": {}, "celery_app_prove_url": ""},
+    **{"celery_scheduler_enabled": False, "celery_web_command": ""},
+}
+# What is said with -e on top of the local inventory.
+GOOD = {
+    "local": {},
+    "another": {
+        **BARE,
+        "celery_app_name": "shop",
+        "celery_app_source": "file:///nonexistent/shop.git",
+        "celery_app_version": "v1",
+        "celery_app_requirements": "pyproject.toml",
+        "celery_worker_programs": [
+            {"name": "default", "queues": ["shop"], "concurrency": 2},
+            {"name": "mail", "queues": ["mail", "bulk"], "concurrency": 4, "pool": "threads"},
+            {"name": "net", "queues": ["net"], "concurrency": 20, "pool": "gevent"},
+            {"name": "reports", "queues": ["reports"], "options": ["--max-tasks-per-child", "20", "-l", "DEBUG"]},
+        ],
+    },
+    "with web": {
+        **BARE,
+        "celery_app_name": "notes",
+        "celery_app_source": str(APPS / "notes"),
+        "celery_worker_programs": [{"name": "default", "queues": ["notes"], "concurrency": 2}],
+        "celery_web_command": "gunicorn notes:web --no-control-socket",
+        "celery_web_bind": "127.0.0.1:8001",
+        "celery_app_prove_url": "/shout/hello",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a playbook did and said."""
+
+    rc: int
+    text: str
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that ran."""
+        return [name for name in re.findall(r"^TASK \[(.*)\] \*", self.text, re.M) if "arg spec" not in name]
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What was said, a mistake a line."""
+        return re.findall(r"^ +\d+\. (.*)$", self.text, re.M)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, str]:
+    """What the cases point at, by the name between the @."""
+    folder = tmp_path_factory.mktemp("places")
+    for name in ("empty", "bare", "open"):
+        (folder / name).mkdir(mode=0o755)
+    (folder / "bare/shop.py").touch()
+    (folder / "old").write_text("#!/bin/sh\necho 3 8\n")
+    (folder / "old").chmod(0o755)
+    found = {path.name: str(path) for path in folder.iterdir()}
+    return found | {"busy": str(64 * (os.cpu_count() or 1) + 1)}
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory) -> Path:
+    """Where the control node would keep what it makes: nothing is to be there in the end."""
+    return tmp_path_factory.mktemp("control")
+
+
+def inventory(groups: dict[str, list[str]], hosts: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """An inventory of this machine under several names, which pass for machines of their own."""
+    names = list(dict.fromkeys(name for members in groups.values() for name in members))
+    return {
+        "all": {
+            "hosts": {
+                name: {"ansible_connection": "local", "ansible_host": name, **hosts.get(name, {})} for name in names
+            },
+            "children": {group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()},
+            "vars": LOCAL | variables,
+        }
+    }
+
+
+def everywhere(hosts: list[str]) -> dict[str, list[str]]:
+    """All hosts in all groups: each is a whole system."""
+    return {group: hosts for group in GROUPS}
+
+
+def play(playbook: Path, hosts: dict[str, Any], control: Path, extra: dict[str, Any] | None = None) -> Run:
+    """Run a playbook on an inventory whose control node keeps what it makes below `control`."""
+    kept = {"celery_app_secrets_dir": str(control / "secrets"), "celery_app_cache_dir": str(control / "cache")}
+    hosts["all"]["vars"] = kept | {k: v for k, v in hosts["all"]["vars"].items()}
+    file = control.with_suffix(".json")
+    file.write_text(json.dumps(hosts))
+    words = ["ansible-playbook", "-i", str(file), str(playbook), "-e", json.dumps(extra or {})]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "160"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def filled(value: Any, places: dict[str, str]) -> Any:
+    """A value with the @...@ in it replaced."""
+    return json.loads(re.sub(r"@(\w+)@", lambda match: places[match[1]], json.dumps(value)))
+
+
+def of_hosts(cases: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
+    """An inventory with a host for every case."""
+    said = {name: filled(case["set"], places) for name, case in cases.items()}
+    return inventory(everywhere(list(cases)), said, {})
+
+
+def assert_untouched(run: Run, tasks: list[str], control: Path) -> None:
+    """The run failed, ran no task but the looking, and changed nothing, on a host or on the control node."""
+    assert run.rc != 0, run.text[-3000:]
+    assert run.tasks == tasks
+    recap = run.text.partition("PLAY RECAP")[2]
+    assert set(re.findall(r"changed=(\d+)", recap)) == {"0"}, recap
+    if tasks == [CHECK]:
+        assert list(control.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def refused(places, control) -> Run:
+    """What site.yml says to all bad variables at once."""
+    return play(SITE, of_hosts(BAD_VARIABLES, places), control)
+
+
+@pytest.mark.parametrize("case", BAD_VARIABLES)
+def test_a_bad_variable_is_named_with_its_fix(case, refused):
+    words = BAD_VARIABLES[case]["says"]
+    of_case = [mistake for mistake in refused.mistakes if re.search(rf"\[(.*, )?{case}(, .*)?\]$", mistake)]
+    about = [mistake for mistake in of_case if words in mistake]
+    assert about, f"nothing like {words!r} in\n" + "\n".join(of_case or refused.mistakes)
+    assert re.search(r"Write|Leave|Type:", about[0]), about[0]
+
+
+def test_all_of_them_at_once_and_no_host_touched(refused, control):
+    assert f"The inventory has {len(refused.mistakes)} mistakes; nothing was changed on any host." in refused.text
+    assert_untouched(refused, [CHECK], control)
+
+
+def test_no_secret_was_shown(refused):
+    assert any(SECRET in str(case["set"]) for case in BAD_VARIABLES.values())
+    assert SECRET not in refused.text
+
+
+@pytest.mark.parametrize("case", BAD_INVENTORIES)
+def test_a_bad_inventory_is_named_with_its_fix(case, control):
+    bad = BAD_INVENTORIES[case]
+    run = play(SITE, inventory(bad["groups"], bad.get("hosts", {}), bad.get("set", {})), control)
+    missing = [words for words in bad["says"] if not any(words in mistake for mistake in run.mistakes)]
+    assert not missing, f"missing {missing} in\n{run.text[-4000:]}"
+    assert_untouched(run, [CHECK], control)
+
+
+def some_server() -> socket.socket:
+    """A server on a port below those that the kernel gives away, which the check of the inventory would refuse."""
+    for port in range(21000, 21100):
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            continue
+    raise AssertionError("no free port from 21000 to 21099")
+
+
+@pytest.fixture(scope="module")
+def unable(places, tmp_path_factory) -> Iterator[Run]:
+    """What site.yml says to all hosts that can't carry it: the inventory itself passes."""
+    with some_server() as server:
+        taken = {"taken": f"127.0.0.1:{server.getsockname()[1]}"}
+        yield play(SITE, of_hosts(UNABLE_HOSTS, places | taken), tmp_path_factory.mktemp("control"))
+
+
+@pytest.mark.parametrize("case", UNABLE_HOSTS)
+def test_a_host_that_cannot_carry_it_is_told_why(case, unable):
+    said = re.search(rf"^fatal: \[{case}\].*?(?=^\S)", unable.text, re.M | re.S)
+    assert said, unable.text[-3000:]
+    assert UNABLE_HOSTS[case]["says"] in said[0]
+    assert "rite" in said[0].partition(UNABLE_HOSTS[case]["says"])[2]
+
+
+def test_no_host_was_changed(unable, control):
+    assert_untouched(unable, [CHECK, LOOK], control)
+
+
+def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
+    folders = (path.name for path in sorted(Path("/etc").iterdir()) if path.is_dir() and any(path.iterdir()))
+    taken = RESERVED | {account.pw_name for account in pwd.getpwall()}
+    name = next(name for name in folders if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) and name not in taken)
+    hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": name, "celery_app_module": "petct"})
+    run = play(SITE, hosts, tmp_path, {"__host_supported": {"beos": [5]}})
+    assert f"celery_app_name is {name}: /etc/{name} is there already" in run.text
+    assert "the kit supports Beos 5. Use a host with one of these." in run.text
+    assert_untouched(run, [CHECK, LOOK], tmp_path)
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_good_inventory_passes_without_a_word(case, tmp_path):
+    first = tmp_path / "first.yml"
+    first.write_text(yaml.safe_dump(yaml.safe_load(SITE.read_text())[:1]))
+    run = play(first, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", GOOD[case])
+    assert run.rc == 0, run.text
+    assert (run.tasks, run.mistakes) == ([CHECK], [])
+    assert "WARN" not in run.text
