@@ -32,24 +32,23 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         template, log_folder = arguments.pop("template", None), arguments.pop("log_folder", None)
         if arguments.get("state", "present") == "present":
-            defaults = {name: arguments.pop(name) for name in ("ready_timeout", "settle") if name in arguments}
+            prefixes = arguments["family_prefix"]
+            prefixes = [prefixes] if isinstance(prefixes, str) else prefixes
             arguments["programs"] = [
-                {
-                    **defaults,
-                    **self.render(program, str(template), str(log_folder), arguments["family_prefix"], task_vars or {}),
-                }
+                self.render(program, str(template), str(log_folder), prefixes, task_vars or {})
                 for program in arguments.get("programs", [])
             ]
         return self._execute_module(module_args=arguments, task_vars=task_vars)
 
     def render(
-        self, program: dict[str, Any], template: str, log_folder: str, prefix: str, task_vars: dict[str, Any]
+        self, program: dict[str, Any], template: str, log_folder: str, prefixes: list[str], task_vars: dict[str, Any]
     ) -> dict[str, Any]:
-        """One program as the module takes it: family, name, conf, ready, stop_timeout, log."""
+        """One program as the module takes it: its command became a conf, and its name has a generation."""
         if not Path(template).is_file():
             raise AnsibleActionFail(f"supervisor_programs: there is no template {template}.")
         name = f"{program['family']}-{GENERATION}"
         log = f"{log_folder}/{name}.log"
+        prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default="")
         known = generate_ansible_template_vars(template, fullpath=template)
         variables = {
             **task_vars,
@@ -61,7 +60,6 @@ class ActionModule(ActionBase):
         )
         whole = conf + json.dumps([program["ready"], program["stop_timeout"]])
         generation = hashlib.sha256(whole.encode()).hexdigest()[:8]
-        rendered = {"family": program["family"], "name": name, "conf": conf, "log": log, **{
-            key: program[key] for key in ("ready", "stop_timeout")
-        }}  # fmt: skip
+        rest = {key: value for key, value in program.items() if key != "command"}
+        rendered = {**rest, "name": name, "conf": conf, "log": log}
         return {key: with_generation(value, generation) for key, value in rendered.items()}

@@ -45,19 +45,29 @@ class Program:
     ready: list[str] = field(default_factory=list)
     ready_timeout: int = 30
     settle: int = 0
+    strategy: str = "overlap"
     stop_timeout: int | None = None
     log: str | None = None
 
 
-def check_manifest(prefix: str, programs: Iterable[Program]) -> None:
+def prefix_of(name: str, prefixes: Iterable[str]) -> str | None:
+    """Return the prefix that owns a program of this name: the longest, if any."""
+    return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
+
+
+def check_manifest(prefixes: Iterable[str], programs: Iterable[Program]) -> None:
     """Raise Trouble for a program that we could not own, name or tell apart later."""
     seen: set[str] = set()
     for program in programs:
         name = program.name
         if not NAME.fullmatch(name):
             raise Trouble(f"programs: the name {name!r} may hold letters, digits, '.', '_' and '-' only.")
-        if not name.startswith(prefix):
-            raise Trouble(f"programs: {name} does not begin with family_prefix {prefix!r}: it could never be pruned.")
+        prefix = prefix_of(name, prefixes)
+        if prefix is None:
+            raise Trouble(
+                f"programs: {name} does not begin with a prefix of family_prefix ({', '.join(prefixes)}): "
+                f"it could never be pruned."
+            )
         if program.family not in (name, family_of(name)):
             raise Trouble(f"programs: {name} must be its family {program.family!r}, or that and '-' and 8 hex digits.")
         if {name, program.family} & seen:
@@ -78,11 +88,11 @@ def check_manifest(prefix: str, programs: Iterable[Program]) -> None:
 
 
 class ConfDir:
-    """The part of conf.d that one prefix owns. Files without its mark are never written or deleted."""
+    """The part of conf.d that some prefixes own. Files without their mark are never written or deleted."""
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, prefixes: Iterable[str]) -> None:
         self.path = path
-        self.prefix = prefix
+        self.prefixes = list(prefixes)
 
     def file(self, name: str) -> Path:
         """Return where the program's conf file is, or would be."""
@@ -90,16 +100,21 @@ class ConfDir:
 
     def owned(self) -> dict[str, str]:
         """Return the texts of our files, by program name."""
-        texts = {path.stem: _text(path) for path in sorted(self.path.glob(f"{glob.escape(self.prefix)}*.conf"))}
-        return {name: text for name, text in texts.items() if mark_of(self.prefix) in text.splitlines()}
+        owned = {}
+        for path in sorted(self.path.glob("*.conf")):
+            prefix = prefix_of(path.stem, self.prefixes)
+            if prefix is not None and mark_of(prefix) in (text := _text(path)).splitlines():
+                owned[path.stem] = text
+        return owned
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
         """Raise Trouble if one of the files to be written is there already and isn't ours."""
         owned = self.owned()
         for name in names:
             if name not in owned and self.file(name).exists():
+                mark = mark_of(prefix_of(name, self.prefixes) or "")
                 raise Trouble(
-                    f"{self.file(name)} exists and lacks the line {mark_of(self.prefix)!r}: it is not ours "
+                    f"{self.file(name)} exists and lacks the line {mark!r}: it is not ours "
                     f"to replace. Look at it, then: rm {self.file(name)}"
                 )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.supervisor_conf import GENERATION, ConfDir, Program, family_of
+from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, Program, family_of, prefix_of
 from ansible.module_utils.supervisor_proof import POLL, NotProven, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
@@ -59,7 +58,6 @@ def plan(
     processes: Mapping[str, Process],
     loaded_differs: frozenset[str] | set[str],
     orphans: frozenset[str] | set[str],
-    strategy: str,
 ) -> list[Step]:
     """Decide what becomes of every program that is intended or ours.
 
@@ -78,7 +76,7 @@ def plan(
         elif process and process.up and process.state != "BACKOFF" and not olds:
             action = "unchanged" if owned.get(program.name) == program.conf else "rewritten"
         elif olds:
-            action = "replaced" if strategy == "replace" else "handed_over"
+            action = "replaced" if program.strategy == "replace" else "handed_over"
         else:
             action = "started"
         pid = process.pid if process else None
@@ -88,7 +86,7 @@ def plan(
     return steps
 
 
-def orphans_of(prefix: str, families: Iterable[str] | None, removed: Iterable[str]) -> set[str]:
+def orphans_of(prefixes: Iterable[str], families: Iterable[str] | None, removed: Iterable[str]) -> set[str]:
     """Return those loaded groups without any conf file that are ours by name.
 
     With families, only `<family>-<8 hex digits>`: names alone prove little. Without, any family.
@@ -96,8 +94,7 @@ def orphans_of(prefix: str, families: Iterable[str] | None, removed: Iterable[st
     if families is not None:
         families = set(families)
         return {name for name in removed if GENERATION.search(name) and family_of(name) in families}
-    pattern = re.compile(re.escape(prefix) + r"[A-Za-z0-9._-]*")
-    return {name for name in removed if pattern.fullmatch(name) and GENERATION.search(name)}
+    return {name for name in removed if NAME.fullmatch(name) and prefix_of(name, prefixes) and GENERATION.search(name)}
 
 
 class Undo:
@@ -128,12 +125,9 @@ class Undo:
 class Handover:
     """Carries out a plan against one supervisord."""
 
-    def __init__(
-        self, supervisord: Supervisord, conf_dir: ConfDir, strategy: str, stopwaitsecs: Mapping[str, int]
-    ) -> None:
+    def __init__(self, supervisord: Supervisord, conf_dir: ConfDir, stopwaitsecs: Mapping[str, int]) -> None:
         self.supervisord = supervisord
         self.conf_dir = conf_dir
-        self.strategy = strategy
         self.stopwaitsecs = stopwaitsecs
         self.undo = Undo()
         self.committed = False
@@ -149,12 +143,14 @@ class Handover:
         self._retire([(step, step.name) for step in steps if step.action == "removed"])
 
     def _batches(self, steps: list[Step]) -> list[list[Step]]:
-        return [steps] if self.strategy == "overlap" else [[step] for step in steps]
+        """All at once, but for those that are to be handed over one by one."""
+        single = [step for step in steps if _program(step).strategy == "one_by_one"]
+        together = [step for step in steps if step not in single]
+        return ([together] if together else []) + [[step] for step in single]
 
     def _bring_in(self, batch: list[Step]) -> None:
         stopped_at = time.monotonic()
-        if self.strategy == "replace":
-            self._stop_first(batch)
+        self._stop_first([step for step in batch if _program(step).strategy == "replace"])
         self._write([step for step in batch if step.action != "restarted"])
         self._start([step for step in batch if step.action not in ("restarted", "rewritten")], stopped_at)
         for step in batch:
@@ -164,24 +160,28 @@ class Handover:
         self.committed = True
         self._retire([(step, old) for step in batch for old in step.olds])
         self.committed = False
-        if self.strategy == "overlap":
-            self.undo.clear()
-        if self.strategy == "one_by_one":  # should a later program fail, what was handed over already goes back
-            for old in (old for step in batch for old in self._fallbacks(step)):
-                self.undo.push(lambda old=old: self._start_again(old))
+        for step in batch:  # should a later batch fail, what was handed over already goes back
+            if _program(step).strategy != "replace":
+                self._start_again_if_undone(step)
 
-    def _stop_first(self, batch: list[Step]) -> None:
-        for step in batch:
-            for old in self._fallbacks(step):
-                self.undo.push(lambda old=old: self._start_again(old))
-            step.seconds["drain"] = self._stop_surely(step.olds)
+    def _stop_first(self, steps: list[Step]) -> None:
+        """Stop the old generations of these, all at once, before anything new starts."""
+        for step in steps:
+            self._start_again_if_undone(step)
+        seconds = self._stop_surely(old for step in steps for old in step.olds)
+        for step in steps:
+            step.seconds["drain"] = seconds if step.olds else 0.0
+
+    def _start_again_if_undone(self, step: Step) -> None:
+        for old in self._fallbacks(step):
+            self.undo.push(lambda old=old: self._start_again(old))
 
     def _write(self, steps: list[Step]) -> None:
         changed = [step for step in steps if self._texts.get(step.name) != _program(step).conf]
         for step in steps:
             new = step.name not in self._before or self._fallbacks(step)
             if new and step.action != "rewritten":
-                self.undo.push(lambda step=step: self._take_away(step.name))
+                self.undo.push(lambda step=step: self._take_away(_program(step)))
             elif step in changed:
                 self.undo.push(lambda step=step: self._put_back(step.name))
         for step in changed:
@@ -327,14 +327,15 @@ class Handover:
         Those that ran. In `replace` also a single one that didn't: a run that died stopped it and went no further.
         """
         ran = [old for old in step.olds if self._was_up(old)]
-        if not ran and self.strategy == "replace" and len(step.olds) == 1:
+        if not ran and _program(step).strategy == "replace" and len(step.olds) == 1:
             return [old for old in step.olds if old in self._texts]
         return ran
 
     # The ways back. Each says in a sentence what it did.
 
-    def _take_away(self, name: str) -> str:
-        wait = self._kill_wait(name) if self.strategy == "replace" else min(RUN_ON, self._kill_wait(name))
+    def _take_away(self, program: Program) -> str:
+        name = program.name
+        wait = self._kill_wait(name) if program.strategy == "replace" else min(RUN_ON, self._kill_wait(name))
         late = {name} - set(self._stop({name: wait}))
         self._forget([name], late)
         if late:

@@ -125,10 +125,11 @@ class Proof:
                 self.program,
                 f"it ended and was started again (pid {self.pid}, then {process.pid}) within {seconds:.1f} s",
             )
-        running = process.state == "RUNNING"
+        # RUNNING says no more than that startsecs are over; a ready command that says yes has seen it work.
+        running = process.state == "RUNNING" or bool(self.program.ready)
         if not self._command.poll(now) or not running:
             if seconds > self.program.ready_timeout:
-                seen = self._command.reason if running else f"it is still {process.state}"
+                seen = self._command.reason if self.program.ready else f"it is still {process.state}"
                 raise NotProven(self.program, f"not ready within {self.program.ready_timeout} s: {seen}")
             return False
         self.ready_at = self.ready_at or now

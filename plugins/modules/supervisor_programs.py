@@ -37,8 +37,11 @@ requirements:
   - Debian's package C(supervisor) on the host. In check mode it may be missing as yet.
 options:
   family_prefix:
-    description: What the names of this owner's programs begin with, for instance C(petct-worker-).
-    type: str
+    description:
+      - What the names of this owner's programs begin with, for instance C(petct-worker-). With several, the call is
+        about the programs of them all.
+    type: list
+    elements: str
     required: true
   programs:
     description: The programs that are to run. What is owned and not listed is stopped and removed.
@@ -79,6 +82,17 @@ options:
         description: Seconds since its start that the program must have been up with one PID.
         type: int
         default: 0
+      strategy:
+        description:
+          - V(overlap) starts the new generation beside the old one, proves it, then stops the old one.
+          - V(replace) stops the old one, then starts the new one. Never do two run, and the gap is measured.
+          - V(one_by_one) is V(overlap) for a program at a time, so that at most one more than usual is in memory. If
+            a later program fails, those handed over already go back.
+          - All programs but those of V(one_by_one) go at once - what is replaced stops, everything new starts and is
+            proven, then the old ones that are left stop - and before those of V(one_by_one).
+        type: str
+        choices: [overlap, one_by_one, replace]
+        default: overlap
       stop_timeout:
         description:
           - Seconds to wait for the old generation to finish. By default, and if this is C(stopwaitsecs) or
@@ -88,15 +102,6 @@ options:
       log:
         description: The program's log, whose last lines are shown if it fails.
         type: path
-  strategy:
-    description:
-      - V(overlap) starts all new generations beside the old ones, proves them all, then stops the old ones.
-      - V(one_by_one) does so with one program after the other, so that at most one more than usual is in
-        memory. If a later program fails, those handed over already go back.
-      - V(replace) stops the old one, then starts the new one. Never do two run, and the gap is measured.
-    type: str
-    choices: [overlap, one_by_one, replace]
-    default: overlap
   state:
     description: V(absent) stops, drains and removes all that is owned; O(programs) must then be empty.
     type: str
@@ -141,6 +146,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+seconds: {description: What it took., type: float, returned: success}
 programs:
   description: What was done with each program, in the order of the manifest, then what was removed.
   returned: always
@@ -185,7 +191,7 @@ log_tail:
 """
 
 ARGUMENTS: dict[str, Any] = {
-    "family_prefix": {"type": "str", "required": True},
+    "family_prefix": {"type": "list", "elements": "str", "required": True},
     "programs": {
         "type": "list",
         "elements": "dict",
@@ -197,11 +203,11 @@ ARGUMENTS: dict[str, Any] = {
             "ready": {"type": "list", "elements": "str", "default": []},
             "ready_timeout": {"type": "int", "default": 30},
             "settle": {"type": "int", "default": 0},
+            "strategy": {"type": "str", "choices": ["overlap", "one_by_one", "replace"], "default": "overlap"},
             "stop_timeout": {"type": "int"},
             "log": {"type": "path"},
         },
     },
-    "strategy": {"type": "str", "choices": ["overlap", "one_by_one", "replace"], "default": "overlap"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
     "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
@@ -227,10 +233,9 @@ class Manifest:
         parameters = module.params
         self.module = module
         self.absent = parameters["state"] == "absent"
-        self.prefix = parameters["family_prefix"]
-        self.strategy = parameters["strategy"]
+        self.prefixes = parameters["family_prefix"]
         self.programs = [Program(**program) for program in parameters["programs"]]
-        self.conf_dir = ConfDir(Path(parameters["conf_dir"]), self.prefix)
+        self.conf_dir = ConfDir(Path(parameters["conf_dir"]), self.prefixes)
         self.supervisord_conf = Path(parameters["supervisord_conf"])
         self.supervisord: Supervisord | None = None
         self.processes: dict[str, Process] = {}
@@ -241,16 +246,16 @@ class Manifest:
 
     def prepare(self) -> None:
         """Look at everything and plan, changing nothing. Raises Trouble for what is wrong already."""
-        if not self.prefix or (self.absent and self.programs):
+        if not all(self.prefixes) or not self.prefixes or (self.absent and self.programs):
             raise Trouble("family_prefix must not be empty, and state=absent takes no programs.")
-        check_manifest(self.prefix, self.programs)
+        check_manifest(self.prefixes, self.programs)
         self.owned = self.conf_dir.owned()
         self.conf_dir.refuse_foreign(program.name for program in self.programs)
         self._connect()
         differs = self._read_loaded() if self.supervisord else set()
         families = None if self.absent else {program.family for program in self.programs}
-        orphans = orphans_of(self.prefix, families, self.reread.removed)
-        self.steps = plan(self.programs, self.owned, self.processes, differs, orphans, self.strategy)
+        orphans = orphans_of(self.prefixes, families, self.reread.removed)
+        self.steps = plan(self.programs, self.owned, self.processes, differs, orphans)
 
     def _connect(self) -> None:
         """Find supervisord. It may be missing in check mode, and when files are all that's left to remove."""
@@ -339,7 +344,7 @@ class Manifest:
             for step in self.steps:
                 self.conf_dir.put(step.name, None)
             return
-        handover = Handover(self.supervisord, self.conf_dir, self.strategy, self.stopwaitsecs)
+        handover = Handover(self.supervisord, self.conf_dir, self.stopwaitsecs)
         try:
             for number in SIGNALS:
                 signal.signal(number, _interrupt)
@@ -398,14 +403,14 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    manifest = Manifest(module)
+    manifest, begun = Manifest(module), time.monotonic()
     try:
         manifest.prepare()
     except (Trouble, OSError) as error:
         module.fail_json(msg=str(error), programs=[])
     if not module.check_mode and manifest.result()["changed"]:
         manifest.apply()
-    module.exit_json(**manifest.result())
+    module.exit_json(**manifest.result(), seconds=round(time.monotonic() - begun, 2))
 
 
 if __name__ == "__main__":

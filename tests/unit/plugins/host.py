@@ -179,10 +179,10 @@ class Host:
         """Return a ready command: the worker has written that it is."""
         return ["grep", "-q", "^ready", f"{self.folder}/{name}.events"]
 
-    def arguments(self, programs=(), prefix="app-worker-", check=False, **more):
+    def arguments(self, programs=(), prefix="app-worker-", check=False, strategy="overlap", **more):
         return {
             "family_prefix": prefix,
-            "programs": list(programs),
+            "programs": [{"strategy": strategy, **program} for program in programs],
             "conf_dir": str(self.conf_d),
             "supervisord_conf": str(self.conf),
             "_ansible_check_mode": check,

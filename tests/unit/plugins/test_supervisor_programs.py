@@ -284,7 +284,7 @@ def test_what_should_run_and_does_not_is_started(host, how):
             host.rpc.removeProcessGroup(A1)
     result = host.apply([program])
     assert result["changed"] and actions(result) == {A1: "started"}
-    assert host.states() == {A1: "RUNNING"}
+    until(lambda: host.states() == {A1: "RUNNING"})
 
 
 def test_changed_settings_under_the_same_name(host):
@@ -389,7 +389,7 @@ def test_a_conf_dir_that_is_not_included(host):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "other-a-11111111"}, "does not begin with family_prefix"),
+        ({"name": "other-a-11111111"}, "does not begin with a prefix of family_prefix"),
         ({"name": "app-worker-a/../x"}, "may hold letters"),
         ({"family": "app-worker-b"}, "must be its family"),
         (
