@@ -12,7 +12,6 @@ import re
 import subprocess
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,16 @@ def excluded(name: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
-def pack(folder: Path, exclude: list[str]) -> bytes:
-    """The folder as a tar that depends on nothing but names, contents and executable bits."""
+def pack(files: dict[str, Path]) -> bytes:
+    """Files by their name in it, as a tar that depends on nothing but names, contents and executable bits."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in files_of(folder, exclude):
-            entry = tar.gettarinfo(folder / path, arcname=str(path))
+        for name, path in files.items():
+            entry = tar.gettarinfo(path, arcname=name)
             entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
             entry.mode = 0o755 if entry.mode & 0o100 else 0o644
             if entry.isreg():
-                with (folder / path).open("rb") as content:
+                with path.open("rb") as content:
                     tar.addfile(entry, content)
             else:
                 tar.addfile(entry)
@@ -104,7 +103,8 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
     """The wheel of the kit's runtime, built only when its source has changed."""
     from flit_core import buildapi
 
-    digest = hashlib.sha256(pack(runtime, ["__pycache__", "*.pyc", "*.egg-info", "dist"])).hexdigest()[:16]
+    names = files_of(runtime, ["__pycache__", "*.pyc", "*.egg-info", "dist"])
+    digest = hashlib.sha256(pack({str(name): runtime / name for name in names})).hexdigest()[:16]
     folder = cache / f"runtime-{digest}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -123,7 +123,7 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
 
 
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Pack source and runtime into the cache; say where they lie and what the release is called."""
+    """Pack the source, as app/, and the runtime's wheel into the cache; say where, and what the release is called."""
     source, cache = str(arguments["source"]), Path(arguments["cache"]).expanduser()
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -151,16 +151,16 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
                     else "Name a lock file in it."
                 )
             )
-        tar = pack(folder, exclude)
         wheel = build_runtime(Path(arguments["runtime"]), cache)
-        identity = hashlib.sha256(tar + wheel.read_bytes() + str(arguments["requirements"]).encode()).hexdigest()[:12]
+        tar = pack({wheel.name: wheel, **{f"app/{name}": folder / name for name in names}})
+        identity = hashlib.sha256(tar + str(arguments["requirements"]).encode()).hexdigest()[:12]
         archive = cache / f"{identity}.tar.gz"
         if not archive.exists():
             fresh = archive.with_suffix(".new")
             fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
             fresh.replace(archive)
             forget_old(cache, keep=20)
-    return {"id": identity, "archive": str(archive), "wheel": str(wheel), "commit": commit, "source": source}
+    return {"id": identity, "archive": str(archive), "commit": commit, "source": source}
 
 
 def forget_old(cache: Path, keep: int) -> None:
@@ -175,8 +175,6 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Pack, and return id, archive, wheel, commit, seconds."""
+        """Pack, and return id, archive, commit, source."""
         super().run(tmp, task_vars)
-        began = time.monotonic()
-        prepared = prepare(self._task.args)
-        return {"changed": False, **prepared, "seconds": round(time.monotonic() - began, 2)}
+        return {"changed": False, **prepare(self._task.args)}

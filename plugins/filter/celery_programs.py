@@ -123,6 +123,9 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
         "family": family,
         "command": guarded(name, pidfile, celery, context),
         "ready": ["runuser", "-u", app, "--", *with_environment(ready, context)],
+        "ready_timeout": int(context["ready_timeout"]),
+        "settle": int(context["settle"]),
+        "strategy": context["handover"],
         "stop_timeout": int(context["stop_timeout"]),
     }
 
@@ -145,8 +148,14 @@ def scheduler_program(options: list[str], context: dict[str, Any]) -> dict[str, 
         "family": f"{app}-scheduler",
         "command": guarded(name, pidfile, celery, context),
         "ready": [],
+        "strategy": "replace",
         "stop_timeout": 30,
     }
+
+
+def listener_socket(bind: str, app: str) -> str:
+    """Where the listener of this address hands its socket out: another address is another generation of both."""
+    return f"/run/{app}/web-{re.sub(r'[^0-9A-Za-z.]', '_', bind)}.sock"
 
 
 def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
@@ -157,9 +166,11 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
     words = [word.replace("{pidfile}", pidfile) for word in in_venv(command, context["release"])]
     return {
         "family": f"{app}-web",
-        "command": guarded(name, pidfile, words, context, "--listen-from", f"/run/{app}/web-listener.sock"),
+        "command": guarded(name, pidfile, words, context, "--listen-from", listener_socket(context["bind"], app)),
         "ready": [],
-        "stop_timeout": int(context["web_stop_timeout"]),
+        "settle": int(context["settle"]),
+        "strategy": context["handover"],
+        "stop_timeout": int(context["stop_timeout"]),
     }
 
 
@@ -167,12 +178,13 @@ def listener_program(bind: str, context: dict[str, Any]) -> dict[str, Any]:
     """The Supervisor program that holds the web's listening socket, so that no deploy closes it."""
     app = context["app"]
     return {
-        "family": f"{app}-listener",
+        "family": f"{app}-web-listener",
         "command": [
             *("/usr/bin/python3", f"/srv/{app}/listener"),
-            *("--bind", bind, "--socket", f"/run/{app}/web-listener.sock", "--user", app),
+            *("--bind", bind, "--socket", listener_socket(bind, app), "--user", app),
         ],
         "ready": [],
+        "strategy": "replace",
         "stop_timeout": 10,
     }
 

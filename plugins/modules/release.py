@@ -28,7 +28,9 @@ options:
   state:
     description:
       - V(built) unpacks, makes the virtualenv and import-checks; nothing that runs is touched.
-      - V(chosen) only answers which release a rollback goes to.
+      - V(chosen) answers which release a rollback goes to.
+      - Both write the environment file - one of its own for every content, so that what runs keeps what it was
+        started with.
       - V(current) points C(current) and the environment's link at the release, marks it good, writes the audit
         log and prunes.
       - V(void) marks a release that failed or was rolled back; it is no rollback target and never counted.
@@ -37,12 +39,14 @@ options:
   app: {description: The application's name., type: str, required: true}
   base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
   id: {description: The release., type: str, default: ""}
-  archive: {description: The packed source; brought by the action plugin., type: path}
-  wheel: {description: The runtime's wheel; brought by the action plugin., type: path}
+  archive:
+    description: "The packed source, as C(app/), and the runtime's wheel; brought by the action plugin."
+    type: path
   requirements: {description: The lock file inside the source., type: str, default: requirements.txt}
   python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
   celery_module: {description: What C(celery -A) gets; it is imported as a check., type: str}
   environment_file: {description: The environment file that goes with the release., type: path}
+  environment_text: {description: What it is to hold., type: str}
   install_environment: {description: Environment of pip., type: dict, default: {}}
   user: {description: The application's user., type: str}
   source: {description: Where the source came from; noted., type: str, default: ""}
@@ -63,7 +67,9 @@ EXAMPLES = r"""
 RETURN = r"""
 id: {description: The release., type: str, returned: success}
 previous: {description: The release that C(current) pointed at before., type: str, returned: success}
-seconds: {description: What the steps took., type: dict, returned: state=built}
+python: {description: "The version of its Python, such as C(3.11).", type: str, returned: "state=built, chosen"}
+half_way: {description: Whether a deploy had stopped half-way on this host., type: bool, returned: state=chosen}
+seconds: {description: What it took., type: float, returned: success}
 pruned: {description: Releases that were removed., type: list, returned: state=current}
 """
 
@@ -236,6 +242,33 @@ def import_check(release: Path, options: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+def python_of(releases: Releases, options: dict[str, Any], release: str) -> str:
+    """Major and minor version of the Python that a release runs with, or would."""
+    settings = releases.folder / release / "venv/pyvenv.cfg"
+    if settings.exists():
+        lines = dict(line.split(" = ", 1) for line in settings.read_text().splitlines() if " = " in line)
+        return ".".join(lines["version"].split(".")[:2])
+    command = [options["python"], "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    return run(command, options["python"], "Set celery_app_python to a Python 3.11 or newer.", {}, 30).strip()
+
+
+def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
+    """Write the environment file, for root and the application only; say whether it was not there."""
+    if not options["environment_text"]:
+        return False
+    path = Path(options["environment_file"])
+    if path.exists() and path.read_text() == options["environment_text"]:
+        return False
+    if not check_mode:
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(options["environment_text"])
+        os.chown(fresh, 0, pwd.getpwnam(options["user"]).pw_gid)
+        fresh.chmod(0o640)
+        fresh.replace(path)
+    return True
+
+
 def install_listener(base: Path, wheel: Path) -> None:
     """Put the runtime's code outside every release as well: from there the web's listener runs across deploys."""
     folder, fresh = base / "listener", base / ".listener.new"
@@ -255,18 +288,11 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         return {"changed": False}
     if check_mode or not options["archive"]:
         return {"changed": True}
-    seconds: dict[str, float] = {}
-    clock = time.monotonic()
-
-    def lap(step: str) -> None:
-        nonlocal clock
-        seconds[step], clock = round(time.monotonic() - clock, 2), time.monotonic()
-
     shutil.rmtree(release, ignore_errors=True)
-    (release / "app").mkdir(parents=True)
+    release.mkdir(parents=True)
     try:
         run(
-            ["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release / "app")],
+            ["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release)],
             "Unpacking",
             "",
             {},
@@ -276,20 +302,18 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
             options["id"], status="void", reason="being built", source=options["source"], commit=options["commit"],
             built_at=round(time.time(), 3),
         )  # fmt: skip
-        lap("unpack")
-        venv = virtualenv(releases, release / "app", Path(options["wheel"]), options)
+        [wheel] = release.glob("*.whl")
+        venv = virtualenv(releases, release / "app", wheel, options)
         (release / "venv").symlink_to(os.path.relpath(venv, release))
-        lap("virtualenv")
         # Best effort: a file that does not compile is nobody's fault until something imports it.
         subprocess.run([str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")], capture_output=True)
         import_check(release, options)
-        install_listener(releases.base, Path(options["wheel"]))
-        lap("check")
+        install_listener(releases.base, wheel)
     except ReleaseError as error:
         releases.write_note(options["id"], status="void", reason=str(error))
         raise
     releases.write_note(options["id"], status="built", reason="")
-    return {"changed": True, "seconds": seconds}
+    return {"changed": True}
 
 
 def choose(releases: Releases, wanted: str) -> dict[str, Any]:
@@ -299,14 +323,14 @@ def choose(releases: Releases, wanted: str) -> dict[str, Any]:
     if wanted:
         if wanted not in notes or not (releases.folder / wanted / "venv").exists():
             raise ReleaseError(f"celery_app_release is {wanted}: no such release here. There are: {listing}.")
-        return {"changed": False, "id": wanted}
+        return {"changed": False, "id": wanted, "half_way": False}
     # A deploy that failed half-way left programs of its own: back to the release that `current` still names.
     if current and any(name != current and name in releases.in_use() for name in notes):
-        return {"changed": False, "id": current}
+        return {"changed": False, "id": current, "half_way": True}
     earlier = [name for name in releases.good() if name != current]
     if not earlier:
         raise ReleaseError(f"There is no earlier good release to go back to. There are: {listing}.")
-    return {"changed": False, "id": earlier[0]}
+    return {"changed": False, "id": earlier[0], "half_way": False}
 
 
 def close(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -319,9 +343,10 @@ def close(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         return {"changed": changed, "pruned": []}
     point(releases.base / "current", f"releases/{wanted}")
     point(link, environment.name)
-    releases.write_note(wanted, status="good", reason="", good_at=round(time.time(), 3))
+    now = round(time.time(), 3)
+    releases.write_note(wanted, status="good", reason="", good_at=now)
     if options["action"] == "rollback" and before and before != wanted:
-        releases.write_note(before, status="void", reason=f"rolled back by {options['actor']}")
+        releases.write_note(before, status="void", reason=f"rolled back by {options['actor']}", void_at=now)
     append_audit(releases, options, before, "good")
     return {"changed": True, "pruned": prune(releases, options["keep"])}
 
@@ -331,7 +356,7 @@ def void(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[
     status = releases.note(options["id"]).get("status", "")
     if status and not check_mode:
         if status == "built":
-            releases.write_note(options["id"], status="void", reason=options["reason"])
+            releases.write_note(options["id"], status="void", reason=options["reason"], void_at=round(time.time(), 3))
         append_audit(releases, options, releases.current(), "failed: " + options["reason"].splitlines()[0])
     return {"changed": status == "built"}
 
@@ -355,7 +380,8 @@ def prune(releases: Releases, keep: int) -> list[str]:
     whatever a program file names.
     """
     notes, used = releases.all(), releases.in_use()
-    voids = sorted((n for n in notes if notes[n]["status"] != "good"), key=lambda n: notes[n].get("built_at", 0))
+    voids = [name for name in notes if notes[name]["status"] != "good"]
+    voids.sort(key=lambda name: notes[name].get("void_at") or notes[name].get("built_at", 0))
     failed = [name for name in voids if "good_at" not in notes[name]]
     rolled_back = [name for name in voids if "good_at" in notes[name]]
     kept = {*releases.good()[:keep], releases.current(), *failed[-1:], *rolled_back[-1:]}
@@ -384,11 +410,11 @@ def main() -> None:
             "base": {"type": "path"},
             "id": text,
             "archive": {"type": "path"},
-            "wheel": {"type": "path"},
             "requirements": {"type": "str", "default": "requirements.txt"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "celery_module": {"type": "str"},
             "environment_file": {"type": "path"},
+            "environment_text": {"type": "str", "no_log": True},
             "install_environment": {"type": "dict", "default": {}},
             "user": {"type": "str"},
             "source": text,
@@ -403,21 +429,24 @@ def main() -> None:
     )
     options = module.params
     releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
-    previous = releases.current()
+    previous, begun = releases.current(), time.monotonic()
     try:
-        if options["state"] == "built":
-            if options["user"] and not module.check_mode:
-                pwd.getpwnam(options["user"])
-            result = build(releases, options, module.check_mode)
-        elif options["state"] == "chosen":
-            result = choose(releases, options["id"])
+        if options["state"] in ("built", "chosen"):
+            written = write_environment(options, module.check_mode)
+            if options["state"] == "built":
+                result = build(releases, options, module.check_mode)
+            else:
+                result = choose(releases, options["id"])
+            result["changed"] |= written
+            result["python"] = python_of(releases, options, result.get("id", options["id"]))
         elif options["state"] == "current":
             result = close(releases, options, module.check_mode)
         else:
             result = void(releases, options, module.check_mode)
     except ReleaseError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**{"id": options["id"], "previous": previous, **result})
+    seconds = round(time.monotonic() - begun, 2)
+    module.exit_json(**{"id": options["id"], "previous": previous, "seconds": seconds, **result})
 
 
 if __name__ == "__main__":

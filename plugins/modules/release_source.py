@@ -45,7 +45,6 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
-archive: {description: The packed source., type: str, returned: success}
-wheel: {description: The runtime's wheel., type: str, returned: success}
+archive: {description: "The packed source, as C(app/), and the runtime's wheel.", type: str, returned: success}
 commit: {description: The commit, for a git source., type: str, returned: success}
 """

@@ -15,7 +15,7 @@ MANIFESTS = {
     "worker": "__celery_worker_manifest",
     "scheduler": "__celery_scheduler_manifest",
     "web": "__celery_web_manifest",
-    "listener": "__celery_web_listener_manifest",
+    "web-listener": "__celery_web_manifest",
 }
 NAME = "petct-any-01234567"
 
@@ -45,7 +45,8 @@ def program(evaluate):
 
     def first(kind: str, **variables) -> dict:
         variables = {"celery_web_command": "venv/bin/gunicorn petct.wsgi"} | variables
-        [found] = evaluate(MANIFESTS[kind], **variables)
+        wanted = {f"petct-{kind}", f"petct-{kind}-default"}
+        [found] = [one for one in evaluate(MANIFESTS[kind], **variables) if one["family"] in wanted]
         return dict(found) | {"name": NAME, "log": f"/tmp/{NAME}.log", "family_prefix": "petct-any-"}
 
     return first

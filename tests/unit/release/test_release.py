@@ -84,6 +84,14 @@ def test_rollback_goes_to_the_good_one_before_and_voids_the_one_it_leaves(releas
     assert release.choose(releases, "three")["id"] == "three"
 
 
+def test_the_release_that_was_rolled_back_last_is_kept_for_a_look(releases):
+    for name in ("one", "two", "three"):
+        close(releases, make(releases, name))
+    close(releases, "two", action="rollback")
+    close(releases, "one", action="rollback")
+    assert set(releases.all()) == {"one", "two"}
+
+
 def test_rollback_after_a_deploy_that_failed_half_way_goes_to_the_current_one(releases):
     close(releases, make(releases, "one"))
     close(releases, make(releases, "two"))
