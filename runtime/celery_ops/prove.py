@@ -26,10 +26,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
     def probe(clock: Clock, found: dict[str, Any]) -> None:
         app = load_app(options.app)
+        # An application that takes celery_ops.settings schedules the tick; of another's scheduler this can't tell.
+        ticks = not options.no_scheduler and "celery-ops-tick" in app.conf.beat_schedule
         with connected(app, clock, found):
             pass
         found.update(_round_trip(app, clock))
-        while not options.no_scheduler:
+        while ticks:
             try:
                 found.update(_newest_tick(app))
                 break
