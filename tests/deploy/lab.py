@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +116,33 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.2)
+
+
+class Visitor(threading.Thread):
+    """Asks a host for its page all the time, on a new connection each, and notes what was not a page."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(daemon=True)
+        self.address = host.run("hostname -i").split()[0]
+        self.asked = 0
+        self.refused: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Ask ten times a second until told to stop."""
+        while not self.over.wait(0.1):
+            self.asked += 1
+            try:
+                with urllib.request.urlopen(f"http://{self.address}:8000/", timeout=30) as page:
+                    page.read()
+            except OSError as error:
+                self.refused.append(str(error))
+
+    def finish(self) -> list[str]:
+        """Stop asking; return what went wrong."""
+        self.over.set()
+        self.join(40)
+        return self.refused
 
 
 class Load:

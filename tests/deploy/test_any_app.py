@@ -78,6 +78,7 @@ def test_flask_with_its_own_celery_settings_side_by_side(hosts, good):
     notes = {
         **BARE, "celery_app_name": "notes", "celery_app_source": str(ROOT / "tests/apps/notes"),
         "celery_worker_programs": [{"name": "default", "queues": ["notes"], "concurrency": 2}],
+        "celery_scheduler_enabled": True,
         "celery_web_command": "gunicorn notes:web --no-control-socket", "celery_web_bind": "127.0.0.1:8001",
         "celery_app_prove_url": "/shout/hello",
     }  # fmt: skip

@@ -41,6 +41,21 @@ def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, va
     assert second.seconds < 30
 
 
+def test_a_second_deploy_may_wait(under_way, hosts, variants, settings):
+    source = str(variants.make("v1"))
+    second = subprocess.Popen(
+        command_of("deploy", celery_app_source=source, celery_app_lock_wait=60, **settings),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+    )  # fmt: skip
+    first = {host: holder(host)["id"] for host in hosts}
+    for host in hosts:
+        host.run("touch /var/lib/petct/go")
+    assert under_way.wait(60) == 0
+    said = second.communicate(timeout=120)[0]
+    assert second.returncode == 0, said[-3000:]
+    assert all(holder(host).get("id") != first[host] for host in hosts)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
     under_way.send_signal(number)

@@ -1,21 +1,47 @@
 """Deploys and a rollback under load: nobody waits for a consumer, and the books balance."""
 
+import json
+import threading
 import time
 
 import pytest
-from lab import Load, deployed, play
+from lab import Load, Visitor, deployed, play
+
+V2 = {"petct/__init__.py": "VERSION = 2\n"}
+PHASES = ("release", "workers", "scheduler", "web", "close")
+
+
+@pytest.fixture(scope="module")
+def hooks(hosts, tmp_path_factory):
+    """A task file for before and after every phase, which notes that it ran."""
+    folder, files = tmp_path_factory.mktemp("hooks"), {}
+    for hook in [f"{when}_{phase}" for phase in PHASES for when in ("before", "after")]:
+        path = folder / f"{hook}.yml"
+        path.write_text(f"- name: Note\n  ansible.builtin.shell: echo {hook} >> /var/lib/petct/hooks\n")
+        files[hook] = str(path)
+    for host in hosts:
+        host.run("rm -f /var/lib/petct/hooks")
+    return files
+
+
+def last_in_audit_log(host):
+    return json.loads(host.run("tail -n 1 /var/log/petct/deploys.log"))
 
 
 @pytest.mark.timeout(600)
-def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, settings):
+def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, settings, hooks):
     first = {host: host.current() for host in hosts}
+    visitors = [Visitor(host) for host in hosts]
     loads = [Load(host, "under_load", rate=15, tasks=10_000) for host in hosts]
     wait_for_steady_state = time.monotonic() + 5
     while time.monotonic() < wait_for_steady_state:
         assert all(load.process.poll() is None for load in loads)
         time.sleep(0.2)
+    for visitor in visitors:
+        visitor.start()
 
-    two = deployed(celery_app_source=str(variants.make("v2", {"petct/__init__.py": "VERSION = 2\n"})), **settings)
+    source = str(variants.make("v2", V2))
+    two = deployed(celery_app_source=source, celery_app_hooks=hooks, **settings)
     second = {host: host.current() for host in hosts}
     deployed(celery_app_source=str(variants.make("v3", {"petct/__init__.py": "VERSION = 3\n"})), **settings)
     back = play("rollback", **settings)
@@ -31,18 +57,51 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
         assert {first[host], second[host]} <= set(books["releases"]), books
         assert host.current() == second[host]
         assert len(host.workers()) == 1
+    for visitor in visitors:
+        assert visitor.finish() == []
+        assert visitor.asked > 50
+
+
+def test_hooks_ran_before_and_after_every_phase(hosts, hooks):
+    for host in hosts:
+        assert host.run("cat /var/lib/petct/hooks").split() == list(hooks)
+
+
+def test_the_audit_log_says_who_did_what_and_how_long_it_took(hosts):
+    for host in hosts:
+        entry = last_in_audit_log(host)
+        assert (entry["action"], entry["outcome"], entry["to"]) == ("rollback", "good", host.current())
+        assert "@" in entry["who"]
+        assert set(entry["seconds"]) == {"producers", "workers"}
+        deploy = json.loads(host.run("tail -n 2 /var/log/petct/deploys.log | head -n 1"))
+        assert set(deploy["seconds"]) == {"release", "workers", "scheduler", "web"}
+        assert all(seconds > 0 for seconds in deploy["seconds"].values())
 
 
 def test_the_same_content_again_is_no_change(hosts, variants, settings, good):
-    run = deployed(celery_app_source=str(variants.folder / "v2"), **settings)
+    run = deployed(celery_app_source=str(variants.make("v2", V2)), **settings)
     assert run.changed == {host.name: 0 for host in hosts}
     assert {host: (host.current(), host.workers()) for host in hosts} == good
 
 
 def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settings, good):
-    source = str(variants.folder / "v2")
-    deployed(celery_app_source=source, celery_app_task_time_limit=200, **settings)
+    source = str(variants.make("v2", V2))
+    most = {}
+    over = threading.Event()
+
+    def watch(host):
+        while not over.wait(0.3):
+            most[host] = max(most.get(host, 0), host.run("supervisorctl status").count("petct-worker-"))
+
+    watchers = [threading.Thread(target=watch, args=(host,)) for host in hosts]
+    for watcher in watchers:
+        watcher.start()
+    deployed(celery_app_source=source, celery_app_task_time_limit=200, celery_worker_handover="one_by_one", **settings)
+    over.set()
+    for watcher in watchers:
+        watcher.join()
     for host in hosts:
+        assert most[host] == 2, "old and new side by side, and no more"
         assert host.current() == good[host][0]
         assert host.workers().keys() != good[host][1].keys()
     deployed(celery_app_source=source, **settings)
@@ -51,7 +110,25 @@ def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settin
 def test_a_web_setting_leaves_the_workers_alone(hosts, variants, settings):
     before = {host: host.workers() for host in hosts}
     run = deployed(
-        celery_app_source=str(variants.folder / "v2"), celery_web_command="gunicorn petct.wsgi --workers 1", **settings
+        celery_app_source=str(variants.make("v2", V2)), celery_web_command="gunicorn petct.wsgi --workers 1", **settings
     )
     assert {host: host.workers() for host in hosts} == before
     assert all(count > 0 for count in run.changed.values())
+
+
+@pytest.mark.timeout(300)
+def test_a_rollback_to_a_named_release_and_what_a_prune_keeps(hosts, variants, settings):
+    two = {host: host.current() for host in hosts}
+    good = [{name for name, status in host.releases().items() if status == "good"} for host in hosts]
+    one = min(set.intersection(*good) - set(two.values()))
+    back = play("rollback", celery_app_release=one, **settings)
+    assert back.rc == 0, back.text[-6000:]
+    for host in hosts:
+        assert host.current() == one
+        assert host.releases()[two[host]] == "void"
+
+    deployed(celery_app_source=str(variants.make("v2", V2)), celery_app_keep_releases=1, **settings)
+    for host in hosts:
+        assert host.current() == two[host]
+        good = [name for name, status in host.releases().items() if status == "good"]
+        assert good == [two[host]], "a release that was rolled back is checked anew, and one good one is kept"
