@@ -32,8 +32,8 @@ LATER = object()
 HOOKS = tuple(
     f"{when}_{name}" for name in ("release", "workers", "scheduler", "web", "close") for when in ("before", "after")
 )
-LONGEST_TIMER = 4_294_967
-"""Seconds: Erlang's longest timer is 2**32 - 1 milliseconds, and RabbitMQ's consumer_timeout is one."""
+DAY = 86400
+"""Seconds."""
 LOCAL_PORTS = range(32768, 61000)
 """Ports that the kernel gives to outgoing connections."""
 
@@ -49,15 +49,15 @@ RESERVED = frozenset(_SYSTEM.split())
 
 # variable: least, most, what to write, why
 BOUNDS: dict[str, tuple[float, float, Any, str]] = {
-    "celery_app_task_time_limit": (2, LONGEST_TIMER // 2, 300, "seconds; RabbitMQ's timer has to be longer still"),
+    "celery_app_task_time_limit": (2, 30 * DAY, 300, "seconds; the soft limit is a second shorter at least"),
     "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to go back to"),
-    "celery_app_lock_wait": (0, 86400, 0, "seconds; 0 does not wait"),
-    "celery_worker_ready_timeout": (5, 86400, 60, "seconds; a worker needs a few to start"),
+    "celery_app_lock_wait": (0, DAY, 0, "seconds; 0 does not wait"),
+    "celery_worker_ready_timeout": (5, DAY, 60, "seconds; a worker needs a few to start"),
     "celery_worker_settle": (0, 3600, 6, "seconds"),
     "celery_web_settle": (0, 3600, 4, "seconds"),
-    "celery_web_stop_timeout": (1, 86400, 60, "seconds"),
+    "celery_web_stop_timeout": (1, DAY, 60, "seconds"),
     "rabbitmq_port": (1024, 65535, 5672, "a port that needs no root"),
-    "rabbitmq_consumer_timeout": (60, LONGEST_TIMER, 86400, "seconds; RabbitMQ's timer knows no longer ones"),
+    "rabbitmq_consumer_timeout": (60, 366 * DAY, DAY, "seconds"),
     "rabbitmq_memory_high_watermark": (0.01, 0.95, 0.4, "a share of the memory"),
     "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
     "result_store_port": (1024, 65535, 6379, "a port that needs no root"),

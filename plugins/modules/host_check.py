@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -188,28 +189,28 @@ def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
         )
 
 
-def ports(listeners: dict[str, str], app: str) -> Iterator[str]:
+def ports(listeners: dict[str, str], app: str, conf_d: str = "/etc/supervisor/conf.d") -> Iterator[str]:
     """What is to be listened on is free, or ours."""
     for variable, bind in listeners.items():
         host, _, port = bind.rpartition(":")
-        for pid in sorted(listening(host.strip("[]"), int(port))):
-            owner, words = process(pid)
-            if owner not in (app, OWNERS.get(variable, app)) and not any(f"/srv/{app}/" in word for word in words):
-                other = f"{host}:{int(port) + 1}" if variable == "celery_web_bind" else f"{int(port) + 1}"
-                yield (
-                    f"{variable} is {bind}, where process {pid} of {owner} listens already ({words[0]}). "
-                    f"Stop it, or write another port: {variable}: {other}"
-                )
+        found = listening(host.strip("[]"), int(port))
+        owners = {user for user, _ in found.values()}
+        # The web's listener binds as root and then is the application: where /proc hides that, its conf tells.
+        ours = any(f":{port} " in path.read_text() for path in Path(conf_d).glob(f"{app}-*.conf"))
+        if found and not ours and not owners & {app, OWNERS.get(variable, app)}:
+            who = ", ".join(sorted(f"{command} of {user}" for user, command in found.values()))
+            other = f"{host}:{int(port) + 1}" if variable == "celery_web_bind" else f"{int(port) + 1}"
+            yield f"{variable} is {bind}, where {who} listens already. Stop it, or write: {variable}: {other}"
 
 
-def listening(host: str, port: int) -> set[int]:
-    """Processes that listen on a port, at that address or at all of them."""
+def listening(host: str, port: int) -> dict[str, tuple[str, str]]:
+    """Sockets that listen on a port, at that address or at all: their user and program, as far as those show."""
     try:
         wanted = {each[4][0] for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError:
         wanted = {host}
     everywhere = {"0.0.0.0", "::"}
-    inodes = set()
+    found = {}
     for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else ():
             fields = line.split()
@@ -218,26 +219,31 @@ def listening(host: str, port: int) -> set[int]:
                 words = [int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)]
                 text = socket.inet_ntop(family, b"".join(words))
                 if text in wanted | everywhere or wanted & everywhere:
-                    inodes.add(f"socket:[{fields[9]}]")
-    return {int(folder.name) for folder in Path("/proc").glob("[0-9]*") if inodes & opened(folder)} if inodes else set()
+                    found[f"socket:[{fields[9]}]"] = (user_name(int(fields[7])), "a program")
+    for folder in Path("/proc").glob("[0-9]*") if found else ():
+        for link in opened(folder) & set(found):
+            with contextlib.suppress(OSError):
+                user = user_name(folder.stat().st_uid)
+                found[link] = (user, f"{(folder / 'comm').read_text().strip()} (pid {folder.name})")
+    return found
 
 
-def opened(process_folder: Path) -> set[str]:
-    """What a process has open; as far as it is there to be seen."""
+def opened(folder: Path) -> set[str]:
+    """What the process of a folder in /proc has open, as far as that can be seen."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for path in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found.add(str(path.readlink()))
+    return found
+
+
+def user_name(uid: int) -> str:
+    """A user's name; the number where there is none."""
     try:
-        return {str(path.readlink()) for path in (process_folder / "fd").iterdir()}
-    except OSError:
-        return set()
-
-
-def process(pid: int) -> tuple[str, list[str]]:
-    """A process' user and command line."""
-    try:
-        uid = Path(f"/proc/{pid}").stat().st_uid
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        return pwd.getpwuid(uid).pw_name, words
-    except (OSError, KeyError):
-        return "unknown", ["?"]
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def main() -> None:

@@ -1,0 +1,97 @@
+"""Every wait is longer than the one inside it, as the host really has it: task, Supervisor, systemd; task, broker."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from system import APP, System, wait_until
+
+HALF_A_DAY = 12 * 3600
+"""Seconds: the longest ETA that the kit promises where a worker holds it (applications without celery_ops.settings)."""
+
+# What supervisord itself has loaded, not what lies in conf.d.
+STOP_SECONDS = """
+import json, xmlrpc.client
+from supervisor.xmlrpc import SupervisorTransport
+there = SupervisorTransport(None, None, "unix:///var/run/supervisor.sock")
+programs = xmlrpc.client.ServerProxy("http://127.0.0.1", there).supervisor.getAllConfigInfo()
+print(json.dumps({program["name"]: program["stopwaitsecs"] for program in programs}))
+"""
+EFFECTIVE = """
+import json, importlib
+app = importlib.import_module("petct.celery").app
+print(json.dumps([app.conf.task_soft_time_limit, app.conf.task_time_limit]))
+"""
+
+
+def option(words: list[str], name: str) -> int:
+    """The number that follows an option on a command line."""
+    return int(words[words.index(name) + 1])
+
+
+@pytest.fixture
+def words(system) -> list[str]:
+    """The command line of the worker that runs."""
+    pid = system.program("worker").pid
+    return [word for word in system.output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline").splitlines() if word]
+
+
+@pytest.fixture
+def hard(system, words) -> int:
+    """Seconds after which the running worker ends a task. A worker renames itself; then its conf knows."""
+    if "--time-limit" not in words:
+        words[:] = system.command_of(system.program("worker")).split()
+    return option(words, "--time-limit")
+
+
+@pytest.fixture
+def drain(system) -> int:
+    """Seconds that supervisord gives the worker to finish its tasks."""
+    seconds = json.loads(system.output(f"python3 -c '{STOP_SECONDS}'"))
+    return seconds[system.program("worker").name]
+
+
+def consumer_timeout(system: System) -> float:
+    """Seconds that the running broker lets a task go unacknowledged."""
+    answer = system.output("rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'")
+    return int(re.search(r"\{ok,(\d+)\}", answer)[1]) / 1000
+
+
+def test_a_task_is_told_to_end_then_ended_then_its_worker(hard, drain, words):
+    assert 0 < option(words, "--soft-time-limit") < hard < drain
+
+
+def test_systemd_waits_longer_than_supervisor(system, drain):
+    if not system.has_systemd:
+        pytest.skip("this host has no systemd")
+    unit = "/org/freedesktop/systemd1/unit/supervisor_2eservice org.freedesktop.systemd1.Service"
+    answer = system.output(f"busctl get-property org.freedesktop.systemd1 {unit} TimeoutStopUSec")
+    assert int(answer.split()[1]) / 1e6 > drain
+
+
+def test_the_broker_waits_longer_than_a_task_and_the_longest_eta(system, hard):
+    assert consumer_timeout(system) >= hard + HALF_A_DAY
+
+
+def test_the_application_knows_the_same_limits(system, hard, words):
+    pid = system.program("worker").pid
+    assert f"CELERY_OPS_TASK_TIME_LIMIT={hard}" in system.output(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
+    effective = json.loads(system.output(system.in_release(f"python -c '{EFFECTIVE}'")))
+    assert effective == [option(words, "--soft-time-limit"), hard]
+
+
+def test_a_task_with_an_eta_waits_in_the_broker_where_no_timeout_counts(system):
+    def messages() -> dict[str, tuple[int, int]]:
+        columns = "name messages_ready messages_unacknowledged --formatter json"
+        rows = json.loads(system.output(f"rabbitmqctl -q -p {APP} list_queues {columns}"))
+        return {row["name"]: (row["messages_ready"], row["messages_unacknowledged"]) for row in rows}
+
+    def delayed() -> int:
+        return sum(ready for name, (ready, _) in messages().items() if name.startswith("celery_delayed"))
+
+    before = delayed()
+    system.output(system.in_release("celery -A petct call celery_ops.tick --countdown 50"))
+    wait_until(lambda: delayed() > before, 20, "the task in one of the broker's delay queues")
+    assert messages()[APP][1] == 0

@@ -1,0 +1,64 @@
+"""Every time limit is made of celery_app_task_time_limit, and each is longer than the one inside it."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from celery_ops import env
+
+ROOT = Path(__file__).resolve().parents[2]
+HALF_A_DAY = 12 * 3600
+"""Seconds: the longest ETA that the kit promises where a worker holds it unacknowledged."""
+# From the shortest that has a soft limit below it to the longest that the check of the inventory lets through.
+each_limit = pytest.mark.parametrize("limit", [2, 3, 20, 300, 7200, 43200, 43201, 30 * 86400])
+
+
+@pytest.fixture
+def worker(evaluate):
+    """Returns a worker's command line and stop timeout for a time limit."""
+
+    def words(limit: int) -> tuple[list[str], int]:
+        [program] = evaluate("__celery_worker_manifest", celery_app_task_time_limit=limit)
+        return [str(word) for word in program["command"]], program["stop_timeout"]
+
+    return words
+
+
+def option(words: list[str], name: str) -> int:
+    return int(words[words.index(name) + 1])
+
+
+@each_limit
+def test_task_then_supervisor_then_systemd(limit, worker, render):
+    words, stop_timeout = worker(limit)
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=limit))
+    hard = option(words, "--time-limit")
+    assert hard == limit
+    assert 0 < option(words, "--soft-time-limit") < hard < stop_timeout < int(unit["Service"]["TimeoutStopSec"])
+    assert hard < option(words, "--drain-timeout") <= stop_timeout
+
+
+@each_limit
+def test_task_and_eta_then_broker(limit, render):
+    conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", celery_app_task_time_limit=limit)
+    milliseconds = int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1])
+    assert limit + HALF_A_DAY <= milliseconds / 1000
+
+
+@pytest.mark.parametrize("limit", [2, 300, 7200])
+def test_the_application_and_the_worker_have_the_same(limit, worker, evaluate):
+    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_task_time_limit=limit))
+    assert variables["CELERY_OPS_TASK_TIME_LIMIT"] == str(limit)
+    code = "import json, celery_ops.settings as s; print(json.dumps([s.task_soft_time_limit, s.task_time_limit]))"
+    path = {"PYTHONPATH": str(ROOT / "runtime")}
+    settings = subprocess.run([sys.executable, "-c", code], env=variables | path, capture_output=True, check=True)
+    words, _ = worker(limit)
+    assert json.loads(settings.stdout) == [option(words, "--soft-time-limit"), option(words, "--time-limit")]
