@@ -153,6 +153,20 @@ def scheduler_program(options: list[str], context: dict[str, Any]) -> dict[str, 
     }
 
 
+def health_program(context: dict[str, Any]) -> dict[str, Any]:
+    """The watch's Supervisor program. Its pidfile is the same in every generation: never two."""
+    app = context["app"]
+    name = f"{app}-health-{GENERATION}"
+    watch = [f"{context['release']}/venv/bin/celery-ops-health", "--drain-timeout", str(context["stop_timeout"])]
+    return {
+        "family": f"{app}-health",
+        "command": guarded(name, f"/run/{app}/health.pid", watch, context),
+        "ready": ["test", "-s", f"/run/{app}/{name}.heartbeat"],
+        "strategy": "replace",
+        "stop_timeout": 10,
+    }
+
+
 def listener_socket(bind: str, app: str) -> str:
     """Where the listener of this address hands its socket out: another address is another generation of both."""
     return f"/run/{app}/web-{re.sub(r'[^0-9A-Za-z.]', '_', bind)}.sock"
@@ -196,6 +210,6 @@ class FilterModule:
         """Filters by name."""
         names = (
             url_part, env_file, supervisor_command, as_app,
-            worker_program, scheduler_program, web_program, listener_program,
+            worker_program, scheduler_program, web_program, listener_program, health_program,
         )  # fmt: skip
         return {function.__name__: function for function in names}

@@ -145,6 +145,7 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
             "CELERY_OPS_APP": me.app,
             "CELERY_OPS_PROGRAM": me.program,
             "CELERY_OPS_CANARY_FILE": str(options.pidfile.with_name(f"{me.program}.canary")),
+            "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(f"{me.program}.heartbeat")),
             # setproctitle would otherwise write its titles over the environment, and the mark with it.
             "SPT_NOENV": "1",
         }

@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 MARK = "CELERY_OPS_GUARDED"
@@ -64,6 +64,8 @@ class Process:
     group: int
     start: int
     identity: Identity | None = None
+    state: str = ""
+    """As in ps: R, S, D, T (stopped by a signal), t (by a debugger) ..."""
 
     @property
     def is_main(self) -> bool:
@@ -74,10 +76,14 @@ class Process:
         )
 
     @property
+    def age(self) -> float:
+        """Return for how many seconds it has been there."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / os.sysconf("SC_CLK_TCK")
+
+    @property
     def since(self) -> str:
         """Return when it started, in local time."""
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / os.sysconf("SC_CLK_TCK")
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - age))
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - self.age))
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to this very process, never to another that got its pid."""
@@ -98,11 +104,11 @@ def find(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, parent, group, *rest = text[text.rindex(")") + 2 :].split()
-    return None if state in "ZX" else Process(pid, int(parent), int(group), int(rest[16]))
+    return None if state in "ZX" else Process(pid, int(parent), int(group), int(rest[16]), state=state)
 
 
-def marked(pidfile: str) -> list[Process]:
-    """Return this user's processes that carry the guard's mark for `pidfile`, the caller left out."""
+def of_this_user() -> list[Process]:
+    """Return this user's processes, those that carry the guard's mark with their identity; the caller left out."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -111,9 +117,14 @@ def marked(pidfile: str) -> list[Process]:
             if entry.stat().st_uid == os.getuid():
                 identity = _mark(entry)
                 process = find(int(entry.name))
-                if process and identity and identity.pidfile == pidfile:
-                    found.append(Process(**{**asdict(process), "identity": identity}))
+                if process:
+                    found.append(replace(process, identity=identity))
     return found
+
+
+def marked(pidfile: str) -> list[Process]:
+    """Return this user's processes that carry the guard's mark for `pidfile`, the caller left out."""
+    return [process for process in of_this_user() if process.identity and process.identity.pidfile == pidfile]
 
 
 def _mark(entry: Path) -> Identity | None:

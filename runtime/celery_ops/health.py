@@ -1,0 +1,444 @@
+"""The watch: knows how the programs of an application on this host are, and restarts only what a restart helps.
+
+One process a host, under Supervisor like the others. Every two seconds it looks at the processes that carry the
+guard's mark, at their heartbeats and, where one is late, at the broker; judges each program (`judge`), and does
+what its illness needs (`COURSES`): SIGCONT for what is frozen, TERM for what is deaf or stuck, KILL for what has
+outlived its time. Supervisor starts again whatever ends. A worker or scheduler of ours that is no child of
+the supervisord this one runs under is an orphan: told to finish, waited for, ended. docs/operations.md has a
+table of all states.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from celery_ops.guard import Eviction
+from celery_ops.heartbeat import DRAINING, READY, STARTING, Heartbeat
+from celery_ops.process import Identity, Process, Refused, of_this_user, report
+
+ROUND = 2.0
+"""Seconds between two looks."""
+
+LATE = 30.0
+"""Seconds that a heartbeat may be overdue."""
+
+IDLE = 30.0
+"""Seconds without a task accepted after which a pool that has nothing to do, though tasks wait, is stuck."""
+
+PAUSES = (30.0, 900.0)
+"""Seconds between two treatments of one program: at first, and at most after doubling."""
+
+MARGIN = 30.0
+"""Seconds beyond its time that a program may drain; supervisord's own KILL comes first."""
+
+GONE = 5.0
+"""Seconds without a process after which a program counts as down."""
+
+YOUNG = 60.0
+"""Seconds in which a worker or scheduler without a heartbeat counts as starting."""
+
+REPLY = 3.0
+"""Seconds the broker has to answer."""
+
+WELL = frozenset({"ready", "busy"})
+"""States between which a program goes to and fro; that is no news."""
+
+GREEN = frozenset({"gevent", "eventlet", "solo"})
+"""Pools whose tasks run in the main loop: it may be silent for as long as a task may take."""
+
+CONSEQUENCE = {
+    signal.SIGCONT: "go on",
+    signal.SIGTERM: "finish, so that Supervisor starts it again",
+    signal.SIGKILL: "end at once, so that Supervisor starts it again",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a program is, and why, in words."""
+
+    state: str
+    why: str = ""
+    pids: tuple[int, ...] = ()
+    """The processes it is about, where that isn't the program's main process."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at one program."""
+
+    name: str
+    main: Process
+    children: tuple[Process, ...] = ()
+    heartbeat: dict[str, Any] = field(default_factory=dict)
+    late: float = 0.0
+    """Seconds by which its heartbeat is overdue."""
+    drains: float = 0.0
+    """Seconds since it began to drain."""
+    idle: float = 0.0
+    """Seconds since it last accepted a task, as far as the watch has seen."""
+
+
+def judge(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Verdict:
+    """Return how a program is; `broker(address)` tells whether a broker answers, and is asked only when in doubt."""
+    beat = seen.heartbeat
+    frozen = tuple(process.pid for process in (seen.main, *seen.children) if process.state == "T")
+    if frozen:
+        what = "its main process is" if seen.main.pid in frozen else f"{len(frozen)} of its pool processes are"
+        return Verdict("frozen", f"{what} stopped (state T)", frozen)
+    if not beat:
+        young = ("-worker-" in seen.name or "-scheduler-" in seen.name) and seen.main.age < YOUNG
+        return Verdict("starting") if young else Verdict("up", "it writes no heartbeat")
+    if beat["state"] == DRAINING:
+        if seen.drains > drain_timeout + MARGIN:
+            return Verdict("overdue", f"it has drained for {seen.drains:.0f} s and may for {drain_timeout:g} s")
+        return Verdict("draining", f"{beat.get('active', 0)} tasks to finish")
+    connected = beat.get("connected", True)
+    if seen.late > LATE or (not connected and beat["state"] == READY):
+        if beat.get("broker") and not broker(beat["broker"]):
+            return Verdict("broker away", f"{beat['broker']} does not answer; it will connect by itself")
+        if seen.late > LATE:
+            return Verdict("stuck", f"its main loop has been silent for {seen.late + beat['due']:.0f} s")
+        return Verdict("reconnecting", f"{beat['broker']} answers, it is not connected yet")
+    if beat["kind"] != "worker":
+        return Verdict("ready")
+    if beat["state"] == STARTING:
+        return Verdict("starting")
+    closed = sorted(name for name, is_open in beat["queues"].items() if not is_open)
+    if closed:
+        return Verdict("deaf", f"it is connected and does not consume from {', '.join(closed)}")
+    if not beat["queues"]:
+        return Verdict("paused", "it was told to consume from no queue")
+    if beat["reserved"] and not beat["active"] and seen.idle > IDLE:
+        return Verdict("stuck", f"its pool has taken none of {beat['reserved']} tasks for {seen.idle:.0f} s")
+    return Verdict("busy" if beat["active"] >= beat["slots"] else "ready")
+
+
+def course(verdict: Verdict, seen: Seen, drain_timeout: float) -> list[tuple[float, signal.Signals]]:
+    """Return what helps in this state: signals, and after how many seconds in it. Nothing in most states."""
+    patience = max(120.0, drain_timeout) if seen.heartbeat.get("pool") in GREEN else 120.0
+    return {
+        "frozen": [(6.0, signal.SIGCONT), (16.0, signal.SIGTERM), (26.0, signal.SIGKILL)],
+        "deaf": [(30.0, signal.SIGTERM), (30.0 + drain_timeout, signal.SIGKILL)],
+        "stuck": [(patience, signal.SIGTERM), (patience + drain_timeout, signal.SIGKILL)],
+        "reconnecting": [(patience, signal.SIGTERM), (patience + drain_timeout, signal.SIGKILL)],
+        "overdue": [(0.0, signal.SIGKILL)],
+    }.get(verdict.state, [])
+
+
+class Patient:
+    """What the watch remembers of a program: its state since when, and what was done about it."""
+
+    def __init__(self, name: str, say: Callable[[str], None]) -> None:
+        self.name, self.say = name, say
+        self.verdict: Verdict | None = None
+        self.since = 0.0
+        self.pid = 0
+        self.seen = time.monotonic()
+        self.treated = 0
+        self.not_before = 0.0
+        self.begun = 0.0
+        self.done = 0
+        self.accepted: tuple[int, float] = (-1, 0.0)
+
+    def idle(self, accepted: int, now: float) -> float:
+        """Return for how many seconds the number of tasks it has accepted has been the same."""
+        if accepted != self.accepted[0]:
+            self.accepted = (accepted, now)
+        return now - self.accepted[1]
+
+    def note(self, verdict: Verdict, pid: int, now: float) -> None:
+        """Take a verdict down; say so if it is news."""
+        before, self.verdict = self.verdict, verdict
+        if before is not None and (before.state, self.pid) == (verdict.state, pid):
+            return
+        known = {before.state, verdict.state} if before else set()
+        if not (known and known <= WELL and self.pid == pid):
+            why = f" - {verdict.why}" if verdict.why else ""
+            after = f" (was {before.state} for {now - self.since:.0f} s)" if before else ""
+            self.say(f"{self.name}, pid {pid or 'none'}: {verdict.state}{why}{after}")
+        self.pid, self.since, self.done = pid, now, 0
+        # After a treatment the next illness has to last longer before it is treated.
+        self.begun = max(now, self.not_before)
+
+    def due(self, steps: list[tuple[float, signal.Signals]], now: float) -> signal.Signals | None:
+        """Return the signal whose time has come, once."""
+        if self.done >= len(steps) or now - self.begun < steps[self.done][0]:
+            return None
+        if self.done == 0:
+            # Long without one: what helped then is forgotten.
+            self.treated = self.treated + 1 if now < self.not_before + PAUSES[1] else 1
+            self.not_before = now + min(PAUSES[0] * 2 ** (self.treated - 1), PAUSES[1])
+        self.done += 1
+        return steps[self.done - 1][1]
+
+
+class Watch:
+    """Looks after the programs of one application on this host."""
+
+    def __init__(
+        self, app: str, run: Path, conf_dir: Path, drain_timeout: float, supervisor: int, home: Path | None = None
+    ) -> None:
+        self.app, self.run, self.conf_dir, self.drain_timeout = app, run, conf_dir, drain_timeout
+        self.supervisor = supervisor
+        self.home = home or Path("/srv", app)
+        self.patients: dict[str, Patient] = {}
+        self.orphans: dict[tuple[int, int], Orphan] = {}
+        self.brokers: dict[str, bool] = {}
+
+    def say(self, message: str) -> None:
+        """Write a line to the log, with the time."""
+        report(time.strftime("%Y-%m-%d %H:%M:%S"), message)
+
+    def look(self) -> None:
+        """Look once at everything, and do what is due."""
+        now = time.monotonic()
+        self.brokers = {}
+        processes = of_this_user()
+        ours = [process for process in processes if process.identity and process.identity.app == self.app]
+        mains = [process for process in ours if process.is_main]
+        programs = {main.identity.program: main for main in mains if main.parent == self.supervisor}
+        for name, main in programs.items():
+            children = [one for one in ours if one.parent == main.pid and one.identity == main.identity]
+            self._care(self._see(name, main, children, now), now)
+        wanted = self._wanted()
+        self._look_for_the_missing(set(programs), wanted, now)
+        by_hand = _started_by_hand(processes, self.app, self.home)
+        self._evict([main for main in [*mains, *by_hand] if main.parent != self.supervisor], processes)
+        self._tidy({main.identity.program for main in mains} | wanted)
+
+    def about(self) -> dict[str, Any]:
+        """Return all verdicts, for the watch's own heartbeat."""
+        now = time.monotonic()
+        return {
+            "programs": {
+                name: {
+                    "state": patient.verdict.state,
+                    "why": patient.verdict.why,
+                    "pid": patient.pid,
+                    "seconds": round(now - patient.since),
+                    "treated": patient.treated,
+                }
+                for name, patient in sorted(self.patients.items())
+                if patient.verdict
+            },
+            "orphans": [orphan.about() for orphan in self.orphans.values()],
+        }
+
+    def _see(self, name: str, main: Process, children: list[Process], now: float) -> Seen:
+        beat = read(self.run / f"{name}.heartbeat")
+        if beat.get("pid") != main.pid:  # of an earlier process of that name
+            return Seen(name, main, tuple(children))
+        return Seen(
+            name,
+            main,
+            tuple(children),
+            beat,
+            late=now - beat["beat"] - beat["due"],
+            drains=now - beat["since"],
+            idle=self._patient(name).idle(beat.get("accepted", 0), now),
+        )
+
+    def _patient(self, name: str) -> Patient:
+        return self.patients.setdefault(name, Patient(name, self.say))
+
+    def _care(self, seen: Seen, now: float) -> None:
+        patient = self._patient(seen.name)
+        verdict = judge(seen, self.drain_timeout, self._answers)
+        patient.note(verdict, seen.main.pid, now)
+        number = patient.due(course(verdict, seen, self.drain_timeout), now)
+        if number is None:
+            return
+        receivers = [seen.main]
+        if number == signal.SIGCONT:
+            receivers = [one for one in (seen.main, *seen.children) if one.pid in verdict.pids]
+        pids = " ".join(str(one.pid) for one in receivers)
+        self.say(f"{seen.name}: {verdict.why}: {number.name} sent to {pids}, to {CONSEQUENCE[number]}")
+        for one in receivers:
+            one.send(number)
+        if number == signal.SIGTERM and verdict.state == "frozen":
+            for one in (seen.main, *seen.children):  # what is stopped can't even end
+                one.send(signal.SIGCONT)
+
+    def _answers(self, address: str) -> bool:
+        if address not in self.brokers:
+            self.brokers[address] = answers(address)
+        return self.brokers[address]
+
+    def _look_for_the_missing(self, running: set[str], wanted: set[str], now: float) -> None:
+        """Take down what should run and does not. Bringing it back is Supervisor's business, or an operator's."""
+        for name in running | wanted:
+            self._patient(name)
+        for name, patient in list(self.patients.items()):
+            if name in running:
+                patient.seen = now
+            elif name not in wanted:
+                self.say(f"{name}: gone (was {self.patients.pop(name).verdict.state if patient.verdict else 'down'})")
+            elif now - patient.seen > GONE:
+                why = f"Supervisor starts it again, unless somebody stopped it: supervisorctl status {name}"
+                patient.note(Verdict("down", why), 0, now)
+
+    def _wanted(self) -> set[str]:
+        """Return the guarded programs of this application that conf.d names."""
+        wanted = set()
+        for path in self.conf_dir.glob(f"{self.app}-*.conf"):
+            with contextlib.suppress(OSError):
+                if "celery-ops-guard" in path.read_text(encoding="utf-8", errors="replace"):
+                    wanted.add(path.stem)
+        return wanted - {os.environ.get("CELERY_OPS_PROGRAM")}
+
+    def _evict(self, mains: list[Process], processes: list[Process]) -> None:
+        found = {(main.pid, main.start): main for main in mains}
+        for key in set(self.orphans) - set(found):
+            self.say(f"{self.orphans.pop(key).name} has ended")
+        for key, main in found.items():
+            if key not in self.orphans:
+                self.orphans[key] = Orphan(main, self.drain_timeout, self.say)
+            self.orphans[key].step(main, processes)
+
+    def _tidy(self, known: set[str]) -> None:
+        """Remove the heartbeats and canaries of programs that are gone for good."""
+        keep = known | {os.environ.get("CELERY_OPS_PROGRAM")}
+        for path in self.run.glob(f"{self.app}-*"):
+            if path.suffix in (".heartbeat", ".canary") and path.stem not in keep:
+                path.unlink(missing_ok=True)
+
+
+class Orphan:
+    """A worker or scheduler of ours that no supervisord looks after; seen twice, it is told to finish."""
+
+    def __init__(self, main: Process, drain_timeout: float, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.name = f"pid {main.pid} ({main.identity.program})"
+        self.began = time.monotonic()
+        self.looks = 0
+        self.eviction: Eviction | None = Eviction(drain_timeout, say)
+        self.pid, self.what = main.pid, main.identity.program
+
+    def step(self, main: Process, processes: list[Process]) -> None:
+        """Do what is due: TERM to the main process, later KILL to it and its children."""
+        self.looks += 1
+        if self.looks == 1 or self.eviction is None:
+            return
+        crew = [main, *(one for one in processes if one.parent == main.pid)]
+        crew = [one if one.identity else replace(one, identity=main.identity) for one in crew]
+        try:
+            self.eviction.step([main], crew)
+        except Refused as why:
+            self.say(str(why))
+            self.eviction = None
+
+    def about(self) -> dict[str, Any]:
+        """Return what the watch's heartbeat says of it."""
+        return {"pid": self.pid, "what": self.what, "seconds": round(time.monotonic() - self.began)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a heartbeat, empty where there is none that can be read."""
+    try:
+        beat = json.loads(path.read_text(encoding="utf-8"))
+        return beat if {"kind", "pid", "state", "since", "beat", "due"} <= set(beat) else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def answers(address: str) -> bool:
+    """Tell whether the broker at "transport://host:port" answers. A frozen one accepts, and says nothing."""
+    parts = urlsplit(address)
+    try:
+        if not parts.hostname or not parts.port:
+            return True  # not one that is somewhere else
+        with socket.create_connection((parts.hostname, parts.port), REPLY) as connection:
+            if parts.scheme not in ("amqp", "pyamqp"):
+                return True
+            connection.settimeout(REPLY)
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return bool(connection.recv(1))
+    except (OSError, ValueError):
+        return False
+
+
+# Options of `celery` itself that take a value; what comes after them is the command.
+_WITH_VALUE = {"-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"}
+
+
+def _started_by_hand(processes: list[Process], app: str, home: Path) -> list[Process]:
+    """Return the main processes of workers and schedulers from our releases that the guard did not start."""
+    found = {one.pid: one for one in processes if not one.identity and _celery_command(one.pid, home)}
+    return [replace(one, identity=_identity_of(one, app, home)) for one in found.values() if one.parent not in found]
+
+
+def _identity_of(process: Process, app: str, home: Path) -> Identity:
+    name = f"{_celery_command(process.pid, home)} started by hand"
+    return Identity(app, name, "", process.pid, process.start, process.parent, process.group)
+
+
+def _celery_command(pid: int, home: Path) -> str:
+    """Return "worker" or "beat" where this process is that, run by a release's celery; "" for everything else."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return ""
+    python = Path(words[0]).name.startswith("python")
+    if python and len(words) > 2 and words[1].endswith("/bin/celery") and Path(words[1]).is_relative_to(home):
+        words = words[2:]
+    elif python and words[1:3] == ["-m", "celery"] and Path(words[0]).is_relative_to(home):
+        words = words[3:]
+    else:
+        return ""
+    words = iter(words)
+    for word in words:
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif not word.startswith("-"):
+            return word if word in ("worker", "beat") else ""
+    return ""
+
+
+class WatchHeartbeat(Heartbeat):
+    """The watch's own heartbeat, which holds its verdicts."""
+
+    def __init__(self, path: str, watch: Watch) -> None:
+        self.watch = watch
+        super().__init__(path, "watch")
+
+    def about(self) -> dict[str, Any]:
+        """Return what the watch knows."""
+        return self.watch.about()
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Watch until told to stop (console script ``celery-ops-health``)."""
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-health", description="Watch the programs of an application; restart what a restart helps."
+    )
+    parser.add_argument("--drain-timeout", type=float, default=330, metavar="SECONDS", help="time to drain (330)")
+    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/supervisor/conf.d"), metavar="DIR")
+    options = parser.parse_args(argv)
+    path, app = os.environ.get("CELERY_OPS_HEARTBEAT_FILE"), os.environ.get("CELERY_OPS_APP")
+    if not path or not app:
+        sys.exit("celery-ops-health: it was not started by celery-ops-guard; type: supervisorctl status")
+    stop = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    watch = Watch(app, Path(path).parent, options.conf_dir, options.drain_timeout, os.getppid())
+    heartbeat = WatchHeartbeat(path, watch)
+    heartbeat.enter(READY)
+    watch.say(f"the watch over {app} begins")
+    while not signal.sigtimedwait(stop, ROUND):
+        watch.look()
+        heartbeat.write(due=ROUND)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
