@@ -1,0 +1,170 @@
+"""A secret is in its file on the host, and nowhere else: not even when a deploy fails while everything is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets as random
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import EPHEMERAL
+from system import APP, CURRENT, System
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = random.token_hex(20)
+HOSTILE = f"""{TOKEN}%(ENV_HOME)s 100% it's "{TOKEN}" ; # $HOME `id` \\{TOKEN} ü"""
+PLACES = "/etc /home /opt /root /run /srv /tmp /usr/local /var"
+
+
+class Watch(threading.Thread):
+    """Looks at all processes, the hosts' included (they are containers here), for a token where none belongs."""
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(daemon=True)
+        self.owner, self.ended = owner, threading.Event()
+        self.on_command_lines: set[bytes] = set()
+        self.with_others: set[bytes] = set()
+        self.with_owner = 0
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            for process in Path("/proc").glob("[0-9]*"):
+                self.look(process)
+
+    def look(self, process: Path) -> None:
+        """Look at one process; it may be gone, or closed to us."""
+        try:
+            command = (process / "cmdline").read_bytes()
+            if TOKEN.encode() in command:
+                self.on_command_lines.add(command)
+            if TOKEN.encode() in (process / "environ").read_bytes():
+                if process.stat().st_uid == self.owner:
+                    self.with_owner += 1
+                else:
+                    self.with_others.add(command)
+        except OSError:
+            pass
+
+
+@dataclass
+class Failure:
+    """A deploy that failed after it had written the secrets, run with all that shows more."""
+
+    system: System
+    run: subprocess.CompletedProcess[str]
+    watch: Watch
+    folder: Path
+    programs: list
+
+    @property
+    def said(self) -> str:
+        return self.run.stdout + self.run.stderr
+
+
+def deploy(system: System, folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Deploy with -vvv and --diff, a fact cache, a log and temporary folders in `folder`."""
+    file = folder / "variables.json"
+    file.write_text(json.dumps({"celery_app_secrets_dir": f"{EPHEMERAL}/secrets", **variables}))
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_CACHE_PLUGIN": "jsonfile",
+        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "traces/facts"),
+        "ANSIBLE_LOG_PATH": str(folder / "traces/log"),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "traces/tmp"),
+        "XDG_CACHE_HOME": str(folder / "traces/cache"),
+    }
+    (folder / "traces").mkdir(exist_ok=True)
+    words = ("ansible-playbook", "-vvv", "--diff", "-i", str(EPHEMERAL / "inventory"), "--limit", system.name)
+    return subprocess.run(
+        (*words, "-e", f"@{file}", "playbooks/deploy.yml"), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def failure(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failure]:
+    folder = tmp_path_factory.mktemp("secrets")
+    source = shutil.copytree(
+        ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__", "data", "tests")
+    )
+    (source / "another_release").touch()
+    programs = system.programs()
+    watch = Watch(int(system.output(f"id -u {APP}")))
+    watch.start()
+    try:
+        run = deploy(
+            system,
+            folder,
+            celery_app_source=str(source),
+            celery_app_migrate_command="""python -c "raise RuntimeError('the migration fails')" """,
+            celery_app_secrets={
+                "PETCT_SECRET_KEY": (EPHEMERAL / "secrets/petct_secret_key").read_text().strip(),
+                "CANARY_RANDOM": TOKEN,
+                "CANARY_HOSTILE": HOSTILE,
+            },
+        )
+    finally:
+        watch.ended.set()
+        watch.join()
+    yield Failure(system, run, watch, folder, programs)
+    system.run(f"grep -l -s {TOKEN} /etc/{APP}/env-* | xargs -r rm")
+
+
+def holders(failure: Failure) -> list[str]:
+    """Files of the host that hold the token, whoever may read them."""
+    search = ("docker", "exec", "-i", failure.system.name, "sh", "-c")
+    command = f"cat > /dev/shm/token; grep -r -a -l -s -F -f /dev/shm/token {PLACES}; rm /dev/shm/token"
+    return subprocess.run((*search, command), input=TOKEN, capture_output=True, text=True).stdout.split()
+
+
+def test_the_deploy_failed_where_it_should_and_the_old_programs_run_on(failure):
+    assert failure.run.returncode != 0
+    assert "RuntimeError: the migration fails" in failure.said
+    assert failure.system.programs() == failure.programs
+
+
+def test_the_secret_is_in_one_file_that_only_root_and_the_application_read(failure):
+    [file] = holders(failure)
+    assert re.fullmatch(rf"/etc/{APP}/env-[0-9a-f]{{12}}", file)
+    found = failure.system.host.file(file)
+    assert (found.user, found.group, found.mode) == ("root", APP, 0o640)
+    load = f"runuser -u {APP} -- {CURRENT}/venv/bin/celery-ops-env {file} -- printenv"
+    assert failure.system.output(f"{load} CANARY_HOSTILE") == HOSTILE
+    assert failure.system.output(f"{load} CANARY_RANDOM") == TOKEN
+
+
+def test_the_journal_does_not_know_it(failure):
+    if not failure.system.has_systemd:
+        pytest.skip("this host keeps no journal")
+    journal = failure.system.output("journalctl --no-pager --output cat")
+    assert "environment_text" in journal  # Ansible notes the call there, and not what is secret of it
+    assert TOKEN not in journal
+
+
+def test_nothing_shown_logged_or_cached_on_the_control_node_holds_it(failure):
+    assert "environment_text" in failure.said  # -vvv shows the call
+    assert TOKEN not in failure.said
+    traces = [path for path in (failure.folder / "traces").rglob("*") if path.is_file()]
+    assert [path for path in traces if path.name == "log"]
+    assert [path for path in traces if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_no_process_but_the_applications_own_ever_held_it(failure):
+    assert failure.watch.with_owner  # the migration, which is to have it
+    assert failure.watch.on_command_lines == set()
+    assert failure.watch.with_others == set()
+
+
+def test_a_secret_with_a_newline_is_refused_and_not_shown(system, tmp_path):
+    run = deploy(system, tmp_path, celery_app_secrets={"PETCT_SECRET_KEY": "x", "CANARY": f"{TOKEN}\nLINE=2"})
+    assert run.returncode != 0
+    assert "CANARY" in run.stdout + run.stderr
+    assert "newline" in run.stdout + run.stderr
+    assert TOKEN not in run.stdout + run.stderr
