@@ -1,10 +1,18 @@
-"""Celery's consumer, which throws no message away: what can't be decoded is a dead letter, too."""
+"""Celery's consumer, which throws no message away: what can't be decoded is a dead letter, too.
+
+Nor does it forget what it handed to its pool, and it comes back soon after its broker.
+"""
+
+from functools import partial
+from typing import Any
 
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu import Message
+from kombu import Connection, Message
 
 logger = get_logger(__name__)
+
+RECONNECT = 4
 
 
 class Consumer(CeleryConsumer):
@@ -19,3 +27,21 @@ class Consumer(CeleryConsumer):
             exc,
         )
         message.reject_log_error(logger, self.connection_errors)
+
+    def ensure_connected(self, conn: Connection) -> Any:
+        """Ask for a broker that is away every RECONNECT seconds at least; Celery's pauses grow to half a minute."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT)
+        return super().ensure_connected(conn)
+
+    def on_close(self) -> None:
+        """Keep the tasks that a pool child has been given but has not yet said that it accepted.
+
+        Celery forgets them when it closes its consumer, as the broker will deliver them again. But the child runs
+        them, so that a task which arrives in the moment of a warm stop would be done, not acknowledged, and done twice.
+        """
+        jobs = getattr(getattr(self.pool, "_pool", None), "_cache", {})
+        waiting = {number: job for number, job in tuple(jobs.items()) if not getattr(job, "_accepted", True)}
+        super().on_close()
+        for number, job in waiting.items():
+            if job._write_to is not None and job._write_to._is_alive():
+                jobs.setdefault(number, job)

@@ -42,6 +42,11 @@ broker_connection_timeout = 4
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for its broker, however long that takes
 
+# Not exclusive: after a cut of the network the broker holds the old connection, and with it an exclusive queue, for a
+# minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again.
+control_queue_exclusive = False
+control_queue_durable = True
+
 # A task is done when it returned, not when it was fetched. The broker's delivery limit ends a poison task.
 task_acks_late = True
 task_reject_on_worker_lost = True
