@@ -8,7 +8,7 @@ PLAY = .venv/bin/ansible-playbook -i $(INVENTORY) $(BECOME)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit molecule bench
+.PHONY: help up down test lint unit molecule bench chaos
 
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -36,3 +36,6 @@ lint unit molecule: .venv/tests ## one part of it
 
 bench: .venv/tests ## measure deploys beside the plain way, and print a table
 	bench/run
+
+chaos: .venv/tests ## break everything under load on both Debians (hours), and write docs/reliability.md
+	tests/chaos/run

@@ -53,7 +53,7 @@ def kill_biggest(subject: Subject) -> None:
 
 
 def term_group(subject: Subject) -> None:
-    subject.do(f"kill -TERM -- -{subject.main('worker')}")
+    subject.do(f"kill -TERM -{subject.main('worker')}")
 
 
 def restart_worker(subject: Subject) -> None:
@@ -139,17 +139,17 @@ def deploy_while_broker_restarts(subject: Subject) -> None:
 
 
 FAULTS = [
-    Fault("SIGKILL of the worker's main process", kill_worker, 10, doubles=RERUN),
+    Fault("SIGKILL of the worker's main process", kill_worker, 30, doubles=RERUN),
     Fault("SIGKILL of a pool child", kill_child, 10, doubles=RERUN),
-    Fault("supervisorctl restart of the worker", restart_worker, 20),
+    Fault("supervisorctl restart of the worker", restart_worker, 30),
     Fault("systemctl restart supervisor", systemctl("restart", "supervisor"), 60),
     Fault("SIGKILL of supervisord", kill_supervisord, 30),
     Fault("restart of the host", restart_host, 90, doubles=RERUN),
     Fault("restart of RabbitMQ", systemctl("restart", "rabbitmq-server"), 60, doubles=RERUN),
-    Fault("network cut between worker and broker, 5 s", firewall("-I"), 20, firewall("-D"), lasts=5, doubles=RERUN),
+    Fault("network cut between worker and broker, 5 s", firewall("-I"), 30, firewall("-D"), lasts=5, doubles=RERUN),
     # These eight run in CI; the others by `make chaos`.
-    Fault("TERM to the worker's process group", term_group, 20, doubles=RERUN),
-    Fault("SIGKILL of the worker's biggest process, as when memory runs out", kill_biggest, 10, doubles=RERUN),
+    Fault("TERM to the worker's process group", term_group, 30, doubles=RERUN),
+    Fault("SIGKILL of the worker's biggest process, as when memory runs out", kill_biggest, 30, doubles=RERUN),
     Fault("power cut of the host", cut_power, 90, doubles=RERUN),
     Fault("SIGSTOP of the broker, 30 s", signal_broker("STOP"), 60, signal_broker("CONT"), lasts=30, doubles=RERUN),
     Fault("SIGKILL of RabbitMQ", signal_broker("KILL"), 60, doubles=RERUN),

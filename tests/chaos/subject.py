@@ -106,6 +106,10 @@ class Subject(Host):
         """The application's password at the broker."""
         return Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], f"secrets/{APP}_broker_password").read_text().strip()
 
+    def intended(self) -> set[str]:
+        """Names of the programs that have to run: what the configuration holds."""
+        return {line.removesuffix(".conf") for line in self.do("ls /etc/supervisor/conf.d").split()}
+
     def log(self) -> str:
         """What an operator would look at first."""
         return self.run(f"supervisorctl status; tail -n 40 /var/log/{APP}/*.log; journalctl --no-pager -n 40")
@@ -117,7 +121,7 @@ class Subject(Host):
         return {
             "debian": self.do("cat /etc/debian_version"),
             "rabbitmq": self.do("rabbitmqctl version").splitlines()[-1],
-            "celery": self.do(f'{python} "import celery; print(celery.VERSION_BANNER if 0 else celery.__version__)"'),
+            "celery": self.do(f'{python} "import celery; print(celery.__version__)"'),
             "supervisor": self.do("supervisord --version"),
         }
 
