@@ -41,7 +41,9 @@ class ActionModule(ActionBase):
         groups = {group: list(hosts) for group, hosts in task_vars["groups"].items()}
         ours = list(dict.fromkeys(host for group in GROUPS for host in groups.get(group, [])))
         playing = set(task_vars["ansible_play_hosts_all"])
-        hosts = {name: self.host(name, groups, task_vars) for name in ours}
+        hosts, twins = {name: self.host(name, groups, task_vars) for name in ours}, {}
+        for host in hosts.values():
+            host.share_values(twins, self._templar.is_template)
         return Inventory(
             hosts=[host for name, host in hosts.items() if name in playing],
             others=[host for name, host in hosts.items() if name not in playing],

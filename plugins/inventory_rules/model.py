@@ -137,13 +137,24 @@ class Host:
     groups: frozenset[str] = frozenset(GROUPS)
     evaluate: Callable[[Any], Any] = field(default=lambda value: value, repr=False)
     unreadable: dict[str, str] = field(default_factory=dict)
-    _values: dict[str, Any] = field(default_factory=dict, repr=False)
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def share_values(self, twins: dict[str, Host], is_template: Callable[[Any], bool]) -> None:
+        """Have the values of a host that has the same variables in the same groups: in a fleet most do.
+
+        A template may say something else on every host; then there is no twin.
+        """
+        settings = {name: self.given[name] for name in declared() if name in self.given}
+        plain = {name: value for name, value in settings.items() if not declared()[name].get("no_log")}
+        if not any(map(is_template, plain.values())):
+            twin = twins.setdefault(repr((sorted(self.groups), self.given.get("inventory_dir"), plain)), self)
+            self.values, self.unreadable = twin.values, twin.unreadable
 
     def __getitem__(self, variable: str) -> Any:
         """Its value, the role's default included; None where that can't be evaluated or has the wrong type."""
-        if variable not in self._values:
-            self._values[variable] = self._value(variable)
-        return self._values[variable]
+        if variable not in self.values:
+            self.values[variable] = self._value(variable)
+        return self.values[variable]
 
     def _value(self, variable: str) -> Any:
         spec = declared()[variable]

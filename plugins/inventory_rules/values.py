@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from action.release_source import REQUIREMENTS, excluded, is_git
+from ansible.errors import AnsibleError
 
 from inventory_rules.model import (
     ROOT,
@@ -34,7 +35,7 @@ HOOKS = tuple(
 )
 DAY = 86400
 """Seconds."""
-LOCAL_PORTS = range(32768, 61000)
+LOCAL_PORTS = (32768, 60999)
 """Ports that the kernel gives to outgoing connections."""
 
 # Users, and folders below /etc, /run, /var/lib and /var/log, that a Debian system has or is likely to get.
@@ -196,7 +197,7 @@ def ports(host: Host) -> Iterator[Mistake]:
     fixes = {"rabbitmq_port": "5672", "result_store_port": "6379", "celery_web_bind": "127.0.0.1:8000"}
     seen: dict[int, str] = {}
     for variable, port in wanted:
-        if port in LOCAL_PORTS:
+        if port is not None and LOCAL_PORTS[0] <= port <= LOCAL_PORTS[1]:
             problem = (
                 "the kernel gives ports 32768 to 60999 to outgoing connections, so that they are taken now and then."
             )
@@ -298,16 +299,20 @@ def folders(host: Host) -> Iterator[Mistake]:
 
 def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
     """The secrets that are given, each looked at through `look`; no message shows one."""
-    values = look(host.given.get("celery_app_secrets", {}))
-    if isinstance(values, Mapping):
-        yield from _variables("celery_app_secrets", values, SET_BY_KIT, hide=True)
-    elif values is not LATER:
-        yield from type_of("celery_app_secrets", values, declared()["celery_app_secrets"])
     for variable, spec in declared().items():
-        if not spec.get("no_log") or variable == "celery_app_secrets" or variable not in host.given:
+        if not spec.get("no_log") or variable not in host.given:
             continue
-        value = look(host.given[variable])
+        try:
+            value = look(host.given[variable])
+        except AnsibleError as error:
+            text = f"{variable} can't be evaluated: {' '.join(str(error).split())}."
+            yield Mistake(variable, f"{text} Write a value, or set what it refers to.")
+            continue
         if value is LATER:
+            continue
+        if variable == "celery_app_secrets":
+            yield from type_of(variable, value, spec)
+            yield from _variables(variable, value if isinstance(value, Mapping) else {}, SET_BY_KIT, hide=True)
             continue
         if variable == "celery_app_broker_salt":
             fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"

@@ -113,9 +113,11 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
         if server and None not in (theirs, ours) and theirs != ours:
             problem = f"{host.name} uses {server.name}, where it is {theirs}."
             yield wrong(port, ours, problem, f"{theirs} (in group_vars/all)")
-        if address in host.given and (host.text(address) == "localhost" or host.text(address).startswith("127.")):
+        elsewhere = server is None or server.machine != host.machine
+        if elsewhere and (host.text(address) in ("localhost", "::1") or host.text(address).startswith("127.")):
             problem = f"{host.name} is not in group {group}, so that nothing answers there."
-            yield wrong(address, host[address], problem, members[0] if members else "10.0.0.5")
+            there = f"{members[0]} has an ansible_host that others reach" if members else f"{address}: 10.0.0.5"
+            yield Mistake(address, f"{address} is {shown(host[address])}: {problem} Write {there}.")
         if server and bind in server.given and server.text(bind).startswith("127."):
             yield wrong(bind, server[bind], f"{host.name} can't reach that.", "0.0.0.0, or leave it out")
 
@@ -137,16 +139,19 @@ def neighbours(inventory: Inventory) -> Iterator[Mistake]:
     hosts = [host for host in [*inventory.hosts, *inventory.others] if host.runs_app]
     for index, host in enumerate(hosts):
         for other in hosts[:index]:
-            if host.machine == other.machine:
-                yield from _clash(host, other)
+            yield from _clash(host, other, inventory)
 
 
-def _clash(host: Host, other: Host) -> Iterator[Mistake]:
+def _clash(host: Host, other: Host, inventory: Inventory) -> Iterator[Mistake]:
     name, theirs = host.text("celery_app_name"), other.text("celery_app_name")
-    if name == theirs and host["celery_app_source"] != other["celery_app_source"]:
-        problem = (
-            f"{other.name} is the same machine and has another application of that name: one user, one vhost for two."
-        )
+    another = host["celery_app_source"] != other["celery_app_source"]
+    broker = inventory.server("rabbitmq", host)
+    if host.machine != other.machine:
+        if name == theirs and another and broker and broker is inventory.server("rabbitmq", other):
+            problem = f"{other.name} has another application of that name at the same broker: one vhost for two."
+            yield wrong("celery_app_name", name, problem, f"{name}_2 (on {host.name})")
+    elif name == theirs and another:
+        problem = f"{other.name} is the same machine and has another application of that name: one user for two."
         yield wrong("celery_app_name", name, problem, f"{name}_2 (on {host.name})")
     elif name != theirs and host.web_port is not None and host.web_port == other.web_port:
         problem = f"{theirs} has that port; {other.name} is the same machine."
