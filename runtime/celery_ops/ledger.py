@@ -266,7 +266,9 @@ def main(argv: list[str] | None = None) -> None:
     publish.add_argument("--tasks", type=int, default=10**9, help="end after so many confirmed tasks")
     publish.add_argument("--until", type=Path, metavar="FILE", help="end once this file is there")
     gather = verbs.add_parser("collect", help="print what this host executed")
-    gather.add_argument("--expect", type=int, default=10**9, metavar="TASKS", help="wait no longer once these are done")
+    gather.add_argument(
+        "--expect", type=int, metavar="TASKS", help="wait no longer once so many are done (what was published here)"
+    )
     gather.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for news (60)")
     balance = verbs.add_parser("reconcile", help="read what all hosts executed; print the books; exit 1 if one is lost")
     publish.add_argument("--run", default=time.strftime("run-%Y%m%d-%H%M%S"), help="name of the books (run-<time>)")
@@ -279,11 +281,15 @@ def main(argv: list[str] | None = None) -> None:
     record = folder() / f"{options.run}.json"
     if options.verb == "publish":
         _publish(options, record)
-    elif options.verb == "collect":
-        sys.stdout.write(collect(options.run, options.expect, options.patience))
+        return
+    published = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+    attempts = [Attempt(*attempt) for attempt in published["attempts"]] if published else []
+    if options.verb == "collect":
+        expected = options.expect or sum(attempt.confirmed for attempt in attempts) or sys.maxsize
+        sys.stdout.write(collect(options.run, expected, options.patience))
+    elif published is None:
+        sys.exit(f"{record} is missing: type celery-ops-ledger publish --run {options.run} on this host first")
     else:
-        published = json.loads(record.read_text(encoding="utf-8"))
-        attempts = [Attempt(*attempt) for attempt in published["attempts"]]
         books = reconcile(attempts, Executions.read(sys.stdin), published["samples"])
         print(json.dumps(books))
         sys.exit(1 if books["lost"] else 0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -59,7 +60,7 @@ def page(results: list[dict[str, Any]]) -> str:
     for result in results:
         versions = tuple(result[name] for name in ("debian", "rabbitmq", "celery", "supervisor"))
         systems[versions][result["fault"]].append(result)
-    text = HEAD
+    text = f"{HEAD}\nMeasured in containers, load and host on one machine of {os.cpu_count()} cores.\n"
     for (debian, rabbitmq, celery, supervisor), faults in sorted(systems.items()):
         text += f"\n## Debian {debian}, RabbitMQ {rabbitmq}, Celery {celery}, Supervisor {supervisor}\n\n"
         text += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"

@@ -110,6 +110,18 @@ def test_reconcile_fails_when_one_is_lost(folder, monkeypatch, capsys):
     assert outcome("0 began 1.1 rel 1\n0 done 1.2 rel 1\n") == (0, [])
 
 
+def test_collect_expects_what_was_published_here(folder, capsys):
+    note("r", 0, "done")
+    (folder / "r.json").write_text(json.dumps({"attempts": [[0, 1.0, "plain", True]], "samples": []}))
+    main(["collect", "--run", "r", "--patience", "100"])
+    assert capsys.readouterr().out.startswith("0 done")
+
+
+def test_reconcile_says_what_is_missing(capsys):
+    with pytest.raises(SystemExit, match=r"ledger/r\.json is missing: type celery-ops-ledger publish --run r"):
+        main(["reconcile", "--run", "r"])
+
+
 def test_the_load_is_the_same_for_the_same_run():
     first, second = (ledger.Publisher(None, None, "q", "r", 1.0)._drawn.random() for _ in range(2))
     assert first == second
