@@ -113,10 +113,10 @@ def play(system: System, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_kind_is_listed_with_its_task_and_reason(letters):
-    said = letters.dead("list -A letters")
+    said, listed = letters.dead("list -A letters"), letters.listed()
     for id_, (task, why) in KINDS.items():
         reason = "delivery_limit" if id_ == "letters-poison" else "rejected"
-        assert letters.listed()[id_] == (task, reason)
+        assert listed[id_] == (task, reason)
         assert re.search(rf"^\d+ x {re.escape(task)} from queue letters, .*\n    why: .*{why}", said, re.M), said
 
 
@@ -168,13 +168,19 @@ def test_an_expired_task_is_kept_and_an_old_tick_is_not(letters):
     wait_until(lambda: letters.listed().get("letters-note-0") == ("letters.note", "expired"), 15, "the expired task")
     assert "celery_ops.tick" not in letters.dead("list")
     assert letters.count("letters") == 1  # the tick waits for a worker to drop it
-    letters.dead("discard --id letters-note-0 --confirm yes")
+
+
+def test_a_letter_whose_queue_is_gone_stays(letters):
+    letters.system.output(f"rabbitmqctl -q -p {APP} delete_queue letters")
+    before = letters.count(DEAD)
+    said = letters.dead("replay --id letters-note-0")
+    assert said.startswith("unchanged") and "its queue letters is gone" in said
+    assert letters.count(DEAD) == before
 
 
 def test_a_replay_killed_half_way_loses_nothing(letters):
     letters.dead("discard --task letters.note --confirm yes")
     others = letters.count(DEAD)
-    letters.system.run(f"rabbitmqctl -q -p {APP} purge_queue letters")
     letters.do(f"python letters.py expiring {COUNT}")
     wait_until(lambda: letters.count(DEAD) == others + COUNT, 30, f"{COUNT} expired tasks in {DEAD}")
 
