@@ -22,14 +22,20 @@ def experiment(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[
     row |= subject.versions
     try:
         row |= measured(fault, subject, tasks, rate)
-    except AssertionError as error:
+    except Exception as error:
         row["failed"] = str(error)[:1000]
         raise
     finally:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a") as results:
-            results.write(json.dumps(row) + "\n")
+        if "failed" in row or "lost" in row:  # not where somebody interrupts
+            keep(row)
     return row
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Add a line to the results."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as results:
+        results.write(json.dumps(row) + "\n")
 
 
 def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[str, Any]:

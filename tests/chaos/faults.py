@@ -27,8 +27,6 @@ class Fault:
     """Seconds until it is healed."""
     doubles: str = ""
     """Why a task may run twice; empty where none may."""
-    waits_for: str = ""
-    """The part of the kit that heals it; skipped while that is not there."""
 
     @property
     def key(self) -> str:
@@ -163,8 +161,8 @@ FAULTS = [
     Fault("reinstallation of the package supervisor", reinstall_supervisor, 90),
     Fault("corrupted beat schedule", corrupt_schedule, 20),
     Fault("deploy while RabbitMQ restarts", deploy_while_broker_restarts, 120, doubles=RERUN),
-    Fault("SIGSTOP of the worker's main process", stop_worker, 120, doubles=RERUN, waits_for="health"),
-    Fault("SIGSTOP of all pool children", stop_children, 120, doubles=RERUN, waits_for="health"),
+    Fault("SIGSTOP of the worker's main process", stop_worker, 60, doubles=RERUN),
+    Fault("SIGSTOP of all pool children", stop_children, 60, doubles=RERUN),
 ]  # fmt: skip
 COMMONEST = FAULTS[:8]
 TWENTY_TIMES = [FAULTS[index] for index in (0, 1, 3, 4, 6)]

@@ -9,7 +9,7 @@ import os
 import pytest
 from experiment import experiment
 from faults import COMMONEST, FAULTS, TWENTY_TIMES, Fault
-from subject import ROOT, Subject
+from subject import Subject
 
 ALL = os.environ.get("CELERY_OPS_CHAOS") == "all"
 RUNS = int(os.environ.get("CELERY_OPS_CHAOS_RUNS", "1"))
@@ -25,8 +25,6 @@ CASES = [
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("fault", CASES)
 def test_nothing_is_lost_and_all_comes_back(fault: Fault, subject: Subject):
-    if fault.waits_for and not (ROOT / f"runtime/celery_ops/{fault.waits_for}.py").exists():
-        pytest.skip(f"waits for celery_ops.{fault.waits_for}, which heals it")
     row = experiment(fault, subject, TASKS, RATE)
     print(row)
     assert row["lost"] == 0, row
