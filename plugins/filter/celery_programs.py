@@ -157,7 +157,10 @@ def health_program(context: dict[str, Any]) -> dict[str, Any]:
     """The watch's Supervisor program. Its pidfile is the same in every generation: never two."""
     app = context["app"]
     name = f"{app}-health-{GENERATION}"
-    watch = [f"{context['release']}/venv/bin/celery-ops-health", "--drain-timeout", str(context["stop_timeout"])]
+    watch = [
+        *(f"{context['release']}/venv/bin/celery-ops-health", "-A", context["module"]),
+        *("--drain-timeout", str(context["stop_timeout"])),
+    ]
     return {
         "family": f"{app}-health",
         "command": guarded(name, f"/run/{app}/health.pid", watch, context),

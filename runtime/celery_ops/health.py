@@ -2,7 +2,7 @@
 
 One process a host, under Supervisor like the others. Every two seconds it looks at the processes that carry the
 guard's mark, at their heartbeats and, where one is late, at the broker; judges each program (`judge`), and does
-what its illness needs (`COURSES`): SIGCONT for what is frozen, TERM for what is deaf or stuck, KILL for what has
+what its state needs (`course`): SIGCONT for what is frozen, TERM for what is deaf or stuck, KILL for what has
 outlived its time. Supervisor starts again whatever ends. A worker or scheduler of ours that is no child of
 the supervisord this one runs under is an orphan: told to finish, waited for, ended. docs/operations.md has a
 table of all states.
@@ -17,14 +17,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from celery_ops.guard import Eviction
 from celery_ops.heartbeat import DRAINING, READY, STARTING, Heartbeat
-from celery_ops.process import Identity, Process, Refused, of_this_user, report
+from celery_ops.orphans import Orphan, started_by_hand
+from celery_ops.process import Process, of_this_user, report
 
 ROUND = 2.0
 """Seconds between two looks."""
@@ -34,6 +34,15 @@ LATE = 30.0
 
 IDLE = 30.0
 """Seconds without a task accepted after which a pool that has nothing to do, though tasks wait, is stuck."""
+
+FROZEN = (6.0, 16.0, 26.0)
+"""Seconds after which what is stopped gets CONT, TERM and KILL."""
+
+DEAF = 30.0
+"""Seconds after which what is connected and doesn't consume is restarted."""
+
+STUCK = 120.0
+"""Seconds after which what is silent, or doesn't connect, is restarted."""
 
 PAUSES = (30.0, 900.0)
 """Seconds between two treatments of one program: at first, and at most after doubling."""
@@ -126,12 +135,12 @@ def judge(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Ve
 
 def course(verdict: Verdict, seen: Seen, drain_timeout: float) -> list[tuple[float, signal.Signals]]:
     """Return what helps in this state: signals, and after how many seconds in it. Nothing in most states."""
-    patience = max(120.0, drain_timeout) if seen.heartbeat.get("pool") in GREEN else 120.0
+    stuck = max(STUCK, drain_timeout) if seen.heartbeat.get("pool") in GREEN else STUCK
     return {
-        "frozen": [(6.0, signal.SIGCONT), (16.0, signal.SIGTERM), (26.0, signal.SIGKILL)],
-        "deaf": [(30.0, signal.SIGTERM), (30.0 + drain_timeout, signal.SIGKILL)],
-        "stuck": [(patience, signal.SIGTERM), (patience + drain_timeout, signal.SIGKILL)],
-        "reconnecting": [(patience, signal.SIGTERM), (patience + drain_timeout, signal.SIGKILL)],
+        "frozen": list(zip(FROZEN, (signal.SIGCONT, signal.SIGTERM, signal.SIGKILL), strict=True)),
+        "deaf": [(DEAF, signal.SIGTERM), (DEAF + drain_timeout, signal.SIGKILL)],
+        "stuck": [(stuck, signal.SIGTERM), (stuck + drain_timeout, signal.SIGKILL)],
+        "reconnecting": [(stuck, signal.SIGTERM), (stuck + drain_timeout, signal.SIGKILL)],
         "overdue": [(0.0, signal.SIGKILL)],
     }.get(verdict.state, [])
 
@@ -186,12 +195,10 @@ class Patient:
 class Watch:
     """Looks after the programs of one application on this host."""
 
-    def __init__(
-        self, app: str, run: Path, conf_dir: Path, drain_timeout: float, supervisor: int, home: Path | None = None
-    ) -> None:
-        self.app, self.run, self.conf_dir, self.drain_timeout = app, run, conf_dir, drain_timeout
-        self.supervisor = supervisor
-        self.home = home or Path("/srv", app)
+    def __init__(self, app: str, module: str, supervisor: int, run: Path, conf_dir: Path, drain_timeout: float) -> None:
+        self.app, self.module, self.supervisor = app, module, supervisor
+        self.run, self.conf_dir, self.drain_timeout = run, conf_dir, drain_timeout
+        self.home = Path("/srv", app)
         self.patients: dict[str, Patient] = {}
         self.orphans: dict[tuple[int, int], Orphan] = {}
         self.brokers: dict[str, bool] = {}
@@ -213,7 +220,7 @@ class Watch:
             self._care(self._see(name, main, children, now), now)
         wanted = self._wanted()
         self._look_for_the_missing(set(programs), wanted, now)
-        by_hand = _started_by_hand(processes, self.app, self.home)
+        by_hand = started_by_hand(processes, self.app, self.module, self.home)
         self._evict([main for main in [*mains, *by_hand] if main.parent != self.supervisor], processes)
         self._tidy({main.identity.program for main in mains} | wanted)
 
@@ -289,18 +296,18 @@ class Watch:
                 patient.note(Verdict("down", why), 0, now)
 
     def _wanted(self) -> set[str]:
-        """Return the guarded programs of this application that conf.d names."""
+        """Return the guarded programs of this application that conf.d names, watches left out."""
         wanted = set()
         for path in self.conf_dir.glob(f"{self.app}-*.conf"):
             with contextlib.suppress(OSError):
                 if "celery-ops-guard" in path.read_text(encoding="utf-8", errors="replace"):
                     wanted.add(path.stem)
-        return wanted - {os.environ.get("CELERY_OPS_PROGRAM")}
+        return {name for name in wanted if not name.startswith(f"{self.app}-health-")}
 
     def _evict(self, mains: list[Process], processes: list[Process]) -> None:
         found = {(main.pid, main.start): main for main in mains}
         for key in set(self.orphans) - set(found):
-            self.say(f"{self.orphans.pop(key).name} has ended")
+            self.say(f"pid {key[0]} ({self.orphans.pop(key).what}) has ended")
         for key, main in found.items():
             if key not in self.orphans:
                 self.orphans[key] = Orphan(main, self.drain_timeout, self.say)
@@ -312,35 +319,6 @@ class Watch:
         for path in self.run.glob(f"{self.app}-*"):
             if path.suffix in (".heartbeat", ".canary") and path.stem not in keep:
                 path.unlink(missing_ok=True)
-
-
-class Orphan:
-    """A worker or scheduler of ours that no supervisord looks after; seen twice, it is told to finish."""
-
-    def __init__(self, main: Process, drain_timeout: float, say: Callable[[str], None]) -> None:
-        self.say = say
-        self.name = f"pid {main.pid} ({main.identity.program})"
-        self.began = time.monotonic()
-        self.looks = 0
-        self.eviction: Eviction | None = Eviction(drain_timeout, say)
-        self.pid, self.what = main.pid, main.identity.program
-
-    def step(self, main: Process, processes: list[Process]) -> None:
-        """Do what is due: TERM to the main process, later KILL to it and its children."""
-        self.looks += 1
-        if self.looks == 1 or self.eviction is None:
-            return
-        crew = [main, *(one for one in processes if one.parent == main.pid)]
-        crew = [one if one.identity else replace(one, identity=main.identity) for one in crew]
-        try:
-            self.eviction.step([main], crew)
-        except Refused as why:
-            self.say(str(why))
-            self.eviction = None
-
-    def about(self) -> dict[str, Any]:
-        """Return what the watch's heartbeat says of it."""
-        return {"pid": self.pid, "what": self.what, "seconds": round(time.monotonic() - self.began)}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -368,43 +346,6 @@ def answers(address: str) -> bool:
         return False
 
 
-# Options of `celery` itself that take a value; what comes after them is the command.
-_WITH_VALUE = {"-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"}
-
-
-def _started_by_hand(processes: list[Process], app: str, home: Path) -> list[Process]:
-    """Return the main processes of workers and schedulers from our releases that the guard did not start."""
-    found = {one.pid: one for one in processes if not one.identity and _celery_command(one.pid, home)}
-    return [replace(one, identity=_identity_of(one, app, home)) for one in found.values() if one.parent not in found]
-
-
-def _identity_of(process: Process, app: str, home: Path) -> Identity:
-    name = f"{_celery_command(process.pid, home)} started by hand"
-    return Identity(app, name, "", process.pid, process.start, process.parent, process.group)
-
-
-def _celery_command(pid: int, home: Path) -> str:
-    """Return "worker" or "beat" where this process is that, run by a release's celery; "" for everything else."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return ""
-    python = Path(words[0]).name.startswith("python")
-    if python and len(words) > 2 and words[1].endswith("/bin/celery") and Path(words[1]).is_relative_to(home):
-        words = words[2:]
-    elif python and words[1:3] == ["-m", "celery"] and Path(words[0]).is_relative_to(home):
-        words = words[3:]
-    else:
-        return ""
-    words = iter(words)
-    for word in words:
-        if word in _WITH_VALUE:
-            next(words, None)
-        elif not word.startswith("-"):
-            return word if word in ("worker", "beat") else ""
-    return ""
-
-
 class WatchHeartbeat(Heartbeat):
     """The watch's own heartbeat, which holds its verdicts."""
 
@@ -422,6 +363,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(
         prog="celery-ops-health", description="Watch the programs of an application; restart what a restart helps."
     )
+    parser.add_argument("-A", "--module", required=True, help="the application, as for celery -A")
     parser.add_argument("--drain-timeout", type=float, default=330, metavar="SECONDS", help="time to drain (330)")
     parser.add_argument("--conf-dir", type=Path, default=Path("/etc/supervisor/conf.d"), metavar="DIR")
     options = parser.parse_args(argv)
@@ -430,7 +372,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit("celery-ops-health: it was not started by celery-ops-guard; type: supervisorctl status")
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-    watch = Watch(app, Path(path).parent, options.conf_dir, options.drain_timeout, os.getppid())
+    watch = Watch(app, options.module, os.getppid(), Path(path).parent, options.conf_dir, options.drain_timeout)
     heartbeat = WatchHeartbeat(path, watch)
     heartbeat.enter(READY)
     watch.say(f"the watch over {app} begins")

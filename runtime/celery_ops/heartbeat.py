@@ -104,7 +104,8 @@ def address(app: "Celery") -> str:
     """Return where the broker is, "transport://host:port", without user and password; "" where it isn't known."""
     with contextlib.suppress(Exception):
         broker = app.connection_for_read()
-        return f"{broker.transport_cls}://{broker.hostname}:{broker.port or broker.get_transport_cls().default_port}"
+        port = broker.port or broker.get_transport_cls().default_port
+        return f"{broker.transport_cls}://{broker.hostname}:{port}" if port else ""
     return ""
 
 

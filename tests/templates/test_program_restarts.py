@@ -1,0 +1,81 @@
+"""What a real supervisord makes of templates/supervisor/program.conf.j2 when a program ends right after its start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from supervisor.xmlrpc import SupervisorTransport
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "templates" / "supervisor" / "program.conf.j2"
+NAME = "petct-any-01234567"
+# Ends at once, as a worker does whose credentials are wrong, until the cause is gone.
+PROGRAM = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+with (folder / "starts").open("a") as starts:
+    print(time.time(), file=starts)
+if not (folder / "put-right").exists():
+    sys.exit("the password is wrong")
+time.sleep(600)
+"""
+
+
+def until(condition, what: str, seconds: float = 20):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture
+def state(tmp_path: Path, render):
+    """Runs the program under a supervisord; returns what supervisorctl would call its state."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-S", str(tmp_path / "program.py"), str(tmp_path)]
+    program = {
+        **{"name": NAME, "family_prefix": "petct-any-", "log": str(tmp_path / "log"), "command": command},
+        **{"ready": [], "stop_timeout": 5},
+    }
+    socket, conf = tmp_path / "socket", tmp_path / "supervisord.conf"
+    conf.write_text(
+        f"[unix_http_server]\nfile={socket}\n[supervisord]\nlogfile={tmp_path}/supervisord.log\n"
+        f"pidfile={tmp_path}/pid\n[rpcinterface:supervisor]\n"
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+        f"[include]\nfiles={tmp_path}/*.program\n"
+    )
+    (tmp_path / "any.program").write_text(render(TEMPLATE, program=program))
+    daemon = subprocess.Popen([Path(sys.executable).with_name("supervisord"), "--nodaemon", "--silent", "-c", conf])
+    transport = SupervisorTransport(None, None, f"unix://{socket}")
+    rpc = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+    until(socket.exists, "supervisord's socket")
+    yield lambda: rpc.getProcessInfo(NAME)["statename"]
+    daemon.terminate()
+    daemon.wait(20)
+
+
+def test_a_program_that_ends_at_once_is_tried_again_and_comes_back_when_the_cause_is_gone(state, tmp_path):
+    until(lambda: state() == "BACKOFF", "BACKOFF, so that a deploy sees it at once", 3)
+    starts = until(lambda: len(found := (tmp_path / "starts").read_text().split()) == 4 and found, "four starts")
+    pauses = [float(after) - float(before) for before, after in pairwise(starts)]
+    assert pauses[0] < pauses[1] < pauses[2] < 6
+    (tmp_path / "put-right").touch()
+    until(lambda: state() == "RUNNING", "RUNNING, with nobody's help")
+
+
+@pytest.mark.parametrize(("ready", "seconds"), [([], 2), (["true"], 5)])
+def test_it_is_never_given_up(render, ready, seconds):
+    conf = render(
+        TEMPLATE,
+        program={"name": NAME, "family_prefix": "p-", "log": "l", "command": ["x"], "ready": ready, "stop_timeout": 5},
+    )
+    settings = dict(line.split("=", 1) for line in conf.splitlines() if "=" in line)
+    # A pause more each time: a million of them are longer than anybody waits.
+    assert int(settings["startretries"]) == 1_000_000
+    assert int(settings["startsecs"]) == seconds

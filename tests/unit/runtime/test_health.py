@@ -1,0 +1,467 @@
+"""The watch: what it makes of what it sees, and what it does to real processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from celery_ops import health, orphans
+from celery_ops.health import Patient, Seen, Verdict, Watch, course, judge
+from celery_ops.process import Process
+from stand_in import alive, clean_environment, wait_for
+
+DRAIN = 60
+NAME = "demo-worker-default-1a2b3c4d"
+WELL = {
+    "kind": "worker",
+    "pid": 10,
+    "state": "ready",
+    "since": 0,
+    "beat": 0,
+    "due": 5,
+    "broker": "amqp://broker:5672",
+    "connected": True,
+    "queues": {"a": True, "b": True},
+    "pool": "prefork",
+    "slots": 2,
+    "active": 0,
+    "reserved": 0,
+    "accepted": 7,
+}
+BEAT = {key: WELL[key] for key in ("pid", "state", "since", "beat", "due", "broker")} | {"kind": "scheduler"}
+
+
+def process(pid=10, state="S", age=1000.0):
+    """`age` is reckoned from when the tests are collected, so that a young one is older when it is looked at."""
+    start = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK")
+    return Process(pid, 1, 10, int(start), state=state)
+
+
+def seen(beat=WELL, main="S", children="SS", name=NAME, age=1000.0, **more):
+    crew = tuple(process(pid, state) for pid, state in enumerate(children, 11))
+    heartbeat = {key: value for key, value in beat.items() if key not in more} | {
+        key: more.pop(key) for key in list(more) if key in WELL
+    }
+    return Seen(name, process(state=main, age=age), crew, heartbeat if beat else {}, **more)
+
+
+@pytest.mark.parametrize(
+    ("look", "broker", "state"),
+    [
+        (seen(), True, "ready"),
+        (seen(active=1, reserved=2), True, "ready"),
+        (seen(active=2, reserved=4, idle=3600), True, "busy"),
+        (seen(late=29), True, "ready"),
+        (seen(late=31), True, "stuck"),
+        (seen(late=3600), False, "broker away"),
+        (seen(connected=False), False, "broker away"),
+        (seen(connected=False), True, "reconnecting"),
+        (seen(connected=False, broker=""), True, "reconnecting"),
+        (seen(state="starting", connected=False, queues={}), False, "starting"),
+        (seen(state="starting", connected=False, queues={}, late=40), False, "broker away"),
+        (seen(state="draining", connected=False, queues={}, late=80, drains=89), True, "draining"),
+        (seen(state="draining", late=80, drains=89), False, "draining"),
+        (seen(state="draining", drains=91), True, "overdue"),
+        (seen(queues={"a": True, "b": False}), True, "deaf"),
+        (seen(queues={"a": True, "b": False}, active=2), True, "deaf"),
+        (seen(queues={}), True, "paused"),
+        (seen(reserved=1, idle=31), True, "stuck"),
+        (seen(reserved=1, idle=29), True, "ready"),
+        (seen(reserved=2, active=1, idle=3600), True, "ready"),
+        (seen(main="T"), False, "frozen"),
+        (seen(children="ST"), True, "frozen"),
+        (seen(children="St"), True, "ready"),
+        (seen(children="SD", main="R"), True, "ready"),
+        (seen({}, age=0), True, "starting"),
+        (seen({}, age=61), True, "up"),
+        (seen({}, name="demo-web-1a2b3c4d", age=1), True, "up"),
+        (seen(BEAT, due=300, late=-200), True, "ready"),
+        (seen(BEAT, late=31), True, "stuck"),
+        (seen(BEAT, late=31), False, "broker away"),
+    ],
+)
+def test_what_it_makes_of_what_it_sees(look, broker, state):
+    verdict = judge(look, DRAIN, lambda address: broker)
+    assert verdict.state == state, verdict
+    assert verdict.why or state in ("ready", "busy", "starting")
+
+
+def test_the_broker_is_asked_only_in_doubt():
+    asked = []
+    for look in (seen(), seen(active=2), seen(queues={"a": False}), seen(main="T"), seen(state="draining")):
+        judge(look, DRAIN, asked.append)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        *[(state, "") for state in ("ready", "busy", "paused", "starting", "up", "down", "draining", "broker away")],
+        ("frozen", "6 CONT 16 TERM 26 KILL"),
+        ("deaf", "30 TERM 90 KILL"),
+        ("stuck", "120 TERM 180 KILL"),
+        ("reconnecting", "120 TERM 180 KILL"),
+        ("overdue", "0 KILL"),
+    ],
+)
+def test_it_acts_only_where_a_restart_helps(state, wanted):
+    steps = course(Verdict(state), seen(), DRAIN)
+    assert " ".join(f"{after:g} {number.name[3:]}" for after, number in steps) == wanted
+
+
+def test_tasks_that_run_in_the_main_loop_may_silence_it_for_their_whole_time():
+    [(after, _), _] = course(Verdict("stuck"), seen(pool="gevent"), 3600)
+    assert after == 3600
+
+
+class TestPatient:
+    STEPS = ((6, signal.SIGCONT), (16, signal.SIGTERM))
+
+    @pytest.fixture
+    def said(self):
+        return []
+
+    @pytest.fixture
+    def patient(self, said):
+        return Patient(NAME, said.append)
+
+    def test_each_step_comes_once_and_in_its_time(self, patient):
+        patient.note(Verdict("frozen"), 10, 100)
+        due = [(now, patient.due(self.STEPS, now)) for now in (100, 105, 106, 108, 115, 117, 200)]
+        assert [(now, number) for now, number in due if number] == [(106, signal.SIGCONT), (117, signal.SIGTERM)]
+
+    def test_the_pauses_between_treatments_grow(self, patient):
+        treated, now = [], 0
+        for _ in range(8):
+            patient.note(Verdict("frozen"), 10, now)
+            while not patient.due(self.STEPS, now):
+                now += 1
+            treated.append(now)
+            patient.note(Verdict("ready"), 10, now)
+        assert [after - before for before, after in pairwise(treated)] == [36, 66, 126, 246, 486, 906, 906]
+
+    def test_long_health_makes_it_forget(self, patient):
+        for now in (0, 50, 5000):
+            patient.note(Verdict("frozen"), 10, now)
+            assert patient.due(self.STEPS, now + 6)
+            patient.note(Verdict("ready"), 10, now + 7)
+            assert patient.treated == {0: 1, 50: 2, 5000: 1}[now]
+
+    def test_it_says_what_is_news_and_nothing_else(self, patient, said):
+        for now, state in enumerate(["ready", "ready", "busy", "ready", "frozen", "frozen", "busy"]):
+            patient.note(Verdict(state, "for a reason"), 10, now)
+        patient.note(Verdict("busy"), 11, 20)
+        assert said == [
+            f"{NAME}, pid 10: ready - for a reason",
+            f"{NAME}, pid 10: frozen - for a reason (was ready for 1 s)",
+            f"{NAME}, pid 10: busy - for a reason (was frozen for 2 s)",
+            f"{NAME}, pid 11: busy (was busy for 14 s)",
+        ]
+
+
+class TestBroker:
+    @pytest.fixture
+    def listener(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield listener
+
+    @pytest.fixture
+    def port(self, listener):
+        return listener.getsockname()[1]
+
+    def test_it_answers(self, listener, port):
+        def broker():
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(8) == b"AMQP\x00\x00\x09\x01"
+                connection.sendall(b"\x01")
+
+        thread = threading.Thread(target=broker)
+        thread.start()
+        assert health.answers(f"amqp://127.0.0.1:{port}")
+        thread.join()
+
+    def test_a_frozen_broker_takes_connections_and_says_nothing(self, port, monkeypatch):
+        monkeypatch.setattr(health, "REPLY", 0.3)
+        assert not health.answers(f"amqp://127.0.0.1:{port}")
+        assert health.answers(f"redis://127.0.0.1:{port}")
+
+    def test_it_is_gone(self, listener, port):
+        listener.close()
+        assert not health.answers(f"amqp://127.0.0.1:{port}")
+        assert not health.answers("amqp://no.such.host.invalid:5672")
+
+    def test_a_broker_that_is_nowhere_else_is_there(self):
+        assert health.answers("memory://")
+
+
+class Lookout:
+    """A watch over real processes, which looks when the test says so."""
+
+    def __init__(self, stage, supervisor, drain_timeout=DRAIN):
+        self.said = []
+        self.conf_dir = stage.folder / "conf.d"
+        self.conf_dir.mkdir(exist_ok=True)
+        self.watch = Watch("demo", "demo", supervisor, stage.run, self.conf_dir, drain_timeout)
+        self.watch.home = stage.folder / "srv"
+        self.watch.say = self.said.append
+
+    def until(self, condition, what, seconds=15):
+        """Look, as often as the real one and more, until the condition is true."""
+
+        def looked():
+            self.watch.look()
+            return condition()
+
+        return wait_for(looked, f"{what}; it said {self.said}", seconds)
+
+    def state(self, name="demo-worker-1a2b3c4d"):
+        patient = self.watch.patients.get(name)
+        return patient and patient.verdict and patient.verdict.state
+
+    def heard(self, words):
+        return [line for line in self.said if words in line]
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def beat(stage, pid, name="demo-worker-1a2b3c4d", **more):
+    """Write a heartbeat as a worker would."""
+    now = time.monotonic()
+    path = stage.run / f"{name}.heartbeat"
+    path.write_text(json.dumps(WELL | {"pid": pid, "since": now, "beat": now, "due": 3600} | more))
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(health, "FROZEN", (0.3, 0.8, 1.3))
+    monkeypatch.setattr(health, "DEAF", 0.3)
+    monkeypatch.setattr(health, "STUCK", 0.3)
+    monkeypatch.setattr(health, "PAUSES", (0.1, 0.1))
+
+
+class TestPrograms:
+    def test_a_frozen_program_goes_on(self, stage, quick):
+        program = stage.up()
+        lookout = Lookout(stage, program.supervisor.pid)
+        os.kill(program.pid, signal.SIGSTOP)
+        lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
+        lookout.until(lambda: state_of(program.pid) != "T", "the program going on")
+        assert lookout.heard(f"its main process is stopped (state T): SIGCONT sent to {program.pid}, to go on")
+        lookout.until(lambda: lookout.state() != "frozen", "the recovery seen")
+        assert not lookout.heard("SIGTERM")
+
+    def test_frozen_children_go_on(self, stage, quick):
+        parent = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])"
+        program = stage.start(sys.executable, "-S", "-c", parent)
+        children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+        [child] = wait_for(lambda: children.exists() and children.read_text().split(), "a child")
+        wait_for(lambda: b"time.sleep" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2], "its exec")
+        lookout = Lookout(stage, program.supervisor.pid)
+        os.kill(int(child), signal.SIGSTOP)
+        lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
+        lookout.until(lambda: state_of(child) != "T", "the child going on")
+        assert lookout.heard(f"1 of its pool processes are stopped (state T): SIGCONT sent to {child}, to go on")
+
+    def test_one_that_stays_frozen_is_killed(self, stage, quick):
+        program = stage.up(*stage.program("--stubborn"))
+        lookout = Lookout(stage, program.supervisor.pid)
+        stopper = threading.Event()
+
+        def keep_it_frozen():
+            while not stopper.wait(0.001) and alive(program.pid):
+                os.kill(program.pid, signal.SIGSTOP)
+
+        thread = threading.Thread(target=keep_it_frozen)
+        thread.start()
+        try:
+            lookout.until(lambda: not alive(program.pid), "its end")
+        finally:
+            stopper.set()
+            thread.join()
+        assert [number for number in ("CONT", "TERM", "KILL") if lookout.heard(f"SIG{number} sent")] == [
+            *("CONT", "TERM", "KILL")
+        ]
+
+    def test_a_deaf_one_is_told_to_finish(self, stage, quick):
+        program = stage.up()
+        beat(stage, program.pid, queues={"a": False})
+        lookout = Lookout(stage, program.supervisor.pid)
+        lookout.until(lambda: not alive(program.pid), "its end")
+        assert lookout.heard("does not consume from a: SIGTERM sent")
+        assert stage.terms(program.pid) == 1
+
+    def test_one_that_waits_for_its_broker_is_left_alone(self, stage, quick):
+        program = stage.up()
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        beat(stage, program.pid, connected=False, broker=f"amqp://127.0.0.1:{port}")
+        lookout = Lookout(stage, program.supervisor.pid)
+        for _ in range(20):
+            lookout.watch.look()
+            time.sleep(0.1)
+        assert lookout.state() == "broker away"
+        assert alive(program.pid)
+        assert len(lookout.said) == 1, lookout.said
+
+    @pytest.mark.parametrize(("drained", "ends"), [(DRAIN, False), (DRAIN + 31, True)])
+    def test_a_drain_has_its_time_and_no_more(self, stage, quick, drained, ends):
+        program = stage.up(*stage.program("--stubborn"))
+        beat(stage, program.pid, state="draining", since=time.monotonic() - drained)
+        lookout = Lookout(stage, program.supervisor.pid)
+        for _ in range(5):
+            lookout.watch.look()
+            time.sleep(0.1)
+        assert alive(program.pid) != ends
+        assert bool(lookout.heard("SIGKILL sent")) == ends
+
+    def test_a_heartbeat_of_an_earlier_process_counts_for_nothing(self, stage, quick):
+        program = stage.up()
+        beat(stage, program.pid + 1, state="draining", since=0)
+        lookout = Lookout(stage, program.supervisor.pid)
+        lookout.watch.look()
+        assert lookout.state() == "starting"
+
+    def test_what_should_run_and_does_not_is_down_and_what_is_gone_is_forgotten(self, stage, monkeypatch):
+        monkeypatch.setattr(health, "GONE", 0.2)
+        program = stage.up()
+        heartbeat = beat(stage, program.pid)
+        lookout = Lookout(stage, program.supervisor.pid)
+        conf = lookout.conf_dir / "demo-worker-1a2b3c4d.conf"
+        conf.write_text("command=/srv/demo/venv/bin/celery-ops-guard ...\n")
+        lookout.until(lambda: lookout.state() == "ready", "its heartbeat read")
+        program.stop()
+        lookout.until(lambda: lookout.state() == "down", "that it is down")
+        assert heartbeat.exists()
+        conf.unlink()
+        lookout.watch.look()
+        assert lookout.state() is None
+        assert not heartbeat.exists()
+        assert lookout.said[-1] == "demo-worker-1a2b3c4d: gone (was down)"
+
+
+class TestOrphans:
+    def test_one_that_lost_its_supervisor_finishes_its_work(self, stage):
+        program = stage.up(*stage.program("--deaf", "--work", 1))
+        program.lose_supervisor()
+        lookout = Lookout(stage, os.getpid())
+        lookout.until(lambda: not alive(program.pid), "its end")
+        assert stage.terms(program.pid) == 1
+        lookout.until(lambda: lookout.heard("has ended"), "a word about its end")
+
+    def test_one_that_does_not_finish_is_killed(self, stage):
+        program = stage.up(*stage.program("--deaf", "--stubborn"))
+        program.lose_supervisor()
+        lookout = Lookout(stage, os.getpid(), drain_timeout=0.5)
+        lookout.until(lambda: not alive(program.pid), "its end")
+        assert lookout.heard("SIGTERM sent")
+        assert lookout.heard("did not finish within 0.5 s: SIGKILL sent")
+
+    def test_one_under_another_supervisor_than_ours_is_an_orphan(self, stage):
+        ours = stage.up()
+        theirs = stage.start(
+            *(sys.executable, "-S", "-c", "import time; time.sleep(60)"),
+            name="demo-worker-2b3c4d5e",
+            pidfile=stage.run / "other.pid",
+        )
+        wait_for(theirs.is_the_program, "the other program")
+        lookout = Lookout(stage, ours.supervisor.pid)
+        lookout.until(lambda: not alive(theirs.pid), "its end")
+        assert alive(ours.pid)
+
+
+CELERY = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\ntime.sleep(60)\n"
+
+
+@pytest.fixture
+def by_hand(stage):
+    """Start programs that look like celery, from a folder that looks like a release's or not."""
+
+    def start(*words, script="srv/releases/1/venv/bin/celery", **options):
+        path = stage.folder / script
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(CELERY)
+        started = stage.spawn(sys.executable, path, *words, env=clean_environment(), **options)
+        wait_for(lambda: Path(f"/proc/{started.pid}/stat").read_text().count(" S "), "it sleeping")
+        return started
+
+    return start
+
+
+class TestStartedByHand:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "-A demo worker -l INFO",
+            "--app=demo worker",
+            "-Ademo.celery:app beat",
+            "-q --workdir worker -A demo worker -Q a",
+        ],
+    )
+    def test_a_worker_or_scheduler_of_ours_is_told_to_finish(self, stage, by_hand, words):
+        started = by_hand(*words.split())
+        lookout = Lookout(stage, 1)
+        lookout.until(lambda: started.poll() is not None, "its end")
+        assert lookout.heard("started by hand")
+
+    @pytest.mark.parametrize(
+        ("words", "script"),
+        [
+            ("-A demo call worker", "srv/releases/1/venv/bin/celery"),
+            ("-A demo inspect ping", "srv/releases/1/venv/bin/celery"),
+            ("-A demo shell", "srv/releases/1/venv/bin/celery"),
+            ("-A other worker", "srv/releases/1/venv/bin/celery"),
+            ("worker", "srv/releases/1/venv/bin/celery"),
+            ("-A demo worker", "elsewhere/bin/celery"),
+            ("-A demo worker", "srv-other/venv/bin/celery"),
+            ("-A demo worker", "srv/releases/1/venv/bin/celery-exporter"),
+        ],
+    )
+    def test_look_alikes_are_left_alone(self, stage, by_hand, words, script):
+        started = by_hand(*words.split(), script=script)
+        assert orphans.celery_command(started.pid, "demo", stage.folder / "srv") == ""
+
+    def test_neither_are_other_programs_with_such_words_or_our_supervisors_children_touched(self, stage, by_hand):
+        script = stage.folder / "srv/releases/1/venv/bin/celery"
+        child = by_hand("-A", "demo", "worker")  # of this process, whom the watch takes for supervisord
+        others = [
+            stage.spawn("tail", "-f", script, stdout=subprocess.DEVNULL),
+            stage.spawn(*("bash", "-c", "exec -a celery sleep 60")),
+            stage.spawn(*("bash", "-c", "read; true", script, "-A", "demo", "worker"), stdin=subprocess.PIPE),
+        ]
+        lookout = Lookout(stage, os.getpid())
+        for _ in range(5):
+            lookout.watch.look()
+        lookout_elsewhere = Lookout(stage, 1)
+        for _ in range(5):
+            lookout_elsewhere.watch.look()
+        wait_for(lambda: child.poll() is not None, "the end of the one that is ours")
+        assert lookout.said == []
+        assert [other.poll() for other in others] == [None, None, None]
+
+
+def test_the_watch_itself_under_the_guard(stage):
+    """Started like any program; ends at once when told to."""
+    (stage.folder / "conf.d").mkdir()
+    watch = stage.start(
+        *(sys.executable, "-m", "celery_ops.health", "-A", "demo", "--conf-dir", stage.folder / "conf.d"),
+        name="demo-health-1a2b3c4d",
+    )
+    path = stage.run / "demo-health-1a2b3c4d.heartbeat"
+    wait_for(path.exists, f"its heartbeat:\n{watch.output}")
+    beat_ = health.read(path)
+    assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watch", watch.pid, {}, [])
+    begun = time.monotonic()
+    assert watch.stop() == 0
+    assert time.monotonic() - begun < 1
+    assert "the watch over demo begins" in watch.output

@@ -1,0 +1,137 @@
+"""Heartbeats: real workers and schedulers write them. No broker here; tests/infra has one."""
+
+import signal
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from celery_ops import health, heartbeat
+from celery_ops.heartbeat import DRAINING, READY, Heartbeat
+from stand_in import BIN, clean_environment, wait_for
+
+NAME = "demo-worker-1a2b3c4d"
+APP = """
+import time
+from celery import Celery
+app = Celery("demo", broker="memory://", set_as_current=True)
+app.conf.worker_hijack_root_logger = False
+
+@app.on_after_configure.connect
+def schedule(sender, **_):
+    sender.conf.beat_schedule = {"often": {"task": "demo.nothing", "schedule": 30.0}}
+"""
+
+
+@pytest.fixture
+def celery(stage):
+    """Start celery under the guard; its app has no kit settings, but for the worker's -I."""
+    (stage.folder / "demo.py").write_text(APP)
+
+    def start(*words):
+        return stage.start(BIN / "celery", "-A", "demo", *words, name=NAME, options=("--chdir", stage.folder))
+
+    return start
+
+
+@pytest.fixture
+def beat(stage):
+    return lambda: health.read(stage.run / f"{NAME}.heartbeat")
+
+
+@pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])
+def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
+    worker = celery("worker", "-P", pool, "-c", "2", "-Q", "a,b", "-I", "celery_ops.tasks", "--without-mingle")
+    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
+    assert found["pid"] == worker.pid
+    assert (found["kind"], found["pool"], found["broker"]) == ("worker", module, "")
+    assert found["connected"]
+    assert found["queues"] == {"a": True, "b": True}
+    assert (found["active"], found["reserved"], found["accepted"]) == (0, 0, 0)
+    assert found["slots"] == (1 if pool == "solo" else 2)
+    worker.stop()
+    assert beat()["state"] == DRAINING
+    assert beat()["since"] >= found["since"]
+
+
+def test_a_worker_goes_on_saying_it(celery, beat):
+    worker = celery("worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle")
+    first = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
+    later = wait_for(lambda: beat()["beat"] > first["beat"] and beat(), "the next heartbeat", 10)
+    assert later["since"] == first["since"]
+    assert later["beat"] - first["beat"] < heartbeat.EVERY + 2
+
+
+def test_a_scheduler_says_when_it_ticks_next(stage, celery, beat):
+    (stage.folder / "demo.py").write_text(APP + "import celery_ops.tasks\n")
+    scheduler = celery("beat", "--schedule", stage.folder / "schedule")
+    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{scheduler.output}", 30)
+    assert (found["kind"], found["pid"]) == ("scheduler", scheduler.pid)
+    assert 10 < found["due"] <= 15
+
+
+def test_nothing_is_written_without_the_guard(stage, monkeypatch):
+    monkeypatch.delenv("CELERY_OPS_HEARTBEAT_FILE", raising=False)
+    (stage.folder / "demo.py").write_text(APP)
+    worker = stage.spawn(
+        *(BIN / "celery", "-A", "demo", "worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle"),
+        *("--pidfile", stage.pidfile),
+        cwd=stage.folder,
+        env=clean_environment(),
+    )
+    wait_for(stage.pidfile.exists, "the worker", 30)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
+    assert not list(stage.folder.rglob("*.heartbeat*"))
+
+
+def test_what_a_signal_says_in_the_midst_of_a_heartbeat_stays(tmp_path):
+    class Interrupted(Heartbeat):
+        interrupted = False
+
+        def about(self):
+            if not self.interrupted:
+                self.interrupted = True
+                self.enter(DRAINING)
+            return {}
+
+    beat = Interrupted(str(tmp_path / "x.heartbeat"), "worker")
+    beat.enter(READY)
+    assert health.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    beat.enter(READY)
+    assert health.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    assert [path.name for path in tmp_path.iterdir()] == ["x.heartbeat"]
+
+
+def test_a_folder_that_is_gone_harms_nobody(tmp_path):
+    Heartbeat(str(tmp_path / "gone" / "x.heartbeat"), "worker").write()
+
+
+class TestConsumed:
+    @pytest.fixture
+    def consumer(self):
+        app = Celery("demo", broker="memory://", set_as_current=False)
+        app.amqp.queues.select(["a", "b"])
+        with app.connection_for_read() as connection:
+            tasks = app.amqp.TaskConsumer(connection)
+            tasks.consume()
+            yield SimpleNamespace(app=app, task_consumer=tasks)
+
+    def test_all(self, consumer):
+        assert heartbeat.consumed(consumer) == {"a": True, "b": True}
+
+    def test_one_is_closed(self, consumer):
+        consumer.task_consumer._active_tags.pop("a")
+        assert heartbeat.consumed(consumer) == {"a": False, "b": True}
+
+    def test_the_channel_is_closed(self, consumer):
+        consumer.task_consumer.channel.close()
+        assert heartbeat.consumed(consumer) == {"a": False, "b": False}
+
+    def test_none_yet(self, consumer):
+        consumer.task_consumer = None
+        assert heartbeat.consumed(consumer) == {"a": False, "b": False}
+
+    def test_told_to_consume_from_one_only(self, consumer):
+        consumer.app.amqp.queues.deselect("a")
+        consumer.task_consumer.cancel_by_queue("a")
+        assert heartbeat.consumed(consumer) == {"b": True}
