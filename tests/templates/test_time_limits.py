@@ -24,7 +24,8 @@ def worker(evaluate):
     """Returns a worker's command line and stop timeout for a time limit."""
 
     def words(limit: int) -> tuple[list[str], int]:
-        [program] = evaluate("__celery_worker_manifest", celery_app_task_time_limit=limit)
+        programs = evaluate("__celery_worker_manifest", celery_app_task_time_limit=limit)
+        [program] = [program for program in programs if program["family"] == "petct-worker-default"]
         return [str(word) for word in program["command"]], program["stop_timeout"]
 
     return words
