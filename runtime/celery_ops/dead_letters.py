@@ -8,6 +8,7 @@ both queues, in neither never.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,6 +145,13 @@ class DeadQueue:
             letter = Letter.read(message.delivery_tag, message.properties)
             if selection.takes(letter):
                 yield letter, message
+
+    def give_back(self, count: int) -> None:
+        """Put back what was fetched and not acknowledged, and wait until `count` are there for the next who looks."""
+        self.channel.basic_recover(requeue=True)
+        deadline = time.monotonic() + PATIENCE
+        while len(self) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def replay(self, letter: Letter, message: "Message") -> str:
         """Put a copy into the queue it came from, then take the dead one; return why not, or nothing."""
@@ -318,7 +326,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
         raise Trouble("CELERY_BROKER_URL is not set; run this through: celery-ops-env /etc/<app>/env -- ...")
     selection = Selection(options.task, options.id, options.reason)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    # Leaving closes the connection, and with it every letter that was not acknowledged is back in the queue.
+    # Whatever happens in here, with the connection's end every letter that was not acknowledged is in the queue again.
     with Connection(url, connect_timeout=4, transport_options=transport) as connection:
         try:
             channel = connection.connect().channel()
@@ -329,11 +337,13 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
         total = len(queue)
         if options.action == "list":
             looked = [letter for letter, _ in queue.letters(Selection(), min(total, options.max or LOOK))]
+            queue.give_back(total)
             chosen = [letter for letter in looked if selection.takes(letter)]
             release = Release.load(options.app) if options.app else Release()
             return report(chosen, len(looked), total, options.queue, release)
         do = {"replay": queue.replay, "discard": queue.discard}[options.action]
         left = work(do, queue.letters(selection, total), options.max, done)
+        queue.give_back(total - len(done))
     if not done:
         return [f"unchanged: {total} dead letters in {options.queue}, none to {options.action}{selection}", *left]
     said = f"{len(done)} of {total} dead letters {options.action.removesuffix('e')}ed{selection}"

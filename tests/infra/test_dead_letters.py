@@ -61,6 +61,12 @@ class Letters:
         """How often each numbered note ran."""
         return Counter(map(int, self.system.run(f"cat {FOLDER}/letters.notes").stdout.split()))
 
+    def clear(self) -> None:
+        """Discard what this application's tasks left in the dead queue."""
+        tasks = ("letters.note", "letters.poison", "letters.later", "letters.never")
+        for chosen in (*(f"--task {task}" for task in tasks), "--id letters-old-pickle"):
+            self.dead(f"discard {chosen} --confirm yes")
+
     @contextmanager
     def worker(self, release: int) -> Iterator[None]:
         """A worker of the first or the second release."""
@@ -89,13 +95,7 @@ def letters(system: System) -> Iterator[Letters]:
             wait_until(lambda: KINDS.keys() <= letters.listed().keys(), 60, "one dead letter of each kind")
         yield letters
     finally:
-        for chosen in (
-            "--task letters.note",
-            "--task letters.poison",
-            "--task letters.later",
-            "--id letters-old-pickle",
-        ):
-            letters.dead(f"discard {chosen} --confirm yes")
+        letters.clear()
         system.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
 
 
