@@ -1,0 +1,301 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+"""Ansible module: how an application is on this host, as a table, and what isn't right with what to type."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
+
+DOCUMENTATION = r"""
+module: celery_status
+short_description: How a Celery application is on this host
+description:
+  - Looks only. Shows release, programs with their state in Supervisor and what the watch says of them, orphans,
+    queues, deploy lock and the last deploy; and says what isn't right, with the command to type.
+  - Shows no secret - neither environments nor messages are read.
+options:
+  app:
+    description: The application's name.
+    type: str
+    required: true
+  programs:
+    description: Whether this host runs programs of the application.
+    type: bool
+    default: true
+  broker:
+    description: Whether this host is the broker, so that queues can be looked at.
+    type: bool
+    default: false
+  supervisord_conf:
+    description: The configuration of supervisord, which says where it listens.
+    type: path
+    default: /etc/supervisor/supervisord.conf
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing anyway.
+author:
+  - celery-ops (@celery-ops)
+"""
+
+EXAMPLES = r"""
+- name: Look
+  celery_status:
+    app: petct
+    broker: "{{ 'rabbitmq' in group_names }}"
+  register: looked
+"""
+
+RETURN = r"""
+lines: {description: All of it for people; a table and what isn't right., type: list, elements: str, returned: always}
+wrong: {description: What isn't right, a sentence each., type: list, elements: str, returned: always}
+release: {description: The current release, empty where there is none., type: str, returned: always}
+programs:
+  description: By name - C(state), C(pid), C(uptime) in seconds, C(release), C(health), C(why), and C(tasks) of workers.
+  type: dict
+  returned: always
+orphans: {description: "The watch's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
+queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
+lock: {description: Who holds the deploy lock; empty when nobody does., type: dict, returned: always}
+last: {description: The last entry of deploys.log., type: dict, returned: always}
+"""
+
+SICK = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
+"""What the watch may say of a program that an operator should know (docs/operations.md)."""
+
+SILENT = 15.0
+"""Seconds after which the watch's heartbeat is too old to be believed."""
+
+STALE_LOCK = 45.0
+"""Seconds without a sign of life after which a deploy's lock counts for nothing."""
+
+INTERNAL = re.compile(r"celery_delayed_|celery-ops\.canary\.|celeryev\.|.*\.pidbox$|.*\.reply\.")
+"""Queues that Celery and the kit make for themselves."""
+
+
+@dataclass
+class Found:
+    """All that was seen on the host."""
+
+    app: str
+    host: str = ""
+    release: str = ""
+    since: float = 0.0
+    programs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    orphans: list[dict[str, Any]] = field(default_factory=list)
+    watched: bool = True
+    queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    lock: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
+    """What could not be looked at, with what to type."""
+
+
+def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
+    """Fill `found` in from the host."""
+    base = Path("/srv", found.app)
+    with contextlib.suppress(OSError):
+        found.release = (base / "current").readlink().name
+        found.since = (base / "current").lstat().st_mtime
+    found.lock = _json(base / "deploy.lock")
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        found.last = json.loads(Path("/var/log", found.app, "deploys.log").read_text().splitlines()[-1])
+    if programs:
+        look_at_programs(found, conf)
+    if broker:
+        look_at_queues(found)
+
+
+def look_at_programs(found: Found, conf: Path) -> None:
+    """What Supervisor, the watch and the heartbeats say."""
+    processes: dict[str, Process] = {}
+    try:
+        supervisord = Supervisord(Endpoint.from_conf(conf))
+        supervisord.await_answer(0)
+        processes = supervisord.processes()
+    except Trouble as trouble:
+        found.trouble.append(str(trouble))
+    except ImportError:
+        found.trouble.append("Supervisor is not installed; type: ansible-playbook playbooks/site.yml")
+    watch: dict[str, Any] = {}
+    for name, process in sorted(processes.items()):
+        if not name.startswith(f"{found.app}-"):
+            continue
+        beat = _json(Path("/run", found.app, f"{name}.heartbeat"))
+        beat = beat if beat.get("pid") == process.pid else {}
+        if beat.get("kind") == "watch" and time.monotonic() - beat["beat"] < SILENT:
+            watch = beat
+        found.programs[name] = {
+            **{"state": process.state, "pid": process.pid, "uptime": process.uptime if process.pid else 0},
+            **{"release": release_of(name), "health": "", "why": "", "tasks": ""},
+        }
+        if beat.get("kind") == "worker":
+            queues = ", ".join(sorted(beat["queues"])) or "no queue"
+            found.programs[name]["tasks"] = f"{queues} ({beat['active']}/{beat['slots']} busy)"
+    found.watched = bool(watch) or not found.programs
+    found.orphans = watch.get("orphans", [])
+    for name, verdict in watch.get("programs", {}).items():
+        if found.programs.get(name, {}).get("pid") == verdict["pid"]:
+            found.programs[name].update(health=verdict["state"], why=verdict["why"])
+
+
+def look_at_queues(found: Found) -> None:
+    """What the broker has in the application's vhost."""
+    command = ("rabbitmqctl", "-q", "-t", "15", "list_queues", "-p", found.app, "name", "messages", "consumers")
+    try:
+        done = subprocess.run((*command, "--formatter", "json"), capture_output=True, text=True, timeout=30)
+        queues = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        found.trouble.append("RabbitMQ does not say what is in its queues; type: rabbitmqctl status")
+        return
+    for queue in queues:
+        if not INTERNAL.match(queue["name"]):
+            found.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
+
+
+def release_of(program: str) -> str:
+    """The release in a program's conf; empty for one that has none, as the listener."""
+    with contextlib.suppress(OSError):
+        conf = Path("/etc/supervisor/conf.d", f"{program}.conf").read_text()
+        if named := re.search(r"/releases/([^/\s]+)/", conf):
+            return named[1]
+    return ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text())
+        return known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
+    """A sentence for each thing that isn't right, with what to type."""
+    yield from found.trouble
+    if programs and not found.release:
+        yield f"{found.app} was not deployed here yet; type: ansible-playbook playbooks/site.yml"
+    for name, program in found.programs.items():
+        state, log = program["state"], f"/var/log/{found.app}/{name}.log"
+        if state == "STOPPED":
+            yield f"{name} is stopped, by somebody; type: supervisorctl start {name}"
+        elif state in ("FATAL", "UNKNOWN"):
+            yield f"{name} is {state}; look: tail -n 30 {log}, then type: supervisorctl restart {name}"
+        elif state in ("BACKOFF", "EXITED"):
+            yield f"{name} ends right after each start, Supervisor goes on trying; look: tail -n 30 {log}"
+        if program["health"] in SICK:
+            yield f"{name} is {program['health']}: {program['why']}; what the watch does: docs/operations.md"
+        if program["release"] and program["release"] != found.release and state != "STOPPING" and not found.lock:
+            yield (
+                f"{name} runs release {program['release']}, the current one is {found.release}; type: "
+                "ansible-playbook playbooks/deploy.yml (or rollback.yml)"
+            )
+    if programs and found.programs and not found.watched:
+        yield "Nobody watches: the watch is missing or silent; type: ansible-playbook playbooks/deploy.yml"
+    for orphan in found.orphans:
+        yield (
+            f"pid {orphan['pid']} ({orphan['what']}) is an orphan; the watch has told it to finish "
+            f"and ends it in time; look: ps -fp {orphan['pid']}"
+        )
+    for name, queue in sorted(found.queues.items()):
+        if name == f"{found.app}.dead" and queue["messages"]:
+            yield f"{queue['messages']} dead letters; type: ansible-playbook playbooks/dead_letters.yml"
+        elif name != f"{found.app}.dead" and queue["messages"] and not queue["consumers"]:
+            yield f"Nobody consumes from {name}, where {queue['messages']} tasks wait; look: supervisorctl status"
+    if found.lock and time.time() - float(found.lock.get("renewed", 0)) > STALE_LOCK:
+        yield (
+            "The deploy lock is of a run that has died; the next one takes it over, "
+            "or type: ansible-playbook playbooks/unlock.yml"
+        )
+
+
+def as_lines(found: Found, wrong: list[str], broker: bool, programs: bool) -> list[str]:
+    """All of it for people."""
+    lines = []
+    if programs:
+        since = f", since {_local(found.since)}" if found.release else ""
+        lines.append(f"{found.app} on {found.host}: release {found.release or '-'}{since}")
+        lines += table(found)
+        orphans = [f"pid {one['pid']} ({one['what']}) for {one['seconds']} s" for one in found.orphans]
+        lines.append(f"orphans: {', '.join(orphans) or ('none' if found.watched else 'not known, nobody watches')}")
+    if broker:
+        queues = [
+            f"{name} {one['messages']}" + (f" ({one['consumers']} consumers)" if one["consumers"] else "")
+            for name, one in sorted(found.queues.items())
+        ]
+        lines.append(f"queues: {', '.join(queues) or 'none'}")
+    if programs:
+        held = "{who} for {what} since {at}".format_map({"who": "?", "what": "?", "at": "?", **found.lock})
+        lines.append(f"lock: {held if found.lock else 'free'}")
+        last = {"action": "-", "outcome": "-", "from": "", "to": "", "who": "-", "at": "-", **found.last}
+        way = f"{last['from'] or 'nothing'} -> {last['to']}"
+        told = f"{last['action']} {way}: {last['outcome']}, {last['who']}, {last['at']}"
+        lines.append(f"last: {told if found.last else '-'}")
+    return [*lines, *(["NOT RIGHT:", *(f"- {sentence}" for sentence in wrong)] if wrong else ["all is well"])]
+
+
+def table(found: Found) -> list[str]:
+    """The programs, a line each."""
+    rows = [("PROGRAM", "STATE", "PID", "UP", "RELEASE", "HEALTH", "QUEUES")]
+    for name, one in found.programs.items():
+        up, pid = (_span(one["uptime"]), str(one["pid"])) if one["pid"] else ("-", "-")
+        health = "" if "-health-" in name or not one["health"] else one["health"]
+        rows.append((name, one["state"], pid, up, one["release"] or "-", health or "-", one["tasks"]))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[6]]).rstrip())
+    return lines if len(rows) > 1 else ["no programs"]
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(int(seconds), 86400)
+    return (f"{days}d " if days else "") + f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
+
+
+def _local(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "programs": {"type": "bool", "default": True},
+            "broker": {"type": "bool", "default": False},
+            "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    found = Found(options["app"], host=socket.gethostname())
+    broker = options["broker"] and shutil.which("rabbitmqctl") is not None
+    if options["broker"] and not broker:
+        found.trouble.append("RabbitMQ is not installed; type: ansible-playbook playbooks/site.yml")
+    look(found, Path(options["supervisord_conf"]), broker, options["programs"])
+    wrong = list(what_is_wrong(found, options["programs"]))
+    module.exit_json(
+        changed=False,
+        lines=as_lines(found, wrong, broker, options["programs"]),
+        wrong=wrong,
+        **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues", "lock", "last")},
+    )
+
+
+if __name__ == "__main__":
+    main()

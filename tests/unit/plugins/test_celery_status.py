@@ -1,0 +1,91 @@
+"""What celery_status makes of what it sees; tests/infra runs it on a host."""
+
+import importlib.util
+import sys
+import time
+
+import host
+import pytest
+
+PATH = host.TOP / "plugins/modules/celery_status.py"
+SPEC = importlib.util.spec_from_file_location("celery_status", PATH)
+status = importlib.util.module_from_spec(SPEC)
+sys.modules["celery_status"] = status
+SPEC.loader.exec_module(status)
+WORKER = "demo-worker-default-1a2b3c4d"
+
+
+def program(**more):
+    well = {"state": "RUNNING", "pid": 7, "uptime": 90061, "release": "r1", "health": "ready", "why": "", "tasks": ""}
+    return well | more
+
+
+def found(*, programs=None, **more):
+    programs = {WORKER: program()} if programs is None else programs
+    queues = {"demo": {"messages": 0, "consumers": 1}, "demo.dead": {"messages": 0, "consumers": 0}}
+    return status.Found("demo", **{"host": "h", "release": "r1", "programs": programs, "queues": queues, **more})
+
+
+def wrong(seen, programs=True):
+    return list(status.what_is_wrong(seen, programs))
+
+
+def test_nothing_is_wrong_where_all_is_well():
+    assert wrong(found()) == []
+    assert status.as_lines(found(), [], broker=True, programs=True) == [
+        "demo on h: release r1, since 1970-01-01 " + time.strftime("%H:%M:%S", time.localtime(0)),
+        "PROGRAM                       STATE    PID  UP          RELEASE  HEALTH  QUEUES",
+        f"{WORKER}  RUNNING  7    1d 1:01:01  r1       ready",
+        "orphans: none",
+        "queues: demo 0 (1 consumers), demo.dead 0",
+        "lock: free",
+        "last: -",
+        "all is well",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (found(release="", programs={}), "was not deployed here yet; type: ansible-playbook playbooks/site.yml"),
+        (found(trouble=["supervisord does not answer"]), "supervisord does not answer"),
+        *[
+            (found(programs={WORKER: program(state=state, pid=0)}), says)
+            for state, says in {
+                "STOPPED": f"type: supervisorctl start {WORKER}",
+                "FATAL": f"type: supervisorctl restart {WORKER}",
+                "BACKOFF": f"look: tail -n 30 /var/log/demo/{WORKER}.log",
+            }.items()
+        ],
+        *[
+            (found(programs={WORKER: program(health=state, why="for a reason")}), f"is {state}: for a reason")
+            for state in status.SICK
+        ],
+        (found(programs={WORKER: program(release="r0")}), "runs release r0, the current one is r1"),
+        (found(watched=False), "Nobody watches"),
+        (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "look: ps -fp 9"),
+        (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead letters"),
+        (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nobody consumes from demo, where 3 tasks wait"),
+        (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_type(seen, says):
+    [sentence] = wrong(seen)
+    assert says in sentence
+    assert f"- {sentence}" in status.as_lines(seen, [sentence], broker=True, programs=True)
+
+
+def test_what_is_on_its_way_is_not_wrong():
+    draining = {WORKER: program(release="r0", state="STOPPING", health="draining")}
+    assert wrong(found(programs=draining)) == []
+    deploying = {"who": "me", "what": "deploy", "at": "now", "renewed": time.time()}
+    assert wrong(found(programs={WORKER: program(release="r0")}, lock=deploying)) == []
+
+
+def test_a_host_that_is_only_the_broker():
+    seen = found(release="", programs={})
+    assert wrong(seen, programs=False) == []
+    assert status.as_lines(seen, [], broker=True, programs=False) == [
+        "queues: demo 0 (1 consumers), demo.dead 0",
+        "all is well",
+    ]
