@@ -234,14 +234,13 @@ class Release:
         )
 
 
-def report(letters: list[Letter], looked: int, total: int, queue: str, release: Release) -> list[str]:
+def report(letters: list[Letter], looked: int, total: int, queue: str, release: Release, now: datetime) -> list[str]:
     """What `list` says of the chosen `letters`: in groups, then the newest, then what to type next."""
     head = f"{total} dead letter{'' if total == 1 else 's'} in {queue}"
     if looked < total:
         head += f", of which the first {looked} were looked at"
     if not letters:
         return [f"{head}; none to show" if total else f"{head}; nothing to do"]
-    now = datetime.now(UTC)
     letters = sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC), reverse=True)
     groups: dict[tuple[str, str, tuple[str, str]], list[Letter]] = {}
     for letter in letters:
@@ -340,7 +339,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
             queue.give_back(total)
             chosen = [letter for letter in looked if selection.takes(letter)]
             release = Release.load(options.app) if options.app else Release()
-            return report(chosen, len(looked), total, options.queue, release)
+            return report(chosen, len(looked), total, options.queue, release, datetime.now(UTC))
         do = {"replay": queue.replay, "discard": queue.discard}[options.action]
         left = work(do, queue.letters(selection, total), options.max, done)
         queue.give_back(total - len(done))

@@ -48,7 +48,7 @@ def test_the_newest_death_counts_not_the_wait_of_a_countdown():
 )
 def test_whatever_somebody_sent_can_be_read(found):
     assert Letter.read(1, found).task == "?"
-    assert report([Letter.read(1, found)], 1, 1, "shop.dead", Release())
+    assert report([Letter.read(1, found)], 1, 1, "shop.dead", Release(), NOW)
 
 
 def test_a_name_can_not_write_on_the_terminal():
@@ -109,14 +109,14 @@ def test_report_groups_counts_and_bounds():
     letters = [letter(death(seconds=60 * n), id_=f"id-{n}") for n in range(1, 31)] + [
         letter(death(seconds=10), task="b", id_="last")
     ]
-    lines = report(letters, 31, 500, "shop.dead", RELEASE)
+    lines = report(letters, 31, 500, "shop.dead", RELEASE, NOW)
     assert lines[0] == "500 dead letters in shop.dead, of which the first 31 were looked at"
     assert lines[1] == "30 x shop.add from queue shop, dead for 1 min to 30 min"
     newest = lines[lines.index("The newest 20:") + 1 :][:21]
     assert newest[1] == "    id-1  shop.add  rejected  1 min"
     assert newest[20].startswith("To replay:")
     assert any("celery_app_dead_letters=replay" in line for line in lines)
-    assert report([], 0, 0, "shop.dead", RELEASE) == ["0 dead letters in shop.dead; nothing to do"]
+    assert report([], 0, 0, "shop.dead", RELEASE, NOW) == ["0 dead letters in shop.dead; nothing to do"]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(-3, "0 s"), (59, "59 s"), (150, "2 min"), (7200, "2 h"), (2e5, "2 d")])

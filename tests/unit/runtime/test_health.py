@@ -39,7 +39,7 @@ BEAT = {key: WELL[key] for key in ("pid", "state", "since", "beat", "due", "brok
 
 
 def process(pid=10, state="S", age=1000.0):
-    """`age` is reckoned from when the tests are collected, so that a young one is older when it is looked at."""
+    """`age` is reckoned from when the tests are collected, so that one is older when it is looked at; below 0 it stays young."""
     start = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK")
     return Process(pid, 1, 10, int(start), state=state)
 
@@ -79,7 +79,7 @@ def seen(beat=WELL, main="S", children="SS", name=NAME, age=1000.0, **more):
         (seen(children="ST"), True, "frozen"),
         (seen(children="St"), True, "ready"),
         (seen(children="SD", main="R"), True, "ready"),
-        (seen({}, age=0), True, "starting"),
+        (seen({}, age=-3600), True, "starting"),
         (seen({}, age=61), True, "up"),
         (seen({}, name="demo-web-1a2b3c4d", age=1), True, "up"),
         (seen(BEAT, due=300, late=-200), True, "ready"),
