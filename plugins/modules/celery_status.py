@@ -145,7 +145,8 @@ def look_at_programs(found: Found, conf: Path) -> None:
         if beat.get("kind") == "worker":
             queues = ", ".join(sorted(beat["queues"])) or "no queue"
             found.programs[name]["tasks"] = f"{queues} ({beat['active']}/{beat['slots']} busy)"
-    found.watched = bool(watch) or not found.programs
+    # A host with nothing but the web program has no watch.
+    found.watched = bool(watch) or not any("-worker-" in name or "-scheduler-" in name for name in found.programs)
     found.orphans = watch.get("orphans", [])
     for name, verdict in watch.get("programs", {}).items():
         if found.programs.get(name, {}).get("pid") == verdict["pid"]:
@@ -203,7 +204,7 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
                 f"{name} runs release {program['release']}, the current one is {found.release}; type: "
                 "ansible-playbook playbooks/deploy.yml (or rollback.yml)"
             )
-    if programs and found.programs and not found.watched:
+    if not found.watched:
         yield "Nobody watches: the watch is missing or silent; type: ansible-playbook playbooks/deploy.yml"
     for orphan in found.orphans:
         yield (

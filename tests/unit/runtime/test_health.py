@@ -39,7 +39,7 @@ BEAT = {key: WELL[key] for key in ("pid", "state", "since", "beat", "due", "brok
 
 
 def process(pid=10, state="S", age=1000.0):
-    """`age` is reckoned from when the tests are collected, so that one is older when it is looked at; below 0 it stays young."""
+    """`age` is reckoned from the tests' collection: one is older when it is looked at; below 0 it stays young."""
     start = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK")
     return Process(pid, 1, 10, int(start), state=state)
 
