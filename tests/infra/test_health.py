@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import EPHEMERAL
 from system import APP, CURRENT, System, wait_until
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -130,6 +135,43 @@ def test_a_worker_with_wrong_credentials_comes_back_when_they_are_put_right(syst
     wait_until(lambda: system.program("worker").state == "RUNNING", 40, "the worker coming back")
     wait_until(system.proves_itself, 30, "a task going to the worker and back")
     assert system.program("worker").name == worker.name
+
+
+def status(system: System, *options: str) -> str:
+    """Runs playbooks/status.yml for the host as an operator does."""
+    inventory = ("-i", str(EPHEMERAL / "inventory"), "--limit", system.name)
+    run = subprocess.run(
+        (
+            "ansible-playbook",
+            *inventory,
+            "-e",
+            f"celery_app_secrets_dir={EPHEMERAL}/secrets",
+            *options,
+            "playbooks/status.yml",
+        ),
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "changed=0 " in run.stdout
+    return run.stdout
+
+
+def test_status_shows_what_is_right_and_what_is_not(system, secrets):
+    worker, scheduler = system.program("worker"), system.program("scheduler")
+    said_ = status(system, "--check", "--diff")
+    assert re.search(rf"{worker.name} +RUNNING +{worker.pid} .* (ready|busy) +{APP} \([0-2]/2 busy\)\n", said_), said_
+    assert re.search(rf"queues: {APP} \d+ \(1 consumers\), {APP}.dead ", said_), said_
+    assert "orphans: none" in said_
+    system.output(f"supervisorctl stop {scheduler.name}")
+    try:
+        said_ = status(system, "-vvv")
+    finally:
+        system.output(f"supervisorctl start {scheduler.name}")
+    assert f"- {scheduler.name} is stopped, by somebody; type: supervisorctl start {scheduler.name}\n" in said_
+    assert not [name for name, secret in secrets.items() if secret in said_]
 
 
 ALIKE = f"/srv/{APP}/alike/bin/celery"

@@ -69,7 +69,7 @@ def test_a_program_that_ends_at_once_is_tried_again_and_comes_back_when_the_caus
     until(lambda: state() == "RUNNING", "RUNNING, with nobody's help")
 
 
-@pytest.mark.parametrize(("ready", "seconds"), [([], 2), (["true"], 5)])
+@pytest.mark.parametrize(("ready", "seconds"), [([], 2), (["true"], 10)])
 def test_it_is_never_given_up(render, ready, seconds):
     conf = render(
         TEMPLATE,
