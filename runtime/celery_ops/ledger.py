@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from kombu import Connection
 
 SAMPLE = 0.1
-"""Seconds between two looks at the queue, or at the books."""
+"""Seconds between two looks at the queue."""
+LOOK = 0.5
+"""Seconds between two looks at the books."""
 PROMPT = 1.0
 """Seconds within which a task is begun in normal service."""
 AFTER_TROUBLE = 0.2
@@ -241,16 +243,19 @@ def reconcile(
     return books
 
 
-def collect(run: str, expected: int, patience: float) -> str:
-    """Return this host's lines of `run` once all expected are done, or none was new for `patience` seconds."""
+def collect(run: str, expected: set[int], patience: float) -> str:
+    """Return this host's lines of `run` once all of `expected` are done, or none was new for `patience` seconds.
+
+    Without an expectation, as on a host that did not publish, it is the latter.
+    """
     book, lines, quiet_since = folder() / run, "", time.monotonic()
     while time.monotonic() < quiet_since + patience:
         now = book.read_text(encoding="utf-8") if book.exists() else ""
         if now != lines:
             lines, quiet_since = now, time.monotonic()
-            if len(Executions.read(lines.splitlines()).done) >= expected:
+            if expected and not expected - set(Executions.read(lines.splitlines()).done):
                 break
-        time.sleep(SAMPLE)
+        time.sleep(LOOK)
     return lines
 
 
@@ -266,10 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     publish.add_argument("--tasks", type=int, default=10**9, help="end after so many confirmed tasks")
     publish.add_argument("--until", type=Path, metavar="FILE", help="end once this file is there")
     gather = verbs.add_parser("collect", help="print what this host executed")
-    gather.add_argument(
-        "--expect", type=int, metavar="TASKS", help="wait no longer once so many are done (what was published here)"
-    )
-    gather.add_argument("--patience", type=float, default=60.0, metavar="SECONDS", help="wait so long for news (60)")
+    gather.add_argument("--patience", type=float, default=200.0, metavar="SECONDS", help="wait so long for news (200)")
     balance = verbs.add_parser("reconcile", help="read what all hosts executed; print the books; exit 1 if one is lost")
     publish.add_argument("--run", default=time.strftime("run-%Y%m%d-%H%M%S"), help="name of the books (run-<time>)")
     for verb in (gather, balance):
@@ -285,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     published = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     attempts = [Attempt(*attempt) for attempt in published["attempts"]] if published else []
     if options.verb == "collect":
-        expected = options.expect or sum(attempt.confirmed for attempt in attempts) or sys.maxsize
+        expected = {attempt.number for attempt in attempts if attempt.confirmed}
         sys.stdout.write(collect(options.run, expected, options.patience))
     elif published is None:
         sys.exit(f"{record} is missing: type celery-ops-ledger publish --run {options.run} on this host first")

@@ -105,7 +105,7 @@ def firewall(action: str) -> Callable[[Subject], None]:
 
 
 def raise_disk_alarm(subject: Subject) -> None:
-    subject.do("rabbitmqctl -q set_disk_free_limit 100TB")
+    subject.do("rabbitmqctl -q set_disk_free_limit 100000000000000")
 
 
 def clear_disk_alarm(subject: Subject) -> None:
@@ -155,8 +155,8 @@ FAULTS = [
           systemctl("start", "rabbitmq-server"), lasts=120, doubles=RERUN),
     Fault("restart of Redis", systemctl("restart", "redis-server"), 20),
     Fault("SIGKILL of Redis", kill_result_store, 20),
-    Fault("network cut between worker and broker, 60 s", firewall("-I"), 60, firewall("-D"), lasts=60, doubles=RERUN),
-    Fault("network cut between worker and broker, 200 s", firewall("-I"), 60, firewall("-D"), lasts=200, doubles=RERUN),
+    Fault("network cut between worker and broker, 60 s", firewall("-I"), 90, firewall("-D"), lasts=60, doubles=RERUN),
+    Fault("network cut between worker and broker, 200 s", firewall("-I"), 90, firewall("-D"), lasts=200, doubles=RERUN),
     Fault("disk alarm at the broker, 30 s", raise_disk_alarm, 60, clear_disk_alarm, lasts=30),
     Fault("reinstallation of the package supervisor", reinstall_supervisor, 90),
     Fault("corrupted beat schedule", corrupt_schedule, 20),
