@@ -17,13 +17,15 @@ EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs every test that asks for `system` on every platform of the scenario."""
+    """Runs every test that asks for `system` on every platform of the scenario, or on the one it is marked for."""
     if "system" not in metafunc.fixturenames:
         return
     if "MOLECULE_FILE" not in os.environ:
         raise pytest.UsageError("tests/infra needs the hosts of a molecule scenario; type: molecule verify")
     platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
     systems = [System(platform["name"], has_systemd="command" not in platform) for platform in platforms]
+    if only := metafunc.definition.get_closest_marker("only_on"):
+        systems = [system for system in systems if system.name.endswith(only.args[0])]
     metafunc.parametrize("system", systems, ids=lambda system: system.name, scope="session")
 
 

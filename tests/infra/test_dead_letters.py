@@ -15,6 +15,7 @@ import pytest
 from conftest import EPHEMERAL
 from system import APP, CURRENT, System, wait_until
 
+pytestmark = pytest.mark.only_on("trixie")
 ROOT = Path(__file__).resolve().parents[2]
 DEAD = f"{APP}.dead"
 FOLDER = f"/var/lib/{APP}/letters"

@@ -15,7 +15,7 @@ from conftest import EPHEMERAL
 from system import APP, CURRENT, System, wait_until
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.only_on("bookworm")]
 
 
 def heartbeat(system: System, kind: str) -> dict[str, Any]:
@@ -246,8 +246,6 @@ class Burn:
 @pytest.fixture
 def burn(system):
     """Has that worker run for a test."""
-    if system.has_systemd:
-        pytest.skip("takes minutes, and is the same everywhere: done on one host")
     conf = BURN_CONF.format(venv=f"{CURRENT}/venv/bin").replace("\n -", " -")
     source = Path(__file__).with_name("burn.py").read_text()
     system.output(f"install -d {FOLDER} && printf %s {shlex.quote(source)} > {FOLDER}/burn.py")
@@ -262,6 +260,7 @@ def burn(system):
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.only_on("bare")
 def test_a_busy_worker_is_left_alone_and_a_deaf_one_restarted(burn, system):
     pids = [program.pid for program in system.programs()]
     send = "from burn import burn; [burn.delay(16) for _ in range(8)]"
