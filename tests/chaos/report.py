@@ -25,6 +25,13 @@ scheduler and one web program, of the right release, in the promised time.
 - **kept**: runs in which every promise was kept, of how many.
 - **recovery**: seconds from the end of the fault until all is as before and every task begins within a second of its
   publishing, what had piled up meanwhile included; the longest of all runs, and what is promised.
+
+What a fault means: "network cut" drops every packet between the host's own programs and its broker, while tasks still
+come in; a memory limit is tried as the kernel would enforce it, by SIGKILL of the process with the highest oom_score.
+Not tried: a jump of the clock (a container can't set it), and several hosts.
+
+A task with a countdown that falls due in the moment when RabbitMQ restarts may come three minutes late: so long does
+RabbitMQ wait before it tries a delayed message's way again.
 """
 COLUMNS = ("fault", "kept", "tasks", "lost", "doubled", "run again", "recovery", "promised")
 
