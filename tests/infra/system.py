@@ -91,7 +91,7 @@ class System:
 
     def program(self, kind: str) -> Program:
         """The one program of a kind: worker, scheduler or web."""
-        found = [program for program in self.programs() if program.name.startswith(KINDS[kind])]
+        found = [program for program in self.programs() if re.fullmatch(f"{KINDS[kind]}[0-9a-f]{{8}}", program.name)]
         assert len(found) == 1, f"expected one {kind} on {self.name}, found {found}"
         return found[0]
 
