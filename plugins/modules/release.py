@@ -68,6 +68,7 @@ RETURN = r"""
 id: {description: The release., type: str, returned: success}
 previous: {description: The release that C(current) pointed at before., type: str, returned: success}
 python: {description: "The version of its Python, such as C(3.11).", type: str, returned: "state=built, chosen"}
+watch: {description: Whether its runtime has the watch (since 0.2)., type: bool, returned: state=chosen}
 half_way: {description: Whether a deploy had stopped half-way on this host., type: bool, returned: state=chosen}
 seconds: {description: What it took., type: float, returned: success}
 pruned: {description: Releases that were removed., type: list, returned: state=current}
@@ -437,6 +438,7 @@ def main() -> None:
                 result = build(releases, options, module.check_mode)
             else:
                 result = choose(releases, options["id"])
+                result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()
             result["changed"] |= written
             result["python"] = python_of(releases, options, result.get("id", options["id"]))
         elif options["state"] == "current":
