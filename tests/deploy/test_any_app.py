@@ -56,7 +56,7 @@ def test_plain_celery_from_git_with_three_pools(hosts, good, repository):
     run = play("site", host.name, **shop)
     assert run.rc == 0, run.text[-6000:]
     assert sorted(name[:-9] for name in host.programs() if name.startswith("shop-")) == [
-        "shop-worker-default", "shop-worker-mail", "shop-worker-net",
+        "shop-health", "shop-worker-default", "shop-worker-mail", "shop-worker-net",
     ]  # fmt: skip
     assert "'sum': 5" in call(host, "shop", "shop.add", 2, 3)
 
