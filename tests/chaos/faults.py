@@ -141,7 +141,7 @@ FAULTS = [
     Fault("SIGKILL of a pool child", kill_child, 10, doubles=RERUN),
     Fault("supervisorctl restart of the worker", restart_worker, 30),
     Fault("systemctl restart supervisor", systemctl("restart", "supervisor"), 60),
-    Fault("SIGKILL of supervisord", kill_supervisord, 30),
+    Fault("SIGKILL of supervisord", kill_supervisord, 60),
     Fault("restart of the host", restart_host, 90, doubles=RERUN),
     Fault("restart of RabbitMQ", systemctl("restart", "rabbitmq-server"), 60, doubles=RERUN),
     Fault("network cut between worker and broker, 5 s", firewall("-I"), 30, firewall("-D"), lasts=5, doubles=RERUN),
