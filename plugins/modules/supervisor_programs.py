@@ -79,7 +79,7 @@ options:
         type: int
         default: 30
       settle:
-        description: Seconds since its start that the program must have been up with one PID.
+        description: Seconds that the program must stay up, with one PID, after it was ready.
         type: int
         default: 0
       strategy:
