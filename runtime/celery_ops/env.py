@@ -23,6 +23,12 @@ class EnvFileError(ValueError):
     """An environment file that can't be read or written; the message names file and line, never the value."""
 
 
+def application_name(otherwise: str) -> str:
+    """Return the name of the application that this process belongs to; `otherwise` where nothing tells."""
+    # The guard sets the first for programs, the environment file the second for whoever asks: both are the name.
+    return os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or otherwise
+
+
 def parse(text: str, name: str = "<env>") -> dict[str, str]:
     """Return the variables in `text`; `name` is the file named in errors.
 

@@ -31,11 +31,11 @@ class Heartbeat:
         self.path, self.kind, self.broker, self.pid = path, kind, broker, os.getpid()
         self.state, self.since = STARTING, time.monotonic()
 
-    def enter(self, state: str) -> None:
+    def enter(self, state: str, due: float = EVERY) -> None:
         """Be in `state` from now on, unless it is over already; write that down at once."""
         if self.state not in (state, DRAINING):
             self.state, self.since = state, time.monotonic()
-        self.write()
+        self.write(due)
 
     def about(self) -> dict[str, Any]:
         """Return what else there is to tell."""
@@ -171,8 +171,7 @@ def _follow_ticks(service: "Service", heartbeat: Heartbeat) -> None:
 
     def ticked(*arguments: Any, **options: Any) -> Any:
         pause = tick(*arguments, **options)
-        heartbeat.enter(READY)
-        heartbeat.write(due=float(pause or 0))
+        heartbeat.enter(READY, due=float(pause or 0))
         return pause
 
     service.scheduler.tick = ticked

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task, shared_task
 
+from celery_ops.env import application_name
+
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
@@ -50,9 +52,7 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 def folder() -> Path:
     """Return where the books of this host are."""
-    # The guard sets the first for programs, the environment file the second for whoever asks: both are the name.
-    name = os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or "celery"
-    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or f"/var/lib/{name}/ledger")
+    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or f"/var/lib/{application_name('celery')}/ledger")
 
 
 @shared_task(name="celery_ops.ledger", bind=True, max_retries=1)

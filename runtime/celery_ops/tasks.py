@@ -12,6 +12,7 @@ from celery.signals import before_task_publish
 
 import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
 from celery_ops import heartbeat
+from celery_ops.env import application_name
 
 TICK_SECONDS = 15
 TICKED = "TICKED"
@@ -19,9 +20,7 @@ TICKED = "TICKED"
 
 def tick_id(app: Celery) -> str:
     """Return the fixed task id under which the newest beat tick of `app` is kept (see `tick`)."""
-    # The guard sets the first for programs, the environment file the second for whoever asks: both are the name.
-    name = os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or app.main
-    return f"celery-ops-tick-{name}"
+    return f"celery-ops-tick-{application_name(app.main)}"
 
 
 @shared_task(name="celery_ops.canary", ignore_result=True, acks_late=False)
