@@ -59,7 +59,7 @@ def test_nothing_is_wrong_where_all_is_well():
         ],
         *[
             (found(programs={WORKER: program(health=state, why="for a reason")}), f"is {state}: for a reason")
-            for state in status.SICK
+            for state in sorted(status.SICK)
         ],
         (found(programs={WORKER: program(release="r0")}), "runs release r0, the current one is r1"),
         (found(watched=False), "Nobody watches"),
