@@ -63,8 +63,6 @@ redis_socket_timeout = 15
 redis_socket_keepalive = True
 redis_retry_on_timeout = True
 
-beat_enable_remote_control = True
-
 # An application's own logging configuration stays as it is.
 worker_hijack_root_logger = False
 
