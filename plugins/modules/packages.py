@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pwd
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -52,6 +56,8 @@ kept:
 APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
 KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 LISTS_MAX_AGE = 3600.0  # seconds
+USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "erlang-base": "epmd"}
+STOP_TIMEOUT = 60.0  # seconds
 
 
 def installed() -> set[str]:
@@ -129,9 +135,32 @@ def stop(module: AnsibleModule, packages: set[str]) -> None:
         if (Path("/etc/init.d") / name).exists():
             module.run_command(["service", name, "stop"])
             module.run_command(["systemctl", "reset-failed", name]) if Path("/run/systemd/system").exists() else None
-    if "erlang-base" in packages:
-        # Erlang's port mapper outlives the broker that started it; it refuses while another node is registered.
-        module.run_command(["epmd", "-kill"])
+    # In a container root may not ask /proc which program another user's process is: init scripts then stop nothing, and
+    # say that they have. And Erlang's port mapper outlives the broker that started it.
+    users = [user for name, user in USERS.items() if name in packages]
+    deadline, told = time.monotonic() + STOP_TIMEOUT, set()
+    while left := [pid for user in users for pid in processes_of(user)]:
+        if time.monotonic() >= deadline:
+            module.fail_json(
+                msg=f"Nothing was purged: these processes do not end within {STOP_TIMEOUT:.0f} s: {left}. Look at them "
+                f"(ps -fp {left[0]}), end them, and run this again."
+            )
+        for pid in set(left) - told:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        told |= set(left)
+        time.sleep(0.2)
+
+
+def processes_of(user: str) -> list[int]:
+    """Pids of a user's processes, without those that have ended and that nobody has waited for."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, KeyError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if folder.stat().st_uid == pwd.getpwnam(user).pw_uid and state not in "ZX":
+                found.append(int(folder.name))
+    return found
 
 
 def needed_by(name: str, others: set[str]) -> bool:
