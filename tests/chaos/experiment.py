@@ -56,7 +56,7 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
                 fault.heal(subject)
         expected = subject.intended()
         whole = seconds_until_whole(subject, expected, fault.promise)
-        until(lambda: ticks(subject), 60, "a task's way there and back, and a tick of the scheduler after the fault")
+        until(subject.ticks, 60, "a task's way there and back, and a tick of the scheduler after the fault")
         run_for(STEADY, load)
         until(lambda: load.publisher.confirmed >= tasks, tasks / rate * 2 + 60, f"{tasks} tasks confirmed")
         books = load.finish()
@@ -86,10 +86,3 @@ def seconds_until_whole(subject: Subject, expected: set[str], promise: float) ->
         assert time.time() < subject.since + promise, f"not within {promise:g} s: {reason}\n{subject.log()}"
         time.sleep(0.5)
     return round(time.time() - subject.since, 2)
-
-
-def ticks(subject: Subject) -> bool:
-    """Tells whether a task goes there and back, and the scheduler has ticked since the fault."""
-    said = subject.run(subject.in_release("celery-ops-prove -A petct --timeout 20"))
-    found = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
-    return bool(found.get("proved")) and found["tick_age"] < time.time() - subject.since

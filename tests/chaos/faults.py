@@ -12,6 +12,11 @@ from lab import APP, Variants, command_of, until
 from subject import ROOT, Subject
 
 RERUN = "what ran there is run again"
+CLOCK = "/var/lib/petct/clock"
+FAKETIME = (
+    "environment=LD_PRELOAD=libfaketimeMT.so.1,FAKETIME_NO_CACHE=1,FAKETIME_DISABLE_SHM=1,DONT_FAKE_MONOTONIC=1,"
+    f"FAKETIME_TIMESTAMP_FILE={CLOCK}"
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,29 @@ def corrupt_schedule(subject: Subject) -> None:
     subject.do(f"kill -KILL {subject.main('scheduler')}")
 
 
+def set_clock(subject: Subject, seconds: int) -> None:
+    """So far beside the true time is the scheduler's clock from now on; nobody else's, and no container has its own."""
+    subject.do(f"echo {seconds:+d} > {CLOCK}")
+    subject.mark()
+
+
+def set_clock_back(subject: Subject) -> None:
+    """An hour back, where ticks have to go on, and then forward again."""
+    conf = f"/etc/supervisor/conf.d/{subject.name_of('scheduler')}.conf"
+    set_clock(subject, 0)
+    subject.do(f"cp {conf} /root/scheduler.conf && echo '{FAKETIME}' >> {conf} && supervisorctl update")
+    until(subject.ticks, 60, "a scheduler with a clock of its own")
+    set_clock(subject, -3600)
+    until(subject.ticks, 60, "a tick with the clock set back")
+    set_clock(subject, 0)
+
+
+def set_clock_right(subject: Subject) -> None:
+    """The scheduler has the host's clock again."""
+    conf = f"/etc/supervisor/conf.d/{subject.name_of('scheduler')}.conf"
+    subject.do(f"mv /root/scheduler.conf {conf} && supervisorctl update && rm {CLOCK}")
+
+
 def deploy_while_broker_restarts(subject: Subject) -> None:
     """A deploy whose handover meets a broker that restarts; it may fail, and then says so and leaves all as it was."""
     folder = Path(f"/tmp/celery-ops-chaos-{subject.name}")
@@ -160,6 +188,7 @@ FAULTS = [
     Fault("disk alarm at the broker, 30 s", raise_disk_alarm, 60, clear_disk_alarm, lasts=30),
     Fault("reinstallation of the package supervisor", reinstall_supervisor, 90),
     Fault("corrupted beat schedule", corrupt_schedule, 20),
+    Fault("the scheduler's clock set back by an hour, then forward", set_clock_back, 60, set_clock_right, lasts=20),
     Fault("deploy while RabbitMQ restarts", deploy_while_broker_restarts, 120, doubles=RERUN),
     Fault("SIGSTOP of the worker's main process", stop_worker, 60, doubles=RERUN),
     Fault("SIGSTOP of all pool children", stop_children, 60, doubles=RERUN),

@@ -63,6 +63,12 @@ class Subject(Host):
         load = f"{current}/venv/bin/celery-ops-env $(readlink -f /etc/{APP}/env) --chdir $(readlink -f {current})/app"
         return f"runuser -u {APP} -- {load} -- {current}/venv/bin/{command}"
 
+    def ticks(self) -> bool:
+        """Tells whether a task goes there and back, and the scheduler has ticked since the fault."""
+        said = self.run(self.in_release("celery-ops-prove -A petct --timeout 20"))
+        found = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
+        return bool(found.get("proved")) and found["tick_age"] < time.time() - self.since
+
     def look(self) -> dict[str, Any]:
         """The programs' processes as the kernel shows them, see look.py."""
         # As its user: root in a container may not look into other users' processes.
@@ -70,9 +76,14 @@ class Subject(Host):
         done = subprocess.run(words, input=LOOK, capture_output=True, text=True)
         return json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr[-300:]}
 
+    def name_of(self, kind: str) -> str:
+        """The one program of a kind: worker, scheduler or web."""
+        [name] = [name for name in self.look()["programs"] if name.startswith(f"{APP}-{kind}-")]
+        return name
+
     def main(self, kind: str) -> int:
-        """Pid of the one main process of a kind of program: worker, scheduler or web."""
-        [(_, [main])] = [item for item in self.look()["programs"].items() if item[0].startswith(f"{APP}-{kind}-")]
+        """Pid of its one main process."""
+        [main] = self.look()["programs"][self.name_of(kind)]
         return main["pid"]
 
     def children(self) -> list[int]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 SUITES = ("bookworm", "trixie")
 REPOSITORY = "celery-ops-test"
-PACKAGES = "python3,systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,sudo"
+PACKAGES = "python3,systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,sudo,faketime"
 COMMANDS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "chromium": "chromium"}
 OVERLAY = Path(__file__).resolve().parent / "image"
 PRIVATE_CAS = Path("/usr/local/share/ca-certificates")

@@ -1,0 +1,53 @@
+"""A clock that is set back stops no schedule.
+
+Beat runs an entry when its interval has passed since `last_run_at`, in wall-clock time. Where the clock is set back, by
+an operator or by NTP after a boot with a wrong one, that moment lies in the future, and the entry waits until the clock
+has been there again: for an hour, or for a year; a restart does not help, as the moment is kept in the schedule's file.
+(Celery 5.7, `celery.beat.Scheduler.tick` and `celery.schedules.schedule.is_due`.)
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery.beat import Scheduler, Service
+
+TOLERANCE = timedelta(seconds=5)
+"""An entry that ran so far in the future is left alone: that clock is being slewed."""
+
+
+def connect() -> None:
+    """Have the scheduler of this process look at the clock before each of its ticks."""
+    from celery import beat, signals
+
+    @signals.beat_init.connect(weak=False)
+    def in_scheduler(sender: "Service", **_: Any) -> None:
+        scheduler = sender.scheduler
+        if not isinstance(scheduler, beat.PersistentScheduler):
+            return  # another's, which keeps its entries elsewhere
+        tick = scheduler.tick
+
+        def ticked(*arguments: Any, **options: Any) -> Any:
+            put_right(scheduler)
+            return tick(*arguments, **options)
+
+        scheduler.tick = ticked
+
+
+def put_right(scheduler: "Scheduler") -> list[str]:
+    """Let entries that have run in the future have run just now; say so, and return their names."""
+    from celery.utils.log import get_logger
+
+    names, most = [], TOLERANCE
+    for name, entry in scheduler.schedule.items():
+        now = entry.default_now()
+        ahead = entry.schedule.maybe_make_aware(entry.last_run_at) - now
+        if ahead > TOLERANCE:
+            entry.last_run_at, most = now, max(most, ahead)
+            names.append(name)
+    if names:
+        scheduler._heap = None  # made anew with the next tick
+        get_logger("celery.beat").warning(
+            "The clock was set back by %.0f s. Counting anew from now: %s", most.total_seconds(), ", ".join(names)
+        )
+    return names

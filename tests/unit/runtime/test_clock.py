@@ -1,0 +1,71 @@
+"""The scheduler and a clock that was set back, with Celery's own scheduler and its file."""
+
+from datetime import timedelta
+
+import pytest
+from celery import Celery, beat, signals
+from celery_ops import clock
+
+HOUR = timedelta(hours=1)
+
+
+class Service:
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+
+
+class Scheduler:
+    def tick(self):
+        return 1
+
+
+@pytest.fixture
+def scheduler(tmp_path):
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.beat_schedule = {
+        "often": {"task": "demo.often", "schedule": 30.0},
+        "seldom": {"task": "demo.seldom", "schedule": 86400.0},
+    }
+    scheduler = beat.PersistentScheduler(app=app, schedule_filename=str(tmp_path / "schedule"), lazy=False)
+    yield scheduler
+    scheduler.close()
+
+
+def ran(scheduler, name, ago):
+    entry = scheduler.schedule[name]
+    entry.last_run_at = entry.default_now() - ago
+    scheduler._heap = None
+
+
+def test_an_entry_that_ran_in_the_future_counts_from_now(scheduler):
+    ran(scheduler, "often", -HOUR)
+    ran(scheduler, "seldom", HOUR)
+    untouched = scheduler.schedule["seldom"].last_run_at
+    assert scheduler.tick() > 60, "without help beat waits for the clock to come there again"
+
+    assert clock.put_right(scheduler) == ["often"]
+    assert 25 < scheduler.tick() <= 30
+    assert scheduler.schedule["seldom"].last_run_at == untouched
+    assert clock.put_right(scheduler) == []
+
+
+def test_a_clock_that_is_slewed_is_left_alone(scheduler):
+    ran(scheduler, "often", timedelta(seconds=-2))
+    assert clock.put_right(scheduler) == []
+
+
+def test_every_tick_looks(scheduler, monkeypatch):
+    monkeypatch.setattr(signals.beat_init, "receivers", [])
+    clock.connect()
+    signals.beat_init.send(Service(scheduler))
+    ran(scheduler, "often", -HOUR)
+    assert 25 < scheduler.tick() <= 30
+
+
+def test_a_scheduler_of_anothers_is_left_alone(monkeypatch):
+    monkeypatch.setattr(signals.beat_init, "receivers", [])
+    clock.connect()
+    other = Scheduler()
+    signals.beat_init.send(Service(other))
+    assert other.tick() == 1
+    assert vars(other) == {}
