@@ -67,7 +67,9 @@ def test_a_result_that_is_no_volume_is_named(client, record, impatience):
 
 
 @pytest.mark.parametrize(
-    "ticket", ["", "nonsense", signing.dumps({"task": "x", "record": 1}, key="other", salt="viewer.volume")]
+    "ticket",
+    ["", "nonsense", signing.dumps({"task": "x", "record": 1}, key="other", salt="viewer.volume")],
+    ids=["empty", "nonsense", "signed by another"],
 )
 def test_only_signed_tickets_open_results(client, db, ticket):
     assert client.get(f"/volume/{ticket}").status_code == 404
