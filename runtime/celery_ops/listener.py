@@ -164,25 +164,26 @@ class Holder:
     def __init__(self, listening: socket.socket, path: Path, parent: int) -> None:
         self.listening, self.path, self.parent = listening, path, parent
         self.leave_at: float | None = None
+        self.inode = 0
+        """Of the unix socket, so that a successor's is left alone."""
 
     def serve(self, predecessor: socket.socket | None) -> NoReturn:
         """Hand the socket out until told to stop; tell `predecessor` to leave once this one is reachable."""
-        server = self._open()
-        inode = self.path.stat().st_ino
         signal.signal(signal.SIGTERM, self._stop)
-        if predecessor is not None:
-            with contextlib.suppress(OSError):
-                predecessor.sendall(_BYE)
-            predecessor.close()
-        say(f"holds {self.listening.getsockname()[:2]}, hands it out at {self.path}")
         try:
+            server = self._open()
+            if predecessor is not None:
+                with contextlib.suppress(OSError):
+                    predecessor.sendall(_BYE)
+                predecessor.close()
+            say(f"holds {self.listening.getsockname()[:2]}, hands it out at {self.path}")
             while self.leave_at is None or time.monotonic() < self.leave_at:
                 with contextlib.suppress(TimeoutError):
                     self._hand_out(server.accept()[0])
             sys.exit(0)
         finally:
             with contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_ino == inode:
+                if self.path.stat().st_ino == self.inode:
                     self.path.unlink()
 
     def _open(self) -> socket.socket:
@@ -194,6 +195,7 @@ class Holder:
             server.bind(str(fresh))
             fresh.chmod(0o600)
             server.listen(16)
+            self.inode = fresh.stat().st_ino
             fresh.rename(self.path)
         except OSError as error:
             raise Refused(
