@@ -68,7 +68,7 @@ def page(results: list[dict[str, Any]]) -> str:
     for result in results:
         versions = tuple(result[name] for name in ("debian", "rabbitmq", "celery", "supervisor"))
         systems[versions][result["fault"]].append(result)
-    text = f"{HEAD}\nMeasured in containers, load and host on one machine of {os.cpu_count()} cores.\n"
+    text = f"{HEAD}\nMeasured in containers, load and hosts (up to three at once) on one machine of {os.cpu_count()} cores.\n"
     for (debian, rabbitmq, celery, supervisor), faults in sorted(systems.items()):
         text += f"\n## Debian {debian}, RabbitMQ {rabbitmq}, Celery {celery}, Supervisor {supervisor}\n\n"
         text += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"

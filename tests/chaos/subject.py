@@ -88,7 +88,8 @@ class Subject(Host):
 
     def children(self) -> list[int]:
         """Pids of the worker's pool children."""
-        return [child for child, parent in self.look()["children"] if parent == self.main("worker")]
+        worker = self.main("worker")
+        return [child for child, parent in self.look()["children"] if parent == worker]
 
     def amiss(self, expected: set[str]) -> str:
         """What differs from one set of workers, one scheduler, one web, of the current release; "" if nothing."""
