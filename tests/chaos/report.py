@@ -34,6 +34,7 @@ Not tried: several hosts.
 A task with a countdown that falls due in the moment when RabbitMQ restarts may come three minutes late: so long does
 RabbitMQ wait before it tries a delayed message's way again.
 """
+CORES = os.cpu_count()
 COLUMNS = ("fault", "kept", "tasks", "lost", "doubled", "run again", "recovery", "promised")
 
 
@@ -68,7 +69,7 @@ def page(results: list[dict[str, Any]]) -> str:
     for result in results:
         versions = tuple(result[name] for name in ("debian", "rabbitmq", "celery", "supervisor"))
         systems[versions][result["fault"]].append(result)
-    text = f"{HEAD}\nMeasured in containers, load and hosts (up to three at once) on one machine of {os.cpu_count()} cores.\n"
+    text = f"{HEAD}\nMeasured in containers, load and hosts (up to three at once) on one machine of {CORES} cores.\n"
     for (debian, rabbitmq, celery, supervisor), faults in sorted(systems.items()):
         text += f"\n## Debian {debian}, RabbitMQ {rabbitmq}, Celery {celery}, Supervisor {supervisor}\n\n"
         text += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
