@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+PYTHON = "/usr/bin/python3"  # Debian's, whatever runs the modules: the program needs nothing else
+PROGRAM = (Path(__file__).resolve().parents[1] / "modules/deploy_lock.py").read_text()
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
+KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
 
 
 def start_time(pid: int) -> str:
@@ -25,26 +30,52 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
+def run_id(playbook: int) -> str:
+    """The name of a run of ansible-playbook, under which it holds a lock."""
+    return f"{os.uname().nodename}-{playbook}-{start_time(playbook)}"
+
+
+def has_ended(holder: str) -> bool:
+    """Whether that run was started on this control node and is over."""
+    node, _, playbook = holder.rpartition("-")[0].rpartition("-")
+    return node == os.uname().nodename and playbook.isdecimal() and run_id(int(playbook)) != holder
+
+
 class ActionModule(ActionBase):
-    """Runs the module of the same name; with state=held the keeper stays behind."""
+    """Runs the program that is the module of the same name; with state=held the keeper stays behind."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The module's own result."""
+        """What the program answers; in check mode nothing is asked."""
         super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+        if self._task.check_mode:
+            return {"changed": False, "note": ""}
         # The worker that runs this task is a child of ansible-playbook.
         playbook = os.getppid()
-        arguments.setdefault("id", f"{os.uname().nodename}-{playbook}-{start_time(playbook)}")
-        result = self._execute_module(module_args=arguments, task_vars=task_vars)
-        if result.get("note"):
-            Display().warning(result["note"])
-        if arguments.get("state", "held") == "held" and not result.get("failed") and not self._task.check_mode:
-            self.leave_keeper(playbook, arguments, task_vars)
-        return result
+        options = {"state": "held", "who": "", "what": "", "id": run_id(playbook), **self._task.args}
+        options["wait"] = int(options.get("wait", 0))
+        answer = self.ask(options)
+        if answer.get("failed") and has_ended(answer.get("holder", "")):
+            # Nobody has to wait for a run that ended a moment ago, only for its keeper.
+            answer = self.ask({**options, "wait": max(options["wait"], KEEPER_FREES)})
+        if answer.get("note"):
+            Display().warning(answer["note"])
+        if options["state"] == "held" and not answer.get("failed"):
+            self.leave_keeper(playbook, options)
+        return answer
 
-    def leave_keeper(self, playbook: int, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
+    def ask(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Run the program on the host."""
+        words = [PYTHON, "-c", PROGRAM, json.dumps(options)]
+        done = self._low_level_execute_command(shlex.join(words))
+        try:
+            return json.loads(done["stdout"].strip().splitlines()[-1])
+        except (IndexError, json.JSONDecodeError):
+            said = (done["stderr"] or done["stdout"]).strip()
+            return {"failed": True, "msg": f"deploy_lock: {PYTHON} gave no answer on the host.\n{said}"}
+
+    def leave_keeper(self, playbook: int, options: dict[str, Any]) -> None:
         """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends."""
         child = os.fork()
         if child:
@@ -53,10 +84,10 @@ class ActionModule(ActionBase):
         os.setsid()
         if os.fork() == 0:
             with contextlib.suppress(BaseException):
-                self.keep(playbook, arguments, task_vars)
+                self.keep(playbook, options)
         os._exit(0)
 
-    def keep(self, playbook: int, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
+    def keep(self, playbook: int, options: dict[str, Any]) -> None:
         """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -66,8 +97,7 @@ class ActionModule(ActionBase):
         while began and start_time(playbook) == began:
             if time.monotonic() - renewed >= RENEW_EVERY:
                 renewed = time.monotonic()
-                answer = self._execute_module(module_args={**arguments, "state": "renewed"}, task_vars=task_vars)
-                if answer.get("ours") is False:
+                if self.ask({**options, "state": "renewed"}).get("ours") is False:
                     return
             time.sleep(POLL)
-        self._execute_module(module_args={**arguments, "state": "freed"}, task_vars=task_vars)
+        self.ask({**options, "state": "freed"})

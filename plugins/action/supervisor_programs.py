@@ -24,7 +24,7 @@ def with_generation(value: Any, generation: str) -> Any:
 class ActionModule(ActionBase):
     """Runs on the control node, then the module of the same name on the host."""
 
-    TRANSFERS_FILES = True
+    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """The module's own result. A generation is the release plus the settings that its program runs with."""

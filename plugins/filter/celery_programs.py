@@ -65,7 +65,9 @@ def in_venv(command: str, release: str) -> list[str]:
 
 
 def as_app(command: str, context: dict[str, Any]) -> list[str]:
-    """The words that run `command` in the release as the application's user, with its environment."""
+    """The words that run `command` in the release as the application's user, with its environment; none for none."""
+    if not command.strip():
+        return []
     return [
         "runuser",
         "-u",

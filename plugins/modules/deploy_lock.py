@@ -1,15 +1,18 @@
 #!/usr/bin/python
-"""One deploy at a time: the lock of an application on a host."""
+"""One deploy at a time: the lock of an application on a host.
+
+The action plugin of the same name has the host's Python run this text, without a module's usual wrapping: a lock is
+renewed every ten seconds, and every deploy begins with one.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: deploy_lock
@@ -23,12 +26,11 @@ options:
   state:
     description:
       - V(held) takes the lock or fails, saying who has it.
-      - V(renewed) and V(freed) act only on a lock whose C(id) is ours.
+      - V(freed) acts only on a lock that is ours.
       - V(unlocked) takes the lock away from whoever holds it, and notes that in the audit log.
-    choices: [held, renewed, freed, unlocked]
+    choices: [held, freed, unlocked]
     default: held
   app: {description: The application's name., type: str, required: true}
-  id: {description: Whose lock it is; one id a run., type: str, required: true}
   who: {description: User and control node., type: str, default: ""}
   what: {description: What is being done., type: str, default: ""}
   wait: {description: Seconds to wait for the lock., type: int, default: 0}
@@ -37,12 +39,12 @@ author: The celery-ops authors
 EXAMPLES = r"""
 - deploy_lock:
     app: shop
-    id: "{{ run_id }}"
     who: anna@control
     what: deploy
 """
 RETURN = r"""
 note: {description: "What is worth telling: a stale lock taken over, or one taken away.", type: str, returned: always}
+holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
 """
 
 STALE_AFTER = 45.0  # seconds without a renewal
@@ -89,12 +91,12 @@ def words(holder: dict[str, Any]) -> str:
     return f"{who} for {what} since {since}, last sign of life {age(holder):.0f} s ago"
 
 
-def take(lock: Lock, options: dict[str, Any]) -> tuple[bool, str]:
-    """Take the lock if it is free, ours or stale: whether we have it, and what to tell."""
+def take(lock: Lock, options: dict[str, Any]) -> tuple[str, str]:
+    """Take the lock if it is free, ours or stale: whose it is now, and what to tell."""
     with lock:
         holder = lock.read()
         if holder and holder["id"] != options["id"] and age(holder) < STALE_AFTER:
-            return False, words(holder)
+            return holder["id"], words(holder)
         now = time.time()
         lock.write(
             {
@@ -103,61 +105,71 @@ def take(lock: Lock, options: dict[str, Any]) -> tuple[bool, str]:
             }
         )  # fmt: skip
         stale = bool(holder) and holder["id"] != options["id"]
-        return True, f"The lock of {words(holder)} was stale and is taken over." if stale else ""
+        return options["id"], f"The lock of {words(holder)} was stale and is taken over." if stale else ""
 
 
-def hold(module: AnsibleModule, lock: Lock) -> None:
+def hold(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
     """Take the lock, waiting as long as we may."""
-    options = module.params
     deadline = time.monotonic() + options["wait"]
     while True:
-        got, note = take(lock, options)
-        if got:
-            module.exit_json(changed=False, note=note)
+        holder, note = take(lock, options)
+        if holder == options["id"]:
+            return {"note": note}
         if time.monotonic() >= deadline:
-            module.fail_json(
-                msg=f"{options['app']} is locked by {note}. Wait for it (-e celery_app_lock_wait=600), or, if you know "
-                "that it is dead: ansible-playbook playbooks/unlock.yml"
-            )
+            return {
+                "failed": True,
+                "holder": holder,
+                "msg": f"{options['app']} is locked by {note}. Wait for it (-e celery_app_lock_wait=600), or, if you "
+                "know that it is dead: ansible-playbook playbooks/unlock.yml",
+            }
         time.sleep(POLL)
 
 
-def main() -> None:
-    """Entry point."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"choices": ["held", "renewed", "freed", "unlocked"], "default": "held"},
-            "app": {"type": "str", "required": True},
-            "id": {"type": "str", "required": True},
-            "who": {"type": "str", "default": ""},
-            "what": {"type": "str", "default": ""},
-            "wait": {"type": "int", "default": 0},
-        },
-        supports_check_mode=True,
-    )
-    options, lock = module.params, Lock(module.params["app"])
-    if module.check_mode or not lock.path.parent.exists():
-        module.exit_json(changed=False, note="")
-    if options["state"] == "held":
-        hold(module, lock)
+def renew(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
+    """A sign of life; says whether the lock is still ours."""
     with lock:
         holder = lock.read()
-        if options["state"] == "unlocked":
-            lock.path.unlink(missing_ok=True)
-            if holder:
-                entry = {
-                    "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["who"], "action": "unlock",
-                    "outcome": f"taken from {words(holder)}",
-                }  # fmt: skip
-                with lock.audit.open("a") as log:
-                    log.write(json.dumps(entry) + "\n")
-            module.exit_json(changed=bool(holder), note=f"Taken from {words(holder)}." if holder else "It was free.")
         ours = bool(holder) and holder["id"] == options["id"]
-        if ours and options["state"] == "renewed":
+        if ours:
             lock.write({**holder, "renewed": time.time()})
-        elif ours:
-            lock.path.unlink(missing_ok=True)
-    module.exit_json(changed=False, note="" if ours else "The lock is not ours.", ours=ours)
+    return {"ours": ours}
+
+
+def free(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
+    """Let go of the lock if it is ours."""
+    with lock:
+        holder = lock.read()
+        if holder and holder["id"] == options["id"]:
+            lock.path.unlink()
+    return {}
+
+
+def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the lock away from whoever holds it, and note that."""
+    with lock:
+        holder = lock.read()
+        if not holder:
+            return {"note": "It was free."}
+        lock.path.unlink()
+        entry = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["who"], "action": "unlock",
+            "outcome": f"taken from {words(holder)}",
+        }  # fmt: skip
+        with lock.audit.open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+    return {"changed": True, "note": f"Taken from {words(holder)}."}
+
+
+STATES = {"held": hold, "renewed": renew, "freed": free, "unlocked": unlock}
+
+
+def main() -> None:
+    """Entry point: options as JSON in the one argument, the answer as JSON on standard output."""
+    options = json.loads(sys.argv[1])
+    lock = Lock(options["app"])
+    # A host on which nothing was ever deployed has nothing to lock.
+    answer = STATES[options["state"]](lock, options) if lock.path.parent.exists() else {}
+    print(json.dumps({"changed": False, "note": "", **answer}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import time
@@ -28,19 +29,20 @@ options:
   state:
     description:
       - V(built) unpacks, makes the virtualenv and import-checks; nothing that runs is touched.
+      - V(migrated) brings the database to the release, for which nothing that runs is touched either.
       - V(chosen) answers which release a rollback goes to.
-      - Both write the environment file - one of its own for every content, so that what runs keeps what it was
-        started with.
+      - V(built) and V(chosen) write the environment file - one of its own for every content, so that what runs keeps
+        what it was started with.
       - V(current) points C(current) and the environment's link at the release, marks it good, writes the audit
         log and prunes.
       - V(void) marks a release that failed or was rolled back; it is no rollback target and never counted.
-    choices: [built, chosen, current, void]
+    choices: [built, migrated, chosen, current, void]
     default: built
   app: {description: The application's name., type: str, required: true}
   base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
   id: {description: The release., type: str, default: ""}
   archive:
-    description: "The packed source, as C(app/), and the runtime's wheel; brought by the action plugin."
+    description: "The packed source, as C(app/), and the runtime's wheel; brought by the action plugin, removed here."
     type: path
   requirements: {description: The lock file inside the source., type: str, default: requirements.txt}
   python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
@@ -51,6 +53,12 @@ options:
   user: {description: The application's user., type: str}
   source: {description: Where the source came from; noted., type: str, default: ""}
   commit: {description: The source's commit; noted., type: str, default: ""}
+  migrate: {description: The words of the command that migrates., type: list, elements: str, default: []}
+  seed:
+    description: The words of the command that puts the first records in; run where no release was current before.
+    type: list
+    elements: str
+    default: []
   reason: {description: With state=void, what went wrong; noted., type: str, default: ""}
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
@@ -84,6 +92,7 @@ app.finalize()
 """
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
+MIGRATE_TIMEOUT = None  # as long as the data take
 
 
 class ReleaseError(Exception):
@@ -150,7 +159,7 @@ def point(link: Path, target: str) -> bool:
     return True
 
 
-def run(command: list[str], what: str, hint: str, environment: dict[str, str], timeout: float) -> str:
+def run(command: list[str], what: str, hint: str, environment: dict[str, str], timeout: float | None) -> str:
     """Run a command; ReleaseError with its last lines when it fails."""
     try:
         done = subprocess.run(
@@ -299,6 +308,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
             {},
             300,
         )
+        Path(options["archive"]).unlink()
         releases.write_note(
             options["id"], status="void", reason="being built", source=options["source"], commit=options["commit"],
             built_at=round(time.time(), 3),
@@ -307,14 +317,25 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         venv = virtualenv(releases, release / "app", wheel, options)
         (release / "venv").symlink_to(os.path.relpath(venv, release))
         # Best effort: a file that does not compile is nobody's fault until something imports it.
-        subprocess.run([str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")], capture_output=True)
-        import_check(release, options)
+        compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")]
+        with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            import_check(release, options)
         install_listener(releases.base, wheel)
     except ReleaseError as error:
         releases.write_note(options["id"], status="void", reason=str(error))
         raise
     releases.write_note(options["id"], status="built", reason="")
     return {"changed": True}
+
+
+def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Run the command that migrates and, where there was no release yet, the one that puts the first records in."""
+    commands = [("Migrating", options["migrate"]), ("Seeding", [] if releases.current() else options["seed"])]
+    commands = [(what, words) for what, words in commands if words]
+    for what, words in [] if check_mode else commands:
+        hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
+        run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT)
+    return {"changed": bool(commands)}
 
 
 def choose(releases: Releases, wanted: str) -> dict[str, Any]:
@@ -404,9 +425,10 @@ def prune(releases: Releases, keep: int) -> list[str]:
 def main() -> None:
     """Entry point."""
     text = {"type": "str", "default": ""}
+    words = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
-            "state": {"choices": ["built", "chosen", "current", "void"], "default": "built"},
+            "state": {"choices": ["built", "migrated", "chosen", "current", "void"], "default": "built"},
             "app": {"type": "str", "required": True},
             "base": {"type": "path"},
             "id": text,
@@ -420,6 +442,8 @@ def main() -> None:
             "user": {"type": "str"},
             "source": text,
             "commit": text,
+            "migrate": words,
+            "seed": words,
             "reason": text,
             "actor": text,
             "action": {"type": "str", "default": "deploy"},
@@ -441,6 +465,8 @@ def main() -> None:
                 result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()
             result["changed"] |= written
             result["python"] = python_of(releases, options, result.get("id", options["id"]))
+        elif options["state"] == "migrated":
+            result = migrate(releases, options, module.check_mode)
         elif options["state"] == "current":
             result = close(releases, options, module.check_mode)
         else:

@@ -11,7 +11,7 @@ from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.signals import before_task_publish
 
 import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
-from celery_ops import clock, heartbeat
+from celery_ops import clock, heartbeat, prefork
 from celery_ops.env import application_name
 
 TICK_SECONDS = 15
@@ -69,6 +69,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
 
 heartbeat.connect()
 clock.connect()
+prefork.connect()
 connect_on_app_finalize(add_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from system import System
+from system import EPHEMERAL, System
 from xdist.scheduler import LoadScopeScheduling
-
-EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

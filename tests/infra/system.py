@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,11 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import testinfra
 from testinfra.host import Host
 
+ROOT = Path(__file__).resolve().parents[2]
+EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 APP = "petct"
 CURRENT = f"/srv/{APP}/current"
 KINDS = {
@@ -98,6 +102,19 @@ class System:
     def proves_itself(self) -> bool:
         """Tells whether a loadArray task goes to the worker and comes back as the array it should be."""
         return self.run(self.in_release("python manage.py prove --timeout 20")).rc == 0
+
+    def play(self, name: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs a playbook for this host as an operator does, with nobody there to answer a question."""
+        inventory = ("-i", str(EPHEMERAL / "inventory"), "--limit", self.name)
+        secrets = ("-e", f"celery_app_secrets_dir={EPHEMERAL}/secrets")
+        return subprocess.run(
+            ("ansible-playbook", *inventory, *secrets, *options, f"playbooks/{name}.yml"),
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
 
     def restart(self) -> None:
         """Restarts the whole machine, as `reboot` would."""

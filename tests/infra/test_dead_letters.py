@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -12,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import EPHEMERAL
 from system import APP, CURRENT, System, wait_until
 
 pytestmark = pytest.mark.only_on("trixie")
-ROOT = Path(__file__).resolve().parents[2]
 DEAD = f"{APP}.dead"
 FOLDER = f"/var/lib/{APP}/letters"
 COUNT = 200
@@ -100,19 +97,6 @@ def letters(system: System) -> Iterator[Letters]:
         system.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
 
 
-def play(system: System, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run playbooks/dead_letters.yml for the host as an operator does."""
-    secrets = f"celery_app_secrets_dir={EPHEMERAL}/secrets"
-    inventory = ("-i", str(EPHEMERAL / "inventory"), "--limit", system.name, "-e", secrets)
-    return subprocess.run(
-        ("ansible-playbook", *inventory, *options, "playbooks/dead_letters.yml"),
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-    )
-
-
 def test_each_kind_is_listed_with_its_task_and_reason(letters):
     said, listed = letters.dead("list -A letters"), letters.listed()
     for id_, (task, why) in KINDS.items():
@@ -133,7 +117,7 @@ def test_looking_takes_nothing_however_often(letters):
 
 def test_the_playbook_lists_and_in_check_mode_nothing_else(letters):
     before = letters.count(DEAD)
-    run = play(letters.system, "--check", "-e", "celery_app_dead_letters=discard")
+    run = letters.system.play("dead_letters", "--check", "-e", "celery_app_dead_letters=discard")
     assert run.returncode == 0, run.stdout + run.stderr
     assert "letters-unknown" in run.stdout
     assert re.search(r"changed=0 ", run.stdout)
@@ -142,14 +126,14 @@ def test_the_playbook_lists_and_in_check_mode_nothing_else(letters):
 
 def test_discard_has_to_be_confirmed_and_takes_what_was_chosen(letters):
     before = letters.count(DEAD)
-    run = play(letters.system, "-e", "celery_app_dead_letters=discard")
+    run = letters.system.play("dead_letters", "-e", "celery_app_dead_letters=discard")
     assert run.returncode != 0
     assert "celery_app_dead_letters_confirm=yes" in run.stdout + run.stderr
     refused = letters.system.run(letters.command(f"celery-ops-dead-letters discard --queue {DEAD}"))
     assert (refused.rc, letters.count(DEAD)) == (2, before)
 
     chosen = ("-e", "celery_app_dead_letters_id=letters-damaged", "-e", "celery_app_dead_letters_confirm=yes")
-    run = play(letters.system, "-e", "celery_app_dead_letters=discard", *chosen)
+    run = letters.system.play("dead_letters", "-e", "celery_app_dead_letters=discard", *chosen)
     assert "1 of" in run.stdout and "changed=1 " in run.stdout, run.stdout + run.stderr
     assert (letters.count(DEAD), "letters-damaged" in letters.listed()) == (before - 1, False)
 

@@ -88,6 +88,8 @@ def test_celery_takes_json_and_arrays_only(system):
         f"/srv/{APP}/listener/new",
         f"$(readlink -f /etc/{APP}/env)",
         f"/etc/{APP}/new",
+        f"/var/log/{APP}/new",
+        f"/var/log/{APP}/deploys.log",
         "/etc/supervisor/conf.d/new.conf",
         "/etc/supervisor/supervisord.conf",
         "/etc/redis/celery-ops.acl",

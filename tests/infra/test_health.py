@@ -6,15 +6,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EPHEMERAL
 from system import APP, CURRENT, System, wait_until
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.timeout(150), pytest.mark.only_on("bookworm")]
 
 
@@ -139,21 +136,7 @@ def test_a_worker_with_wrong_credentials_comes_back_when_they_are_put_right(syst
 
 def status(system: System, *options: str) -> str:
     """Runs playbooks/status.yml for the host as an operator does."""
-    inventory = ("-i", str(EPHEMERAL / "inventory"), "--limit", system.name)
-    run = subprocess.run(
-        (
-            "ansible-playbook",
-            *inventory,
-            "-e",
-            f"celery_app_secrets_dir={EPHEMERAL}/secrets",
-            *options,
-            "playbooks/status.yml",
-        ),
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-    )
+    run = system.play("status", *options)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "changed=0 " in run.stdout
     return run.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets as random
 import shutil
@@ -14,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import EPHEMERAL
-from system import APP, CURRENT, System
+from system import APP, CURRENT, EPHEMERAL, ROOT, System
 
 pytestmark = pytest.mark.only_on("bookworm")
-ROOT = Path(__file__).resolve().parents[2]
 TOKEN = random.token_hex(20)
 HOSTILE = f"""{TOKEN}%(ENV_HOME)s 100% it's "{TOKEN}" ; # $HOME `id` \\{TOKEN} ü"""
 PLACES = "/etc /home /opt /root /run /srv /tmp /usr/local /var"
@@ -72,21 +69,17 @@ class Failure:
 def deploy(system: System, folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
     """Deploy with -vvv and --diff, a fact cache, a log and temporary folders in `folder`."""
     file = folder / "variables.json"
-    file.write_text(json.dumps({"celery_app_secrets_dir": f"{EPHEMERAL}/secrets", **variables}))
+    file.write_text(json.dumps(variables))
+    traces = folder / "traces"
+    traces.mkdir(exist_ok=True)
     environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_CACHE_PLUGIN": "jsonfile",
-        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(folder / "traces/facts"),
-        "ANSIBLE_LOG_PATH": str(folder / "traces/log"),
-        "ANSIBLE_LOCAL_TEMP": str(folder / "traces/tmp"),
-        "XDG_CACHE_HOME": str(folder / "traces/cache"),
+        "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(traces / "facts"),
+        "ANSIBLE_LOG_PATH": str(traces / "log"),
+        "ANSIBLE_LOCAL_TEMP": str(traces / "tmp"),
+        "XDG_CACHE_HOME": str(traces / "cache"),
     }
-    (folder / "traces").mkdir(exist_ok=True)
-    words = ("ansible-playbook", "-vvv", "--diff", "-i", str(EPHEMERAL / "inventory"), "--limit", system.name)
-    return subprocess.run(
-        (*words, "-e", f"@{file}", "playbooks/deploy.yml"), cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    return system.play("deploy", "-vvv", "--diff", "-e", f"@{file}", **environment)
 
 
 @pytest.fixture(scope="module")

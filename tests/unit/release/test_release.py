@@ -122,3 +122,25 @@ def test_pyproject_dependencies_are_what_is_installed(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["dependencies"]\n')
     with pytest.raises(ReleaseError, match="dynamic"):
         release.requirement_lines(tmp_path, "pyproject.toml")
+
+
+def migrate(releases, check_mode=False, **commands):
+    options = {"id": "one", "migrate": [], "seed": [], **commands}
+    return release.migrate(releases, options, check_mode)["changed"]
+
+
+def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, tmp_path):
+    commands = {name: ["sh", "-c", f"echo {name} >> {tmp_path}/done"] for name in ("migrate", "seed")}
+    assert migrate(releases, check_mode=True, **commands)
+    assert not (tmp_path / "done").exists()
+    assert migrate(releases, **commands)
+    close(releases, make(releases, "one"))
+    assert migrate(releases, **commands)
+    assert (tmp_path / "done").read_text().split() == ["migrate", "seed", "migrate"]
+    assert not migrate(releases)
+
+
+def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releases):
+    command = ["sh", "-c", "echo no such table >&2; exit 3"]
+    with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release one\) failed.*deploy again: sh -c.*no such table"):
+        migrate(releases, migrate=command)
