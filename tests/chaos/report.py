@@ -29,7 +29,7 @@ scheduler and one web program, of the right release, in the promised time.
 What a fault means: "network cut" drops every packet between the host's own programs and its broker, while tasks still
 come in; a memory limit is tried as the kernel would enforce it, by SIGKILL of the process with the highest oom_score;
 the scheduler's clock is set by libfaketime, as no container has its own, and it has to tick while that is wrong, too.
-Not tried: several hosts.
+One host is a whole system here; of several, tests/fleet switches one off under load.
 
 A task with a countdown that falls due in the moment when RabbitMQ restarts may come three minutes late: so long does
 RabbitMQ wait before it tries a delayed message's way again.

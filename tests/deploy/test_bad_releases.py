@@ -61,6 +61,22 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
         until(lambda host=host: host.run("cat /srv/petct/deploy.lock") == "", 10, f"the lock of {host} is free")
 
 
+@pytest.mark.timeout(300)
+def test_a_web_that_does_not_come_up_is_rolled_back_with_its_workers(hosts, variants, settings, good):
+    source = variants.make("web", {"petct/wsgi.py": "\nraise SystemExit('no web')\n"})
+    run = play("deploy", celery_app_source=str(source), **settings)
+    assert run.rc != 0, run.text[-3000:]
+    assert "ansible-playbook playbooks/rollback.yml" in run.text, run.text[-3000:]
+    assert all(host.workers() != good[host][1] for host in hosts)
+    back = play("rollback", **settings)
+    assert back.rc == 0, back.text[-3000:]
+    for host in hosts:
+        release, workers = good[host]
+        until(lambda host=host, workers=workers: host.workers().keys() == workers.keys(), 20, "the old generation")
+        assert host.current() == release
+        until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
+
+
 def test_the_first_host_fails_alone(hosts, variants, settings, good):
     dies = "\nimport os, sys\nif 'worker' in sys.argv:\n    os._exit(9)\n"
     source = variants.make("alone", {"petct/celery.py": dies})

@@ -1,0 +1,85 @@
+"""Broker, results, scheduler and web on one host, workers on two others: the verbs work across them, none lost."""
+
+import re
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from lab import APP, ROOT, command_of, deployed, play, until
+
+OPEN = {"RabbitMQ": 5672, "Redis": 6379}
+CLOSED = {"epmd": 4369, "Erlang": 25672, "management": 15672, "supervisord": 9001}
+ASK = "import socket; socket.create_connection(({!r}, {}), 3)"
+
+
+def families(host):
+    return {re.sub(r"-[0-9a-f]{8}$", "", name) for name in host.programs()}
+
+
+@contextmanager
+def load(seconds):
+    """`prove.yml` meanwhile; what it said stands in the list afterwards, its exit code first."""
+    said = []
+    # No host knows what the others did, so each waits for news until its patience is at an end.
+    variables = {"celery_app_ledger_rate": 20, "celery_app_ledger_patience": 10}
+    words = command_of("prove", celery_app_ledger_duration=seconds, **variables)
+    proof = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    try:
+        yield said
+        text = " ".join(proof.communicate(timeout=240)[0].split())
+        said += [proof.returncode, text]
+    finally:
+        proof.kill()
+        proof.wait()
+
+
+def test_each_host_runs_what_its_groups_say(hub, workers):
+    assert families(hub) == {f"{APP}-scheduler", f"{APP}-web", f"{APP}-web-listener", f"{APP}-health"}
+    for host in workers:
+        assert families(host) == {f"{APP}-worker-default", f"{APP}-health"}
+    until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
+
+
+def test_other_hosts_reach_broker_and_results_and_nothing_else(hub, workers):
+    for host in workers:
+        for name, port in (OPEN | CLOSED).items():
+            rc = host.run(f'python3 -c "{ASK.format(hub.name, port)}" 2>/dev/null; echo $?')
+            assert (rc == "0") == (name in OPEN), f"{name} of {hub} from {host}"
+
+
+def test_check_and_status_look_at_all_of_them(hub, workers):
+    check = play("check")
+    assert check.rc == 0, check.text[-3000:]
+    status = play("status")
+    assert status.rc == 0, status.text[-3000:]
+    for host in (hub, *workers):
+        assert all(name in status.text for name in host.programs()), status.text[-3000:]
+
+
+@pytest.mark.timeout(300)
+def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants):
+    before = {host: host.workers() for host in workers}
+    with load(45) as said:
+        deployed(celery_app_source=str(variants.make("second")))
+        assert all(host.workers().keys() != before[host].keys() for host in workers)
+        back = play("rollback")
+        assert back.rc == 0, back.text[-3000:]
+    assert said[0] == 0, said[1][-3000:]
+    assert re.search(r"confirmed: 0 lost, 0 doubled,.* 0 of \d+ samples without a consumer", said[1]), said[1][-3000:]
+    for host in workers:
+        until(lambda host=host: host.workers().keys() == before[host].keys(), 20, f"the old generation on {host}")
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
+    gone = workers[1]
+    with load(20) as said:
+        until(lambda: "ledger publish" in hub.run("true") + workers[0].run("ps ax"), 30, "the load")
+        subprocess.run(["docker", "kill", gone.name], check=True, capture_output=True)
+        try:
+            until(lambda: hub.consumers() == 1, 240, "the broker noticing")
+        finally:
+            subprocess.run(["docker", "start", gone.name], check=True, capture_output=True)
+    assert said[0] == 0, said[1][-3000:]
+    assert " 0 lost," in said[1], said[1][-3000:]
+    until(lambda: hub.consumers() == len(workers), 90, "the host being back")
