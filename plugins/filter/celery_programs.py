@@ -188,6 +188,7 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
         "command": guarded(name, pidfile, words, context, "--listen-from", listener_socket(context["bind"], app)),
         "ready": [],
         "settle": int(context["settle"]),
+        "lasting_children": True,
         "strategy": context["handover"],
         "stop_timeout": int(context["stop_timeout"]),
     }

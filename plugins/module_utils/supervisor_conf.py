@@ -45,6 +45,7 @@ class Program:
     ready: list[str] = field(default_factory=list)
     ready_timeout: int = 30
     settle: int = 0
+    lasting_children: bool = False
     strategy: str = "overlap"
     stop_timeout: int | None = None
     log: str | None = None

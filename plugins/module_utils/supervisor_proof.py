@@ -106,6 +106,7 @@ class Proof:
         self.begun = time.monotonic()
         self.ready_at = 0.0
         self._command = ReadyCommand(program)
+        self._has_children = False
 
     def look(self, process: Process | None) -> bool:
         """Judge the present state: proven, or not yet. Raises NotProven as soon as it is hopeless."""
@@ -132,7 +133,13 @@ class Proof:
             return False
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
-        return now - self.ready_at >= self.program.settle
+        settled = now - self.ready_at >= self.program.settle
+        if self.program.settle and self.program.lasting_children:
+            ages = child_ages(self.pid)
+            self._has_children |= bool(ages)
+            if settled and self._has_children and max(ages, default=0.0) < self.program.settle:
+                raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+        return settled
 
     def close(self) -> None:
         """End a ready command that still runs."""
@@ -153,6 +160,19 @@ def prove(supervisord: Supervisord, programs: Iterable[Program]) -> list[Proof]:
         for proof in proofs:
             proof.close()
     return proofs
+
+
+def child_ages(pid: int) -> list[float]:
+    """Return the ages, in seconds, of the processes that a process has started and that live."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    ages = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # From the state on, field 3 (proc_pid_stat(5)): the name before it may hold anything.
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] not in "ZX":
+                ages.append(uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    return ages
 
 
 def log_tail(path: str | None, lines: int = 20) -> list[str]:

@@ -82,6 +82,12 @@ options:
         description: Seconds that the program must stay up, with one PID, after it was ready.
         type: int
         default: 0
+      lasting_children:
+        description:
+          - When it has settled, one of the processes that it started has to have lasted, if there are any. For a server
+            that starts its own processes again and again, whatever they die of, and so stays up itself.
+        type: bool
+        default: false
       strategy:
         description:
           - V(overlap) starts the new generation beside the old one, proves it, then stops the old one.
@@ -203,6 +209,7 @@ ARGUMENTS: dict[str, Any] = {
             "ready": {"type": "list", "elements": "str", "default": []},
             "ready_timeout": {"type": "int", "default": 30},
             "settle": {"type": "int", "default": 0},
+            "lasting_children": {"type": "bool", "default": False},
             "strategy": {"type": "str", "choices": ["overlap", "one_by_one", "replace"], "default": "overlap"},
             "stop_timeout": {"type": "int"},
             "log": {"type": "path"},

@@ -63,9 +63,11 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
 
 @pytest.mark.timeout(300)
 def test_a_web_that_does_not_come_up_is_rolled_back_with_its_workers(hosts, variants, settings, good):
+    # An ordinary error ends gunicorn; this one has it start worker after worker.
     source = variants.make("web", {"petct/wsgi.py": "\nraise SystemExit('no web')\n"})
     run = play("deploy", celery_app_source=str(source), **settings)
     assert run.rc != 0, run.text[-3000:]
+    assert "the processes it starts keep ending" in run.text, run.text[-3000:]
     assert "ansible-playbook playbooks/rollback.yml" in run.text, run.text[-3000:]
     assert all(host.workers() != good[host][1] for host in hosts)
     back = play("rollback", **settings)

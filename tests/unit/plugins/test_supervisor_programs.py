@@ -203,6 +203,16 @@ def test_what_is_ours_and_no_longer_intended_goes(host):
     assert set(host.files()) == {f"{A1}.conf", f"{B2}.conf"}
 
 
+def test_a_server_whose_own_processes_keep_dying_is_refused(host):
+    host.apply([host.program(A1)])
+    pids = host.pids()
+    result = host.refuse([host.program(A2, ["--child-lasts", 0.1], settle=2, lasting_children=True)])
+    assert "the processes it starts keep ending" in result["msg"]
+    assert host.pids() == pids
+    host.apply([host.program(A2, ["--child-lasts", 30], settle=2, lasting_children=True)])
+    host.apply([host.program(A1, settle=1, lasting_children=True)])
+
+
 def test_a_lost_conf_file_is_written_again_without_a_restart(host):
     host.apply([host.program(A1)])
     pids = host.pids()

@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import subprocess
 import sys
 import time
 
@@ -10,6 +11,7 @@ parser.add_argument("events")
 parser.add_argument("--ready-after", type=float, default=0.0)
 parser.add_argument("--die-after", type=float)
 parser.add_argument("--drain", type=float, default=0.0)
+parser.add_argument("--child-lasts", type=float, help="seconds; a child that has ended is started again")
 options = parser.parse_args()
 
 
@@ -33,5 +35,7 @@ if options.die_after is not None:
     sys.exit("ModuleNotFoundError: No module named 'petct_tasks'")
 time.sleep(options.ready_after)
 event("ready")
+while options.child_lasts is not None:
+    subprocess.run(["sleep", str(options.child_lasts)], check=False)
 while True:
     signal.pause()
