@@ -43,7 +43,7 @@ EXAMPLES = r"""
     what: deploy
 """
 RETURN = r"""
-note: {description: "What is worth telling: a stale lock taken over, or one taken away.", type: str, returned: always}
+note: {description: "What is worth telling: a lock taken over, or taken away.", type: str, returned: always}
 holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
 """
 
@@ -129,19 +129,19 @@ def renew(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
     """A sign of life; says whether the lock is still ours."""
     with lock:
         holder = lock.read()
-        ours = bool(holder) and holder["id"] == options["id"]
+        ours = holder.get("id") == options["id"]
         if ours:
             lock.write({**holder, "renewed": time.time()})
     return {"ours": ours}
 
 
 def free(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
-    """Let go of the lock if it is ours."""
+    """Let go of the lock if it is ours; that it was taken away meanwhile is worth telling."""
     with lock:
-        holder = lock.read()
-        if holder and holder["id"] == options["id"]:
+        ours = lock.read().get("id") == options["id"]
+        if ours:
             lock.path.unlink()
-    return {}
+    return {} if ours else {"note": "The lock is not ours."}
 
 
 def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants)
 def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
     gone = workers[1]
     with load(20) as said:
-        until(lambda: "ledger publish" in hub.run("true") + workers[0].run("ps ax"), 30, "the load")
+        until(lambda: "ledger publish" in workers[0].run("ps ax"), 30, "the load")
         subprocess.run(["docker", "kill", gone.name], check=True, capture_output=True)
         try:
             until(lambda: hub.consumers() == 1, 240, "the broker noticing")

@@ -52,9 +52,9 @@ def test_a_renewed_one_is_not_stale(lock):
 
 def test_only_its_holder_frees_it(lock):
     deploy_lock.hold(lock, ANNA)
-    deploy_lock.free(lock, BERT)
+    assert deploy_lock.free(lock, BERT) == {"note": "The lock is not ours."}
     assert lock.read()["id"] == "anna"
-    deploy_lock.free(lock, ANNA)
+    assert deploy_lock.free(lock, ANNA) == {}
     assert lock.read() == {}
 
 
