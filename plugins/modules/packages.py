@@ -153,12 +153,18 @@ def stop(module: AnsibleModule, packages: set[str]) -> None:
 
 
 def processes_of(user: str) -> list[int]:
-    """Pids of a user's processes, without those that have ended and that nobody has waited for."""
+    """Pids of a user's processes, without those that have ended and that nobody has waited for.
+
+    Nor those of containers on this host, whose users may have the same number: they have a pid of their own in there
+    (NSpid in proc_pid_status(5)).
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, KeyError):
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if folder.stat().st_uid == pwd.getpwnam(user).pw_uid and state not in "ZX":
+            lines = (folder / "status").read_text().splitlines()
+            status = dict(line.partition(":")[::2] for line in lines)
+            is_here = len(status["NSpid"].split()) == 1 and status["State"].split()[0] not in "ZX"
+            if folder.stat().st_uid == pwd.getpwnam(user).pw_uid and is_here:
                 found.append(int(folder.name))
     return found
 
