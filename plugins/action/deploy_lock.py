@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-PYTHON = "/usr/bin/python3"  # Debian's, whatever runs the modules: the program needs nothing else
-PROGRAM = (Path(__file__).resolve().parents[1] / "modules/deploy_lock.py").read_text()
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
 KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
@@ -42,62 +39,58 @@ def has_ended(holder: str) -> bool:
 
 
 class ActionModule(ActionBase):
-    """Runs the program that is the module of the same name; with state=held the keeper stays behind."""
+    """Runs the module of the same name; with state=held a keeper stays behind."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the program answers; in check mode nothing is asked."""
+        """What the module answers; in check mode nothing is asked."""
         super().run(tmp, task_vars)
         if self._task.check_mode:
             return {"changed": False, "note": ""}
         # The worker that runs this task is a child of ansible-playbook.
         playbook = os.getppid()
-        options = {"state": "held", "who": "", "what": "", "id": run_id(playbook), **self._task.args}
+        options = {"state": "held", "id": run_id(playbook), **self._task.args}
         options["wait"] = int(options.get("wait", 0))
-        answer = self.ask(options)
+
+        def ask(**changes: Any) -> dict[str, Any]:
+            return self._execute_module(module_args={**options, **changes}, task_vars=task_vars)
+
+        answer = ask()
         if answer.get("failed") and has_ended(answer.get("holder", "")):
             # Nobody has to wait for a run that ended a moment ago, only for its keeper.
-            answer = self.ask({**options, "wait": max(options["wait"], KEEPER_FREES)})
+            answer = ask(wait=max(options["wait"], KEEPER_FREES))
         if answer.get("note"):
             Display().warning(answer["note"])
         if options["state"] == "held" and not answer.get("failed"):
-            self.leave_keeper(playbook, options)
+            leave_keeper(playbook, ask)
         return answer
 
-    def ask(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Run the program on the host."""
-        words = [PYTHON, "-c", PROGRAM, json.dumps(options)]
-        done = self._low_level_execute_command(shlex.join(words))
-        try:
-            return json.loads(done["stdout"].strip().splitlines()[-1])
-        except (IndexError, json.JSONDecodeError):
-            said = (done["stderr"] or done["stdout"]).strip()
-            return {"failed": True, "msg": f"deploy_lock: {PYTHON} gave no answer on the host.\n{said}"}
 
-    def leave_keeper(self, playbook: int, options: dict[str, Any]) -> None:
-        """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends."""
-        child = os.fork()
-        if child:
-            os.waitpid(child, 0)
-            return
-        os.setsid()
-        if os.fork() == 0:
-            with contextlib.suppress(BaseException):
-                self.keep(playbook, options)
-        os._exit(0)
+def leave_keeper(playbook: int, ask: Callable[..., dict[str, Any]]) -> None:
+    """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork() == 0:
+        with contextlib.suppress(BaseException):
+            keep(playbook, ask)
+    os._exit(0)
 
-    def keep(self, playbook: int, options: dict[str, Any]) -> None:
-        """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(nowhere, descriptor)
-        Display().verbosity = 0
-        began, renewed = start_time(playbook), time.monotonic()
-        while began and start_time(playbook) == began:
-            if time.monotonic() - renewed >= RENEW_EVERY:
-                renewed = time.monotonic()
-                if self.ask({**options, "state": "renewed"}).get("ours") is False:
-                    return
-            time.sleep(POLL)
-        self.ask({**options, "state": "freed"})
+
+def keep(playbook: int, ask: Callable[..., dict[str, Any]]) -> None:
+    """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    Display().verbosity = 0
+    began, renewed = start_time(playbook), time.monotonic()
+    while began and start_time(playbook) == began:
+        if time.monotonic() - renewed >= RENEW_EVERY:
+            renewed = time.monotonic()
+            if ask(state="renewed").get("ours") is False:
+                return
+        time.sleep(POLL)
+    ask(state="freed")

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, Program, family_of, prefix_of
-from ansible.module_utils.supervisor_proof import POLL, NotProven, prove
+from ansible.module_utils.supervisor_proof import NotProven, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
 RUN_ON = 15.0
 """Seconds a generation that failed gets to stop before we report; the rest it drains by itself."""
+
+POLL = (0.02, 0.2)
+"""Seconds between two looks at what stops: at first, as what replaces it waits for that, and at most after doubling."""
 
 STOP_MARGIN = 10.0
 """Seconds beyond stopwaitsecs, when supervisord sends KILL, until we stop waiting for a program to end."""
@@ -278,6 +281,7 @@ class Handover:
         begun = time.monotonic()
         took: dict[str, float] = {}
         told: set[str] = set()
+        pause = POLL[0]
         while True:
             processes = self.supervisord.processes()
             seconds = time.monotonic() - begun
@@ -291,7 +295,8 @@ class Handover:
                 told.add(name)
             if not any(seconds < wait for name, wait in waits.items() if name not in took):
                 return took
-            time.sleep(POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, POLL[1])
 
     def _stop_surely(self, names: Iterable[str]) -> float:
         """Stop programs until no process is left; return the seconds it took. Raises Trouble at the end."""

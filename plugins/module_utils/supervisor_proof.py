@@ -134,7 +134,7 @@ class Proof:
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
         settled = now - self.ready_at >= self.program.settle
-        if self.program.settle and self.program.lasting_children:
+        if self.program.settle and self.program.lasting_children and (settled or not self._has_children):
             ages = child_ages(self.pid)
             self._has_children |= bool(ages)
             if settled and self._has_children and max(ages, default=0.0) < self.program.settle:

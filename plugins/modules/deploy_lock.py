@@ -1,15 +1,14 @@
 #!/usr/bin/python
 """One deploy at a time: the lock of an application on a host.
 
-The action plugin of the same name has the host's Python run this text, without a module's usual wrapping: a lock is
-renewed every ten seconds, and every deploy begins with one.
+A module of Ansible's jsonargs kind, one text with its arguments inside: every deploy begins with it, and a lock is
+renewed every ten seconds.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,9 @@ note: {description: "What is worth telling: a lock taken over, or taken away.", 
 holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
 """
 
+# JSON never has three quotes in a row.
+ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
+DEFAULTS = {"state": "held", "who": "", "what": "", "wait": 0}
 STALE_AFTER = 45.0  # seconds without a renewal
 POLL = 0.5  # seconds
 
@@ -164,8 +166,8 @@ STATES = {"held": hold, "renewed": renew, "freed": free, "unlocked": unlock}
 
 
 def main() -> None:
-    """Entry point: options as JSON in the one argument, the answer as JSON on standard output."""
-    options = json.loads(sys.argv[1])
+    """Entry point: the arguments are above, the answer is JSON on standard output."""
+    options = {**DEFAULTS, **json.loads(ARGUMENTS)}
     lock = Lock(options["app"])
     # A host on which nothing was ever deployed has nothing to lock.
     answer = STATES[options["state"]](lock, options) if lock.path.parent.exists() else {}

@@ -1,5 +1,9 @@
 #!/usr/bin/python
-"""Build, choose, close and void the releases of one application on one host."""
+"""Build, choose, close and void the releases of one application on one host.
+
+A module of Ansible's jsonargs kind, one text with its arguments inside: every deploy calls it three times, and to pack
+and unpack what other modules bring along took longer than most of its work.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,6 @@ import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: release
@@ -82,6 +84,30 @@ seconds: {description: What it took., type: float, returned: success}
 pruned: {description: Releases that were removed., type: list, returned: state=current}
 """
 
+# JSON never has three quotes in a row.
+ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
+DEFAULTS: dict[str, Any] = {
+    "state": "built",
+    "base": "",
+    "id": "",
+    "archive": "",
+    "requirements": "requirements.txt",
+    "python": "/usr/bin/python3",
+    "celery_module": "",
+    "environment_file": "",
+    "environment_text": "",
+    "install_environment": {},
+    "user": "",
+    "source": "",
+    "commit": "",
+    "migrate": [],
+    "seed": [],
+    "reason": "",
+    "actor": "",
+    "action": "deploy",
+    "seconds": {},
+    "keep": 5,
+}
 CONF_D = Path("/etc/supervisor/conf.d")
 IMPORT_CHECK = """
 import sys
@@ -422,59 +448,46 @@ def prune(releases: Releases, keep: int) -> list[str]:
     return pruned
 
 
-def main() -> None:
-    """Entry point."""
-    text = {"type": "str", "default": ""}
-    words = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"choices": ["built", "migrated", "chosen", "current", "void"], "default": "built"},
-            "app": {"type": "str", "required": True},
-            "base": {"type": "path"},
-            "id": text,
-            "archive": {"type": "path"},
-            "requirements": {"type": "str", "default": "requirements.txt"},
-            "python": {"type": "path", "default": "/usr/bin/python3"},
-            "celery_module": {"type": "str"},
-            "environment_file": {"type": "path"},
-            "environment_text": {"type": "str", "no_log": True},
-            "install_environment": {"type": "dict", "default": {}},
-            "user": {"type": "str"},
-            "source": text,
-            "commit": text,
-            "migrate": words,
-            "seed": words,
-            "reason": text,
-            "actor": text,
-            "action": {"type": "str", "default": "deploy"},
-            "seconds": {"type": "dict", "default": {}},
-            "keep": {"type": "int", "default": 5},
-        },
-        supports_check_mode=True,
-    )
-    options = module.params
-    releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
-    previous, begun = releases.current(), time.monotonic()
-    try:
-        if options["state"] in ("built", "chosen"):
-            written = write_environment(options, module.check_mode)
-            if options["state"] == "built":
-                result = build(releases, options, module.check_mode)
-            else:
-                result = choose(releases, options["id"])
-                result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()
-            result["changed"] |= written
-            result["python"] = python_of(releases, options, result.get("id", options["id"]))
-        elif options["state"] == "migrated":
-            result = migrate(releases, options, module.check_mode)
-        elif options["state"] == "current":
-            result = close(releases, options, module.check_mode)
+def options_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options with their defaults. Raises ReleaseError for one that is unknown or missing."""
+    given = {name: value for name, value in arguments.items() if not name.startswith("_ansible_") and value is not None}
+    unknown = sorted(set(given) - set(DEFAULTS) - {"app"})
+    if unknown:
+        raise ReleaseError(f"release: there are no options {', '.join(unknown)}.")
+    if not given.get("app"):
+        raise ReleaseError("release: `app` is missing.")
+    options = {**DEFAULTS, **given}
+    options["base"] = options["base"] or f"/srv/{options['app']}"
+    options["keep"] = int(options["keep"])
+    return options
+
+
+def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Do what `state` says. Raises ReleaseError."""
+    releases = Releases(options["app"], Path(options["base"]))
+    previous, state, begun = releases.current(), options["state"], time.monotonic()
+    if state in ("built", "chosen"):
+        written = write_environment(options, check_mode)
+        if state == "built":
+            result = build(releases, options, check_mode)
         else:
-            result = void(releases, options, module.check_mode)
+            result = choose(releases, options["id"])
+            result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()
+        result["changed"] |= written
+        result["python"] = python_of(releases, options, result.get("id", options["id"]))
+    else:
+        result = {"migrated": migrate, "current": close, "void": void}[state](releases, options, check_mode)
+    return {"id": options["id"], "previous": previous, "seconds": round(time.monotonic() - begun, 2), **result}
+
+
+def main() -> None:
+    """Entry point: the arguments are above, the answer is JSON on standard output."""
+    arguments = json.loads(ARGUMENTS)
+    try:
+        answer = act(options_of(arguments), bool(arguments.get("_ansible_check_mode")))
     except ReleaseError as error:
-        module.fail_json(msg=str(error))
-    seconds = round(time.monotonic() - begun, 2)
-    module.exit_json(**{"id": options["id"], "previous": previous, "seconds": seconds, **result})
+        answer = {"failed": True, "msg": str(error)}
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
 
 
 def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):
-    over = subprocess.Popen(["true"])
+    over = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # there until its input ends
     lock = {"id": run_id(over.pid), "who": "me", "what": "deploy", "at": "just now", "renewed": time.time()}
-    over.wait()
+    over.communicate()
     for host in hosts:
         # As its keeper does, a little later than usual.
         host.run(f"echo '{json.dumps(lock)}' > {LOCK}; (sleep 5; rm {LOCK}) >/dev/null 2>&1 &")

@@ -1,9 +1,14 @@
 """The state of releases on a host: which is good, which is void, what a rollback and a prune do."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import deploy_lock
 import pytest
 import release
+import yaml
 from release import ReleaseError, Releases
 
 OPTIONS = {"actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": ""}
@@ -144,3 +149,32 @@ def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releas
     command = ["sh", "-c", "echo no such table >&2; exit 3"]
     with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release one\) failed.*deploy again: sh -c.*no such table"):
         migrate(releases, migrate=command)
+
+
+def test_the_options_are_those_that_are_documented():
+    documented = yaml.safe_load(release.DOCUMENTATION)["options"]
+    assert set(documented) == {*release.DEFAULTS, "app"}
+    told = {name: option["default"] for name, option in documented.items() if "default" in option}
+    assert told.items() <= release.DEFAULTS.items()
+
+
+def test_an_option_that_is_unknown_is_refused():
+    assert release.options_of({"app": "shop", "base": None, "keep": "7", "_ansible_check_mode": False}) == {
+        **release.DEFAULTS, "app": "shop", "base": "/srv/shop", "keep": 7,
+    }  # fmt: skip
+    for arguments in ({"app": "shop", "sate": "built"}, {"state": "built"}):
+        with pytest.raises(ReleaseError):
+            release.options_of(arguments)
+
+
+HOSTILE = ['"""', "'''", '""', "\\", '\\"', "a\nb", "", "é €", "{{ x }}", "\x00"]
+
+
+@pytest.mark.parametrize("module", [release, deploy_lock], ids=lambda module: module.__name__)
+def test_arguments_arrive_as_they_are_whatever_is_in_them(module):
+    arguments = {"id": HOSTILE, "nested": {text: text for text in HOSTILE}}
+    # What Ansible puts in that place.
+    text = Path(module.__file__).read_text().replace("<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>", json.dumps(arguments))
+    program = text.replace('if __name__ == "__main__":\n    main()', "print(ARGUMENTS)")
+    said = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == arguments
