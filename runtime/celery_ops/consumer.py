@@ -1,13 +1,16 @@
 """Celery's consumer, which throws no message away: what can't be decoded is a dead letter, too.
 
-Nor does it forget what it handed to its pool, and it comes back soon after its broker.
+Nor does it forget what it handed to its pool, or hold on to what it will not begin; and it comes back soon after its
+broker.
 """
 
 from functools import partial
 from typing import Any
 
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.request import Request
 from kombu import Connection, Message
 
 logger = get_logger(__name__)
@@ -43,5 +46,35 @@ class Consumer(CeleryConsumer):
         waiting = {number: job for number, job in tuple(jobs.items()) if not getattr(job, "_accepted", True)}
         super().on_close()
         for number, job in waiting.items():
-            if job._write_to is not None and job._write_to._is_alive():
+            if is_with_a_child(job):
                 jobs.setdefault(number, job)
+
+    def stop(self) -> None:
+        """Give back what arrived too late to be begun, so that another worker has it at once.
+
+        Celery keeps it, neither done nor acknowledged, until the last of the tasks that run is done.
+        """
+        before = self.not_begun()
+        super().stop()  # which forgets them; from here on nothing is delivered any more
+        for request in before | self.not_begun():
+            if not request.acknowledged:
+                request.message.reject_log_error(logger, self.connection_errors, requeue=True)
+                request.acknowledged = True
+
+    def not_begun(self) -> set[Request]:
+        """What was delivered and will not run in a worker that stops: held for its time or its rate, or for a child."""
+        limited = {request for bucket in self.task_buckets.values() if bucket for request, _ in bucket.contents}
+        # A pool without flush, of threads for instance, does all that it was given before it ends.
+        given = (
+            set(state.reserved_requests) - set(state.active_requests) if getattr(self.pool, "flush", None) else set()
+        )
+        return {
+            *(request for request in given if not is_with_a_child(request._apply_result and request._apply_result())),
+            *limited,
+            *getattr(state, "scheduled_requests", ()),  # Celery before 5.7 has no books of them
+        }
+
+
+def is_with_a_child(job: Any) -> bool:
+    """Whether a pool child that lives has been given this job."""
+    return bool(job is not None and job._write_to is not None and job._write_to._is_alive())

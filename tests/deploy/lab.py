@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -103,6 +104,14 @@ class Host:
         )
         notes = json.loads(self.run(f'cd /srv/{APP}/releases && python3 -c "{script}"'))
         return {note["p"].split("/")[0]: note["status"] for note in notes}
+
+    def send(self, task: str, *arguments: Any) -> None:
+        """Publish a task."""
+        release, words = f"/srv/{APP}/current", shlex.quote(json.dumps(arguments))
+        self.run(
+            f"runuser -u {APP} -- {release}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {release}/app -- "
+            f"{release}/venv/bin/celery -A {APP} call {task} --args {words} --queue {APP}"
+        )
 
     def consumers(self) -> int:
         """Consumers of the application's queue, as the broker counts them."""

@@ -40,6 +40,8 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
     for visitor in visitors:
         visitor.start()
 
+    for host in hosts:  # keeps the old worker draining for some ten seconds
+        host.send("ledger.work", "long", 1, 25.0)
     source = str(variants.make("v2", V2))
     two = deployed(celery_app_source=source, celery_app_hooks=hooks, **settings)
     second = {host: host.current() for host in hosts}
@@ -54,6 +56,7 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
         assert books["doubled"] == [], books
         assert books["without_consumer"] == 0, books
         assert books["samples"] > 100, books
+        assert books["wait_max"] < 5, "a worker that drains held on to a task that it did not begin"
         assert {first[host], second[host]} <= set(books["releases"]), books
         assert host.current() == second[host]
         # It works long before Supervisor, after its startsecs, calls it RUNNING.

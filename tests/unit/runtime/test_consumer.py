@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery_ops.consumer import RECONNECT, Consumer
 from kombu import Connection
@@ -58,3 +59,60 @@ def test_a_pool_without_children_is_none_of_its_business(consumer, monkeypatch):
     monkeypatch.setattr(CeleryConsumer, "on_close", lambda _: None)
     consumer.pool = SimpleNamespace()
     consumer.on_close()
+
+
+class Request:
+    """As much of a request as counts here: where it is, and what became of its message."""
+
+    def __init__(self, job=None, acknowledged=False):
+        self._apply_result = job and (lambda: job)
+        self.acknowledged, self.answers = acknowledged, []
+        self.message = SimpleNamespace(
+            reject_log_error=lambda _logger, _errors, requeue: self.answers.append(
+                "requeued" if requeue else "rejected"
+            )
+        )
+
+
+@pytest.fixture
+def stop(consumer, monkeypatch):
+    """Have the consumer stop; until nothing is delivered any more, some requests may still come."""
+    monkeypatch.setattr(state, "active_requests", set())
+    monkeypatch.setattr(state, "scheduled_requests", set())
+    consumer.connection_errors, consumer.task_buckets = (), {"unlimited": None}
+
+    def stop(*requests, meanwhile=(), pool=None):
+        monkeypatch.setattr(state, "reserved_requests", {*requests})
+        consumer.pool = pool or SimpleNamespace(flush=lambda: None)
+
+        def celerys(_):
+            state.reserved_requests.clear()
+            state.reserved_requests.update(meanwhile)
+
+        monkeypatch.setattr(CeleryConsumer, "stop", celerys)
+        consumer.stop()
+
+    return stop
+
+
+def test_what_comes_too_late_to_be_begun_goes_back_at_once(stop, consumer):
+    waits, late, has_rate, has_time = Request(), Request(), Request(), Request()
+    consumer.task_buckets["limited"] = SimpleNamespace(contents=[(has_rate, 1)])
+    state.scheduled_requests.add(has_time)
+    stop(waits, Request(Job(handed_over=False)), meanwhile=[late])
+    for request in (waits, late, has_rate, has_time):
+        assert request.answers == ["requeued"]
+        assert request.acknowledged
+
+
+def test_what_runs_or_is_with_a_child_is_kept(stop):
+    runs, given, done = Request(Job(accepted=True)), Request(Job()), Request(acknowledged=True)
+    state.active_requests.add(runs)
+    stop(runs, given, done)
+    assert not runs.answers + given.answers + done.answers
+
+
+def test_threads_do_all_that_they_were_given(stop):
+    given = Request()
+    stop(given, pool=SimpleNamespace(flush=None))
+    assert not given.answers
