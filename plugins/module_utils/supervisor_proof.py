@@ -19,6 +19,9 @@ from ansible.module_utils.supervisor_rpc import Process, Supervisord
 POLL = 0.1
 """Seconds between two looks at supervisord."""
 
+ASK_FIRST = 0.5
+"""Seconds after its start when a program is first asked whether it is ready: until then it needs the processor more."""
+
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
@@ -45,7 +48,7 @@ class ReadyCommand:
         self._process: subprocess.Popen[bytes] | None = None
         self._out: IO[bytes] | None = None
         self._err: IO[bytes] | None = None
-        self._not_before = 0.0
+        self._not_before = time.monotonic() + ASK_FIRST
         self._pause = ASK_AGAIN[0]
 
     def poll(self, now: float) -> bool:

@@ -30,8 +30,8 @@ description:
 options:
   state:
     description:
-      - V(built) unpacks, makes the virtualenv and import-checks; nothing that runs is touched.
-      - V(migrated) brings the database to the release, for which nothing that runs is touched either.
+      - V(built) unpacks, makes the virtualenv, import-checks and, if told how, migrates; nothing that runs is touched.
+      - V(migrated) only migrates, for where several hosts have to be built before.
       - V(chosen) answers which release a rollback goes to.
       - V(built) and V(chosen) write the environment file - one of its own for every content, so that what runs keeps
         what it was started with.
@@ -55,7 +55,11 @@ options:
   user: {description: The application's user., type: str}
   source: {description: Where the source came from; noted., type: str, default: ""}
   commit: {description: The source's commit; noted., type: str, default: ""}
-  migrate: {description: The words of the command that migrates., type: list, elements: str, default: []}
+  migrate:
+    description: The words of the command that migrates; not run for the release that is current.
+    type: list
+    elements: str
+    default: []
   seed:
     description: The words of the command that puts the first records in; run where no release was current before.
     type: list
@@ -356,8 +360,9 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
 
 def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the command that migrates and, where there was no release yet, the one that puts the first records in."""
-    commands = [("Migrating", options["migrate"]), ("Seeding", [] if releases.current() else options["seed"])]
-    commands = [(what, words) for what, words in commands if words]
+    current = releases.current()
+    commands = [("Migrating", options["migrate"]), ("Seeding", [] if current else options["seed"])]
+    commands = [(what, words) for what, words in commands if words and current != options["id"]]
     for what, words in [] if check_mode else commands:
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT)
@@ -470,6 +475,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         written = write_environment(options, check_mode)
         if state == "built":
             result = build(releases, options, check_mode)
+            result["changed"] |= migrate(releases, options, check_mode)["changed"]
         else:
             result = choose(releases, options["id"])
             result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()

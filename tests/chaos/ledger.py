@@ -122,8 +122,7 @@ def main() -> None:
     for number in range(options.tasks):
         if options.until and options.until.exists():
             break
-        while time.monotonic() < begun + number / options.rate:
-            time.sleep(0.001)
+        time.sleep(max(0.0, begun + number / options.rate - time.monotonic()))
         ledger.publish(number, durations.choice(DURATIONS))
     deadline = time.monotonic() + options.patience
     while time.monotonic() < deadline and len(ledger.executions()[1]) < len(ledger.confirmed):

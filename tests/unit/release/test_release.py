@@ -130,7 +130,7 @@ def test_pyproject_dependencies_are_what_is_installed(tmp_path):
 
 
 def migrate(releases, check_mode=False, **commands):
-    options = {"id": "one", "migrate": [], "seed": [], **commands}
+    options = {"id": "two", "migrate": [], "seed": [], **commands}
     return release.migrate(releases, options, check_mode)["changed"]
 
 
@@ -143,11 +143,24 @@ def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, t
     assert migrate(releases, **commands)
     assert (tmp_path / "done").read_text().split() == ["migrate", "seed", "migrate"]
     assert not migrate(releases)
+    close(releases, make(releases, "two"))
+    assert not migrate(releases, **commands)
+
+
+def test_a_host_that_is_alone_migrates_when_it_has_built(releases, tmp_path):
+    make(releases, "two")
+    given = {"app": "shop", "base": str(releases.base), "id": "two", "python": sys.executable}
+    options = release.options_of({**given, "migrate": ["sh", "-c", f"echo done >> {tmp_path}/done"]})
+    assert release.act(options, True)["changed"]
+    assert release.act(options, False)["changed"]
+    close(releases, "two")
+    assert not release.act(options, False)["changed"]
+    assert (tmp_path / "done").read_text().split() == ["done"]
 
 
 def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releases):
     command = ["sh", "-c", "echo no such table >&2; exit 3"]
-    with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release one\) failed.*deploy again: sh -c.*no such table"):
+    with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release two\) failed.*deploy again: sh -c.*no such table"):
         migrate(releases, migrate=command)
 
 
