@@ -36,13 +36,18 @@ class Consumer(CeleryConsumer):
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT)
         return super().ensure_connected(conn)
 
+    @property
+    def jobs(self) -> dict[int, Any] | None:
+        """What the pool's children were given or will be, by number; None for a pool without children."""
+        return getattr(getattr(self.pool, "_pool", None), "_cache", None)
+
     def on_close(self) -> None:
         """Keep the tasks that a pool child has been given but has not yet said that it accepted.
 
         Celery forgets them when it closes its consumer, as the broker will deliver them again. But the child runs
         them, so that a task which arrives in the moment of a warm stop would be done, not acknowledged, and done twice.
         """
-        jobs = getattr(getattr(self.pool, "_pool", None), "_cache", {})
+        jobs = {} if self.jobs is None else self.jobs
         waiting = {number: job for number, job in tuple(jobs.items()) if not getattr(job, "_accepted", True)}
         super().on_close()
         for number, job in waiting.items():
@@ -64,10 +69,8 @@ class Consumer(CeleryConsumer):
     def not_begun(self) -> set[Request]:
         """What was delivered and will not run in a worker that stops: held for its time or its rate, or for a child."""
         limited = {request for bucket in self.task_buckets.values() if bucket for request, _ in bucket.contents}
-        # A pool without flush, of threads for instance, does all that it was given before it ends.
-        given = (
-            set(state.reserved_requests) - set(state.active_requests) if getattr(self.pool, "flush", None) else set()
-        )
+        # Only a pool with children forgets: one of threads does all that it was given before it ends.
+        given = set(state.reserved_requests) - set(state.active_requests) if self.jobs is not None else set()
         return {
             *(request for request in given if not is_with_a_child(request._apply_result and request._apply_result())),
             *limited,

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from celery.concurrency import get_implementation
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery_ops.consumer import RECONNECT, Consumer
@@ -83,7 +84,7 @@ def stop(consumer, monkeypatch):
 
     def stop(*requests, meanwhile=(), pool=None):
         monkeypatch.setattr(state, "reserved_requests", {*requests})
-        consumer.pool = pool or SimpleNamespace(flush=lambda: None)
+        consumer.pool = pool or SimpleNamespace(_pool=SimpleNamespace(_cache={}))
 
         def celerys(_):
             state.reserved_requests.clear()
@@ -112,7 +113,8 @@ def test_what_runs_or_is_with_a_child_is_kept(stop):
     assert not runs.answers + given.answers + done.answers
 
 
-def test_threads_do_all_that_they_were_given(stop):
+@pytest.mark.parametrize("name", ["threads", "solo"])
+def test_a_pool_without_children_does_all_that_it_was_given(stop, name):
     given = Request()
-    stop(given, pool=SimpleNamespace(flush=None))
+    stop(given, pool=get_implementation(name)(limit=1))
     assert not given.answers
