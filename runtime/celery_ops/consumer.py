@@ -74,7 +74,12 @@ class Consumer(CeleryConsumer):
         return {
             *(request for request in given if not is_with_a_child(request._apply_result and request._apply_result())),
             *limited,
-            *getattr(state, "scheduled_requests", ()),  # Celery before 5.7 has no books of them
+            # Due ones may be reserved as well, and run. (Celery before 5.7 has no books of those that wait.)
+            *(
+                set(getattr(state, "scheduled_requests", ()))
+                - set(state.reserved_requests)
+                - set(state.active_requests)
+            ),
         }
 
 

@@ -118,3 +118,17 @@ def test_a_pool_without_children_does_all_that_it_was_given(stop, name):
     given = Request()
     stop(given, pool=get_implementation(name)(limit=1))
     assert not given.answers
+
+
+@pytest.mark.parametrize("where", ["active_requests", "reserved_requests"])
+def test_a_task_whose_time_has_just_come_is_kept_by_threads(stop, where):
+    due = Request()
+    state.scheduled_requests.add(due)
+    if where == "active_requests":
+        state.active_requests.add(due)
+    stop(
+        *([due] if where == "reserved_requests" else []),
+        meanwhile=[due] if where == "reserved_requests" else [],
+        pool=get_implementation("threads")(limit=1),
+    )
+    assert not due.answers
