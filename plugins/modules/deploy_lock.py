@@ -1,9 +1,5 @@
 #!/usr/bin/python
-"""One deploy at a time: the lock of an application on a host.
-
-A module of Ansible's jsonargs kind, one text with its arguments inside: every deploy begins with it, and a lock is
-renewed every ten seconds.
-"""
+"""One deploy at a time: the lock of an application on a host."""
 
 from __future__ import annotations
 
@@ -12,6 +8,8 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: deploy_lock
@@ -26,10 +24,13 @@ options:
     description:
       - V(held) takes the lock or fails, saying who has it.
       - V(freed) acts only on a lock that is ours.
+      - V(renewed) is the keeper's sign of life.
       - V(unlocked) takes the lock away from whoever holds it, and notes that in the audit log.
-    choices: [held, freed, unlocked]
+    choices: [held, renewed, freed, unlocked]
+    type: str
     default: held
   app: {description: The application's name., type: str, required: true}
+  id: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
   who: {description: User and control node., type: str, default: ""}
   what: {description: What is being done., type: str, default: ""}
   wait: {description: Seconds to wait for the lock., type: int, default: 0}
@@ -46,9 +47,6 @@ note: {description: "What is worth telling: a lock taken over, or taken away.", 
 holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
 """
 
-# JSON never has three quotes in a row.
-ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
-DEFAULTS = {"state": "held", "who": "", "what": "", "wait": 0}
 STALE_AFTER = 45.0  # seconds without a renewal
 POLL = 0.5  # seconds
 
@@ -163,15 +161,24 @@ def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
 
 
 STATES = {"held": hold, "renewed": renew, "freed": free, "unlocked": unlock}
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": list(STATES), "default": "held"},
+    "app": {"type": "str", "required": True},
+    "id": {"type": "str", "default": ""},
+    "who": {"type": "str", "default": ""},
+    "what": {"type": "str", "default": ""},
+    "wait": {"type": "int", "default": 0},
+}
 
 
 def main() -> None:
-    """Entry point: the arguments are above, the answer is JSON on standard output."""
-    options = {**DEFAULTS, **json.loads(ARGUMENTS)}
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS)
+    options = module.params
     lock = Lock(options["app"])
     # A host on which nothing was ever deployed has nothing to lock.
     answer = STATES[options["state"]](lock, options) if lock.path.parent.exists() else {}
-    print(json.dumps({"changed": False, "note": "", **answer}))
+    module.exit_json(**{"changed": False, "note": "", **answer})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,5 @@
 #!/usr/bin/python
-"""Build, choose, close and void the releases of one application on one host.
-
-A module of Ansible's jsonargs kind, one text with its arguments inside: every deploy calls it three times, and to pack
-and unpack what other modules bring along took longer than most of its work.
-"""
+"""Build, choose, close and void the releases of one application on one host."""
 
 from __future__ import annotations
 
@@ -19,6 +15,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: release
@@ -39,6 +37,7 @@ options:
         log and prunes.
       - V(void) marks a release that failed or was rolled back; it is no rollback target and never counted.
     choices: [built, migrated, chosen, current, void]
+    type: str
     default: built
   app: {description: The application's name., type: str, required: true}
   base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
@@ -51,7 +50,11 @@ options:
   celery_module: {description: What C(celery -A) gets; it is imported as a check., type: str}
   environment_file: {description: The environment file that goes with the release., type: path}
   environment_text: {description: What it is to hold., type: str}
-  install_environment: {description: Environment of pip., type: dict, default: {}}
+  install_environment:
+    description:
+      - Environment of pip, as the JSON text of an object. It is a text, as Ansible masks each value of a secret
+        dictionary wherever it occurs, and a V(1) occurs everywhere.
+    type: str
   user: {description: The application's user., type: str}
   source: {description: Where the source came from; noted., type: str, default: ""}
   commit: {description: The source's commit; noted., type: str, default: ""}
@@ -65,7 +68,7 @@ options:
     type: list
     elements: str
     default: []
-  reason: {description: With state=void, what went wrong; noted., type: str, default: ""}
+  reason: {description: "With state=void, what went wrong; noted.", type: str, default: ""}
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
@@ -88,29 +91,28 @@ seconds: {description: What it took., type: float, returned: success}
 pruned: {description: Releases that were removed., type: list, returned: state=current}
 """
 
-# JSON never has three quotes in a row.
-ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
-DEFAULTS: dict[str, Any] = {
-    "state": "built",
-    "base": "",
-    "id": "",
-    "archive": "",
-    "requirements": "requirements.txt",
-    "python": "/usr/bin/python3",
-    "celery_module": "",
-    "environment_file": "",
-    "environment_text": "",
-    "install_environment": {},
-    "user": "",
-    "source": "",
-    "commit": "",
-    "migrate": [],
-    "seed": [],
-    "reason": "",
-    "actor": "",
-    "action": "deploy",
-    "seconds": {},
-    "keep": 5,
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["built", "migrated", "chosen", "current", "void"], "default": "built"},
+    "app": {"type": "str", "required": True},
+    "base": {"type": "path"},
+    "id": {"type": "str", "default": ""},
+    "archive": {"type": "path"},
+    "requirements": {"type": "str", "default": "requirements.txt"},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "celery_module": {"type": "str"},
+    "environment_file": {"type": "path"},
+    "environment_text": {"type": "str", "no_log": True},
+    "install_environment": {"type": "str", "no_log": True},
+    "user": {"type": "str"},
+    "source": {"type": "str", "default": ""},
+    "commit": {"type": "str", "default": ""},
+    "migrate": {"type": "list", "elements": "str", "default": []},
+    "seed": {"type": "list", "elements": "str", "default": []},
+    "reason": {"type": "str", "default": ""},
+    "actor": {"type": "str", "default": ""},
+    "action": {"type": "str", "default": "deploy"},
+    "seconds": {"type": "dict", "default": {}},
+    "keep": {"type": "int", "default": 5},
 }
 CONF_D = Path("/etc/supervisor/conf.d")
 IMPORT_CHECK = """
@@ -224,7 +226,7 @@ def requirement_lines(app: Path, name: str) -> str:
 
 def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
     """The virtualenv for this lock file, runtime and Python; made if it is not there."""
-    environment = {key: str(value) for key, value in options["install_environment"].items()}
+    environment = {key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()}
     environment |= {
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
@@ -455,23 +457,9 @@ def prune(releases: Releases, keep: int) -> list[str]:
     return pruned
 
 
-def options_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The options with their defaults. Raises ReleaseError for one that is unknown or missing."""
-    given = {name: value for name, value in arguments.items() if not name.startswith("_ansible_") and value is not None}
-    unknown = sorted(set(given) - set(DEFAULTS) - {"app"})
-    if unknown:
-        raise ReleaseError(f"release: there are no options {', '.join(unknown)}.")
-    if not given.get("app"):
-        raise ReleaseError("release: `app` is missing.")
-    options = {**DEFAULTS, **given}
-    options["base"] = options["base"] or f"/srv/{options['app']}"
-    options["keep"] = int(options["keep"])
-    return options
-
-
 def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what `state` says. Raises ReleaseError."""
-    releases = Releases(options["app"], Path(options["base"]))
+    releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
     previous, state, begun = releases.current(), options["state"], time.monotonic()
     if state in ("built", "chosen"):
         written = write_environment(options, check_mode)
@@ -489,13 +477,13 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point: the arguments are above, the answer is JSON on standard output."""
-    arguments = json.loads(ARGUMENTS)
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        answer = act(options_of(arguments), bool(arguments.get("_ansible_check_mode")))
+        answer = act(module.params, module.check_mode)
     except ReleaseError as error:
-        answer = {"failed": True, "msg": str(error)}
-    print(json.dumps(answer))
+        module.fail_json(msg=str(error))
+    module.exit_json(**answer)
 
 
 if __name__ == "__main__":
