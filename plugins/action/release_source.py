@@ -10,6 +10,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -17,6 +18,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from module_utils.deployments import new_id
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")
@@ -177,4 +182,4 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Pack, and return id, archive, commit, source."""
         super().run(tmp, task_vars)
-        return {"changed": False, **prepare(self._task.args)}
+        return {"changed": False, "deployment": new_id(), **prepare(self._task.args)}

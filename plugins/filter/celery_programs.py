@@ -190,6 +190,7 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
         "settle": int(context["settle"]),
         "lasting_children": True,
         "strategy": context["handover"],
+        "restore_strategy": "replace",  # a rollback stops producers before anything starts
         "stop_timeout": int(context["stop_timeout"]),
     }
 

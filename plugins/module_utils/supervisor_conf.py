@@ -47,8 +47,16 @@ class Program:
     settle: int = 0
     lasting_children: bool = False
     strategy: str = "overlap"
+    restore_strategy: str | None = None
     stop_timeout: int | None = None
     log: str | None = None
+
+    @classmethod
+    def restored(cls, recorded: Mapping[str, Any]) -> Program:
+        """Return a program of a deployment's record, as a rollback brings it back."""
+        known = {key: value for key, value in recorded.items() if key in cls.__dataclass_fields__}
+        strategy = recorded.get("restore_strategy") or recorded.get("strategy", "overlap")
+        return cls(**{**known, "settle": 0, "strategy": strategy})
 
 
 def prefix_of(name: str, prefixes: Iterable[str]) -> str | None:

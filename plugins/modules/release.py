@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Build, choose, close and void the releases of one application on one host."""
+"""Build and activate the releases of one application on one host, and record what was deployed."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
 
 DOCUMENTATION = r"""
 module: release
-short_description: Build, choose, close and void the releases of one application on one host
+short_description: Build and activate the releases of one application on one host
 description:
   - A release is an immutable folder C(<base>/releases/<id>) with C(app/), C(venv) and C(release.json), which says
-    whether it is V(built), V(good) or V(void). Virtualenvs are shared by content - same lock file, same runtime,
+    whether it is V(built), V(good) or V(failed). Virtualenvs are shared by content - same lock file, same runtime,
     same Python - so that a change of code alone installs nothing.
 options:
   state:
     description:
       - V(built) unpacks, makes the virtualenv, import-checks and, if told how, migrates; nothing that runs is touched.
       - V(migrated) only migrates, for where several hosts have to be built before.
-      - V(chosen) answers which release a rollback goes to.
-      - V(built) and V(chosen) write the environment file - one of its own for every content, so that what runs keeps
-        what it was started with.
-      - V(current) points C(current) and the environment's link at the release, marks it good, writes the audit
-        log and prunes.
-      - V(void) marks a release that failed or was rolled back; it is no rollback target and never counted.
-    choices: [built, migrated, chosen, current, void]
+      - V(history) returns what a rollback chooses from.
+      - V(built) writes the environment file - one of its own for every content, so that what runs keeps what it was
+        started with - and notes that O(deployment) is under way.
+      - V(active) points C(current) and the environment's link at the release, marks it good, writes the deployment's
+        record and the audit log, and prunes.
+      - V(failed) records a deploy or rollback that failed, and marks the release if that was its fault.
+    choices: [built, migrated, history, active, failed]
     type: str
     default: built
   app: {description: The application's name., type: str, required: true}
@@ -68,7 +69,12 @@ options:
     type: list
     elements: str
     default: []
-  reason: {description: "With state=void, what went wrong; noted.", type: str, default: ""}
+  reason: {description: "With state=failed, what went wrong.", type: str, default: ""}
+  release_fault: {description: "With state=failed, whether it was the release's own fault.", type: bool, default: false}
+  taken_back: {description: "With state=failed, whether the deployment before runs again.", type: bool, default: false}
+  deployment: {description: The deployment's id., type: str, default: ""}
+  previous: {description: The deployment before it; the current one unless told., type: str, default: ""}
+  target: {description: The deployment that a rollback goes to., type: str, default: ""}
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
@@ -92,7 +98,7 @@ pruned: {description: Releases that were removed., type: list, returned: state=c
 """
 
 ARGUMENTS: dict[str, Any] = {
-    "state": {"type": "str", "choices": ["built", "migrated", "chosen", "current", "void"], "default": "built"},
+    "state": {"type": "str", "choices": ["built", "migrated", "history", "active", "failed"], "default": "built"},
     "app": {"type": "str", "required": True},
     "base": {"type": "path"},
     "id": {"type": "str", "default": ""},
@@ -109,6 +115,11 @@ ARGUMENTS: dict[str, Any] = {
     "migrate": {"type": "list", "elements": "str", "default": []},
     "seed": {"type": "list", "elements": "str", "default": []},
     "reason": {"type": "str", "default": ""},
+    "release_fault": {"type": "bool", "default": False},
+    "taken_back": {"type": "bool", "default": False},
+    "deployment": {"type": "str", "default": ""},
+    "previous": {"type": "str", "default": ""},
+    "target": {"type": "str", "default": ""},
     "actor": {"type": "str", "default": ""},
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
@@ -139,7 +150,7 @@ class Releases:
         self.app, self.base = app, base
         self.folder = base / "releases"
         self.environments = Path("/etc") / app
-        self.audit = Path("/var/log") / app / "deploys.log"
+        self.deployments = Deployments(app, base)
 
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says; empty when there is no such release."""
@@ -373,75 +384,161 @@ def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
     return {"changed": bool(commands)}
 
 
-def choose(releases: Releases, wanted: str) -> dict[str, Any]:
-    """Where a rollback goes: the named release, or the good one before the current one."""
-    current, notes = releases.current(), releases.all()
-    listing = ", ".join(f"{name} ({note['status']})" for name, note in notes.items()) or "none"
-    if wanted:
-        if wanted not in notes or not (releases.folder / wanted / "venv").exists():
-            raise ReleaseError(f"celery_app_release is {wanted}: no such release here. There are: {listing}.")
-        return {"changed": False, "id": wanted, "half_way": False}
-    # A deploy that failed half-way left programs of its own: back to the release that `current` still names.
-    if current and any(name != current and name in releases.in_use() for name in notes):
-        return {"changed": False, "id": current, "half_way": True}
-    earlier = [name for name in releases.good() if name != current]
-    if not earlier:
-        raise ReleaseError(f"There is no earlier good release to go back to. There are: {listing}.")
-    return {"changed": False, "id": earlier[0], "half_way": False}
-
-
-def close(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Make a release the current one, mark it good, write the audit log, prune."""
-    before, wanted = releases.current(), options["id"]
-    environment = Path(options["environment_file"])
+def begin(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:
+    """Note that a deployment is under way; return the id of the one before it, empty for none."""
+    deployments = releases.deployments
     link = releases.environments / "env"
-    changed = before != wanted or not link.is_symlink() or str(link.readlink()) != environment.name
-    if check_mode or not changed:
-        return {"changed": changed, "pruned": []}
-    point(releases.base / "current", f"releases/{wanted}")
-    point(link, environment.name)
-    now = round(time.time(), 3)
-    releases.write_note(wanted, status="good", reason="", good_at=now)
-    if options["action"] == "rollback" and before and before != wanted:
-        releases.write_note(before, status="void", reason=f"rolled back by {options['actor']}", void_at=now)
-    append_audit(releases, options, before, "good")
-    return {"changed": True, "pruned": prune(releases, options["keep"])}
+    deployments.adopt(releases.current(), link.readlink().name if link.is_symlink() else "", CONF_D)
+    deployments.begin(
+        {
+            "id": options["deployment"], "action": options["action"], "who": options["actor"], "phase": "release",
+            "from": releases.current(), "release": options["id"], "commit": options["commit"],
+            "environment": Path(options["environment_file"]).name, "target": options["target"],
+        }
+    )  # fmt: skip
+    return {"deployment_before": deployments.current_id()}
 
 
-def void(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Mark a release that failed; one that was good before stays good."""
-    status = releases.note(options["id"]).get("status", "")
-    if status and not check_mode:
-        if status == "built":
-            releases.write_note(options["id"], status="void", reason=options["reason"], void_at=round(time.time(), 3))
-        append_audit(releases, options, releases.current(), "failed: " + options["reason"].splitlines()[0])
-    return {"changed": status == "built"}
-
-
-def append_audit(releases: Releases, options: dict[str, Any], before: str, outcome: str) -> None:
-    """One JSON line: who, when, what, from which release to which, how it ended, seconds a phase."""
-    releases.audit.parent.mkdir(exist_ok=True)
-    entry = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["actor"], "action": options["action"],
-        "from": before, "to": options["id"], "commit": releases.note(options["id"]).get("commit", ""),
-        "outcome": outcome, "seconds": options["seconds"],
+def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Return what a rollback chooses from: records, releases, and what was interrupted."""
+    deployments, notes = releases.deployments, releases.all()
+    records = {
+        name: {key: record.get(key, "") for key in ("id", "previous", "release", "environment", "live_at")}
+        for name, record in deployments.all().items()
+    }
+    known = {
+        name: {
+            "status": note["status"],
+            "good_at": note.get("good_at", 0),
+            "requirements": note.get("requirements", ""),
+        }
+        for name, note in notes.items()
+        if (releases.folder / name / "venv").exists()
+    }
+    draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
+    return {
+        "changed": False, "current": deployments.current_id(), "release": releases.current(), "records": records,
+        "releases": known, "draft": draft, "last": deployments.last(),
     }  # fmt: skip
-    with releases.audit.open("a") as log:
-        log.write(json.dumps(entry) + "\n")
+
+
+def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make a deployment the current one: its record, its release, its environment; audit log; prune."""
+    deployments, draft = releases.deployments, releases.deployments.draft()
+    live, before = deployments.current(), releases.current()
+    record = new_record(releases, options)
+    is_the_same = options["action"] != "rollback" and bool(live) and identity(record) == identity(live)
+    known = live if is_the_same else deployments.read(record["id"])
+    wanted = known or record
+    link = releases.environments / "env"
+    changed = (
+        before != wanted["release"]
+        or not link.is_symlink()
+        or str(link.readlink()) != wanted["environment"]
+        or deployments.current_id() != wanted["id"]
+    )
+    if check_mode:
+        return {"changed": changed, "pruned": []}
+    if not known or (is_the_same and live["id"] == ADOPTED):  # now we know how its programs are started
+        deployments.write({**wanted, "programs": record["programs"]})
+    point(releases.base / "current", f"releases/{wanted['release']}")
+    point(link, wanted["environment"])
+    deployments.point(wanted["id"])
+    deployments.drop_draft()
+    if not changed and not draft.get("begun"):
+        return {"changed": False, "pruned": []}
+    if options["action"] != "rollback" or releases.note(wanted["release"]).get("status") != "good":
+        releases.write_note(wanted["release"], status="good", reason="", good_at=round(time.time(), 3))
+    entry = {
+        **options, "who": options["actor"], "deployment": wanted["id"], "from": before, "to": wanted["release"],
+        "commit": wanted["commit"], "changed": differences(live, wanted), "outcome": "good",
+    }  # fmt: skip
+    warnings = note_in_audit_log(releases, entry)
+    return {"changed": changed, "pruned": prune(releases, options["keep"]), "warnings": warnings}
+
+
+def new_record(releases: Releases, options: dict[str, Any]) -> Record:
+    """The deployment that is under way, as it is recorded once it is live."""
+    deployments, draft = releases.deployments, releases.deployments.draft()
+    return {
+        "id": options["deployment"] or draft.get("id", ""),
+        "previous": options["previous"] or deployments.current_id(),
+        "release": options["id"],
+        "environment": Path(options["environment_file"]).name,
+        "programs": draft.get("programs", deployments.current().get("programs", [])),
+        "who": options["actor"],
+        "action": options["action"],
+        "commit": releases.note(options["id"]).get("commit", ""),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "live_at": round(time.time(), 3),
+    }
+
+
+def fail(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Record a deploy or rollback that failed; the release is marked only for what it did itself."""
+    deployments = releases.deployments
+    status = releases.note(options["id"]).get("status", "")
+    marked = options["release_fault"] and status not in ("good", "")
+    if check_mode:
+        return {"changed": marked}
+    if marked:
+        releases.write_note(options["id"], status="failed", reason=options["reason"], failed_at=round(time.time(), 3))
+    if options["taken_back"]:
+        if options["deployment"] and deployments.current_id() == options["deployment"]:
+            withdraw(releases)
+        deployments.drop_draft()
+    else:
+        deployments.keep_draft(options["reason"])
+    outcome = f"failed: {first_sentence(options['reason'])}" + ("; taken back" if options["taken_back"] else "")
+    note = releases.note(options["id"])
+    entry = {
+        **options, "who": options["actor"], "from": releases.current(), "to": options["id"] if note else "",
+        "commit": note.get("commit", ""), "outcome": outcome,
+    }  # fmt: skip
+    return {"changed": marked, "warnings": note_in_audit_log(releases, entry)}
+
+
+def withdraw(releases: Releases) -> None:
+    """Take a deployment that was activated here, and failed on another host, out of the chain."""
+    deployments = releases.deployments
+    record = deployments.current()
+    before = deployments.read(record["previous"])
+    if before:
+        point(releases.base / "current", f"releases/{before['release']}")
+        point(releases.environments / "env", before["environment"])
+        deployments.point(before["id"])
+    else:
+        deployments.point_nowhere()
+        (releases.base / "current").unlink(missing_ok=True)
+    deployments.remove(record["id"])
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a message: the audit log has a line for each run, not its story."""
+    return next(iter(text.splitlines()), "").partition(". ")[0].rstrip(".")
+
+
+def note_in_audit_log(releases: Releases, entry: dict[str, Any]) -> list[str]:
+    """Add a line to the audit log; return a warning where that is not possible, as on a full disk."""
+    try:
+        releases.deployments.append(entry)
+    except OSError as error:
+        return [f"{releases.deployments.audit} has no line for this {entry['action']}: {error.strerror}."]
+    return []
 
 
 def prune(releases: Releases, keep: int) -> list[str]:
-    """Remove what nobody needs: releases, virtualenvs, environment files.
+    """Remove what nobody needs: deployment records, releases, virtualenvs, environment files.
 
-    Kept: `keep` good releases, the current one, the newest that failed, the newest that was rolled back, and
+    Kept: what the last `keep` deployments and the good releases of them need, the newest release that failed, and
     whatever a program file names.
     """
-    notes, used = releases.all(), releases.in_use()
-    voids = [name for name in notes if notes[name]["status"] != "good"]
-    voids.sort(key=lambda name: notes[name].get("void_at") or notes[name].get("built_at", 0))
-    failed = [name for name in voids if "good_at" not in notes[name]]
-    rolled_back = [name for name in voids if "good_at" in notes[name]]
-    kept = {*releases.good()[:keep], releases.current(), *failed[-1:], *rolled_back[-1:]}
+    releases.deployments.prune(keep)
+    records = releases.deployments.all().values()
+    notes, used = releases.all(), releases.in_use() + releases.deployments.texts()
+    bad = [name for name in notes if notes[name]["status"] != "good"]
+    bad.sort(key=lambda name: notes[name].get("failed_at") or notes[name].get("built_at", 0))
+    kept = {*releases.good()[:keep], releases.current(), *bad[-1:], *(record["release"] for record in records)}
     kept |= {name for name in notes if name in used}
     pruned = [name for name in notes if name not in kept]
     for name in pruned:
@@ -450,29 +547,30 @@ def prune(releases: Releases, keep: int) -> list[str]:
     for venv in (releases.base / "venvs").iterdir():
         if venv.resolve() not in linked and venv.name not in used:
             shutil.rmtree(venv)
-    live = (releases.environments / "env").resolve().name
+    live = {(releases.environments / "env").resolve().name, *(record["environment"] for record in records)}
     for path in releases.environments.glob("env-*"):
-        if path.name != live and path.name not in used:
+        if path.name not in live and path.name not in used:
             path.unlink()
     return pruned
+
+
+STATES = {"migrated": migrate, "history": history, "active": activate, "failed": fail}
 
 
 def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what `state` says. Raises ReleaseError."""
     releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
     previous, state, begun = releases.current(), options["state"], time.monotonic()
-    if state in ("built", "chosen"):
+    if state == "built":
+        draft = begin(releases, options) if options["deployment"] and not check_mode else {}
         written = write_environment(options, check_mode)
-        if state == "built":
-            result = build(releases, options, check_mode)
-            result["changed"] |= migrate(releases, options, check_mode)["changed"]
-        else:
-            result = choose(releases, options["id"])
-            result["watch"] = (releases.folder / result["id"] / "venv/bin/celery-ops-health").exists()
-        result["changed"] |= written
-        result["python"] = python_of(releases, options, result.get("id", options["id"]))
+        result = {**draft, **build(releases, options, check_mode)}
+        result["changed"] |= migrate(releases, options, check_mode)["changed"] | written
+        result["python"] = python_of(releases, options, options["id"])
+        release = releases.folder / options["id"]
+        result["watch"] = not release.exists() or (release / "venv/bin/celery-ops-health").exists()
     else:
-        result = {"migrated": migrate, "current": close, "void": void}[state](releases, options, check_mode)
+        result = STATES[state](releases, options, check_mode)
     return {"id": options["id"], "previous": previous, "seconds": round(time.monotonic() - begun, 2), **result}
 
 

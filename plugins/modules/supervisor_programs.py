@@ -8,12 +8,14 @@ import signal
 import sys
 import time
 import xmlrpc.client
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest
+from ansible.module_utils.deployments import Deployments
+from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
 from ansible.module_utils.supervisor_handover import Handover, Step, orphans_of, plan
 from ansible.module_utils.supervisor_proof import NotProven, log_tail
 from ansible.module_utils.supervisor_rpc import Endpoint, NoSupervisord, Process, Reread, Supervisord, Trouble
@@ -99,6 +101,10 @@ options:
         type: str
         choices: [overlap, one_by_one, replace]
         default: overlap
+      restore_strategy:
+        description: The strategy by which a rollback brings it back, if that is another.
+        type: str
+        choices: [overlap, one_by_one, replace]
       stop_timeout:
         description:
           - Seconds to wait for the old generation to finish. By default, and if this is C(stopwaitsecs) or
@@ -113,6 +119,22 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  app:
+    description: The application; with it the programs are noted in the record of the deployment that is under way.
+    type: str
+  phase:
+    description: What is handed over, for the record.
+    type: str
+    default: ""
+  draft:
+    description: The deployment that begins with this call, for the record; see C(module_utils/deployments.py).
+    type: dict
+  restore:
+    description:
+      - The id of a deployment of O(app). Its programs are brought back as they ran, from its record; O(programs) are
+        only for a host without that record. It was healthy before, so there is no observation period, and what
+        has a V(restore_strategy) is brought back by that.
+    type: str
   conf_dir:
     description: Where the conf files are.
     type: path
@@ -211,11 +233,16 @@ ARGUMENTS: dict[str, Any] = {
             "settle": {"type": "int", "default": 0},
             "lasting_children": {"type": "bool", "default": False},
             "strategy": {"type": "str", "choices": ["overlap", "one_by_one", "replace"], "default": "overlap"},
+            "restore_strategy": {"type": "str", "choices": ["overlap", "one_by_one", "replace"]},
             "stop_timeout": {"type": "int"},
             "log": {"type": "path"},
         },
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "app": {"type": "str"},
+    "phase": {"type": "str", "default": ""},
+    "draft": {"type": "dict"},
+    "restore": {"type": "str"},
     "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
     "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
 }
@@ -241,7 +268,10 @@ class Manifest:
         self.module = module
         self.absent = parameters["state"] == "absent"
         self.prefixes = parameters["family_prefix"]
+        self.deployments = Deployments(parameters["app"]) if parameters["app"] else None
         self.programs = [Program(**program) for program in parameters["programs"]]
+        if parameters["restore"] and self.deployments:
+            self._restore(parameters["restore"])
         self.conf_dir = ConfDir(Path(parameters["conf_dir"]), self.prefixes)
         self.supervisord_conf = Path(parameters["supervisord_conf"])
         self.supervisord: Supervisord | None = None
@@ -250,6 +280,35 @@ class Manifest:
         self.stopwaitsecs: dict[str, int] = {}
         self.steps: list[Step] = []
         self.owned: dict[str, str] = {}
+
+    def _restore(self, deployment: str) -> None:
+        """Take the programs from a deployment's record; those that were given are for a host without it."""
+        assert self.deployments
+        record = self.deployments.read(deployment)
+        if record:
+            recorded = [program for program in record["programs"] if prefix_of(program["name"], self.prefixes)]
+            self.programs = [Program.restored(program) for program in recorded]
+        elif not self.programs:
+            self.module.fail_json(
+                msg=f"{self.deployments.folder} has no record of deployment {deployment}; nothing was changed. Type: "
+                "ansible-playbook playbooks/deploy.yml",
+                programs=[],
+            )
+
+    def record(self) -> None:
+        """Note what is about to be handed over. A rollback needs no room on the disk."""
+        if self.deployments is None:
+            return
+        draft, phase = self.module.params["draft"], self.module.params["phase"]
+        try:
+            if draft:
+                self.deployments.begin(draft)
+            programs = [asdict(program) for program in self.programs]
+            self.deployments.note_programs(self.prefixes, programs, phase, self.result()["changed"])
+        except OSError as error:
+            if not self.module.params["restore"]:
+                raise
+            self.module.warn(f"The rollback is not noted in {self.deployments.folder}: {error.strerror}.")
 
     def prepare(self) -> None:
         """Look at everything and plan, changing nothing. Raises Trouble for what is wrong already."""
@@ -413,6 +472,8 @@ def main() -> None:
     manifest, begun = Manifest(module), time.monotonic()
     try:
         manifest.prepare()
+        if not module.check_mode:
+            manifest.record()
     except (Trouble, OSError) as error:
         module.fail_json(msg=str(error), programs=[])
     if not module.check_mode and manifest.result()["changed"]:

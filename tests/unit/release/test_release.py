@@ -10,7 +10,10 @@ import yaml
 from release import ReleaseError, Releases
 
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
-OPTIONS = {"actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": ""}
+OPTIONS = {
+    "actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": "", "deployment": "",
+    "previous": "", "commit": "", "target": "", "release_fault": False, "taken_back": True,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def releases(tmp_path, monkeypatch):
     (tmp_path / "conf.d").mkdir()
     found = Releases("shop", tmp_path / "srv")
     found.environments = tmp_path / "etc"
-    found.audit = tmp_path / "log/deploys.log"
+    found.deployments.audit = tmp_path / "log/deploys.log"
     for folder in (found.folder, found.base / "venvs", found.environments):
         folder.mkdir(parents=True)
     return found
@@ -34,90 +37,137 @@ def make(releases, name, status="built", venv="v1"):
     return name
 
 
-def close(releases, name, **changes):
-    environment = releases.environments / f"env-{name}"
+def deploy(releases, name, deployment="", environment="", programs=("shop-worker-a-00000001",), **changes):
+    """A deployment of a release that is built, as far as the release module has a part in it."""
+    environment = releases.environments / f"env-{environment or name}"
     environment.touch()
-    return release.close(releases, {**OPTIONS, "id": name, "environment_file": str(environment), **changes}, False)
+    options = {
+        **OPTIONS, "id": name, "deployment": deployment or f"d{len(releases.deployments.all())}",
+        "environment_file": str(environment), **changes,
+    }  # fmt: skip
+    before = release.begin(releases, options)["deployment_before"]
+    manifest = [{"family": one[:-9], "name": one, "conf": f"exec {releases.folder}/{name}/venv\n"} for one in programs]
+    releases.deployments.note_programs(["shop-"], manifest, "workers", is_change=True)
+    return release.activate(releases, options, False) | {"before": before, "options": options}
+
+
+def roll_back(releases, deployment, name, **changes):
+    options = {**OPTIONS, "action": "rollback", "deployment": deployment, "id": name, "environment_file": "/env-x"}
+    return release.activate(releases, options | changes, False)
 
 
 def audit(releases):
-    return [json.loads(line) for line in releases.audit.read_text().splitlines()]
+    return [json.loads(line) for line in releases.deployments.audit.read_text().splitlines()]
 
 
-def test_closing_makes_a_release_current_and_good(releases):
-    close(releases, make(releases, "aaa"))
+def test_activating_makes_a_deployment_current_and_its_release_good(releases):
+    deploy(releases, make(releases, "aaa"), "one")
     assert releases.current() == "aaa"
     assert releases.note("aaa")["status"] == "good"
     assert (releases.environments / "env").resolve().name == "env-aaa"
+    assert releases.deployments.current_id() == "one"
     assert audit(releases)[0] | {"at": ""} == {
-        "at": "", "who": "anna@control", "action": "deploy", "from": "", "to": "aaa", "commit": "",
-        "outcome": "good", "seconds": {},
+        "at": "", "who": "anna@control", "action": "deploy", "deployment": "one", "from": "", "to": "aaa", "commit": "",
+        "changed": ["release", "environment", "programs"], "outcome": "good", "seconds": {},
     }  # fmt: skip
-    assert close(releases, "aaa")["changed"] is False
+    assert deploy(releases, "aaa", "two")["changed"] is False
+    assert releases.deployments.current_id() == "one", "the same again is no deployment"
 
 
-def test_prune_keeps_five_good_ones_and_counts_no_failed_ones(releases):
+def test_a_change_of_programs_alone_is_a_deployment_with_a_line_of_its_own(releases):
+    deploy(releases, make(releases, "aaa"), "one")
+    deploy(releases, "aaa", "two", programs=("shop-worker-a-00000001", "shop-worker-b-00000001"))
+    assert [line["changed"] for line in audit(releases)][1:] == [["programs"]]
+    assert releases.deployments.current()["previous"] == "one"
+
+
+def test_a_rollback_after_a_change_of_settings_restores_the_settings_and_blames_no_release(releases):
+    deploy(releases, make(releases, "aaa"), "one", environment="good")
+    deploy(releases, "aaa", "two", environment="bad")
+    roll_back(releases, "one", "aaa")
+    assert (releases.environments / "env").readlink().name == "env-good"
+    assert releases.note("aaa")["status"] == "good"
+    assert releases.deployments.current_id() == "one"
+    assert audit(releases)[-1]["action"] == "rollback"
+    assert audit(releases)[-1]["changed"] == ["environment"]
+
+
+def test_a_rollback_leaves_the_release_it_came_from_good_and_in_place(releases):
+    for name in ("one", "two", "three"):
+        deploy(releases, make(releases, name), f"d-{name}")
+    roll_back(releases, "d-two", "two")
+    assert releases.current() == "two"
+    assert releases.note("three")["status"] == "good"
+    roll_back(releases, "d-one", "one")
+    assert releases.current() == "one"
+    assert set(releases.all()) == {"one", "two", "three"}
+
+
+def test_a_host_without_the_record_gets_one_with_the_same_id(releases):
+    deploy(releases, make(releases, "bbb"), "late")
+    make(releases, "aaa")
+    draft = {"id": "x", "action": "rollback", "release": "aaa", "target": "early"}
+    releases.deployments.begin(draft)
+    releases.deployments.note_programs(
+        ["shop-"], [{"family": "f", "name": "shop-f", "conf": ""}], "all", is_change=True
+    )
+    roll_back(releases, "early", "aaa", previous="earliest", environment_file="/etc/shop/env-new")
+    record = releases.deployments.current()
+    assert (record["id"], record["previous"], record["environment"]) == ("early", "earliest", "env-new")
+
+
+def test_a_failure_that_is_not_the_releases_does_not_mark_it(releases):
+    make(releases, "one")
+    release.fail(releases, {**OPTIONS, "id": "one", "reason": "web on a: conf.d is full. Make room."}, False)
+    assert releases.note("one")["status"] == "built"
+    assert audit(releases)[-1]["outcome"] == "failed: web on a: conf.d is full; taken back"
+    release.fail(releases, {**OPTIONS, "id": "one", "reason": "dies", "release_fault": True}, False)
+    assert releases.note("one")["status"] == "failed"
+
+
+def test_a_good_release_that_fails_later_stays_good(releases):
+    deploy(releases, make(releases, "one"))
+    release.fail(releases, {**OPTIONS, "id": "one", "reason": "settings", "release_fault": True}, False)
+    assert releases.note("one")["status"] == "good"
+
+
+def test_a_failure_that_is_kept_leaves_the_draft_for_a_rollback(releases):
+    deploy(releases, make(releases, "one"), "d-one")
+    releases.deployments.begin({"id": "d-two", "action": "deploy"})
+    release.fail(releases, {**OPTIONS, "id": "two", "deployment": "d-two", "reason": "x", "taken_back": False}, False)
+    assert release.history(releases, OPTIONS, False)["draft"]["failed"] == "x"
+    release.fail(releases, {**OPTIONS, "id": "two", "deployment": "d-two", "reason": "x"}, False)
+    assert release.history(releases, OPTIONS, False)["draft"] == {}
+
+
+def test_a_deployment_that_was_activated_here_and_failed_elsewhere_is_withdrawn(releases):
+    deploy(releases, make(releases, "one"), "d-one")
+    done = deploy(releases, make(releases, "two"), "d-two")
+    release.fail(releases, {**done["options"], "reason": "close on b"}, False)
+    assert (releases.current(), releases.deployments.current_id()) == ("one", "d-one")
+    assert (releases.environments / "env").readlink().name == "env-one"
+    assert "d-two" not in releases.deployments.all()
+
+
+def test_prune_keeps_what_the_last_deployments_need_and_one_that_failed(releases):
     for number in range(4):
-        close(releases, make(releases, f"good{number}"))
+        deploy(releases, make(releases, f"good{number}"), f"d{number}")
     for number in range(6):
-        name = make(releases, f"bad{number}")
-        release.void(releases, {**OPTIONS, "id": name, "reason": "canary"}, False)
-    close(releases, make(releases, "good4"))
-    close(releases, make(releases, "good5"))
-    assert releases.good() == ["good5", "good4", "good3", "good2", "good1"]
+        releases.write_note(make(releases, f"bad{number}"), status="failed", failed_at=100 + number)
+    deploy(releases, make(releases, "good4"), "d4")
+    deploy(releases, make(releases, "good5"), "d5")
+    assert [name for name in releases.all() if name.startswith("good")] == ["good1", "good2", "good3", "good4", "good5"]
     assert [name for name in releases.all() if name.startswith("bad")] == ["bad5"]
+    assert {path.name for path in releases.environments.glob("env-*")} == {f"env-good{n}" for n in range(1, 6)}
 
 
 def test_prune_leaves_what_a_program_still_names(releases):
     (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.folder}/good0/venv/bin/celery\n")
     for number in range(8):
-        close(releases, make(releases, f"good{number}", venv=f"v{number}"))
+        deploy(releases, make(releases, f"good{number}", venv=f"v{number}"), f"d{number}")
     assert "good0" in releases.all()
     assert (releases.base / "venvs/v0").exists()
     assert not (releases.base / "venvs/v1").exists()
-
-
-def test_rollback_goes_to_the_good_one_before_and_voids_the_one_it_leaves(releases):
-    for name in ("one", "two", "three"):
-        close(releases, make(releases, name))
-    make(releases, "broken", status="void")
-    assert release.choose(releases, "")["id"] == "two"
-    close(releases, "two", action="rollback")
-    assert releases.note("three")["status"] == "void"
-    assert release.choose(releases, "")["id"] == "one"
-    assert release.choose(releases, "three")["id"] == "three"
-
-
-def test_the_release_that_was_rolled_back_last_is_kept_for_a_look(releases):
-    for name in ("one", "two", "three"):
-        close(releases, make(releases, name))
-    close(releases, "two", action="rollback")
-    close(releases, "one", action="rollback")
-    assert set(releases.all()) == {"one", "two"}
-
-
-def test_rollback_after_a_deploy_that_failed_half_way_goes_to_the_current_one(releases):
-    close(releases, make(releases, "one"))
-    close(releases, make(releases, "two"))
-    make(releases, "three", status="void")
-    (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.folder}/three/venv/bin/celery\n")
-    assert release.choose(releases, "")["id"] == "two"
-
-
-def test_rollback_with_nowhere_to_go_says_what_there_is(releases):
-    close(releases, make(releases, "one"))
-    make(releases, "broken", status="void")
-    with pytest.raises(ReleaseError, match=r"no earlier good release.*broken \(void\), one \(good\)"):
-        release.choose(releases, "")
-    with pytest.raises(ReleaseError, match="celery_app_release is nine: no such release"):
-        release.choose(releases, "nine")
-
-
-def test_a_good_release_that_fails_later_stays_good(releases):
-    close(releases, make(releases, "one"))
-    release.void(releases, {**OPTIONS, "id": "one", "reason": "settings"}, False)
-    assert releases.note("one")["status"] == "good"
-    assert audit(releases)[-1]["outcome"] == "failed: settings"
 
 
 def test_pyproject_dependencies_are_what_is_installed(tmp_path):
@@ -138,11 +188,11 @@ def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, t
     assert migrate(releases, check_mode=True, **commands)
     assert not (tmp_path / "done").exists()
     assert migrate(releases, **commands)
-    close(releases, make(releases, "one"))
+    deploy(releases, make(releases, "one"))
     assert migrate(releases, **commands)
     assert (tmp_path / "done").read_text().split() == ["migrate", "seed", "migrate"]
     assert not migrate(releases)
-    close(releases, make(releases, "two"))
+    deploy(releases, make(releases, "two"))
     assert not migrate(releases, **commands)
 
 
@@ -152,7 +202,7 @@ def test_a_host_that_is_alone_migrates_when_it_has_built(releases, tmp_path):
     options = {**DEFAULTS, **given, "migrate": ["sh", "-c", f"echo done >> {tmp_path}/done"]}
     assert release.act(options, True)["changed"]
     assert release.act(options, False)["changed"]
-    close(releases, "two")
+    deploy(releases, "two")
     assert not release.act(options, False)["changed"]
     assert (tmp_path / "done").read_text().split() == ["done"]
 

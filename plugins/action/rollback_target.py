@@ -1,0 +1,171 @@
+"""Choose the deployment that a rollback goes to: once, for all hosts of the run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from module_utils.deployments import ADOPTED, new_id
+
+History = Mapping[str, Any]
+"""What `release: state=history` answers for a host."""
+
+USABLE = ("good", "built")
+
+
+class NoTarget(Exception):
+    """There is nothing to go back to; the text says what there is and what to type."""
+
+
+@dataclass
+class Target:
+    """Where the rollback goes."""
+
+    deployment: str
+    """Empty for a release that is in no record."""
+    release: str
+    requirements: str = ""
+    """The lock file inside its source."""
+    without_record: list[str] = field(default_factory=list)
+    """Hosts that never had this deployment: they get its release with the inventory's settings."""
+    without_release: list[str] = field(default_factory=list)
+    """Those of them that have to build it."""
+    peer: str = ""
+    """A host that has it built."""
+    previous: str = ""
+    """The deployment before it."""
+
+
+def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
+    """Return the target: the release that is asked for, or the deployment before the current one.
+
+    Where a deploy stopped half-way on any host, that is the one that is still current. Raises NoTarget.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for history in histories.values():
+        # A host that was added later has a record of its own, with no past.
+        records.update(
+            {name: one for name, one in history["records"].items() if one["previous"] or name not in records}
+        )
+    current = newest((history["current"] for history in histories.values()), records)
+    half_way = [history["draft"] for history in histories.values() if history["draft"].get("begun")]
+    if wanted:
+        deployment, release = named(wanted, records, current, bool(half_way), histories)
+    elif half_way:
+        deployment = newest((draft.get("target", "") for draft in half_way), records) or current
+        if not deployment:
+            raise NoTarget(
+                "The first deploy did not end, and there is no deployment before it. Complete it: "
+                "ansible-playbook playbooks/deploy.yml"
+            )
+        release = records[deployment]["release"]
+    else:
+        refuse_after_failure(histories, records, current)
+        deployment, release = before(current, records, histories)
+    target = Target(deployment, release, previous=records.get(deployment, {}).get("previous", ""))
+    for host, history in histories.items():
+        note = history["releases"].get(release, {})
+        if deployment not in history["records"]:
+            target.without_record.append(host)
+            if note.get("status") not in USABLE:
+                target.without_release.append(host)
+        if note.get("status") in USABLE:
+            target.peer, target.requirements = host, note.get("requirements", "")
+    return target
+
+
+def newest(deployments: Iterable[str], records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the one of these deployments that went live last; empty when none has a record."""
+    known = [deployment for deployment in deployments if deployment in records]
+    return max(known, key=lambda deployment: records[deployment].get("live_at") or 0.0, default="")
+
+
+def named(
+    wanted: str,
+    records: Mapping[str, Mapping[str, Any]],
+    current: str,
+    half_way: bool,
+    histories: Mapping[str, History],
+) -> tuple[str, str]:
+    """Return the newest deployment of a release; without one, the release alone."""
+    of_release = [name for name, record in records.items() if record["release"] == wanted]
+    others = [name for name in of_release if name != current or half_way]
+    if found := newest(others or of_release, records):
+        return found, wanted
+    if any(history["releases"].get(wanted, {}).get("status") in USABLE for history in histories.values()):
+        return "", wanted
+    raise NoTarget(f"celery_app_release is {wanted}: no host has it. There are: {listing(histories)}.")
+
+
+def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Mapping[str, History]) -> tuple[str, str]:
+    """Return the deployment before the current one; of hosts that an older kit set up, the good release before."""
+    previous = records[current]["previous"] if current else ""
+    if previous in records:
+        return previous, records[previous]["release"]
+    releases: dict[str, dict[str, Any]] = {}
+    for history in histories.values():
+        releases.update(history["releases"])
+    runs = {history["release"] for history in histories.values()}
+    good = [name for name, note in releases.items() if note.get("status") == "good" and name not in runs]
+    if not previous and current and current != ADOPTED:
+        good = []  # the first deployment of all: an older good release is one that was rolled back
+    if good:
+        return "", max(good, key=lambda name: releases[name].get("good_at") or 0.0)
+    raise NoTarget(f"There is no earlier deployment to go back to. Releases: {listing(histories)}.")
+
+
+def refuse_after_failure(
+    histories: Mapping[str, History], records: Mapping[str, Mapping[str, Any]], current: str
+) -> None:
+    """Raise NoTarget where the last deploy failed and was taken back: whoever types rollback may not know that."""
+    for history in histories.values():
+        last = history["last"]
+        if last.get("action") == "deploy" and str(last.get("outcome", "")).startswith("failed") and current:
+            previous = records[current]["previous"]
+            further = records[previous]["release"] if previous in records else "<release>"
+            raise NoTarget(
+                f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was taken back: release "
+                f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To go back "
+                f"further: ansible-playbook playbooks/rollback.yml -e celery_app_release={further}"
+            )
+
+
+def listing(histories: Mapping[str, History]) -> str:
+    """Return all releases of all hosts with their status."""
+    known = {
+        name: note.get("status", "?") for history in histories.values() for name, note in history["releases"].items()
+    }
+    return ", ".join(f"{name} ({status})" for name, status in sorted(known.items())) or "none"
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node, once for all hosts of the play."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the target, and where the control node has, or may put, the release's packed source."""
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        hosts = variables["ansible_play_hosts_all"]
+        histories = {host: variables["hostvars"][host]["__celery_app_history"] for host in hosts}
+        try:
+            target = choose(histories, str(self._task.args.get("release", "")))
+        except NoTarget as problem:
+            return {"failed": True, "msg": str(problem)}
+        archive = Path(str(self._task.args["cache"])).expanduser() / f"{target.release}.tar.gz"
+        return {
+            "changed": False,
+            "id": new_id(),
+            **asdict(target),
+            "archive": str(archive),
+            "is_packed": archive.exists(),
+        }

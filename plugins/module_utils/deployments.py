@@ -1,0 +1,196 @@
+"""The deployments of an application on one host: what went live together, and the audit log of what was tried.
+
+A deployment is a release, an environment file and the programs that run with them. Its record, a JSON file, is written
+when it goes live and never changed: it names the deployment before it, and that chain is the way of a rollback. To go
+back is to move the link `current`, which works on a full disk too. While a deploy or rollback is under way there is a
+draft beside the records; one that is left over tells of a run that was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+"""id, previous, release, environment (a file's name), programs (a list), who, at, action, commit."""
+
+GENERATION = re.compile(r"-[0-9a-f]{8}$")
+OWNER = re.compile(r"^# owner: celery-ops (\S+)$", re.MULTILINE)
+ADOPTED = "before-records"
+"""The id of the deployment that was made by a version of the kit that kept no records."""
+
+
+class Deployments:
+    """Records, draft and audit log of one application."""
+
+    def __init__(self, app: str, base: Path | None = None) -> None:
+        self.app = app
+        self.base = base or Path("/srv", app)
+        self.folder = self.base / "deployments"
+        self.audit = Path("/var/log", app, "deploys.log")
+        self._draft = self.folder / "draft.json"
+        self._current = self.folder / "current"
+
+    def read(self, deployment: str) -> Record:
+        """Return a record; empty when there is none of that id."""
+        return _json(self.folder / f"{deployment}.json") if deployment else {}
+
+    def current_id(self) -> str:
+        """Return the id of the deployment that is live; empty when none is."""
+        return self._current.readlink().stem if self._current.is_symlink() else ""
+
+    def current(self) -> Record:
+        """Return the record of the deployment that is live; empty when there is none."""
+        return self.read(self.current_id())
+
+    def all(self) -> dict[str, Record]:
+        """Return all records by id."""
+        found = {path.stem: _json(path) for path in sorted(self.folder.glob("*.json")) if path != self._draft}
+        return {name: record for name, record in found.items() if record}
+
+    def draft(self) -> Record:
+        """Return what is under way, or was interrupted; empty when nothing is."""
+        return _json(self._draft)
+
+    def begin(self, draft: Record) -> None:
+        """Note what is under way. A draft of another run was interrupted: that goes into the audit log."""
+        old = self.draft()
+        if old and old.get("id") != draft["id"]:
+            if not old.get("failed"):
+                outcome = f"interrupted in phase {old.get('phase')}"
+                self.append({**old, "deployment": old["id"], "to": old.get("release", ""), "outcome": outcome})
+            old = {}
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        _write(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old})
+
+    def note_programs(
+        self, prefixes: Iterable[str], programs: list[dict[str, Any]], phase: str, is_change: bool
+    ) -> None:
+        """Note the programs of these prefixes in the draft, and whether something is about to be handed over."""
+        draft, prefixes = self.draft(), tuple(prefixes)
+        if draft:
+            others = [program for program in draft["programs"] if not program["name"].startswith(prefixes)]
+            begun = [*draft.get("begun", []), *([phase] if is_change else [])]
+            _write(self._draft, {**draft, "programs": [*others, *programs], "begun": begun, "phase": phase})
+
+    def keep_draft(self, reason: str) -> None:
+        """Leave the draft of a deploy that failed and is not taken back: a rollback still has to."""
+        if draft := self.draft():
+            _write(self._draft, {**draft, "failed": reason})
+
+    def drop_draft(self) -> None:
+        """Nothing is under way any more."""
+        self._draft.unlink(missing_ok=True)
+
+    def write(self, record: Record) -> None:
+        """Write a record that is to be kept."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        _write(self.folder / f"{record['id']}.json", record)
+
+    def point(self, deployment: str) -> None:
+        """Make a record the current one, in one step and without a byte of disk space."""
+        fresh = self._current.with_name(".current.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(f"{deployment}.json")
+        fresh.replace(self._current)
+
+    def point_nowhere(self) -> None:
+        """No deployment is live any more."""
+        self._current.unlink(missing_ok=True)
+
+    def remove(self, deployment: str) -> None:
+        """Remove a record."""
+        (self.folder / f"{deployment}.json").unlink(missing_ok=True)
+
+    def adopt(self, release: str, environment: str, conf_dir: Path) -> None:
+        """Make a record of what an older version of the kit has deployed, out of its conf files."""
+        if self.current_id() or not release:
+            return
+        programs = []
+        for path in sorted(conf_dir.glob(f"{self.app}-*.conf")):
+            with suppress(OSError):
+                text = path.read_text()
+                if (owner := OWNER.search(text)) and path.stem.startswith(owner[1]) and owner[1].startswith(self.app):
+                    family = GENERATION.sub("", path.stem)
+                    # All but workers hold something that two can't have: a pidfile or a socket.
+                    strategy = "overlap" if "-worker-" in family else "replace"
+                    programs.append({"family": family, "name": path.stem, "conf": text, "strategy": strategy})
+        self.write(
+            {
+                "id": ADOPTED, "previous": "", "release": release, "environment": environment, "programs": programs,
+                "who": "", "action": "deploy", "commit": "", "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "live_at": 0.0,
+            }
+        )  # fmt: skip
+        self.point(ADOPTED)
+
+    def prune(self, keep: int) -> None:
+        """Remove the records that no rollback needs: all but the current one, `keep` - 1 before it, and newer ones."""
+        records, kept, at = self.all(), set(), self.current_id()
+        newest_first = sorted(records, key=lambda name: records[name].get("live_at", 0.0), reverse=True)
+        kept |= set(newest_first[:keep])
+        for _ in range(keep):
+            kept.add(at)
+            at = records.get(at, {}).get("previous", "")
+        for name in set(records) - kept:
+            self.remove(name)
+
+    def texts(self) -> str:
+        """Return the conf texts of all records: what they name has to stay."""
+        records = [*self.all().values(), self.draft()]
+        return "".join(program["conf"] for record in records for program in record.get("programs", []))
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line to the audit log."""
+        keys = ("who", "action", "deployment", "from", "to", "commit", "changed", "outcome", "seconds")
+        line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **{key: entry.get(key, "") for key in keys}}
+        self.audit.parent.mkdir(exist_ok=True)
+        with self.audit.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def last(self) -> dict[str, Any]:
+        """Return the last entry of the audit log; empty when there is none."""
+        with suppress(OSError, ValueError, IndexError):
+            return json.loads(self.audit.read_text().splitlines()[-1])
+        return {}
+
+
+def new_id() -> str:
+    """Return an id for a deployment that begins now."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
+def identity(record: Record) -> tuple[str, str, list[str]]:
+    """Return what makes two deployments the same: a program's name holds the hash of its settings."""
+    return record["release"], record["environment"], sorted(program["name"] for program in record["programs"])
+
+
+def differences(old: Record, new: Record) -> list[str]:
+    """Return which parts of a deployment changed: release, environment, programs."""
+    if not old:
+        return ["release", "environment", "programs"]
+    families = [{program["family"] for program in record["programs"]} for record in (old, new)]
+    same = {"release": old["release"] == new["release"], "environment": old["environment"] == new["environment"]}
+    # With another release or environment every program is another generation; only what came or went counts then.
+    same["programs"] = families[0] == families[1] if not all(same.values()) else identity(old) == identity(new)
+    return [part for part, is_same in same.items() if not is_same]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(content, indent=1) + "\n")
+    fresh.replace(path)

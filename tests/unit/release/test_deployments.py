@@ -1,0 +1,114 @@
+"""Deployment records: what a rollback goes back to, and the audit log of what was tried."""
+
+import json
+
+import pytest
+from deployments import ADOPTED, Deployments, differences
+
+
+@pytest.fixture
+def deployments(tmp_path):
+    (tmp_path / "srv").mkdir()
+    found = Deployments("shop", tmp_path / "srv")
+    found.audit = tmp_path / "log/deploys.log"
+    return found
+
+
+def program(name, conf="[program:x]\n"):
+    return {"family": name[:-9], "name": name, "conf": conf}
+
+
+def record(name, previous="", programs=("shop-worker-a-00000001",), **changes):
+    base = {"id": name, "previous": previous, "release": "r1", "environment": "env-1", "at": name, "live_at": 1.0}
+    return {**base, "programs": [program(one) for one in programs], **changes}
+
+
+def audit(deployments):
+    return [json.loads(line) for line in deployments.audit.read_text().splitlines()]
+
+
+def test_a_record_is_read_back_byte_for_byte_and_only_root_reads_it(deployments):
+    text = "[program:shop-worker-a-00000001]\ncommand=é \\x00 %% ;\n"
+    deployments.write(record("one", programs=()) | {"programs": [program("shop-worker-a-00000001", text)]})
+    deployments.point("one")
+    assert deployments.current()["programs"][0]["conf"] == text
+    assert (deployments.folder / "one.json").stat().st_mode & 0o777 == 0o600
+    assert deployments.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_draft_that_was_left_over_is_noted_as_interrupted_once(deployments):
+    draft = {"id": "one", "action": "deploy", "who": "anna", "release": "r2", "from": "r1", "phase": "release"}
+    deployments.begin(draft)
+    deployments.note_programs(["shop-worker-"], [program("shop-worker-a-00000001")], "workers", is_change=True)
+    deployments.begin(draft)
+    assert deployments.draft()["begun"] == ["workers"], "the same run goes on"
+    assert not deployments.audit.exists()
+    deployments.begin({**draft, "id": "two"})
+    [line] = audit(deployments)
+    assert (line["who"], line["action"], line["deployment"], line["to"]) == ("anna", "deploy", "one", "r2")
+    assert line["outcome"] == "interrupted in phase workers"
+    assert "begun" not in deployments.draft()
+    assert deployments.draft()["programs"] == []
+
+
+def test_a_failure_that_was_kept_is_not_called_interrupted(deployments):
+    deployments.begin({"id": "one", "action": "deploy"})
+    deployments.keep_draft("web on hub")
+    deployments.begin({"id": "two", "action": "rollback"})
+    assert not deployments.audit.exists()
+
+
+def test_programs_of_other_prefixes_stay_in_the_draft(deployments):
+    deployments.begin({"id": "one"})
+    deployments.note_programs(["shop-worker-"], [program("shop-worker-a-00000001")], "workers", is_change=False)
+    deployments.note_programs(["shop-web-"], [program("shop-web-00000001")], "web", is_change=True)
+    deployments.note_programs(["shop-worker-"], [program("shop-worker-b-00000001")], "workers", is_change=False)
+    assert {one["name"] for one in deployments.draft()["programs"]} == {"shop-web-00000001", "shop-worker-b-00000001"}
+    assert deployments.draft()["begun"] == ["web"]
+
+
+def test_what_an_older_kit_has_deployed_is_adopted_once(deployments, tmp_path):
+    conf_dir = tmp_path / "conf.d"
+    conf_dir.mkdir()
+    for name, owner in (
+        ("shop-worker-a-00000001", "shop-worker-"), ("shop-scheduler-00000001", "shop-scheduler-"),
+        ("shop-x", "other-"),
+    ):  # fmt: skip
+        (conf_dir / f"{name}.conf").write_text(f"# owner: celery-ops {owner}\n[program:{name}]\n")
+    (conf_dir / "shop-foreign.conf").write_text("[program:shop-foreign]\n")
+    deployments.adopt("", "", conf_dir)
+    assert deployments.current() == {}, "nothing was deployed"
+    deployments.adopt("r1", "env-1", conf_dir)
+    adopted = deployments.current()
+    assert (adopted["id"], adopted["release"], adopted["environment"]) == (ADOPTED, "r1", "env-1")
+    assert {one["name"]: one["strategy"] for one in adopted["programs"]} == {
+        "shop-worker-a-00000001": "overlap", "shop-scheduler-00000001": "replace",
+    }  # fmt: skip
+    deployments.write(record("two", ADOPTED))
+    deployments.point("two")
+    deployments.adopt("r2", "env-2", conf_dir)
+    assert deployments.read(ADOPTED)["release"] == "r1"
+
+
+def test_pruned_is_what_no_rollback_needs(deployments):
+    before = ""
+    for number in range(6):
+        deployments.write(record(f"d{number}", before, live_at=float(number)))
+        before = f"d{number}"
+    deployments.point("d1")  # rolled back far
+    deployments.prune(2)
+    assert set(deployments.all()) == {"d0", "d1", "d4", "d5"}, "the current one, the one before, and the newest two"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, []),
+        ({"environment": "env-2", "programs": ("shop-worker-a-00000002",)}, ["environment"]),
+        ({"release": "r2", "programs": ("shop-worker-a-00000002",)}, ["release"]),
+        ({"programs": ("shop-worker-a-00000002",)}, ["programs"]),
+        ({"release": "r2", "programs": ("shop-worker-a-00000002", "shop-worker-b-00000001")}, ["release", "programs"]),
+    ],
+)
+def test_what_changed_from_one_deployment_to_the_next(changes, parts):
+    assert differences(record("one"), record("two", **changes)) == parts
