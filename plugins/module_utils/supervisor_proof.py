@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ansible.module_utils.supervisor_conf import Program
 from ansible.module_utils.supervisor_rpc import Process, Supervisord
@@ -25,13 +25,29 @@ ASK_FIRST = 0.5
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+"""Where ready commands are looked for: a login without sbin does not find runuser."""
+
+CRASHES = ("Exited too quickly", "Bad exit code")
+"""How supervisord's words begin for a program that ran and ended; its other words are about starting it at all."""
+
 
 class NotProven(Exception):
-    """A program did not come up; the text says what was seen."""
+    """A program did not come up; the text says what was seen.
 
-    def __init__(self, program: Program, seen: str) -> None:
+    `by_host` says that something else than the program is the cause, `missing` names a file that can't be executed:
+    the host's fault, unless it is in the release.
+    """
+
+    def __init__(self, program: Program, seen: str, *, by_host: bool = False, missing: str | None = None) -> None:
         super().__init__(f"{program.name} did not come up: {seen}")
         self.program = program
+        self.by_host = by_host
+        self.missing = missing
+
+    def is_release_fault(self, release_root: Path) -> bool:
+        """Return whether the release itself is the cause; `release_root` is where releases are."""
+        return not self.by_host and (self.missing is None or Path(self.missing).is_relative_to(release_root))
 
 
 class ReadyCommand:
@@ -82,9 +98,11 @@ class ReadyCommand:
                 stdout=self._out,
                 stderr=self._err,
                 start_new_session=True,
+                env={**os.environ, "PATH": PATH},
             )
         except OSError as error:
-            raise NotProven(self.program, f"its ready command can't be run: {error}") from None
+            seen = f"its ready command {self.program.ready[0]} can't be run: {error.strerror}"
+            raise NotProven(self.program, seen, missing=self.program.ready[0]) from None
 
     def _collect(self) -> None:
         assert self._process and self._out and self._err
@@ -116,10 +134,14 @@ class Proof:
         now = time.monotonic()
         seconds = now - self.begun
         if process is None:
-            raise NotProven(self.program, f"supervisord no longer knows it after {seconds:.1f} s")
+            seen = f"it was removed from supervisord {seconds:.1f} s after its start, by somebody else"
+            raise NotProven(self.program, seen, by_host=True)
         if process.state not in ("STARTING", "RUNNING"):
             reason = f" ({process.error})" if process.error else ""
-            raise NotProven(self.program, f"it is {process.state}{reason} {seconds:.1f} s after its start")
+            seen = f"it is {process.state}{reason} {seconds:.1f} s after its start"
+            if process.state in ("STOPPING", "STOPPED"):
+                raise NotProven(self.program, f"{seen}: it was stopped by somebody else", by_host=True)
+            raise NotProven(self.program, seen, **blame(self.program, process))
         if not self.pid:
             self.pid = process.pid
         elif process.pid != self.pid:
@@ -163,6 +185,14 @@ def prove(supervisord: Supervisord, programs: Iterable[Program]) -> list[Proof]:
         for proof in proofs:
             proof.close()
     return proofs
+
+
+def blame(program: Program, process: Process | None) -> dict[str, Any]:
+    """Return what NotProven takes, of a program that is down: it crashed, or supervisord could not start it."""
+    error = process.error if process else ""
+    if "command" in error and not error.startswith(CRASHES):  # it can't be found, or is not executable
+        return {"missing": program.executable}
+    return {"by_host": bool(error) and not error.startswith(CRASHES)}
 
 
 def child_ages(pid: int) -> list[float]:

@@ -28,6 +28,8 @@ class Fault:
 
     SHUTDOWN_STATE = 6
     BAD_NAME = 10
+    NO_FILE = 20
+    NOT_EXECUTABLE = 21
     ALREADY_STARTED = 60
     NOT_RUNNING = 70
     ALREADY_ADDED = 90

@@ -95,6 +95,10 @@ class Host:
         return self.folder / "conf.d"
 
     @property
+    def volatile(self):
+        return self.folder / "volatile/conf.d"
+
+    @property
     def socket(self):
         return self.folder / "supervisor.sock"
 
@@ -185,6 +189,10 @@ class Host:
             "programs": [{"strategy": strategy, **program} for program in programs],
             "conf_dir": str(self.conf_d),
             "supervisord_conf": str(self.conf),
+            "volatile_dir": str(self.volatile),
+            "release_root": str(self.folder),
+            "log_dir": str(self.folder),
+            "run_dir": str(self.folder / "run"),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
             **more,
