@@ -219,11 +219,11 @@ class ConfDir:
         if self._volatile(name).exists():
             os.utime(self._volatile(name))
 
-    def told(self, name: str) -> float:
-        """Return how many seconds ago it was told to stop; 0 if that is not known."""
+    def told_at(self, name: str) -> float:
+        """Return the Unix time at which it was told to stop: now, if that is not known."""
         with suppress(OSError):
-            return max(0.0, time.time() - self._volatile(name).stat().st_mtime)
-        return 0.0
+            return self._volatile(name).stat().st_mtime
+        return time.time()
 
     def sweep(self) -> None:
         """Delete what an interrupted run left of its preparations."""

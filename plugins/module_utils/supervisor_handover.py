@@ -322,13 +322,15 @@ class Handover:
         self.supervisord.start(name)
 
     def _tell(self, names: Iterable[str]) -> dict[str, float]:
-        """Tell old generations to stop; return how many seconds ago an earlier run had told them, by name."""
+        """Tell old generations to stop; return the seconds they took already, told by an earlier run, by name."""
         earlier: dict[str, float] = {}
         processes = self.supervisord.processes()
         for name in names:
             process = processes.get(name)
-            if process and process.state == "STOPPING" and name in self._provisional:
-                earlier[name] = self.conf_dir.told(name)
+            if process and not process.up and name in self._provisional:
+                # Whole seconds: one that was killed must not seem to have ended a moment before.
+                now = process.ended + 1 if process.down else time.time()
+                earlier[name] = max(0.0, now - self.conf_dir.told_at(name))
                 continue
             earlier[name] = 0.0
             if name in self._texts and name not in self._provisional:

@@ -47,7 +47,10 @@ class NoSupervisord(Trouble):
 
 @dataclass(frozen=True)
 class Process:
-    """What supervisord says of one program. `uptime` is in whole seconds, `pid` is 0 when it has none."""
+    """What supervisord says of one program.
+
+    `uptime` is in whole seconds, `pid` is 0 when it has none, `ended` the Unix time at which its last process ended.
+    """
 
     name: str
     state: str
@@ -55,6 +58,7 @@ class Process:
     uptime: int
     error: str
     exitstatus: int
+    ended: int = 0
 
     @property
     def up(self) -> bool:
@@ -164,6 +168,7 @@ class Supervisord:
                 max(0, info["now"] - info["start"]),
                 info["spawnerr"],
                 info["exitstatus"],
+                info["stop"],
             )
         return found
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import xmlrpc.client
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -530,12 +531,14 @@ class Manifest:
         if handover.committed:
             facts["draining"] = self._still_draining()
             finish = ", ".join(facts["draining"])
-            said.append("The new generations are proven and stay. The old ones were told to stop.")
-            said.append(f"{finish} finish by themselves; the next run removes them." if finish else "They are gone.")
+            said.append("What was handed over is proven and stays. The old generations were told to stop.")
+            said.append(f"These finish by themselves: {finish}." if finish else "")
+            said.append("The next run completes the handover.")
         else:
             said += handover.undo.run() if handover.undo else ["Nothing was changed."]
             said += self._still_running()
-            self.conf_dir.sweep()
+            with suppress(OSError):
+                self.conf_dir.sweep()
             if isinstance(error, Interrupted):
                 said.append("Run this again when you are ready.")
         if isinstance(error, NotProven):
@@ -545,7 +548,7 @@ class Manifest:
             said.append(self._advice(error.program, facts["release_fault"]))
             if facts["log_tail"]:
                 said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))
-        self.module.fail_json(msg=" ".join(said), warnings=handover.warnings, **facts, programs=[])
+        self.module.fail_json(msg=" ".join(filter(None, said)), warnings=handover.warnings, **facts, programs=[])
 
     def _still_draining(self) -> list[str]:
         assert self.supervisord
