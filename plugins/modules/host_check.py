@@ -196,7 +196,8 @@ def ports(listeners: dict[str, str], app: str, conf_d: str = "/etc/supervisor/co
         found = listening(host.strip("[]"), int(port))
         owners = {user for user, _ in found.values()}
         # The web's listener binds as root and then is the application: where /proc hides that, its conf tells.
-        ours = any(f":{port} " in path.read_text() for path in Path(conf_d).glob(f"{app}-*.conf"))
+        files = [path for path in Path(conf_d).glob(f"{app}-*.conf") if path.exists()]
+        ours = any(f":{port} " in path.read_text() for path in files)
         if found and not ours and not owners & {app, OWNERS.get(variable, app)}:
             who = ", ".join(sorted(f"{command} of {user}" for user, command in found.values()))
             other = f"{host}:{int(port) + 1}" if variable == "celery_web_bind" else f"{int(port) + 1}"

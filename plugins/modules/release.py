@@ -181,7 +181,7 @@ class Releases:
 
     def in_use(self) -> str:
         """The text of all program files: what they name must stay."""
-        return "".join(path.read_text() for path in CONF_D.glob("*.conf")) if CONF_D.exists() else ""
+        return "".join(path.read_text() for path in CONF_D.glob("*.conf") if path.exists()) if CONF_D.exists() else ""
 
 
 def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
