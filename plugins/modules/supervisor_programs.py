@@ -259,9 +259,9 @@ release_fault:
   returned: on failure
   type: bool
 interrupted:
-  description: The signal that ended the call; RV(draining) then says which old generations finish by themselves.
-  returned: on interruption
-  type: str
+  description: Whether a signal ended the call; RV(draining) then says which old generations finish by themselves.
+  returned: on failure of a handover
+  type: bool
 log_tail:
   description: The last 20 lines of its log.
   returned: on failure of a program
@@ -313,10 +313,6 @@ AWAIT_STARTING = 30.0
 
 class Interrupted(BaseException):
     """A signal asks us to end."""
-
-    def __init__(self, number: int) -> None:
-        self.signal = signal.Signals(number).name
-        super().__init__(f"Interrupted by {self.signal}")
 
 
 class Manifest:
@@ -526,8 +522,7 @@ class Manifest:
     def _fail(self, handover: Handover, error: BaseException) -> NoReturn:
         said = [f"{str(error).rstrip('.')}."]
         facts: dict[str, Any] = {"release_fault": False}
-        if isinstance(error, Interrupted):
-            facts["interrupted"] = error.signal
+        facts["interrupted"] = isinstance(error, Interrupted)
         if handover.committed:
             facts["draining"] = self._still_draining()
             finish = ", ".join(facts["draining"])
@@ -581,7 +576,7 @@ class Manifest:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
+    raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
 
 
 def main() -> None:

@@ -14,6 +14,12 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def test_the_stable_name_leaves_the_application_out(tmp_path):
+    for name in (OLD, NEW):
+        point("app", "app-worker-a", str(tmp_path / f"{name}.log"))
+        assert str((tmp_path / "worker-a.log").readlink()) == f"{name}.log"
+
+
 def test_somebodys_file_with_the_stable_name_is_left_alone(tmp_path):
     (tmp_path / "worker-a.log").write_text("mine\n")
     point("app", "app-worker-a", str(tmp_path / f"{NEW}.log"))
