@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, Program, family_of, prefix_of
 from ansible.module_utils.supervisor_logs import point
-from ansible.module_utils.supervisor_proof import NotProven, blame, prove
+from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
 RUN_ON = 15.0
@@ -175,6 +175,8 @@ class Handover:
         self.undo = Undo()
         self.committed = False
         self.warnings: list[str] = []
+        self.log_starts: dict[str, int] = {}
+        """Where in its log the attempt of each program begins, in bytes."""
         self._texts = conf_dir.owned()
         self._provisional = conf_dir.provisional()
         self._before = supervisord.processes()
@@ -281,6 +283,7 @@ class Handover:
         """Start these programs side by side and wait until all are proven."""
         steps = [step for step in steps if step.action != "restarted"]
         for step in steps:
+            self.log_starts[step.name] = log_size(_program(step).log)
             try:
                 self._start_one(step.name)
             except xmlrpc.client.Fault as fault:

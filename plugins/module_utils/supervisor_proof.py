@@ -127,7 +127,7 @@ class Proof:
         self.begun = time.monotonic()
         self.ready_at = 0.0
         self._command = ReadyCommand(program)
-        self._has_children = False
+        self._first_children: set[int] = set()
 
     def look(self, process: Process | None) -> bool:
         """Judge the present state: proven, or not yet. Raises NotProven as soon as it is hopeless."""
@@ -159,12 +159,21 @@ class Proof:
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
         settled = now - self.ready_at >= self.program.settle
-        if self.program.settle and self.program.lasting_children and (settled or not self._has_children):
-            ages = child_ages(self.pid)
-            self._has_children |= bool(ages)
-            if settled and self._has_children and max(ages, default=0.0) < self.program.settle:
-                raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+        if self.program.settle and self.program.lasting_children and (settled or not self._first_children):
+            return self._children_last(settled)
         return settled
+
+    def _children_last(self, settled: bool) -> bool:
+        """Tell whether one of its processes has lasted; one that is merely young, on a busy host, is waited for."""
+        ages = child_ages(self.pid)
+        self._first_children = self._first_children or set(ages)
+        if not settled or not self._first_children:
+            return settled
+        if max(ages.values(), default=0.0) >= self.program.settle:
+            return True
+        if not self._first_children <= set(ages):
+            raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+        return False
 
     def close(self) -> None:
         """End a ready command that still runs."""
@@ -195,26 +204,38 @@ def blame(program: Program, process: Process | None) -> dict[str, Any]:
     return {"by_host": bool(error) and not error.startswith(CRASHES)}
 
 
-def child_ages(pid: int) -> list[float]:
-    """Return the ages, in seconds, of the processes that a process has started and that live."""
+def child_ages(pid: int) -> dict[int, float]:
+    """Return the ages, in seconds, of the processes that a process has started and that live, by pid."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
-    ages = []
+    ages = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             # From the state on, field 3 (proc_pid_stat(5)): the name before it may hold anything.
             fields = stat.read_text().rpartition(")")[2].split()
             if int(fields[1]) == pid and fields[0] not in "ZX":
-                ages.append(uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+                ages[int(stat.parent.name)] = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return ages
 
 
-def log_tail(path: str | None, lines: int = 20) -> list[str]:
-    """Return the last lines of a program's log, none if it can't be read."""
+def log_size(path: str | None) -> int:
+    """Return the size of a program's log in bytes; 0 if there is none."""
+    try:
+        return Path(path).stat().st_size if path else 0
+    except OSError:
+        return 0
+
+
+def log_tail(path: str | None, since: int = 0, lines: int = 20) -> list[str]:
+    """Return the last lines of a program's log after `since` bytes, none if it can't be read.
+
+    A generation that failed before and is tried again goes on writing to the same log.
+    """
     if not path:
         return []
     try:
         with Path(path).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(since if since <= size else 0, size - 65536))
             return file.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError as error:
         return [f"({error})"]

@@ -539,7 +539,7 @@ class Manifest:
         if isinstance(error, NotProven):
             facts["failed_program"] = error.program.name
             facts["release_fault"] = error.is_release_fault(self.release_root)
-            facts["log_tail"] = log_tail(error.program.log)
+            facts["log_tail"] = log_tail(error.program.log, handover.log_starts.get(error.program.name, 0))
             said.append(self._advice(error.program, facts["release_fault"]))
             if facts["log_tail"]:
                 said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))

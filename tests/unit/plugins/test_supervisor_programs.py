@@ -211,6 +211,17 @@ def test_a_server_whose_own_processes_keep_dying_is_refused(host):
     host.apply([host.program(A1, settle=1, lasting_children=True)])
 
 
+def test_a_server_whose_processes_are_merely_young_on_a_busy_host_is_waited_for(host):
+    late = ["--child-lasts", 30, "--ready-after", 1.5]
+    host.apply([host.program(A1, late, settle=2, lasting_children=True)])
+
+
+def test_the_log_that_is_shown_is_of_this_attempt(host):
+    for _ in range(2):
+        result = host.refuse([host.program(A1, ["--die-after", 0.1], settings=["autorestart=false"])])
+        assert result["log_tail"].count("Starting up.") == 1
+
+
 def test_a_lost_conf_file_is_written_again_without_a_restart(host):
     host.apply([host.program(A1)])
     pids = host.pids()
