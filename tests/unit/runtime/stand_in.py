@@ -13,6 +13,9 @@ import pytest
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 BIN = Path(sys.executable).parent
+# Guard and watch look at all processes of the machine: those that other test processes start are another application's.
+APP = f"demo{os.getpid()}"
+PROGRAM_NAME = f"{APP}-worker-1a2b3c4d"
 
 # What matters of supervisord here: it is one thread, starts its child in a process group of its own, is its
 # parent and reads its output until it dies. From then on that output is a broken pipe, as with the real one.
@@ -129,12 +132,12 @@ class Stage:
         """The command of a program that behaves as Celery does."""
         return [sys.executable, "-S", str(self.script), "--pidfile", str(self.pidfile), *map(str, arguments)]
 
-    def start(self, *command, name="demo-worker-1a2b3c4d", options=(), environment=None, pidfile=None):
+    def start(self, *command, name=PROGRAM_NAME, options=(), environment=None, pidfile=None):
         """Start the guard under a supervisor of its own, without waiting for anything."""
         log = self.folder / f"log-{len(self.started)}"
         guard = [
             "--app",
-            "demo",
+            APP,
             "--program",
             name,
             "--pidfile",
