@@ -38,6 +38,7 @@ import argparse, ctypes, os, signal, sys, time
 parser = argparse.ArgumentParser()
 parser.add_argument("--pidfile", required=True)
 parser.add_argument("--work", type=float, default=0)
+parser.add_argument("--work-until", help="this file is there")
 parser.add_argument("--stubborn", action="store_true")
 parser.add_argument("--deaf", action="store_true")
 options = parser.parse_args()
@@ -54,7 +55,7 @@ os.close(pidfile)
 while not told or options.stubborn:
     time.sleep(0.02)
 end = time.monotonic() + options.work
-while time.monotonic() < end:
+while time.monotonic() < end or (options.work_until and not os.path.exists(options.work_until)):
     time.sleep(0.02)
 with open(options.pidfile + ".journal", "a") as journal:
     journal.write(f"{os.getpid()} {len(told)}\\n")

@@ -165,9 +165,15 @@ def test_folder_of_somebody_else_says_what_to_type(open_stage):
 @both
 @pytest.mark.parametrize("deaf", [(), ("--deaf",)], ids=["death-signal", "no-death-signal"])
 def test_orphan_finishes_its_work_and_is_replaced(stage, kind, deaf):
-    old = stage.up(*stage.program(*kind, *deaf))
+    done = stage.folder / "done"
+    old = stage.up(*stage.program(*(("--work-until", done) if kind else ()), *deaf))
     old.lose_supervisor()
-    new = stage.up()
+    new = stage.start(*stage.program())
+    if deaf or kind:
+        # The guard has to come while the old one works, however long it takes to start.
+        wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+        done.touch()
+    wait_for(lambda: stage.pid_in_file() == new.pid, f"the program's pidfile:\n{new.output}")
     assert not alive(old.pid)
     assert stage.terms(old.pid) in ([1] if deaf else [1, 2])  # the kernel's, the guard's
     if deaf or kind:
@@ -190,7 +196,7 @@ def test_orphan_that_does_not_drain_is_killed(stage):
     old.lose_supervisor()
     before = time.monotonic()
     new = stage.up(options=["--drain-timeout", "1"])
-    assert 1 <= time.monotonic() - before < 5
+    assert time.monotonic() - before >= 1
     assert not alive(old.pid)
     assert "did not finish within 1 s: SIGKILL sent" in new.output
 
@@ -304,9 +310,7 @@ def test_term_while_waiting(stage):
     old.lose_supervisor()
     new = stage.start(*stage.program())
     wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
-    before = time.monotonic()
-    assert new.stop() == 0
-    assert time.monotonic() - before < 1
+    assert new.stop() == 0  # long before the 330 s that the old one has
     assert "told to stop while waiting" in new.output
     assert alive(old.pid)
 
@@ -437,7 +441,7 @@ def test_damaged_environment_file_is_named_without_its_secrets(stage):
 
 @pytest.fixture
 def celery(stage):
-    """Commands of a minimal Celery app whose broker is a folder; `send` queues a task of so many seconds."""
+    """Commands of a minimal Celery app whose broker is a folder; `send` queues a task that waits for a file."""
     (stage.folder / "queue").mkdir()
     (stage.folder / "control").mkdir()
     (stage.folder / "mini.py").write_text(f"""
@@ -453,10 +457,11 @@ app.conf.update(
     worker_enable_remote_control=False, broker_connection_retry_on_startup=True, task_ignore_result=True,
 )
 @app.task(name="work")
-def work(name, seconds):
+def work(name, until):
     with (folder / "begun").open("a") as file:
         file.write(f"{{name}}\\n")
-    time.sleep(seconds)
+    while until and not Path(until).exists():
+        time.sleep(0.02)
     print("printed by", name)
     with (folder / "done").open("a") as file:
         file.write(f"{{name}}\\n")
@@ -483,8 +488,8 @@ def work(name, seconds):
                 stage.folder / "beat",
             ]
 
-        def send(name, seconds):
-            code = f"import mini; mini.work.delay({name!r}, {seconds})"
+        def send(name, until=""):
+            code = f"import mini; mini.work.delay({name!r}, {str(until)!r})"
             subprocess.run([sys.executable, "-c", code], cwd=stage.folder, env=clean_environment(), check=True)
 
         def ready(started):
@@ -509,12 +514,14 @@ def children(pid):
 def test_celery_worker_finishes_its_task_as_an_orphan_and_is_replaced(stage, celery):
     old = stage.up(*celery.worker())
     celery.ready(old)
-    celery.send("first", 1.5)
+    celery.send("first", stage.folder / "go-on")
     wait_for(lambda: celery.lines("begun"), "the task has begun")
     old.lose_supervisor()
-    new = stage.up(*celery.worker())
+    new = stage.start(*celery.worker())
+    wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+    (stage.folder / "go-on").touch()
+    wait_for(lambda: stage.pid_in_file() == new.pid, f"the program's pidfile:\n{new.output}")
     assert celery.lines("done") == ["first"]
-    assert "SIGTERM sent" in new.output
 
 
 def test_celery_worker_killed_outright_starts_again_over_its_pidfile(stage, celery):
@@ -533,7 +540,7 @@ def test_celery_worker_and_its_pool_hold_the_lock_through_respawns(stage, celery
     celery.ready(started)
     first = children(started.pid)
     assert first and all(holds_lock(pid, stage.lock) for pid in {started.pid, *first})
-    celery.send("one", 0)
+    celery.send("one")
     second = wait_for(lambda: children(started.pid) - first, "the pool's child is replaced")
     assert all(holds_lock(pid, stage.lock) for pid in second)
     assert started.stop() == 0

@@ -166,6 +166,14 @@ class TestPatient:
         ]
 
 
+@pytest.fixture
+def refusing_port():
+    """A port at which nobody listens, nor can begin to: it is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 class TestBroker:
     @pytest.fixture
     def listener(self):
@@ -193,9 +201,8 @@ class TestBroker:
         assert not health.answers(f"amqp://127.0.0.1:{port}")
         assert health.answers(f"redis://127.0.0.1:{port}")
 
-    def test_it_is_gone(self, listener, port):
-        listener.close()
-        assert not health.answers(f"amqp://127.0.0.1:{port}")
+    def test_it_is_gone(self, refusing_port):
+        assert not health.answers(f"amqp://127.0.0.1:{refusing_port}")
         assert not health.answers("amqp://no.such.host.invalid:5672")
 
     def test_a_broker_that_is_nowhere_else_is_there(self):
@@ -301,11 +308,9 @@ class TestPrograms:
         assert lookout.heard("does not consume from a: SIGTERM sent")
         assert stage.terms(program.pid) == 1
 
-    def test_one_that_waits_for_its_broker_is_left_alone(self, stage, quick):
+    def test_one_that_waits_for_its_broker_is_left_alone(self, stage, quick, refusing_port):
         program = stage.up()
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            port = gone.getsockname()[1]
-        beat(stage, program.pid, connected=False, broker=f"amqp://127.0.0.1:{port}")
+        beat(stage, program.pid, connected=False, broker=f"amqp://127.0.0.1:{refusing_port}")
         lookout = Lookout(stage, program.supervisor.pid)
         for _ in range(20):
             lookout.watch.look()
@@ -322,8 +327,10 @@ class TestPrograms:
         for _ in range(5):
             lookout.watch.look()
             time.sleep(0.1)
-        assert alive(program.pid) != ends
         assert bool(lookout.heard("SIGKILL sent")) == ends
+        if ends:
+            wait_for(lambda: not alive(program.pid), "its end")
+        assert alive(program.pid) != ends
 
     def test_a_heartbeat_of_an_earlier_process_counts_for_nothing(self, stage, quick):
         program = stage.up()
@@ -461,7 +468,5 @@ def test_the_watch_itself_under_the_guard(stage):
     wait_for(path.exists, f"its heartbeat:\n{watch.output}")
     beat_ = health.read(path)
     assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watch", watch.pid, {}, [])
-    begun = time.monotonic()
     assert watch.stop() == 0
-    assert time.monotonic() - begun < 1
     assert f"the watch over {APP} begins" in watch.output
