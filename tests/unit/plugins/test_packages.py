@@ -1,5 +1,6 @@
 """Which processes a removal may end: those of this host, not those of containers on it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,29 +10,34 @@ from pathlib import Path
 import packages
 import pytest
 
-SLEEP = ["setpriv", "--reuid", "games", "--clear-groups", "sleep", "61"]
+# For a time of its own: other runs of this test on the machine have theirs.
+SECONDS = f"61.{os.getpid()}"
+SLEEP = ["setpriv", "--reuid", "games", "--clear-groups", "sleep", SECONDS]
 
 
 def sleeping():
-    """Pids of the sleeps."""
-    found = (path for path in Path("/proc").glob("[0-9]*/cmdline"))
-    return {int(path.parent.name) for path in found if path.exists() and path.read_bytes() == b"sleep\x0061\x00"}
+    """Pids of the sleeps; a process may be gone before it is looked at."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == f"sleep\0{SECONDS}\0".encode():
+                found.add(int(path.parent.name))
+    return found
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
 def test_a_process_in_a_container_is_not_one_of_ours():
-    before = sleeping()
     outside = subprocess.Popen(SLEEP)
     # A pid namespace of its own is what every container's process has.
     around = subprocess.Popen(["unshare", "--pid", "--fork", *SLEEP])
     try:
         deadline = time.monotonic() + 10
-        while len(sleeping() - before) < 2:
+        while len(sleeping()) < 2:
             assert time.monotonic() < deadline, "two processes"
             time.sleep(0.05)
-        assert packages.processes_of("games") == [outside.pid]
+        assert sleeping() & set(packages.processes_of("games")) == {outside.pid}
     finally:
-        for pid in sleeping() - before:
+        for pid in sleeping():
             os.kill(pid, signal.SIGKILL)
         for process in (around, outside):
             process.wait()

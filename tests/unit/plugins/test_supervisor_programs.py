@@ -85,7 +85,8 @@ def test_replace_never_runs_two(host):
     [step] = result["programs"]
     assert (step["action"], step["from"]) == ("replaced", [S1])
     assert host.events(S2)["start"] > host.events(S1)["end"]
-    assert 1.0 <= step["gap"] <= 2.0, "from TERM to ready, without the settling"
+    gap = host.events(S2)["ready"] - host.events(S1)["term"]
+    assert gap >= 1.0 and abs(step["gap"] - gap) < 1.5, "from TERM to ready, without the two seconds of settling"
     assert set(host.pids()) == {S2} and set(host.files()) == {f"{S2}.conf"}
 
 
@@ -124,9 +125,10 @@ def test_replace_starts_the_old_again(host):
 def test_a_bad_generation_never_replaces_a_good_one(host, worker, more, seen):
     host.apply([host.program(A1)])
     pids, files = host.pids(), host.files()
+    # What dies is seen at once, long before the time that it has to become ready.
     begun = time.monotonic()
-    result = host.refuse([host.program(A2, worker, **more)])
-    assert time.monotonic() - begun < 6
+    result = host.refuse([host.program(A2, worker, **{"ready_timeout": 60, **more})])
+    assert time.monotonic() - begun < 30
     assert seen in result["msg"] and result["failed_program"] == A2 and result["release_fault"]
     assert f"{A2} was stopped and removed." in result["msg"]
     assert f"{A1} keeps running (pid {pids[A1]})." in result["msg"]
@@ -233,12 +235,11 @@ def test_a_lost_conf_file_is_written_again_without_a_restart(host):
 
 def test_absent_removes_all_and_drains(host):
     host.apply([host.program(A1, ["--drain", 1]), host.program(B1, ["--drain", 1])])
-    begun = time.monotonic()
     result = host.apply(state="absent")
-    assert time.monotonic() - begun < 3, "all drain at once"
     assert actions(result) == {A1: "removed", B1: "removed"}
     assert host.states() == {} and host.files() == {}
-    assert "end" in host.events(A1) and "end" in host.events(B1)
+    events = [host.events(name) for name in (A1, B1)]
+    assert max(event["term"] for event in events) < min(event["end"] for event in events), "all drain at once"
     assert not host.apply(state="absent")["changed"]
 
 
@@ -340,10 +341,12 @@ def test_an_old_generation_that_does_not_finish_is_killed_and_reported(host):
 
 
 def test_a_drain_longer_than_stop_timeout_is_left_to_itself(host):
-    host.apply([host.program(A1, ["--drain", 3], settings=["stopwaitsecs=60"])])
+    done = host.folder / "done"
+    host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"])])
     result = host.apply([host.program(A2, stop_timeout=1)])
     assert result["programs"][0]["draining"] == [A1]
     assert host.states() == {A1: "STOPPING", A2: "RUNNING"} and host.links() == {A1}
+    done.touch()
     result = host.apply([host.program(A2)])
     assert actions(result) == {A2: "drained"} and host.states() == {A2: "RUNNING"}
     assert set(host.files()) == {f"{A2}.conf"}
@@ -365,11 +368,13 @@ def test_interrupted_before_the_new_is_proven(host, number):
 
 def test_killed_half_way_then_converge(host):
     host.apply([host.program(A1)])
-    new = host.program(A2, ["--ready-after", 1])
+    proven = host.folder / "proven"
+    new = host.program(A2, ready=["test", "-e", str(proven)])
     process = host.begin([new])
     until(lambda: host.states().get(A2) == "RUNNING")
     process.kill()
     assert set(host.pids()) == {A1, A2}
+    proven.touch()
 
     result = host.apply([new])
     assert actions(result) == {A2: "handed_over"}
@@ -390,10 +395,12 @@ def test_killed_half_way_and_the_new_is_bad(host):
 
 
 def test_killed_while_draining_then_converge(host):
-    host.apply([host.program(A1, ["--drain", 2])])
+    done = host.folder / "done"
+    host.apply([host.program(A1, ["--drain-until", done])])
     process = host.begin([host.program(A2)])
     until(lambda: host.states().get(A1) == "STOPPING")
     process.kill()
+    done.touch()
     result = host.apply([host.program(A3)])
     assert result["programs"][0]["from"] == [A1, A2]
     assert host.states() == {A3: "RUNNING"} and set(host.files()) == {f"{A3}.conf"}
