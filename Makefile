@@ -10,6 +10,10 @@ PLAY = .venv/bin/ansible-playbook -i '$(INVENTORY)' $(LOCAL_SUDO)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # By itself Ansible takes no ansible.cfg from a directory that anybody may write to.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible keeps its own files at home, where a CI runner may have none, or may not write.
+ifeq ($(shell test -w "$$HOME" && echo yes),)
+export ANSIBLE_HOME ?= $(CURDIR)/.ansible
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test lint unit molecule bench chaos
