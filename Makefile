@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # By itself Ansible takes no ansible.cfg from a directory that anybody may write to.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible keeps its own files at home, where a CI runner may have none, or may not write.
-ifeq ($(shell test -w "$$HOME" && echo yes),)
+ifeq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),)
 export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
