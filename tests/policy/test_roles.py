@@ -89,6 +89,17 @@ def test_playbooks_are_verbs_and_roles_are_nouns():
     assert not {role.name for role in ROLES} & VERBS
 
 
+def test_plays_become_root_by_themselves_and_never_on_the_control_node():
+    for playbook in PLAYBOOKS:
+        for play in load(playbook):
+            if "import_playbook" not in play and "ansible.builtin.import_playbook" not in play:
+                assert play.get("become", False) is ("localhost" not in play["hosts"]), (
+                    f"{playbook.name}: {play['name']}"
+                )
+    delegated = [task for task in all_tasks() if task.body.get("delegate_to") == "localhost"]
+    assert [str(task) for task in delegated if task.body.get("become") is not False] == []
+
+
 def test_logic_is_in_roles():
     lists = ("import_role", "include_role", "include_tasks", "assert", "debug", "fail")
     in_playbooks = [task for task in all_tasks() if task.file in PLAYBOOKS]
