@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -274,6 +275,9 @@ def _local(moment: float) -> str:
 
 def main() -> None:
     """Run the module."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     module = AnsibleModule(
         argument_spec={
             "app": {"type": "str", "required": True},

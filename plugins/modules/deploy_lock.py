@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,9 @@ STATES = {"held": hold, "renewed": renew, "freed": free, "unlocked": unlock}
 
 def main() -> None:
     """Entry point: the arguments are above, the answer is JSON on standard output."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     options = {**DEFAULTS, **json.loads(ARGUMENTS)}
     lock = Lock(options["app"])
     # A host on which nothing was ever deployed has nothing to lock.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -314,6 +315,9 @@ def run(module: AnsibleModule) -> NoReturn:
 
 def main() -> None:
     """Entry point."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     module = AnsibleModule(
         argument_spec={
             "definitions": {"type": "dict", "required": True},

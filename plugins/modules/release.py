@@ -236,10 +236,11 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
     identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
     venv = releases.base / "venvs" / hashlib.sha256(identity.encode()).hexdigest()[:12]
     done = venv / ".complete"
-    if done.exists():
+    venv.parent.mkdir(exist_ok=True)
+    venv.parent.chmod(0o755)
+    if done.exists() and is_readable(venv):
         return venv
     shutil.rmtree(venv, ignore_errors=True)
-    venv.parent.mkdir(exist_ok=True)
     try:
         run(
             [python, "-m", "venv", str(venv)], "Making the virtualenv",
@@ -267,6 +268,12 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
         raise
     done.touch()
     return venv
+
+
+def is_readable(venv: Path) -> bool:
+    """Whether the application's user can use a virtualenv: the kit once made them under the login's umask."""
+    paths = [venv, venv / "bin", *venv.glob("bin/celery*"), *venv.glob("lib/python*/site-packages/celery_ops")]
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in paths)
 
 
 def import_check(release: Path, options: dict[str, Any]) -> None:
@@ -490,6 +497,9 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point: the arguments are above, the answer is JSON on standard output."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     arguments = json.loads(ARGUMENTS)
     try:
         answer = act(options_of(arguments), bool(arguments.get("_ansible_check_mode")))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -96,8 +97,17 @@ def off(status: str, found: dict[str, str]) -> list[str]:
     return [f"{name}={value}\n" for name, value in OPTIONS[status].items() if found.get(name, value) != value]
 
 
+def journal_of(unit: str) -> str:
+    """The end of what a unit said."""
+    words = ["journalctl", "--unit", unit, "--lines", "15", "--no-pager"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
 def main() -> None:
     """Entry point."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     module = AnsibleModule(
         argument_spec={"unit": {"type": "str", "required": True}, "why": {"type": "str", "default": ""}},
         supports_check_mode=True,
@@ -109,15 +119,8 @@ def main() -> None:
         status = properties(unit, "ExecMainStatus")["ExecMainStatus"]
         lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []
         if not lines:
-            journal = subprocess.run(
-                ["journalctl", "--unit", unit, "--lines", "15", "--no-pager"],
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout
-            module.fail_json(
-                msg=f"{unit} does not start. {module.params['why']} Look: systemctl status {unit}\n{journal}"
-            )
+            why, look = module.params["why"], f"Look: systemctl status {unit}"
+            module.fail_json(msg=f"{unit} does not start. {why} {look}\n{journal_of(unit)}")
         switched_off += lines
         if module.check_mode:
             break

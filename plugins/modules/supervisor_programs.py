@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -409,6 +410,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Run the module."""
+    # Whatever the login has: hardened hosts have a umask of 027 or 077, and `su` no sbin.
+    os.umask(0o022)
+    os.environ["PATH"] = f"/usr/local/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', os.defpath)}"
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     manifest, begun = Manifest(module), time.monotonic()
     try:

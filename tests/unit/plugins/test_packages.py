@@ -12,7 +12,13 @@ import packages
 import pytest
 from ansible.module_utils import basic
 
-HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); input()"
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+input()
+"""
 SLEEP = ["setpriv", "--reuid", "games", "--clear-groups", "sleep", "61"]
 
 
