@@ -127,12 +127,19 @@ def test_a_configuration_that_would_not_run_our_programs_is_refused(conf, says, 
     assert bool(says) is bool(said)
 
 
-def test_a_file_system_that_runs_nothing_is_refused_by_name(tmp_path):
-    assert list(host_check.mounted("shop", str(tmp_path))) == []
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    noexec = [fields[1] for fields in mounts if "noexec" in fields[3].split(",") and "rw" in fields[3].split(",")]
-    if not noexec:
-        pytest.skip("no file system here is mounted with noexec")
-    [said] = host_check.mounted("shop", noexec[0])
-    assert said.startswith(f"{noexec[0]} is mounted with noexec, and the releases are to run from {noexec[0]}/shop. ")
-    assert f"type: mount -o remount,exec {noexec[0]}" in said
+@pytest.fixture(params=["noexec", "ro"])
+def mount(request, tmp_path):
+    """A folder that is mounted with an option."""
+    words = ["mount", "-t", "tmpfs", "-o", request.param, "none", tmp_path]
+    if os.geteuid() or subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    yield request.param, tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
+    option, folder = mount
+    assert list(host_check.mounted("shop", str(folder.parent))) == []
+    [said] = host_check.mounted("shop", str(folder))
+    assert said.startswith(f"{folder} is mounted with {option}, and the releases are to run from {folder}/shop. ")
+    assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {folder}" in said
