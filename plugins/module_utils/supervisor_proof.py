@@ -25,9 +25,6 @@ ASK_FIRST = 0.5
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
-PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-"""Where ready commands are looked for: a login without sbin does not find runuser."""
-
 CRASHES = ("Exited too quickly", "Bad exit code")
 """How supervisord's words begin for a program that ran and ended; its other words are about starting it at all."""
 
@@ -98,7 +95,6 @@ class ReadyCommand:
                 stdout=self._out,
                 stderr=self._err,
                 start_new_session=True,
-                env={**os.environ, "PATH": PATH},
             )
         except OSError as error:
             seen = f"its ready command {self.program.ready[0]} can't be run: {error.strerror}"

@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: release
@@ -249,10 +250,11 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
     identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
     venv = releases.base / "venvs" / hashlib.sha256(identity.encode()).hexdigest()[:12]
     done = venv / ".complete"
-    if done.exists():
+    venv.parent.mkdir(exist_ok=True)
+    venv.parent.chmod(0o755)
+    if done.exists() and is_readable(venv):
         return venv
     shutil.rmtree(venv, ignore_errors=True)
-    venv.parent.mkdir(exist_ok=True)
     try:
         run(
             [python, "-m", "venv", str(venv)], "Making the virtualenv",
@@ -280,6 +282,12 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
         raise
     done.touch()
     return venv
+
+
+def is_readable(venv: Path) -> bool:
+    """Whether the application's user can use a virtualenv: the kit once made them under the login's umask."""
+    paths = [venv, venv / "bin", *venv.glob("bin/celery*"), *venv.glob("lib/python*/site-packages/celery_ops")]
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in paths)
 
 
 def import_check(release: Path, options: dict[str, Any]) -> None:
@@ -576,6 +584,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         answer = act(module.params, module.check_mode)

@@ -20,8 +20,9 @@ from ansible.module_utils.deployments import Deployments
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
 from ansible.module_utils.supervisor_handover import SIGNALS, Handover, Step, orphans_of, plan
 from ansible.module_utils.supervisor_logs import prune_logs, prune_state
-from ansible.module_utils.supervisor_proof import PATH, NotProven, log_tail
+from ansible.module_utils.supervisor_proof import NotProven, log_tail
 from ansible.module_utils.supervisor_rpc import Endpoint, NoSupervisord, Process, Reread, Supervisord, Trouble
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: supervisor_programs
@@ -388,7 +389,7 @@ class Manifest:
     def _refuse_missing_commands(self) -> None:
         for program in self.programs:
             command = program.ready[0] if program.ready else ""
-            if command and not Path(command).is_relative_to(self.release_root) and not shutil.which(command, path=PATH):
+            if command and not Path(command).is_relative_to(self.release_root) and not shutil.which(command):
                 raise Trouble(
                     f"{program.name}: this host lacks {command}, with which the program is asked whether it is ready. "
                     f"Nothing was changed. Install it (apt-get install util-linux has runuser), then deploy again."
@@ -581,6 +582,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     manifest, begun = Manifest(module), time.monotonic()
     try:

@@ -1,6 +1,7 @@
 """The state of releases on a host: which is good, which is void, what a rollback and a prune do."""
 
 import json
+import os
 import sys
 
 import deploy_lock
@@ -231,3 +232,15 @@ def test_what_may_hold_secrets_is_masked_by_ansible():
     assert [name for name, option in release.ARGUMENTS.items() if option.get("no_log")] == [
         "environment_text", "install_environment",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("umask", "usable"), [(0o022, True), (0o027, False), (0o077, False)])
+def test_a_virtualenv_made_under_a_hardened_umask_is_not_taken_for_a_good_one(umask, usable, tmp_path):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "venv/bin").mkdir(parents=True)
+        (tmp_path / "venv/bin/celery").touch(mode=0o777)
+        (tmp_path / "venv/lib/python3.11/site-packages/celery_ops").mkdir(parents=True)
+    finally:
+        os.umask(before)
+    assert release.is_readable(tmp_path / "venv") is usable
