@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+# Where Ansible looks for what our modules share.
+ansible.module_utils.__path__.append(str(Path(__file__).parents[2] / "plugins/module_utils"))
 
 # Guard and watch look at all processes of the machine: side by side they would see each other's orphans.
 TOGETHER = ("test_guard.py", "test_health.py")
