@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pwd
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
@@ -16,8 +18,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.host_work import Interrupted
 from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
@@ -80,6 +84,9 @@ options:
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
   keep: {description: Good releases to keep., type: int, default: 5}
+  phase: {description: What the work is called in C(status)., type: str, default: ""}
+  run: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
+  job: {description: The work whose answer is awaited; set by the action plugin., type: str, default: ""}
 author: The celery-ops authors
 """
 EXAMPLES = r"""
@@ -125,7 +132,9 @@ ARGUMENTS: dict[str, Any] = {
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
     "keep": {"type": "int", "default": 5},
+    **host_work.OPTIONS,
 }
+PHASES = {"built": "release", "migrated": "migrate", "active": "activate", "failed": "failed"}
 CONF_D = Path("/etc/supervisor/conf.d")
 IMPORT_CHECK = """
 import sys
@@ -135,6 +144,7 @@ app.loader.import_default_modules()
 app.finalize()
 """
 NICER = 5  # a build lets the tasks that run go first
+GRACE = 10.0  # seconds for a command that was told to end
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
 MIGRATE_TIMEOUT = None  # as long as the data take
@@ -206,21 +216,40 @@ def point(link: Path, target: str) -> bool:
 
 def run(command: list[str], what: str, hint: str, environment: dict[str, str], timeout: float | None) -> str:
     """Run a command; ReleaseError with its last lines when it fails."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        process_group=0,
+    )
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment},
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as expired:
+        end_group(process)
         raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}") from expired
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+    except Interrupted as interrupted:
+        end_group(process)
+        raise Interrupted(f"{what}: {interrupted}") from None
+    if process.returncode:
+        tail = "\n".join((out + err).strip().splitlines()[-20:])
         raise ReleaseError(f"{what} failed. {hint}\n{tail}")
-    return done.stdout
+    return out
+
+
+def end_group(leader: subprocess.Popen[str]) -> None:
+    """End a command with all that it has started: pip starts others, and runuser is only the parent of its command."""
+    deadline = time.monotonic() + GRACE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+            while number == signal.SIGTERM and time.monotonic() < deadline:
+                leader.poll()
+                os.killpg(leader.pid, 0)
+                time.sleep(0.05)
+    leader.wait()
 
 
 def requirement_lines(app: Path, name: str) -> str:
@@ -586,9 +615,11 @@ def main() -> None:
     """Run the module."""
     take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    if module.params["state"] in PHASES:
+        host_work.detach(module, PHASES[module.params["state"]])
     try:
         answer = act(module.params, module.check_mode)
-    except ReleaseError as error:
+    except (ReleaseError, Interrupted) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**answer)
 
