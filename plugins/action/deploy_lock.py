@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 # Ansible imports a plugin by itself; what it is made of lies beside it.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from plugin_utils.host_module import HostModule
 from plugin_utils.runs import has_ended, run_id, start_time
 
 RENEW_EVERY = 10.0  # seconds
@@ -26,10 +26,8 @@ KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended ha
 Ask = Callable[..., dict[str, Any]]
 
 
-class ActionModule(ActionBase):
+class ActionModule(HostModule):
     """Runs the module of the same name; with state=held a keeper stays behind."""
-
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the module answers; in check mode nothing is asked."""
@@ -39,11 +37,9 @@ class ActionModule(ActionBase):
         # The worker that runs this task is a child of ansible-playbook.
         playbook = os.getppid()
         options = {"state": "held", "id": run_id(playbook), **self._task.args}
-        # A renewal every ten seconds is nothing for the host's journal.
-        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
 
         def ask(**changes: Any) -> dict[str, Any]:
-            return self._execute_module(module_args={**options, **changes}, task_vars=quiet)
+            return self.ask({**options, **changes}, task_vars)
 
         if options["state"] != "held":
             answer = ask()

@@ -21,6 +21,7 @@ from typing import Any
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted
 from ansible.module_utils.surroundings import take_over
 
@@ -222,7 +223,7 @@ def run(command: list[str], what: str, hint: str, environment: dict[str, str], t
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**without_unpack_place(), **environment},
         process_group=0,
     )
     try:
@@ -237,6 +238,11 @@ def run(command: list[str], what: str, hint: str, environment: dict[str, str], t
         tail = "\n".join((out + err).strip().splitlines()[-20:])
         raise ReleaseError(f"{what} failed. {hint}\n{tail}")
     return out
+
+
+def without_unpack_place() -> dict[str, str]:
+    """Our environment for others: /run, where Ansible unpacked this module, is no place for what pip builds."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ("TMPDIR", "/run")}
 
 
 def end_group(leader: subprocess.Popen[str]) -> None:
@@ -620,7 +626,9 @@ def main() -> None:
     try:
         answer = act(module.params, module.check_mode)
     except (ReleaseError, Interrupted) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=explain(str(error), module.params["app"]))
+    except OSError as error:
+        module.fail_json(msg=explain(error, module.params["app"]))
     module.exit_json(**answer)
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import Deployments
+from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted, interrupt
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
 from ansible.module_utils.supervisor_handover import (
@@ -536,7 +537,8 @@ class Manifest:
         return Path(named) if named else Path(parent, self.app) if self.app else None
 
     def _fail(self, handover: Handover, error: BaseException) -> NoReturn:
-        said = [f"{str(error).rstrip('.')}."]
+        told = explain(error, self.app) if isinstance(error, OSError) else str(error)
+        said = [f"{told.rstrip('.')}."]
         facts: dict[str, Any] = {"release_fault": False}
         facts["interrupted"] = isinstance(error, Interrupted)
         if handover.committed:
@@ -610,7 +612,8 @@ def main() -> None:
         if not module.check_mode:
             manifest.record()
     except (Trouble, OSError, Interrupted) as error:
-        module.fail_json(msg=str(error), release_fault=False, programs=[])
+        told = explain(error, manifest.app) if isinstance(error, OSError) else str(error)
+        module.fail_json(msg=told, release_fault=False, programs=[])
     work.say(ends_within=manifest.ends_within())
     if not module.check_mode and manifest.result()["changed"]:
         manifest.apply()
