@@ -1,5 +1,6 @@
 """A folder that is a host: a real supervisord, its conf.d, and real programs in it."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -46,6 +47,7 @@ class ModuleRun:
             self._run(arguments)
 
     def _run(self, arguments):
+        atexit._clear()
         os.dup2(self.answer.fileno(), 1)
         sys.stdout = os.fdopen(1, "w")
         basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
@@ -57,6 +59,7 @@ class ModuleRun:
             pass
         except BaseException:
             traceback.print_exc(file=sys.stdout)
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(0)
 

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+import deploy_lock
 import pytest
 from ansible.module_utils import basic, host_work
 from ansible.module_utils.basic import AnsibleModule
@@ -211,3 +212,64 @@ def test_check_mode_and_no_application_need_none_of_it(here):
 def test_a_run_directory_that_cannot_be_written_is_said(here):
     here.parent.parent.joinpath("run").write_text("")
     assert "can't be written" in Call(last(0)).result()["msg"]
+
+
+BERT = {"app": "app", "id": "bert", "who": "bert@laptop", "what": "rollback", "wait": 0, "told": ""}
+ANNA = {**BERT, "id": "anna", "who": "anna@control", "what": "deploy"}
+OLD, NEW = "app-worker-a-11111111", "app-worker-a-22222222"
+
+
+@pytest.fixture
+def interrupted(host):
+    """A handover of Anna's that was interrupted by whatever took the control node, at a point of the test's choice."""
+    lock = deploy_lock.Lock("app", host_work.directory_of("app"))
+
+    def begin(old, new, point):
+        host.apply([old], app="app")
+        deploy_lock.hold(lock, ANNA)
+        call = host.begin([new], app="app", run="anna", phase="workers")
+        until(point)
+        call.kill()
+        deploy_lock.free(lock, ANNA)  # as the keeper does
+        return lock
+
+    return begin
+
+
+def take_over(lock):
+    """As the action plugin does; return what it would tell."""
+    answer, told = deploy_lock.hold(lock, BERT), None
+    while told := answer.get("working") or None:
+        answer = deploy_lock.hold(lock, {**BERT, "told": told["job"]})
+        worker = told
+    return worker
+
+
+def test_a_rollback_in_the_drain_of_an_interrupted_deploy_does_not_collide_with_it(host, interrupted):
+    old, new = host.program(OLD, ["--drain", 2], settings=["stopwaitsecs=60"]), host.program(NEW)
+    lock = interrupted(old, new, lambda: "term" in host.events(OLD))
+    begun = time.monotonic()
+    assert take_over(lock)["phase"] == "workers"
+    assert time.monotonic() - begun < 1.5, "it waits for no drain, which ends by itself"
+    assert host.states()[NEW] == "RUNNING" and host.states()[OLD] == "STOPPING"
+    host.apply([old], app="app", run="bert")
+    assert host.states() == {OLD: "RUNNING"}
+    assert "end" in host.events(OLD), "it was not killed"
+
+
+def test_an_interrupted_deploy_that_has_proven_nothing_goes_back_before_the_next_run_begins(host, interrupted):
+    old, new = host.program(OLD), host.program(NEW, ready=["false"], ready_timeout=60)
+    lock = interrupted(old, new, lambda: "ready" in host.events(NEW))
+    pid = host.pids()[OLD]
+    assert take_over(lock)["who"] == "anna@control"
+    assert host.pids() == {OLD: pid}
+    assert not host.apply([old], app="app", run="bert")["changed"]
+
+
+def test_an_interrupted_deploy_that_is_left_alone_ends_its_step(host, interrupted):
+    old, new = host.program(OLD, ["--drain", 1], settings=["stopwaitsecs=60"]), host.program(NEW)
+    lock = interrupted(old, new, lambda: "term" in host.events(OLD))
+    assert host_work.worker_of(lock.directory)["phase"] == "workers"
+    until(lambda: host_work.worker_of(lock.directory) is None)
+    assert host.states() == {NEW: "RUNNING"}
+    assert "working" not in deploy_lock.hold(lock, BERT)
