@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+# Ansible imports a plugin by itself; what it is made of lies beside it.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from plugin_utils.host_module import HostModule
+from plugin_utils.runs import has_ended, run_id, start_time
 
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
+ENDS_WITHIN = 60.0  # seconds in which work ends that was told to, unless it said otherwise
 KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
 
-
-def start_time(pid: int) -> str:
-    """When a process began (clock ticks since boot), so that a reused pid is not taken for it; "" when it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    # A zombie has ended; its parent just has not looked yet.
-    return "" if fields[0] in "ZX" else fields[19]
+Ask = Callable[..., dict[str, Any]]
 
 
-def run_id(playbook: int) -> str:
-    """The name of a run of ansible-playbook, under which it holds a lock."""
-    return f"{os.uname().nodename}-{playbook}-{start_time(playbook)}"
-
-
-def has_ended(holder: str) -> bool:
-    """Whether that run was started on this control node and is over."""
-    node, _, playbook = holder.rpartition("-")[0].rpartition("-")
-    return node == os.uname().nodename and playbook.isdecimal() and run_id(int(playbook)) != holder
-
-
-class ActionModule(ActionBase):
+class ActionModule(HostModule):
     """Runs the module of the same name; with state=held a keeper stays behind."""
-
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the module answers; in check mode nothing is asked."""
@@ -51,26 +37,57 @@ class ActionModule(ActionBase):
         # The worker that runs this task is a child of ansible-playbook.
         playbook = os.getppid()
         options = {"state": "held", "id": run_id(playbook), **self._task.args}
-        options["wait"] = int(options.get("wait", 0))
-
-        # A renewal every ten seconds is nothing for the host's journal.
-        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
 
         def ask(**changes: Any) -> dict[str, Any]:
-            return self._execute_module(module_args={**options, **changes}, task_vars=quiet)
+            return self.ask({**options, **changes}, task_vars)
 
-        answer = ask()
-        if answer.get("failed") and has_ended(answer.get("holder", "")):
-            # Nobody has to wait for a run that ended a moment ago, only for its keeper.
-            answer = ask(wait=max(options["wait"], KEEPER_FREES))
+        if options["state"] != "held":
+            answer = ask()
+        else:
+            answer = await_lock(ask, int(options.get("wait", 0)))
+            if not answer.get("failed"):
+                leave_keeper(playbook, ask)
+                answer = await_work(ask, answer)
         if answer.get("note"):
             Display().warning(answer["note"])
-        if options["state"] == "held" and not answer.get("failed"):
-            leave_keeper(playbook, ask)
         return answer
 
 
-def leave_keeper(playbook: int, ask: Callable[..., dict[str, Any]]) -> None:
+def await_lock(ask: Ask, wait: int) -> dict[str, Any]:
+    """Ask for the lock, in calls that are short, until it is ours or so many seconds are over."""
+    answer, begun = ask(wait=wait), time.monotonic()
+    if answer.get("failed") and has_ended(answer.get("holder", "")):
+        # Nobody has to wait for a run that ended a moment ago, only for its keeper.
+        wait = max(wait, KEEPER_FREES)
+    while "holder" in answer and (left := wait - (time.monotonic() - begun)) > 0:
+        answer = ask(wait=int(left) + 1)
+    return answer
+
+
+def await_work(ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the end of the work that another run has left behind on the host; the module has told it to end."""
+    worker = answer.get("working")
+    if worker is None:
+        return answer
+    what = f"{worker.get('what') or 'A run'} of {worker.get('who') or 'somebody'}"
+    phase, pid, note = worker.get("phase", "?"), worker.get("pid", "?"), answer.get("note", "")
+    deadline = time.monotonic() + float(worker.get("ends_within", ENDS_WITHIN))
+    while (worker := answer.get("working")) is not None:
+        if time.monotonic() >= deadline:
+            return {
+                "failed": True,
+                "msg": f"{what} was interrupted in phase {phase}, and its work on this host does not end (pid {pid}). "
+                f"Look at it: ps -fp {pid}; if it has to go: kill -KILL {pid}; then run this again.",
+            }
+        Display().display(f"Waiting for the work of an interrupted run to end: {what}, phase {phase}, pid {pid}")
+        answer = ask(told=worker.get("job", ""))
+        if answer.get("failed"):
+            return answer
+    note += f" {what}, interrupted in phase {phase}: its work on this host was ended."
+    return {**answer, "note": note.strip()}
+
+
+def leave_keeper(playbook: int, ask: Ask) -> None:
     """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends."""
     child = os.fork()
     if child:
@@ -83,7 +100,7 @@ def leave_keeper(playbook: int, ask: Callable[..., dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def keep(playbook: int, ask: Callable[..., dict[str, Any]]) -> None:
+def keep(playbook: int, ask: Ask) -> None:
     """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

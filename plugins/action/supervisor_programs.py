@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.template import generate_ansible_template_vars, trust_as_template
+
+# Ansible imports a plugin by itself; what it is made of lies beside it.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from plugin_utils.host_module import HostModule
 
 GENERATION = "@GENERATION@"
 
@@ -21,10 +26,8 @@ def with_generation(value: Any, generation: str) -> Any:
     return value.replace(GENERATION, generation) if isinstance(value, str) else value
 
 
-class ActionModule(ActionBase):
+class ActionModule(HostModule):
     """Runs on the control node, then the module of the same name on the host."""
-
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """The module's own result. A generation is the release plus the settings that its program runs with."""
@@ -38,7 +41,7 @@ class ActionModule(ActionBase):
                 self.render(program, str(template), str(log_folder), prefixes, task_vars or {})
                 for program in arguments.get("programs", [])
             ]
-        return self._execute_module(module_args=arguments, task_vars=task_vars)
+        return self.call(arguments, task_vars)
 
     def render(
         self, program: dict[str, Any], template: str, log_folder: str, prefixes: list[str], task_vars: dict[str, Any]

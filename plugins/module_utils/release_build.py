@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from ansible.module_utils.host_work import Interrupted
+
 IMPORT_CHECK = """
 import sys
 from celery.app.utils import find_app
@@ -25,6 +29,7 @@ app = find_app(sys.argv[1])
 app.loader.import_default_modules()
 app.finalize()
 """
+GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
@@ -92,26 +97,51 @@ def run(
     said tells of the host or the network.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **environment},
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            env={**without_unpack_place(), **environment},
+            process_group=0,
         )
-    except subprocess.TimeoutExpired as expired:
-        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}", of_release) from expired
     except OSError as error:
         raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip()
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as expired:
+        end_group(process)
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}", of_release) from expired
+    except Interrupted as interrupted:
+        end_group(process)
+        raise Interrupted(f"{what}: {interrupted}") from None
+    if process.returncode:
+        said = (out + err).strip()
         tail = "\n".join(said.splitlines()[-20:])
-        killed = done.returncode < 0 or done.returncode == 137
+        killed = process.returncode < 0 or process.returncode == 137
         fault = of_release and not killed and not FAULT_OF_HOST.search(said)
         raise ReleaseError(masked(f"{what} failed. {hint}\n{tail}", environment.values()), fault)
-    return done.stdout
+    return out
+
+
+def without_unpack_place() -> dict[str, str]:
+    """Our environment for others: /run, where Ansible unpacked this module, is no place for what pip builds."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ("TMPDIR", "/run")}
+
+
+def end_group(leader: subprocess.Popen[str]) -> None:
+    """End a command with all that it has started: pip starts others, and runuser is only the parent of its command."""
+    deadline = time.monotonic() + GRACE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+            while number == signal.SIGTERM and time.monotonic() < deadline:
+                leader.poll()
+                os.killpg(leader.pid, 0)
+                time.sleep(0.05)
+    leader.wait()
 
 
 def masked(text: str, values: Iterable[str]) -> str:

@@ -15,6 +15,9 @@ from ansible.module_utils.supervisor_logs import point
 from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
+START_AGAIN = 60
+"""Seconds for an old generation that is started again."""
+
 RUN_ON = 15.0
 """Seconds a generation that failed gets to stop before we report; the rest it drains by itself."""
 
@@ -496,7 +499,7 @@ class Handover:
         if name in self._texts:
             self._put_back(name)
         self._start_one(name)
-        [proof] = prove(self.supervisord, [Program(family_of(name), name, "", ready_timeout=60)])
+        [proof] = prove(self.supervisord, [Program(family_of(name), name, "", ready_timeout=START_AGAIN)])
         return f"{name} was started again (pid {proof.pid})."
 
 

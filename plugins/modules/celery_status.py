@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
 from ansible.module_utils.surroundings import take_over
@@ -71,6 +72,10 @@ programs:
 orphans: {description: "The watch's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
 queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
 lock: {description: Who holds the deploy lock; empty when nobody does., type: dict, returned: always}
+work:
+  description: "The process that works on this host for a run: C(what), C(who), C(phase), C(since), C(pid)."
+  type: dict
+  returned: always
 last: {description: The last entry of deploys.log., type: dict, returned: always}
 """
 
@@ -79,9 +84,6 @@ SICK = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "ove
 
 SILENT = 15.0
 """Seconds after which the watch's heartbeat is too old to be believed."""
-
-STALE_LOCK = 45.0
-"""Seconds without a sign of life after which a deploy's lock counts for nothing."""
 
 INTERNAL = re.compile(r"celery_delayed_|celery-ops\.canary\.|celeryev\.|.*\.pidbox$|.*\.reply\.")
 """Queues that Celery and the kit make for themselves."""
@@ -100,6 +102,7 @@ class Found:
     watched: bool = True
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
     lock: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     """What could not be looked at, with what to type."""
@@ -111,7 +114,8 @@ def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
     with contextlib.suppress(OSError):
         found.release = (base / "current").readlink().name
         found.since = (base / "current").lstat().st_mtime
-    found.lock = _json(base / "deploy.lock")
+    found.lock = host_work.lease_of(host_work.RUN / found.app)
+    found.work = host_work.worker_of(host_work.RUN / found.app) or {}
     with contextlib.suppress(OSError, IndexError, ValueError):
         found.last = json.loads(Path("/var/log", found.app, "deploys.log").read_text().splitlines()[-1])
     if programs:
@@ -200,7 +204,8 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
             yield f"{name} ends right after each start, Supervisor goes on trying; look: tail -n 30 {log}"
         if program["health"] in SICK:
             yield f"{name} is {program['health']}: {program['why']}; what the watch does: docs/operations.md"
-        if program["release"] and program["release"] != found.release and state != "STOPPING" and not found.lock:
+        under_way = found.lock or found.work or state == "STOPPING"
+        if program["release"] and program["release"] != found.release and not under_way:
             yield (
                 f"{name} runs release {program['release']}, the current one is {found.release}; type: "
                 "ansible-playbook playbooks/deploy.yml (or rollback.yml)"
@@ -217,7 +222,13 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
             yield f"{queue['messages']} dead letters; type: ansible-playbook playbooks/dead_letters.yml"
         elif name != f"{found.app}.dead" and queue["messages"] and not queue["consumers"]:
             yield f"Nobody consumes from {name}, where {queue['messages']} tasks wait; look: supervisorctl status"
-    if found.lock and time.time() - float(found.lock.get("renewed", 0)) > STALE_LOCK:
+    stale = found.lock and host_work.age(found.lock) > host_work.STALE_AFTER
+    if found.work and (stale or found.lock.get("id") != found.work.get("run")):
+        yield (
+            f"The work of an interrupted run goes on: {host_work.words(found.work)}, pid {found.work.get('pid')}; it "
+            "ends by itself, and the next deploy or rollback takes over"
+        )
+    if stale:
         yield (
             "The deploy lock is of a run that has died; the next one takes it over, "
             "or type: ansible-playbook playbooks/unlock.yml"
@@ -242,6 +253,8 @@ def as_lines(found: Found, wrong: list[str], broker: bool, programs: bool) -> li
     if programs:
         held = "{who} for {what} since {at}".format_map({"who": "?", "what": "?", "at": "?", **found.lock})
         lines.append(f"lock: {held if found.lock else 'free'}")
+        if found.work:
+            lines.append(f"work: {host_work.words(found.work)}")
         last = {"action": "-", "outcome": "-", "from": "", "to": "", "who": "-", "at": "-", **found.last}
         way = f"{last['from'] or 'nothing'} -> {last['to']}"
         told = f"{last['action']} {way}: {last['outcome']}, {last['who']}, {last['at']}"
@@ -296,7 +309,7 @@ def main() -> None:
         changed=False,
         lines=as_lines(found, wrong, broker, options["programs"]),
         wrong=wrong,
-        **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues", "lock", "last")},
+        **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues", "lock", "work", "last")},
     )
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_work import CALL, STALE_AFTER, HostWorkError, age, lease_of
 from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: deploy_lock
 short_description: One deploy at a time - the lock of an application on a host
 description:
-  - The lock is a lease in C(/srv/<app>/deploy.lock). It says who holds it, since when, from where and for what.
+  - The lock is a lease in C(/run/celery-ops/<app>/deploy.lock), which needs no space on a disk. It says who holds it,
+    since when, from where and for what.
   - With V(held), the action plugin leaves a keeper behind on the control node. It renews the lease every ten seconds
     and frees it when C(ansible-playbook) ends, however it ends. Should the control node itself die, the lease is
     stale after 45 seconds, and the next deploy takes it over and says so.
+  - Work that another run has left behind on this host is told to end; the action plugin calls again until it has.
 options:
   state:
     description:
@@ -34,7 +39,8 @@ options:
   id: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
   who: {description: User and control node., type: str, default: ""}
   what: {description: What is being done., type: str, default: ""}
-  wait: {description: Seconds to wait for the lock., type: int, default: 0}
+  wait: {description: Seconds to wait for the lock; the module itself waits up to 20., type: int, default: 0}
+  told: {description: The work that was told to end already; set by the action plugin., type: str, default: ""}
 author: The celery-ops authors
 """
 EXAMPLES = r"""
@@ -46,82 +52,87 @@ EXAMPLES = r"""
 RETURN = r"""
 note: {description: "What is worth telling: a lock taken over, or taken away.", type: str, returned: always}
 holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
+working:
+  description: The work of another run that was told to end and has not yet; the lock is ours nevertheless.
+  type: dict
+  returned: with state=held
 """
 
-STALE_AFTER = 45.0  # seconds without a renewal
 POLL = 0.5  # seconds
 
 
 class Lock:
     """The lock file; every look and every change happens under a flock."""
 
-    def __init__(self, app: str) -> None:
-        self.path = Path(f"/srv/{app}/deploy.lock")
+    def __init__(self, app: str, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "deploy.lock"
         self.audit = Path(f"/var/log/{app}/deploys.log")
+        self.before = Path(f"/srv/{app}/deploy.lock")
+        """Where earlier versions of the kit have it: a deploy of theirs may be under way."""
 
     def __enter__(self) -> Lock:
-        self.guard = self.path.with_name(".deploy.lock.guard").open("w")
+        self.guard = os.open(self.directory / ".deploy.lock.guard", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self.guard, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.guard.close()
+        os.close(self.guard)
 
     def read(self) -> dict[str, Any]:
         """Who holds it; empty when nobody does, or when the file is no lock of ours."""
-        try:
-            return json.loads(self.path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
+        return lease_of(self.directory) or host_work.read_json(self.before)
 
     def write(self, holder: dict[str, Any]) -> None:
         """Note the holder as a whole."""
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps(holder) + "\n")
+        fresh.chmod(0o644)
         fresh.replace(self.path)
+        self.before.unlink(missing_ok=True)
 
-
-def age(holder: dict[str, Any]) -> float:
-    """Seconds since the holder's last sign of life."""
-    return time.time() - float(holder.get("renewed", 0))
+    def remove(self) -> None:
+        """Let nobody hold it."""
+        self.path.unlink(missing_ok=True)
+        self.before.unlink(missing_ok=True)
 
 
 def words(holder: dict[str, Any]) -> str:
     """The holder for the operator."""
     who, what, since = (holder.get(key) for key in ("who", "what", "at"))
-    return f"{who} for {what} since {since}, last sign of life {age(holder):.0f} s ago"
+    return f"{who} for {what} since {since}, last renewed {age(holder):.0f} s ago"
 
 
 def take(lock: Lock, options: dict[str, Any]) -> tuple[str, str]:
     """Take the lock if it is free, ours or stale: whose it is now, and what to tell."""
     with lock:
         holder = lock.read()
-        if holder and holder["id"] != options["id"] and age(holder) < STALE_AFTER:
+        ours = holder.get("id") == options["id"]
+        if holder and not ours and age(holder) < STALE_AFTER:
             return holder["id"], words(holder)
         now = time.time()
-        lock.write(
-            {
-                "id": options["id"], "who": options["who"], "what": options["what"],
-                "at": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(now)), "renewed": now,
-            }
-        )  # fmt: skip
-        stale = bool(holder) and holder["id"] != options["id"]
-        return options["id"], f"The lock of {words(holder)} was stale and is taken over." if stale else ""
+        known = holder if ours else {
+            "id": options["id"], "who": options["who"], "what": options["what"],
+            "at": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(now)),
+        }  # fmt: skip
+        lock.write({**known, "renewed": now})
+        return options["id"], f"The lock of {words(holder)} was stale and is taken over." if holder and not ours else ""
 
 
 def hold(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
-    """Take the lock, waiting as long as we may."""
-    deadline = time.monotonic() + options["wait"]
+    """Take the lock, waiting as long as we may; then see to the end of what another run has left at work."""
+    deadline = time.monotonic() + min(options["wait"], CALL)
     while True:
         holder, note = take(lock, options)
         if holder == options["id"]:
-            return {"note": note}
+            worker = host_work.end(lock.directory, options["id"], options["told"])
+            return {"note": note, **({"working": worker} if worker is not None else {})}
         if time.monotonic() >= deadline:
             return {
                 "failed": True,
                 "holder": holder,
-                "msg": f"{options['app']} is locked by {note}. Wait for it (-e celery_app_lock_wait=600), or, if you "
-                "know that it is dead: ansible-playbook playbooks/unlock.yml",
+                "msg": f"{options['app']} is locked by {note}. Wait for it (-e celery_app_lock_wait=600), or, if that "
+                "run is gone: ansible-playbook playbooks/unlock.yml",
             }
         time.sleep(POLL)
 
@@ -141,7 +152,7 @@ def free(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
     with lock:
         ours = lock.read().get("id") == options["id"]
         if ours:
-            lock.path.unlink()
+            lock.remove()
     return {} if ours else {"note": "The lock is not ours."}
 
 
@@ -151,14 +162,18 @@ def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
         holder = lock.read()
         if not holder:
             return {"note": "It was free."}
-        lock.path.unlink()
-        entry = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["who"], "action": "unlock",
-            "outcome": f"taken from {words(holder)}",
-        }  # fmt: skip
+        lock.remove()
+    entry = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "who": options["who"], "action": "unlock",
+        "outcome": f"taken from {words(holder)}",
+    }  # fmt: skip
+    note = f"Taken from {words(holder)}."
+    try:
         with lock.audit.open("a") as log:
             log.write(json.dumps(entry) + "\n")
-    return {"changed": True, "note": f"Taken from {words(holder)}."}
+    except OSError as error:  # a full disk is no reason to leave it locked
+        note += f" That could not be written to {lock.audit}: {error.strerror}."
+    return {"changed": True, "note": note}
 
 
 STATES = {"held": hold, "renewed": renew, "freed": free, "unlocked": unlock}
@@ -169,6 +184,7 @@ ARGUMENTS: dict[str, Any] = {
     "who": {"type": "str", "default": ""},
     "what": {"type": "str", "default": ""},
     "wait": {"type": "int", "default": 0},
+    "told": {"type": "str", "default": ""},
 }
 
 
@@ -177,9 +193,13 @@ def main() -> None:
     take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS)
     options = module.params
-    lock = Lock(options["app"])
-    # A host on which nothing was ever deployed has nothing to lock.
-    answer = STATES[options["state"]](lock, options) if lock.path.parent.exists() else {}
+    try:
+        lock = Lock(options["app"], host_work.directory_of(options["app"]))
+        answer = STATES[options["state"]](lock, options)
+    except HostWorkError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=str(host_work.unusable(lock.directory, error)))
     module.exit_json(**{"changed": False, "note": "", **answer})
 
 

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.disk import explain
+from ansible.module_utils.host_work import Interrupted
 from ansible.module_utils.release_build import (
     ReleaseError,
     build,
@@ -90,6 +93,9 @@ options:
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
   keep: {description: Good releases to keep., type: int, default: 5}
+  phase: {description: What the work is called in C(status)., type: str, default: ""}
+  run: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
+  job: {description: The work whose answer is awaited; set by the action plugin., type: str, default: ""}
 author: The celery-ops authors
 """
 EXAMPLES = r"""
@@ -145,7 +151,9 @@ ARGUMENTS: dict[str, Any] = {
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
     "keep": {"type": "int", "default": 5},
+    **host_work.OPTIONS,
 }
+PHASES = {"built": "release", "migrated": "migrate", "active": "activate", "failed": "failed"}
 CONF_D = Path("/etc/supervisor/conf.d")
 MIGRATE_TIMEOUT = None  # as long as the data take
 
@@ -438,10 +446,15 @@ def main() -> None:
     """Run the module."""
     take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    if module.params["state"] in PHASES:
+        host_work.detach(module, PHASES[module.params["state"]])
     try:
         answer = act(module.params, module.check_mode)
     except ReleaseError as error:
-        module.fail_json(msg=str(error), release_fault=error.release_fault)
+        module.fail_json(msg=explain(str(error), module.params["app"]), release_fault=error.release_fault)
+    except (Interrupted, OSError) as error:
+        problem = error if isinstance(error, OSError) else str(error)
+        module.fail_json(msg=explain(problem, module.params["app"]), release_fault=False)
     module.exit_json(**answer)
 
 

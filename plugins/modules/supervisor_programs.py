@@ -12,13 +12,24 @@ import xmlrpc.client
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
+from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import Deployments
+from ansible.module_utils.disk import explain
+from ansible.module_utils.host_work import Interrupted, interrupt
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
-from ansible.module_utils.supervisor_handover import SIGNALS, Handover, Step, orphans_of, plan
+from ansible.module_utils.supervisor_handover import (
+    RUN_ON,
+    SIGNALS,
+    START_AGAIN,
+    STOP_MARGIN,
+    Handover,
+    Step,
+    orphans_of,
+    plan,
+)
 from ansible.module_utils.supervisor_logs import prune_logs, prune_state
 from ansible.module_utils.supervisor_proof import NotProven, log_tail
 from ansible.module_utils.supervisor_rpc import Endpoint, NoSupervisord, Process, Reread, Supervisord, Trouble
@@ -131,10 +142,11 @@ options:
   app:
     description:
       - The application, whose name the defaults of other options hold. With it, the programs are noted in the record of
-        the deployment that is under way.
+        the deployment that is under way, and the work is done by a process of its own, under the application's lock in
+        C(/run/celery-ops), which goes on when the connection is lost; see C(module_utils/host_work.py).
     type: str
   phase:
-    description: What is handed over, for the record.
+    description: What is handed over, for the record and for whoever looks at the work.
     type: str
     default: ""
   draft:
@@ -178,6 +190,14 @@ options:
         next call with the same programs waits for those and does nothing else. By default, the call waits until they
         are gone. With V(one_by_one), it limits the wait for the last program only.
     type: int
+  run:
+    description: The run of ansible-playbook; set by the action plugin.
+    type: str
+    default: ""
+  job:
+    description: The work whose answer is awaited; set by the action plugin.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -292,7 +312,6 @@ ARGUMENTS: dict[str, Any] = {
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "app": {"type": "str"},
-    "phase": {"type": "str", "default": ""},
     "draft": {"type": "dict"},
     "restore": {"type": "str"},
     "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
@@ -303,6 +322,7 @@ ARGUMENTS: dict[str, Any] = {
     "run_dir": {"type": "path"},
     "keep_logs": {"type": "int", "default": 5},
     "drain_wait": {"type": "int"},
+    **host_work.OPTIONS,
 }
 
 AWAIT_SUPERVISORD = 5.0
@@ -310,10 +330,6 @@ AWAIT_SUPERVISORD = 5.0
 
 AWAIT_STARTING = 30.0
 """Seconds to wait for programs that are just coming up, as after a boot, before judging them."""
-
-
-class Interrupted(BaseException):
-    """A signal asks us to end."""
 
 
 class Manifest:
@@ -491,7 +507,7 @@ class Manifest:
         handover = Handover(self.supervisord, self.conf_dir, self.stopwaitsecs, self.app, drain_wait)
         try:
             for number in SIGNALS:
-                signal.signal(number, _interrupt)
+                signal.signal(number, interrupt)
             handover.run(self.steps)
         except (NotProven, Trouble, xmlrpc.client.Fault, OSError, Interrupted) as error:
             for number in SIGNALS:
@@ -521,7 +537,8 @@ class Manifest:
         return Path(named) if named else Path(parent, self.app) if self.app else None
 
     def _fail(self, handover: Handover, error: BaseException) -> NoReturn:
-        said = [f"{str(error).rstrip('.')}."]
+        told = explain(error, self.app) if isinstance(error, OSError) else str(error)
+        said = [f"{told.rstrip('.')}."]
         facts: dict[str, Any] = {"release_fault": False}
         facts["interrupted"] = isinstance(error, Interrupted)
         if handover.committed:
@@ -555,6 +572,14 @@ class Manifest:
             return told
         return [name for name in told if name in now and not now[name].down]
 
+    def ends_within(self) -> float:
+        """Return the seconds that the way back takes at most."""
+        seconds = host_work.ENDS_WITHIN
+        for step in self.steps:
+            whole = step.action == "restarted" or (step.program and step.program.strategy == "replace")
+            seconds += START_AGAIN + (self.stopwaitsecs.get(step.name, 0) + STOP_MARGIN if whole else RUN_ON)
+        return seconds
+
     def _still_running(self) -> list[str]:
         """Say which of the older generations have the same process as before."""
         assert self.supervisord
@@ -576,21 +601,20 @@ class Manifest:
         return f"The release is not at fault: correct what is wrong on the host, and deploy again (the log: {look})."
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
-
-
 def main() -> None:
     """Run the module."""
     take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    work = host_work.detach(module, module.params["phase"] or "programs")
     manifest, begun = Manifest(module), time.monotonic()
     try:
         manifest.prepare()
         if not module.check_mode:
             manifest.record()
-    except (Trouble, OSError) as error:
-        module.fail_json(msg=str(error), release_fault=False, programs=[])
+    except (Trouble, OSError, Interrupted) as error:
+        told = explain(error, manifest.app) if isinstance(error, OSError) else str(error)
+        module.fail_json(msg=told, release_fault=False, programs=[])
+    work.say(ends_within=manifest.ends_within())
     if not module.check_mode and manifest.result()["changed"]:
         manifest.apply()
     module.exit_json(**manifest.result(), seconds=round(time.monotonic() - begun, 2))

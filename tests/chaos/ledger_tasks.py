@@ -24,3 +24,13 @@ def work(run: str, number: int, seconds: float) -> None:
     note(run, number, "began")
     time.sleep(seconds)
     note(run, number, "done")
+
+
+@shared_task(name="ledger.hold", ignore_result=True)
+def hold(run: str, number: int, until: str) -> None:
+    """Task `number` of a run, which goes on until a file is there, or for four minutes."""
+    note(run, number, "began")
+    deadline = time.monotonic() + 240
+    while not Path(until).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    note(run, number, "done")

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APP = "petct"
 HOSTS = ("celery-ops-deploy-bookworm", "celery-ops-deploy-trixie")
 BOOKS = f"/srv/{APP}/shared/ledger"
+LOCK = f"/run/celery-ops/{APP}/deploy.lock"
 LEDGER = "/var/lib/petct/ledger.py"
 
 

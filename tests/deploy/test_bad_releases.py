@@ -1,7 +1,7 @@
 """A bad release never replaces a good one."""
 
 import pytest
-from lab import play, until
+from lab import LOCK, play, until
 
 DIES_AFTER_5_S = """
 import os, threading
@@ -58,7 +58,7 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
         assert (host.current(), host.workers()) == good[host], run.text[-3000:]
         # A quorum queue counts its consumers anew every five seconds.
         until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
-        until(lambda host=host: host.run("cat /srv/petct/deploy.lock") == "", 10, f"the lock of {host} is free")
+        until(lambda host=host: host.run(f"cat {LOCK}") == "", 10, f"the lock of {host} is free")
 
 
 @pytest.mark.timeout(300)

@@ -6,11 +6,10 @@ import subprocess
 import time
 
 import pytest
-from action.deploy_lock import run_id
-from lab import ROOT, command_of, deployed, play, until
+from lab import LOCK, ROOT, command_of, deployed, play, until
+from plugin_utils.runs import run_id
 
 pytestmark = pytest.mark.timeout(600)
-LOCK = "/srv/petct/deploy.lock"
 
 
 def holder(host):

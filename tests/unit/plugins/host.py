@@ -1,5 +1,6 @@
 """A folder that is a host: a real supervisord, its conf.d, and real programs in it."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -15,7 +16,6 @@ import xmlrpc.client
 from dataclasses import dataclass
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
 import supervisor.options  # noqa: F401 for the forked modules
 from ansible.module_utils import basic
@@ -26,8 +26,6 @@ WORKER = Path(__file__).with_name("worker.py")
 SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 MODULE = TOP / "plugins/modules/supervisor_programs.py"
-
-ansible.module_utils.__path__.append(str(TOP / "plugins/module_utils"))
 
 
 def until(condition, seconds=10.0):
@@ -49,6 +47,7 @@ class ModuleRun:
             self._run(arguments)
 
     def _run(self, arguments):
+        atexit._clear()
         os.dup2(self.answer.fileno(), 1)
         sys.stdout = os.fdopen(1, "w")
         basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
@@ -60,6 +59,7 @@ class ModuleRun:
             pass
         except BaseException:
             traceback.print_exc(file=sys.stdout)
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(0)
 

@@ -15,6 +15,9 @@ SPEC.loader.exec_module(status)
 WORKER = "demo-worker-default-1a2b3c4d"
 
 
+WORK = {"run": "r1", "who": "anna@control", "what": "deploy", "phase": "workers", "since": "noon", "pid": 9}
+
+
 def program(**more):
     well = {"state": "RUNNING", "pid": 7, "uptime": 90061, "release": "r1", "health": "ready", "why": "", "tasks": ""}
     return well | more
@@ -67,6 +70,7 @@ def test_nothing_is_wrong_where_all_is_well():
         (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead letters"),
         (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nobody consumes from demo, where 3 tasks wait"),
         (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
+        (found(work=WORK), "The work of an interrupted run goes on: deploy of anna@control, phase workers, since noon"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_type(seen, says):
@@ -80,6 +84,10 @@ def test_what_is_on_its_way_is_not_wrong():
     assert wrong(found(programs=draining)) == []
     deploying = {"who": "me", "what": "deploy", "at": "now", "renewed": time.time()}
     assert wrong(found(programs={WORKER: program(release="r0")}, lock=deploying)) == []
+    seen = found(lock={**deploying, "id": "r1"}, work=WORK)
+    assert wrong(seen) == []
+    lines = status.as_lines(seen, [], broker=True, programs=True)
+    assert "work: deploy of anna@control, phase workers, since noon" in lines
 
 
 def test_a_host_that_is_only_the_broker():

@@ -4,19 +4,24 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
+from threading import Thread
 
 import deploy_lock
 import pytest
-from action.deploy_lock import has_ended, run_id
+from ansible.module_utils import host_work
+from plugin_utils.runs import has_ended, run_id
 
-ANNA = {"app": "shop", "id": "anna", "who": "anna@control", "what": "deploy", "wait": 0}
+ROOT = Path(__file__).resolve().parents[3]
+ANNA = {"app": "shop", "id": "anna", "who": "anna@control", "what": "deploy", "wait": 0, "told": ""}
 BERT = {**ANNA, "id": "bert", "who": "bert@laptop"}
 
 
 @pytest.fixture
 def lock(tmp_path):
-    lock = deploy_lock.Lock("shop")
-    lock.path, lock.audit = tmp_path / "deploy.lock", tmp_path / "deploys.log"
+    lock = deploy_lock.Lock("shop", tmp_path)
+    lock.audit, lock.before = tmp_path / "deploys.log", tmp_path / "srv.lock"
     return lock
 
 
@@ -65,6 +70,97 @@ def test_unlocking_is_noted_in_the_audit_log(lock):
     assert (entry["who"], entry["action"]) == ("bert@laptop", "unlock")
     assert "anna@control" in entry["outcome"]
     assert "changed" not in deploy_lock.unlock(lock, BERT)
+
+
+def test_a_full_disk_stops_nobody_from_unlocking(lock):
+    lock.audit = Path("/dev/full")
+    deploy_lock.hold(lock, ANNA)
+    assert "could not be written to /dev/full: No space left" in deploy_lock.unlock(lock, BERT)["note"]
+    assert lock.read() == {}
+
+
+def test_the_lock_of_a_version_before_is_honoured_while_it_lives(lock):
+    deploy_lock.hold(lock, ANNA)
+    lock.path.rename(lock.before)
+    assert deploy_lock.hold(lock, BERT)["holder"] == "anna"
+    holder = json.loads(lock.before.read_text())
+    lock.before.write_text(json.dumps({**holder, "renewed": 0}))
+    assert "was stale and is taken over" in deploy_lock.hold(lock, BERT)["note"]
+    assert not lock.before.exists()
+
+
+def test_the_lease_says_nothing_secret_and_anybody_may_read_it(lock, monkeypatch):
+    before = os.umask(0o077)
+    try:
+        deploy_lock.hold(lock, ANNA)
+    finally:
+        os.umask(before)
+    assert lock.path.stat().st_mode & 0o777 == 0o644
+    # Whoever could open this one could hold up every deploy.
+    assert (lock.directory / ".deploy.lock.guard").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def at_work(lock):
+    """The work of Anna's run on the host, whose control node is gone."""
+    program = """
+import os, signal, sys, time, host_work
+from pathlib import Path
+signal.signal(signal.SIGTERM, host_work.interrupt)
+work = host_work.Work(host_work.take(Path(sys.argv[1])))
+work.say(job="1", run="anna", who="anna@control", what="deploy", phase="workers", since="now", ends_within=60,
+         pid=os.getpid())
+try:
+    time.sleep(60)
+except host_work.Interrupted:
+    time.sleep(0.5)
+"""
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")}
+    process = subprocess.Popen([sys.executable, "-c", program, str(lock.directory)], env=path)
+    deadline = time.monotonic() + 10
+    while not (host_work.worker_of(lock.directory) or {}).get("pid"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_next_run_ends_the_work_of_one_that_is_over_before_it_begins(lock, at_work):
+    deploy_lock.hold(lock, ANNA)
+    deploy_lock.free(lock, ANNA)  # as the keeper does
+    answer = deploy_lock.hold(lock, BERT)
+    assert answer["working"]["phase"] == "workers" and answer["working"]["who"] == "anna@control"
+    assert lock.read()["id"] == "bert", "nobody else gets it meanwhile"
+    assert deploy_lock.hold(lock, {**ANNA, "id": "carl"})["holder"] == "bert"
+    assert "working" not in deploy_lock.hold(lock, {**BERT, "told": answer["working"]["job"]})
+    assert at_work.wait(5) == 0, "it ended by itself, when it was told to"
+
+
+def test_of_two_that_take_over_at_the_same_moment_one_gets_it(lock, at_work):
+    deploy_lock.hold(lock, ANNA)
+    grow_old(lock, deploy_lock.STALE_AFTER + 1)
+    answers = []
+
+    def try_it(run):
+        own = deploy_lock.Lock("shop", lock.directory)
+        own.before = lock.before
+        answers.append(deploy_lock.hold(own, {**BERT, "id": run}))
+
+    rivals = [Thread(target=try_it, args=(run,)) for run in ("bert", "carl")]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join()
+    assert sorted("failed" in answer for answer in answers) == [False, True]
+    assert [answer for answer in answers if "working" in answer], "and it sees to the work that was left"
+
+
+def test_a_live_run_is_refused_and_its_work_is_let_be(lock, at_work):
+    deploy_lock.hold(lock, ANNA)
+    assert deploy_lock.hold(lock, BERT)["failed"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        at_work.wait(0.3)
 
 
 def test_a_run_of_this_control_node_that_is_over_is_known():

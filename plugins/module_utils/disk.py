@@ -1,0 +1,67 @@
+"""Say of a full disk which one it is, how full, and what may be removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+SAID = ("No space left on device", "Disk quota exceeded")
+"""The same, from the output of a command."""
+
+PLACES = ("/etc/supervisor/conf.d", "/var/tmp", "/tmp", "/run")
+"""Where else the kit and what it calls write."""
+
+NEARLY = 1024 * 1024
+"""A file system with fewer bytes left is full: what did not fit may have been larger than what is left."""
+
+
+def is_full(error: OSError | str) -> bool:
+    """Whether an error, or the output of a command, is about a full disk."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return any(words in error for words in SAID)
+
+
+def explain(error: OSError | str, app: str | None) -> str:
+    """The error; with a full disk also which one, and what to type."""
+    said = str(error).strip()
+    if not app or not is_full(error):
+        return said
+    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else ""
+    places = [named] if named else [f"/srv/{app}", f"/var/log/{app}", f"/etc/{app}", *PLACES]
+    mounts = dict.fromkeys(mount_of(Path(place)) for place in places)
+    full = [mount for mount in mounts if named or left(mount) < NEARLY]
+    which = "; ".join(describe(mount) for mount in full) or "Look which disk it is: df -h; df -i."
+    return (
+        f"{said}\n{which}\n"
+        "A rollback needs no space: ansible-playbook playbooks/rollback.yml. Make room, then run this again:\n"
+        f"  old releases: du -sh /srv/{app}/releases/* /srv/{app}/venvs/*, then rm -r those that are neither "
+        f"$(readlink /srv/{app}/current) nor named in /etc/supervisor/conf.d/{app}-* or /srv/{app}/deployments/*.json\n"
+        f"  old logs: rm -f /var/log/{app}/*.log.[0-9]*; journalctl --vacuum-size=100M; apt-get clean"
+    )
+
+
+def mount_of(path: Path) -> Path:
+    """Where the file system is mounted that a path is on, or would be."""
+    path = path.resolve()
+    while not path.is_mount():
+        path = path.parent
+    return path
+
+
+def left(mount: Path) -> int:
+    """The bytes left on a file system; none if no file can be made there."""
+    seen = os.statvfs(mount)
+    return 0 if seen.f_files and not seen.f_favail else seen.f_bavail * seen.f_frsize
+
+
+def describe(mount: Path) -> str:
+    """A full file system for the operator."""
+    seen = os.statvfs(mount)
+    if seen.f_files and not seen.f_favail:
+        return f"The file system of {mount} has no inode left of {seen.f_files}."
+    used, whole = seen.f_blocks - seen.f_bfree, seen.f_blocks * seen.f_frsize / 1e6
+    share = 100 * used / max(1, used + seen.f_bavail)
+    return f"The file system of {mount} is full: {share:.0f} % of {whole:,.0f} MB, {left(mount) / 1e6:.1f} MB left."

@@ -1,0 +1,36 @@
+"""Call a module that works in a process of its own on the host (module_utils/host_work.py)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from .runs import run_id
+
+UNPACK_IN = {"TMPDIR": "/run"}
+"""Ansible unpacks a module in the directory for temporary files, which is elsewhere on a disk that may be full."""
+
+
+class HostModule(ActionBase):
+    """An action plugin whose module of the same name works for an application on the host, and may take long."""
+
+    TRANSFERS_FILES = False
+
+    def call(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """The module's answer, asked for in short calls: nothing drops a connection that is never idle for long."""
+        # The worker that runs this task is a child of ansible-playbook.
+        answer = self.ask({**arguments, "run": run_id(os.getppid())}, task_vars)
+        while job := answer.get("running"):
+            known = {key: arguments[key] for key in ("app", "family_prefix") if key in arguments}
+            answer = self.ask({**known, "job": job}, task_vars)
+        return answer
+
+    def ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """One call of the module. Its arguments, a program's conf or an environment, belong in nobody's journal."""
+        environments = self._task.environment or []
+        if UNPACK_IN not in environments:
+            self._task.environment = [UNPACK_IN, *environments]
+        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
+        return self._execute_module(module_args=arguments, task_vars=quiet)

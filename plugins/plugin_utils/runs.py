@@ -1,0 +1,27 @@
+"""Name a run of ansible-playbook, and tell whether it is over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def start_time(pid: int) -> str:
+    """When a process began (clock ticks since boot), so that a reused pid is not taken for it; "" when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    # A zombie has ended; its parent just has not looked yet.
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def run_id(playbook: int) -> str:
+    """The name of a run of ansible-playbook, under which it holds a lock."""
+    return f"{os.uname().nodename}-{playbook}-{start_time(playbook)}"
+
+
+def has_ended(holder: str) -> bool:
+    """Whether that run was started on this control node and is over."""
+    node, _, playbook = holder.rpartition("-")[0].rpartition("-")
+    return node == os.uname().nodename and playbook.isdecimal() and run_id(int(playbook)) != holder
