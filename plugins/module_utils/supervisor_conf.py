@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import glob
 import io
 import os
@@ -23,6 +24,10 @@ GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """How the name of a program's generation ends."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class NoSpace(Trouble):
+    """A file system is full."""
 
 
 def mark_of(prefix: str) -> str:
@@ -178,6 +183,7 @@ class ConfDir:
                 directory.chmod(0o755)
         if not self._volatile(name).exists() or _text(self._volatile(name)) != text:
             _write(self._volatile(name), text)
+        os.utime(self._volatile(name), (0, 0))  # not told to stop yet
         draft = self._draft(name, "link")
         draft.unlink(missing_ok=True)
         draft.symlink_to(self._volatile(name))
@@ -192,6 +198,16 @@ class ConfDir:
     def make_lasting(self, name: str) -> None:
         """Make the entry the regular file that was staged."""
         self._draft(name, "new").replace(self.file(name))
+        self._volatile(name).unlink(missing_ok=True)
+
+    def make_lasting_in_place_of(self, old: str, name: str, text: str) -> None:
+        """Make the entry a regular file without new space: that of an old generation, whose backup was staged."""
+        draft = self._draft(old, "old")
+        with draft.open("r+b") as file:
+            file.truncate(file.write(text.encode("utf-8", "surrogateescape")))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.file(name))
         self._volatile(name).unlink(missing_ok=True)
 
     def make_volatile(self, name: str) -> None:
@@ -222,7 +238,7 @@ class ConfDir:
     def told_at(self, name: str) -> float:
         """Return the Unix time at which it was told to stop: now, if that is not known."""
         with suppress(OSError):
-            return self._volatile(name).stat().st_mtime
+            return self._volatile(name).stat().st_mtime or time.time()
         return time.time()
 
     def sweep(self) -> None:
@@ -351,7 +367,7 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file, to the disk. Raises Trouble with its name, and leaves nothing half written."""
+    """Write a new file, to the disk. Raises Trouble or NoSpace with its name, and leaves nothing half written."""
     try:
         path.unlink(missing_ok=True)
         with path.open("xb") as file:
@@ -362,7 +378,8 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             path.unlink(missing_ok=True)
-        raise Trouble(
+        kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else Trouble
+        raise kind(
             f"{path} can't be written: {error.strerror}. Look at its file system: df -h {path.parent} "
             f"(and df -i {path.parent})"
         ) from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, Program, family_of, prefix_of
+from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, NoSpace, Program, family_of, prefix_of
 from ansible.module_utils.supervisor_logs import point
 from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
@@ -186,6 +186,7 @@ class Handover:
         # What is served by a regular file was proven once. So was what runs, should somebody have deleted its file.
         running = {name for name, process in self._before.items() if process.up}
         self._lasting = ({*self._texts} | running) - self._provisional
+        self._files: dict[str, str] = {}  # where the disk is full: whose file a new generation gets in the end
 
     def run(self, steps: list[Step]) -> None:
         """Do it. Raises NotProven or Trouble; `undo` then leads back, unless `committed`."""
@@ -218,14 +219,24 @@ class Handover:
                 text = _program(step).conf
                 if self._is_volatile(step):
                     self.conf_dir.stage_link(step.name, text)
-                    self.conf_dir.stage_file(step.name, text)
-                elif not self.conf_dir.has(step.name, text):
+                    self._stage_file(step)
+                elif not self.conf_dir.has(step.name, text) or step.name in self._provisional:
                     self.conf_dir.stage_file(step.name, text)
                     self.conf_dir.stage_backup(step.name)
             for old in step.olds if step.program else [step.name]:
-                if old in self._texts and old not in self._provisional:
+                if self._is_proven(old):
                     self.conf_dir.stage_link(old, self._texts[old])
                     self.conf_dir.stage_backup(old)
+
+    def _stage_file(self, step: Step) -> None:
+        """Write the file of a new generation. On a full disk, as for a rollback, it gets an old one's in the end."""
+        try:
+            self.conf_dir.stage_file(step.name, _program(step).conf)
+        except NoSpace:
+            files = [old for old in step.olds if self._is_proven(old)]
+            if not files:
+                raise
+            self._files[step.name] = files[0]
 
     def _is_volatile(self, step: Step) -> bool:
         """Return whether the program of this step is yet to be proven, so that no reboot may start it."""
@@ -241,15 +252,25 @@ class Handover:
                 self._restart(step)
         leaving = leaving + [(step, old) for step in batch for old in step.olds]
         with uninterrupted():
-            for step in batch:
-                if self._is_volatile(step):
-                    self.conf_dir.make_lasting(step.name)
+            for name in self.conf_dir.provisional() & {step.name for step in batch} - {*self._files}:
+                self.conf_dir.make_lasting(name)
             # From here on the old ones stop consuming, and until they are gone nothing leads back.
             self.committed = True
             earlier = self._tell(name for _, name in leaving)
             for step in batch:
+                self._make_lasting_on_a_full_disk(step)
                 self._point(step)
         self._retire(leaving, earlier, drain_wait)
+
+    def _make_lasting_on_a_full_disk(self, step: Step) -> None:
+        if step.name in self._files:
+            try:
+                self.conf_dir.make_lasting_in_place_of(self._files[step.name], step.name, _program(step).conf)
+            except OSError as error:
+                self.warnings.append(
+                    f"{self.conf_dir.file(step.name)} could not be written ({error.strerror}): a reboot would not "
+                    f"start {step.name}. Make room (df -h {self.conf_dir.path}) and run this again."
+                )
 
     def _stop_first(self, steps: list[Step]) -> None:
         """Stop the old generations of these, all at once, before anything new starts."""
@@ -277,9 +298,9 @@ class Handover:
             if not self.conf_dir.has(name, text):
                 self.undo.push(lambda name=name: self._put_back(name))
                 self.conf_dir.make_lasting(name)
-        reread = self.supervisord.reread()
+        changed = self.supervisord.reread().changed if steps else frozenset()
         for step in steps:
-            if step.name in reread.changed:  # what was loaded is known only now that the file is right
+            if step.name in changed:  # what was loaded is known only now that the file is right
                 step.action = "restarted"
 
     def _start(self, steps: list[Step], stopped_at: float) -> None:
@@ -339,7 +360,7 @@ class Handover:
                 earlier[name] = max(0.0, now - self.conf_dir.told_at(name))
                 continue
             earlier[name] = 0.0
-            if name in self._texts and name not in self._provisional:
+            if self._is_proven(name):
                 self.conf_dir.make_volatile(name)
             self.conf_dir.mark_told(name)
             if process and process.up:
@@ -443,6 +464,10 @@ class Handover:
             and seconds >= self.stopwaitsecs[name]
         )
 
+    def _is_proven(self, old: str) -> bool:
+        """Return whether the entry of an older generation was a regular file."""
+        return old in self._texts and old not in self._provisional
+
     def _was_up(self, name: str) -> bool:
         return name in self._before and self._before[name].up
 
@@ -455,7 +480,7 @@ class Handover:
         ran = [old for old in step.olds if self._was_up(old)]
         if _program(step).strategy != "replace":
             return ran
-        proven = [old for old in step.olds if old in self._texts and old not in self._provisional]
+        proven = [old for old in step.olds if self._is_proven(old)]
         candidates = [old for old in ran if old in proven] or proven or ran
         return candidates if len(candidates) == 1 else ran
 

@@ -1,6 +1,7 @@
 """A host that reboots in the middle of a deploy runs the generation proven last of each program, and no other."""
 
 import subprocess
+from contextlib import suppress
 
 import pytest
 from lab import APP, ROOT, command_of, deployed, until
@@ -21,6 +22,11 @@ def worker_states(host):
     return {line.split()[0]: line.split()[1] for line in lines if line.startswith(f"{APP}-worker-")}
 
 
+def consumers(host):
+    with suppress(ValueError, KeyError):  # RabbitMQ is still starting
+        return host.consumers()
+
+
 def start_deploy(source, settings):
     words = command_of("deploy", celery_app_source=str(source), **settings)
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
@@ -38,7 +44,7 @@ def runs_just(host, names):
     until(lambda: set(host.programs()) == set(names), 90, f"{names} run")
     assert host.run("supervisorctl status").count("\n") == len(names) - 1
     workers = len(host.workers())
-    until(lambda: host.consumers() == workers, 60, "the workers consume, each once")
+    until(lambda: consumers(host) == workers, 90, "the workers consume, each once")
 
 
 def restored(one, variants, settings, good):

@@ -567,6 +567,16 @@ def test_a_first_deploy_is_not_started_by_a_reboot_until_it_is_proven(host):
     assert actions(host.apply([new])) == {A1: "started"} and serving(host, A1)
 
 
+def test_a_program_that_keeps_its_name_is_lasting_once_proven(host):
+    name = "app-worker-socket"
+    process = host.begin([host.program(name, ready=["false"], ready_timeout=60)])
+    until(lambda: host.states() == {name: "RUNNING"})
+    process.kill()
+    assert host.links() == {name}
+    assert actions(host.apply([host.program(name, ["--drain", 0.1])])) == {name: "restarted"}
+    assert serving(host, name)
+
+
 def test_absent_removes_links_that_lead_nowhere(host):
     half_way(host, host.program(A1), host.program(A2))
     host.reboot()
@@ -625,6 +635,19 @@ def test_a_full_disk_is_met_before_a_program_is_touched(host, full, strategy):
     assert host.pids() == pids and set(host.files()) - {"filler"} == names
     (host.conf_d / "filler").unlink()
     host.apply(new, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", ["overlap", "replace", "one_by_one"])
+def test_a_rollback_on_a_full_disk(host, full, strategy):
+    """It takes the file of what it replaces, and outlives a reboot."""
+    old = [host.program(A1), host.program(B1)]
+    host.apply(old)
+    host.apply([host.program(A2), host.program(B2)])
+    full()
+    assert not host.apply(old, strategy=strategy).get("warnings")
+    (host.conf_d / "filler").unlink()
+    assert serving(host, A1, B1) and host.files() == {f"{each['name']}.conf": each["conf"] for each in old}
+    assert not host.apply(old)["changed"]
 
 
 @pytest.mark.parametrize("name", [A1, "app-worker-socket"])
