@@ -148,7 +148,7 @@ def open_files(programs: list[dict[str, Any]], limit: int) -> Iterator[str]:
         if slots * a_slot + OTHER_FILES > limit:
             files, fits = slots * a_slot + OTHER_FILES, max(1, (limit - OTHER_FILES) // a_slot)
             yield (
-                f"celery_worker_programs, {each.get('name')}: {slots} slots of the pool {pool} have {files} files open, "
+                f"celery_worker_programs, {each.get('name')}: {slots} slots of the pool {pool} open {files} files, "
                 f"and a process on this host may open {limit} (ulimit -Hn). Write: concurrency: {fits}, or raise the "
                 f"limit: LimitNOFILE={OPEN_FILES} for the service (systemctl edit supervisor), in Docker --ulimit "
                 f"nofile={OPEN_FILES} for the container"

@@ -151,10 +151,10 @@ def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
         (
             {"name": "net", "pool": "gevent", "concurrency": 500},
             1024,
-            "500 slots of the pool gevent have 1100 files open",
+            "500 slots of the pool gevent open 1100 files",
         ),
         ({"name": "net", "pool": "gevent", "concurrency": 400}, 1024, ""),
-        ({"name": "big", "concurrency": 200}, 1024, "have 1300 files open, and a process on this host may open 1024"),
+        ({"name": "big", "concurrency": 200}, 1024, "open 1300 files, and a process on this host may open 1024"),
         ({"name": "big", "concurrency": 200}, 1024, "Write: concurrency: 154, or raise the limit: LimitNOFILE=65536"),
         ({"name": "big", "concurrency": 512}, 4096, ""),
         ({"name": "net", "pool": "threads", "concurrency": 10000}, 65536, ""),
