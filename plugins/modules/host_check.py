@@ -9,6 +9,7 @@ import fnmatch
 import os
 import pwd
 import re
+import resource
 import shlex
 import shutil
 import socket
@@ -85,6 +86,11 @@ DEBIANS_SUPERVISORD = Path("/usr/bin/supervisord")
 PROCESS_MEMORY = 24
 """MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
 PROCESSES_PER_CORE = 64
+OPEN_FILES = 65_536  # what the guard lets a program open (runtime/celery_ops/guard.py)
+# By pool: a prefork worker has six pipes a child (measured with Celery 5.7 on RabbitMQ: 35 files with 4 children, 275
+# with 44); elsewhere a slot has a socket of the task's and one to the result store.
+FILES_PER_SLOT = {"prefork": 6}
+OTHER_FILES = 100
 OLDEST_PYTHON = (3, 11)
 LISTENING = "0A"
 # Whose listeners they are, by variable; the application's own user besides.
@@ -133,6 +139,36 @@ def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterato
     if store > total * 0.8:
         fix = f"result_store_max_memory: {total // 4}"
         yield f"result_store_max_memory is {store}, and the host has {total} MiB. Write: {fix}"
+
+
+def open_files(programs: list[dict[str, Any]], limit: int) -> Iterator[str]:
+    """Each worker program may open as many files as its slots need."""
+    for each in programs:
+        slots, pool = int(each.get("concurrency", 2)), str(each.get("pool", "prefork"))
+        a_slot = FILES_PER_SLOT.get(pool, 2)
+        if slots * a_slot + OTHER_FILES > limit:
+            files, fits = slots * a_slot + OTHER_FILES, max(1, (limit - OTHER_FILES) // a_slot)
+            yield (
+                f"celery_worker_programs, {each.get('name')}: {slots} slots of the pool {pool} open {files} files, "
+                f"and a process on this host may open {limit} (ulimit -Hn). Write: concurrency: {fits}, or raise the "
+                f"limit: LimitNOFILE={OPEN_FILES} for the service (systemctl edit supervisor), in Docker --ulimit "
+                f"nofile={OPEN_FILES} for the container"
+            )
+
+
+def most_open_files(running: Iterable[Supervisord]) -> int:
+    """How many files the guard can let a program open: the hard limit that it gets, more where root may raise it."""
+    wanted = (OPEN_FILES, OPEN_FILES)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for each in running:
+        with contextlib.suppress(OSError):
+            hard = resource.prlimit(each.pid, resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
+        return OPEN_FILES
+    with contextlib.suppress(ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, wanted)  # of this module alone
+        return OPEN_FILES
+    return hard
 
 
 def disk(least: int, folders: tuple[str, ...] = ("/srv", "/var/lib", "/var/log")) -> Iterator[str]:
@@ -368,6 +404,8 @@ def main() -> None:
     if runs_app:
         found += [*name(want["app"]), *python(want["python"]), *mounted(want["app"])]
         found += supervisor(running, SUPERVISORD_CONF)
+    if "worker" in want["groups"]:
+        found += open_files(want["programs"], most_open_files(each for each in running if each.is_debians))
     found += memory(want["programs"] if "worker" in want["groups"] else [], want["overlap"], want["store_memory"])
     if "rabbitmq" in want["groups"]:
         found += node(want["node_name"])

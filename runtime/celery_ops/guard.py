@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -44,6 +45,8 @@ STRANGER_PATIENCE = 5.0
 """Seconds to wait for a lock that something unknown holds; also what an ending process may take to let go."""
 KILL_PATIENCE = 10.0
 LISTENER_PATIENCE = 30.0
+OPEN_FILES = 65_536
+"""As Debian's units of RabbitMQ and Redis; not without end, as some programs go through all that may be open."""
 
 
 class Stopped(Exception):
@@ -107,6 +110,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoReturn:
     make_folder(options.pidfile.parent, options.user)
+    allow_open_files()
     account = become(options.user)
     end_with(parent)
 
@@ -160,6 +164,24 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
         os.execve(program, options.command, environment)
     except OSError as error:
         raise Refused(EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}") from None
+
+
+def allow_open_files(wanted: int = OPEN_FILES) -> int:
+    """Let the program open `wanted` files, or as many as may be; return that.
+
+    Supervisor hands on a limit of 1024, which 500 tasks at a time with two sockets each reach. Only root raises the
+    hard limit, and not in every container.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return soft
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        with contextlib.suppress(ValueError, PermissionError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        wanted = hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def _change_folder(folder: str) -> None:

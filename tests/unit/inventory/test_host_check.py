@@ -143,3 +143,30 @@ def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
     [said] = host_check.mounted("shop", str(folder))
     assert said.startswith(f"{folder} is mounted with {option}, and the releases are to run from {folder}/shop. ")
     assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {folder}" in said
+
+
+@pytest.mark.parametrize(
+    ("program", "limit", "says"),
+    [
+        (
+            {"name": "net", "pool": "gevent", "concurrency": 500},
+            1024,
+            "500 slots of the pool gevent open 1100 files",
+        ),
+        ({"name": "net", "pool": "gevent", "concurrency": 400}, 1024, ""),
+        ({"name": "big", "concurrency": 200}, 1024, "open 1300 files, and a process on this host may open 1024"),
+        ({"name": "big", "concurrency": 200}, 1024, "Write: concurrency: 154, or raise the limit: LimitNOFILE=65536"),
+        ({"name": "big", "concurrency": 512}, 4096, ""),
+        ({"name": "net", "pool": "threads", "concurrency": 10000}, 65536, ""),
+    ],
+)
+def test_more_slots_than_a_process_may_open_files_are_refused(program, limit, says):
+    said = " ".join(host_check.open_files([program], limit))
+    assert says in said
+    assert bool(says) is bool(said)
+
+
+def test_guard_and_preflight_speak_of_the_same_number_of_files():
+    guard = (Path(__file__).resolve().parents[3] / "runtime/celery_ops/guard.py").read_text()
+    assert f"OPEN_FILES = {host_check.OPEN_FILES:_}\n" in guard
+    assert host_check.most_open_files([]) <= host_check.OPEN_FILES

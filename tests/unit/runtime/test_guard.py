@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import stat
@@ -571,3 +572,48 @@ def test_celery_beat_follows_its_supervisor_and_is_replaced(stage, celery):
     old.lose_supervisor()
     stage.up(*celery.beat())
     assert not alive(old.pid)
+
+
+# A worker's slots, each of which holds a socket and more
+
+
+def open_files_of(pid):
+    """A process's limits of open files, soft and hard."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return [int(word) for line in lines if line.startswith("Max open files") for word in line.split()[3:5]]
+
+
+@pytest.fixture
+def few_open_files():
+    """What Supervisor hands on: 1024."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_program_may_open_more_files_than_supervisor_hands_on(stage, few_open_files):
+    started = stage.up()
+    soft, hard = open_files_of(started.pid)
+    assert soft == min(65536, hard)
+    assert soft > 1024
+
+
+def test_500_slots_that_hold_three_sockets_each_work(stage, few_open_files):
+    holds = "import socket; kept = [socket.socket() for _ in range(1500)]; print(len(kept), flush=True)"
+    started = stage.start(sys.executable, "-c", holds)
+    assert started.exit_status() == 0, started.output
+    assert "1500" in started.output
+
+
+def test_a_hard_limit_that_nobody_may_raise_is_made_use_of(few_open_files):
+    code = """
+import os, resource
+from celery_ops.guard import allow_open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 2048))
+if os.geteuid() == 0:
+    os.setuid(65534)
+print(allow_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True)
+    assert done.stdout.split() == ["2048", "2048", "2048"], done.stderr
