@@ -192,7 +192,13 @@ def _json(path: Path) -> dict[str, Any]:
 def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
     """A sentence for each thing that isn't right, with what to type."""
     yield from found.trouble
-    if programs and not found.release:
+    running = sorted({program["release"] for program in found.programs.values()} - {""})
+    if programs and not found.release and running:
+        yield (
+            f"Programs of release {' and '.join(running)} run here, and no deploy of {found.app} was completed; "
+            "type: ansible-playbook playbooks/deploy.yml"
+        )
+    elif programs and not found.release:
         yield f"{found.app} was not deployed here yet; type: ansible-playbook playbooks/site.yml"
     for name, program in found.programs.items():
         state, log = program["state"], f"/var/log/{found.app}/{name}.log"
@@ -205,7 +211,7 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
         if program["health"] in SICK:
             yield f"{name} is {program['health']}: {program['why']}; what the watch does: docs/operations.md"
         under_way = found.lock or found.work or state == "STOPPING"
-        if program["release"] and program["release"] != found.release and not under_way:
+        if found.release and program["release"] not in ("", found.release) and not under_way:
             yield (
                 f"{name} runs release {program['release']}, the current one is {found.release}; type: "
                 "ansible-playbook playbooks/deploy.yml (or rollback.yml)"

@@ -225,3 +225,11 @@ def test_a_virtualenv_made_under_a_hardened_umask_is_not_taken_for_a_good_one(um
     finally:
         os.umask(before)
     assert release_build.is_readable(tmp_path / "venv") is usable
+
+
+@pytest.mark.parametrize("state", release.ARGUMENTS["state"]["choices"])
+def test_a_host_that_was_never_set_up_is_told_what_to_type(state, tmp_path):
+    options = {**DEFAULTS, "app": "shop", "base": str(tmp_path / "shop"), "id": "one", "state": state}
+    with pytest.raises(ReleaseError, match=r"was not set up on this host.*Type: ansible-playbook playbooks/site.yml"):
+        release.act(options, check_mode=False)
+    assert not (tmp_path / "shop").exists()
