@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 # Ansible imports a plugin by itself; what it is made of lies beside it.
@@ -14,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from inventory_rules import mistakes_of
 from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
+from inventory_rules.whole import left_behind
 
 
 class ActionModule(ActionBase):
@@ -28,6 +30,9 @@ class ActionModule(ActionBase):
         inventory = self.inventory(task_vars or {})
         mistakes = mistakes_of(inventory, self._templar.is_template, self._task.args.get("only") or [])
         if not mistakes:
+            if not self._task.args.get("only") and (behind := left_behind(inventory)):
+                hosts = ", ".join(behind[:10]) + (f" and {len(behind) - 10} more" if behind[10:] else "")
+                Display().warning(f"--limit leaves out {hosts}: they stay on the release that they have.")
             return {"changed": False, "wanted": {host.name: wanted_of(host) for host in inventory.hosts}}
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         lines = [f"{number}. {text}" for number, text in enumerate(mistakes, 1)]
@@ -49,6 +54,8 @@ class ActionModule(ActionBase):
             others=[host for name, host in hosts.items() if name not in playing],
             groups=groups,
             said_by_run=frozenset(load_extra_vars(self._loader)),
+            action=str(self._templar.template(task_vars.get("celery_app_action", "deploy"))),
+            limit=str(task_vars.get("ansible_limit", "")),
         )
 
     def host(self, name: str, groups: dict[str, list[str]], task_vars: dict[str, Any]) -> Host:

@@ -14,7 +14,9 @@ HOST_RULES = (
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
 PLACE_RULES = (whole.times, whole.migrate_host, whole.services)
-INVENTORY_RULES = (whole.groups, whole.scheduler, whole.clusters, whole.one_application, whole.neighbours)
+INVENTORY_RULES = (
+    whole.groups, whole.scheduler, whole.clusters, whole.one_application, whole.neighbours, whole.migration,
+)  # fmt: skip
 
 
 def mistakes_of(inventory: Inventory, is_template: Callable[[Any], bool], only: Iterable[str] = ()) -> list[str]:

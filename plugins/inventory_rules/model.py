@@ -197,12 +197,17 @@ class Host:
 
 @dataclass
 class Inventory:
-    """The hosts that a run is about, the other hosts of our groups, and what was said with `-e`."""
+    """The hosts that a run is about, the other hosts of our groups, and what was said with `-e` and `--limit`.
+
+    `action` is what the run does to the application: deploy or rollback.
+    """
 
     hosts: list[Host]
     groups: Mapping[str, list[str]]
     others: list[Host] = field(default_factory=list)
     said_by_run: frozenset[str] = frozenset()
+    action: str = "deploy"
+    limit: str = ""
 
     def members(self, group: str) -> list[str]:
         """The hosts of a group; none when there is no such group."""
@@ -212,6 +217,12 @@ class Inventory:
         """The broker or result store that a host uses: its own, or the group's first."""
         name = host.name if group in host.groups else (self.members(group) or [""])[0]
         return next((other for other in [*self.hosts, *self.others] if other.name == name), None)
+
+    def fleet(self, host: Host) -> tuple[str, str]:
+        """What the hosts of one application's fleet have in common: its name and the broker."""
+        server = self.server("rabbitmq", host)
+        broker = server.name if server and "celery_app_broker_host" not in host.given else ""
+        return host.text("celery_app_name"), broker or host.text("celery_app_broker_host")
 
     @property
     def example(self) -> str:

@@ -81,6 +81,40 @@ def migrate_host(host: Host, inventory: Inventory) -> Iterator[Mistake]:
         yield wrong(variable, host[variable], problem, nearest(host[variable], known))
 
 
+def migration(inventory: Inventory) -> Iterator[Mistake]:
+    """The host that migrates is among the hosts of a deploy: new code would meet the old schema."""
+    if inventory.action != "deploy":
+        return
+    elsewhere = {host.name for host in inventory.others}
+    missing: dict[str, list[Host]] = {}
+    for host in inventory.hosts:
+        migrates = host.text("celery_app_migrate_host")
+        if host.runs_app and migrates in elsewhere:
+            missing.setdefault(migrates, []).append(host)
+    for name, hosts in missing.items():
+        commands = [
+            variable
+            for variable in ("celery_app_migrate_command", "celery_app_seed_command")
+            if any(host[variable] for host in hosts)
+        ]
+        if commands:
+            skip = " ".join(f"-e {command}=" for command in commands)
+            add = f"--limit '{inventory.limit},{name}'"
+            if not inventory.limit or "!" in inventory.limit or "&" in inventory.limit:
+                add = "the same without --limit"
+            text = (
+                f"celery_app_migrate_host is {name}, which runs {' and '.join(commands)}, and --limit leaves it out: "
+                f"new code would meet the old schema. Type: {add}; or, to skip it on purpose, add {skip}"
+            )
+            yield Mistake("celery_app_migrate_host", text)
+
+
+def left_behind(inventory: Inventory) -> list[str]:
+    """The application's hosts that a run leaves out by --limit: they stay on the release they have."""
+    fleets = {inventory.fleet(host) for host in inventory.hosts if host.runs_app}
+    return [host.name for host in inventory.others if host.runs_app and inventory.fleet(host) in fleets]
+
+
 def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     """Each waits longer than the one inside: task, Supervisor, systemd; and task, broker."""
     limit, stop = host.int("celery_app_task_time_limit"), host.int("supervisor_stop_timeout")

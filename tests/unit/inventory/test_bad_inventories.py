@@ -127,13 +127,23 @@ def everywhere(hosts: list[str]) -> dict[str, list[str]]:
     return {group: hosts for group in GROUPS}
 
 
-def play(playbook: Path, hosts: dict[str, Any], control: Path, extra: dict[str, Any] | None = None) -> Run:
+def play(
+    playbook: Path, hosts: dict[str, Any], control: Path, extra: dict[str, Any] | None = None, limit: str = ""
+) -> Run:
     """Run a playbook on an inventory whose control node keeps what it makes below `control`."""
     kept = {"celery_app_secrets_dir": str(control / "secrets"), "celery_app_cache_dir": str(control / "cache")}
     hosts["all"]["vars"] = kept | {k: v for k, v in hosts["all"]["vars"].items()}
     file = control.with_suffix(".json")
     file.write_text(json.dumps(hosts))
-    words = ["ansible-playbook", "-i", str(file), str(playbook), "-e", json.dumps(extra or {})]
+    words = [
+        "ansible-playbook",
+        "-i",
+        str(file),
+        str(playbook),
+        "-e",
+        json.dumps(extra or {}),
+        *(["--limit", limit] if limit else []),
+    ]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "160"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return Run(done.returncode, done.stdout + done.stderr)
@@ -188,7 +198,8 @@ def test_no_secret_was_shown(refused):
 @pytest.mark.parametrize("case", BAD_INVENTORIES)
 def test_a_bad_inventory_is_named_with_its_fix(case, control):
     bad = BAD_INVENTORIES[case]
-    run = play(SITE, inventory(bad["groups"], bad.get("hosts", {}), bad.get("set", {})), control)
+    hosts = inventory(bad["groups"], bad.get("hosts", {}), bad.get("set", {}))
+    run = play(SITE, hosts, control, limit=bad.get("limit", ""))
     missing = [words for words in bad["says"] if not any(words in mistake for mistake in run.mistakes)]
     assert not missing, f"missing {missing} in\n{run.text[-4000:]}"
     assert_untouched(run, [CHECK], control)
@@ -235,11 +246,44 @@ def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
     assert_untouched(run, [CHECK, LOOK], tmp_path)
 
 
+@pytest.fixture
+def first_play(tmp_path) -> Path:
+    """The play of site.yml that looks at the inventory."""
+    file = tmp_path / "first.yml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(SITE.read_text())[:1]))
+    return file
+
+
+FLEET = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["b", "c"], "scheduler": ["b"], "web": ["d"]}
+
+
+@pytest.mark.parametrize(
+    ("limit", "extra", "warned"),
+    [
+        ("b,d", {}, "--limit leaves out c: they stay on the release that they have"),
+        ("b,c", {"celery_app_action": "rollback"}, "--limit leaves out d: they"),
+        ("b", {"celery_app_migrate_command": "", "celery_app_seed_command": ""}, "--limit leaves out c, d: they"),
+        ("a", {}, ""),
+        ("", {}, ""),
+    ],
+)
+def test_a_limit_that_leaves_the_fleet_on_two_releases_says_so(limit, extra, warned, first_play, tmp_path):
+    run = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", extra, limit)
+    assert run.rc == 0, run.text
+    assert warned in " ".join(run.text.split()), run.text
+    assert ("WARN" in run.text) is bool(warned)
+
+
+@pytest.mark.parametrize("limit", ["b", "c"])
+def test_hosts_that_each_migrate_may_be_deployed_one_at_a_time(limit, first_play, tmp_path):
+    hosts = inventory(FLEET, {}, {"celery_app_migrate_host": "{{ inventory_hostname }}"})
+    run = play(first_play, hosts, tmp_path / "control", limit=limit)
+    assert run.rc == 0, run.text
+
+
 @pytest.mark.parametrize("case", GOOD)
-def test_a_good_inventory_passes_without_a_word(case, tmp_path):
-    first = tmp_path / "first.yml"
-    first.write_text(yaml.safe_dump(yaml.safe_load(SITE.read_text())[:1]))
-    run = play(first, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", GOOD[case])
+def test_a_good_inventory_passes_without_a_word(case, first_play, tmp_path):
+    run = play(first_play, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", GOOD[case])
     assert run.rc == 0, run.text
     assert (run.tasks, run.mistakes) == ([CHECK], [])
     assert "WARN" not in run.text
