@@ -22,14 +22,19 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         if arguments.get("state", "built") == "built":
             # A text: of a secret dictionary Ansible masks each value, and a "1" is everywhere.
-            arguments["install_environment"] = json.dumps(arguments.get("install_environment") or {})
+            secret = arguments.get("install_environment")
+            arguments["install_environment"] = json.dumps(secret) if secret else ""
             archive = Path(arguments.pop("archive"))
             place = "" if self._task.check_mode else self.place(arguments)
             if place:
                 arguments["archive"] = self._transfer_file(str(archive), place)
         # The arguments belong in nobody's journal.
         quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
-        return self._execute_module(module_args=arguments, task_vars=quiet)
+        answer = self._execute_module(module_args=arguments, task_vars=quiet)
+        if answer.pop("needs_archive", False):
+            arguments["archive"] = self._transfer_file(str(archive), self.room())
+            answer = self._execute_module(module_args=arguments, task_vars=quiet)
+        return answer
 
     def place(self, arguments: dict[str, Any]) -> str:
         """An empty file on the host for the archive, which the module removes; none where the release is built.
@@ -38,9 +43,11 @@ class ActionModule(ActionBase):
         """
         base = arguments.get("base") or f"/srv/{arguments['app']}"
         note = shlex.quote(f"{base}/releases/{arguments['id']}/release.json")
-        is_built = f"""grep -qsE '"status": "(built|good)"' {note}"""
-        # As whoever logs in, not as root: it is they who write the file.
-        answer = self._low_level_execute_command(f"{is_built} || mktemp", sudoable=False)
+        return self.room(f"""grep -qsE '"status": "(built|good)"' {note} || """)
+
+    def room(self, unless: str = "") -> str:
+        """An empty file on the host, of whoever logs in, not of root: it is they who write it."""
+        answer = self._low_level_execute_command(f"{unless}mktemp", sudoable=False)
         if answer["rc"]:
             raise AnsibleActionFail(f"release: no room for the source on the host.\n{answer['stderr'].strip()}")
         return answer["stdout"].strip()

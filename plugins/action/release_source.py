@@ -22,6 +22,7 @@ from ansible.plugins.action import ActionBase
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from module_utils.deployments import new_id
+from module_utils.release_build import listener_version
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")
@@ -130,6 +131,7 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     """Pack the source, as app/, and the runtime's wheel into the cache; say where, and what the release is called."""
     source, cache = str(arguments["source"]), Path(arguments["cache"]).expanduser()
+    runtime = Path(arguments["runtime"])
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -156,7 +158,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
                     else "Name a lock file in it."
                 )
             )
-        wheel = build_runtime(Path(arguments["runtime"]), cache)
+        wheel = build_runtime(runtime, cache)
         tar = pack({wheel.name: wheel, **{f"app/{name}": folder / name for name in names}})
         identity = hashlib.sha256(tar + str(arguments["requirements"]).encode()).hexdigest()[:12]
         archive = cache / f"{identity}.tar.gz"
@@ -165,7 +167,8 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
             fresh.replace(archive)
             forget_old(cache, keep=20)
-    return {"id": identity, "archive": str(archive), "commit": commit, "source": source}
+    listener = listener_version(lambda name: (runtime / name).read_bytes())
+    return {"id": identity, "archive": str(archive), "commit": commit, "source": source, "listener": listener}
 
 
 def forget_old(cache: Path, keep: int) -> None:

@@ -196,16 +196,19 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def listener_program(bind: str, context: dict[str, Any]) -> dict[str, Any]:
-    """The Supervisor program that holds the web's listening socket, so that no deploy closes it."""
+    """The Supervisor program that holds the web's listening socket, so that no deploy closes it.
+
+    A new generation takes the socket over from the old one; one of before 0.3 could not.
+    """
     app = context["app"]
     return {
         "family": f"{app}-web-listener",
         "command": [
-            *("/usr/bin/python3", f"/srv/{app}/listener"),
+            *("/usr/bin/python3", context["listener"]),
             *("--bind", bind, "--socket", listener_socket(bind, app), "--user", app),
         ],
         "ready": [],
-        "strategy": "replace",
+        "strategy": "overlap" if context["listener"].startswith(f"/srv/{app}/listeners/") else "replace",
         "stop_timeout": 10,
     }
 

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pwd
 import shlex
 import shutil
-import subprocess
 import time
-import tomllib
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.release_build import (
+    ReleaseError,
+    build,
+    listener_of,
+    point,
+    prune_listeners,
+    prune_virtualenvs,
+    run,
+    wheel_of,
+)
 
 DOCUMENTATION = r"""
 module: release
@@ -59,6 +65,10 @@ options:
   user: {description: The application's user., type: str}
   source: {description: Where the source came from; noted., type: str, default: ""}
   commit: {description: The source's commit; noted., type: str, default: ""}
+  listener:
+    description: The version of the web's listener in the runtime, for check mode, where the release is not there yet.
+    type: str
+    default: ""
   migrate:
     description: The words of the command that migrates; not run for the release that is current.
     type: list
@@ -90,6 +100,15 @@ EXAMPLES = r"""
 RETURN = r"""
 id: {description: The release., type: str, returned: success}
 previous: {description: The release that C(current) pointed at before., type: str, returned: success}
+listener: {description: The folder that the web's listener runs from., type: str, returned: state=built}
+needs_archive:
+  description: Whether the archive is needed, to build what is damaged; nothing was done as yet.
+  type: bool
+  returned: state=built
+release_fault:
+  description: Whether the release itself is to blame, by what it holds or did.
+  type: bool
+  returned: failure
 python: {description: "The version of its Python, such as C(3.11).", type: str, returned: "state=built, chosen"}
 watch: {description: Whether its runtime has the watch (since 0.2)., type: bool, returned: state=chosen}
 half_way: {description: Whether a deploy had stopped half-way on this host., type: bool, returned: state=chosen}
@@ -112,6 +131,7 @@ ARGUMENTS: dict[str, Any] = {
     "user": {"type": "str"},
     "source": {"type": "str", "default": ""},
     "commit": {"type": "str", "default": ""},
+    "listener": {"type": "str", "default": ""},
     "migrate": {"type": "list", "elements": "str", "default": []},
     "seed": {"type": "list", "elements": "str", "default": []},
     "reason": {"type": "str", "default": ""},
@@ -126,21 +146,7 @@ ARGUMENTS: dict[str, Any] = {
     "keep": {"type": "int", "default": 5},
 }
 CONF_D = Path("/etc/supervisor/conf.d")
-IMPORT_CHECK = """
-import sys
-from celery.app.utils import find_app
-app = find_app(sys.argv[1])
-app.loader.import_default_modules()
-app.finalize()
-"""
-NICER = 5  # a build lets the tasks that run go first
-IMPORT_TIMEOUT = 60.0  # seconds
-INSTALL_TIMEOUT = 1800.0  # seconds
 MIGRATE_TIMEOUT = None  # as long as the data take
-
-
-class ReleaseError(Exception):
-    """What the operator reads when a release could not be built or found."""
 
 
 class Releases:
@@ -155,7 +161,10 @@ class Releases:
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says; empty when there is no such release."""
         path = self.folder / release / "release.json"
-        return json.loads(path.read_text()) if release and path.exists() else {}
+        try:
+            return json.loads(path.read_text()) if release and path.exists() else {}
+        except ValueError:  # what a full or broken disk left
+            return {}
 
     def write_note(self, release: str, **changes: Any) -> None:
         """Change release.json as a whole."""
@@ -192,110 +201,6 @@ def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
     fresh.replace(path)
 
 
-def point(link: Path, target: str) -> bool:
-    """Make `link` point at `target` in one step; say whether it did not before."""
-    if link.is_symlink() and str(link.readlink()) == target:
-        return False
-    fresh = link.with_name(f".{link.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)
-    return True
-
-
-def run(command: list[str], what: str, hint: str, environment: dict[str, str], timeout: float | None) -> str:
-    """Run a command; ReleaseError with its last lines when it fails."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment},
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as expired:
-        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}") from expired
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise ReleaseError(f"{what} failed. {hint}\n{tail}")
-    return done.stdout
-
-
-def requirement_lines(app: Path, name: str) -> str:
-    """What to install, as a requirements file's text; a pyproject.toml's dependencies are taken from it."""
-    path = app / name
-    if path.suffix != ".toml":
-        return path.read_text()
-    project = tomllib.loads(path.read_text()).get("project", {})
-    if "dependencies" in project.get("dynamic", []):
-        raise ReleaseError(
-            f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file."
-        )
-    return "\n".join(project.get("dependencies", [])) + "\n"
-
-
-def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
-    """The virtualenv for this lock file, runtime and Python; made if it is not there."""
-    environment = {key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()}
-    environment |= {
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_INPUT": "1",
-        "PIP_ROOT_USER_ACTION": "ignore",
-    }
-    lines = requirement_lines(app, options["requirements"])
-    python = options["python"]
-    version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
-    identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
-    venv = releases.base / "venvs" / hashlib.sha256(identity.encode()).hexdigest()[:12]
-    done = venv / ".complete"
-    if done.exists():
-        return venv
-    shutil.rmtree(venv, ignore_errors=True)
-    venv.parent.mkdir(exist_ok=True)
-    try:
-        run(
-            [python, "-m", "venv", str(venv)], "Making the virtualenv",
-            "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, 120,
-        )  # fmt: skip
-        wanted = venv / "requirements.txt"
-        wanted.write_text(lines)
-        pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
-        run(
-            [*pip, "-r", str(wanted)], f"Installing {options['requirements']}",
-            "Fix the file, or reach the index: celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
-            environment, INSTALL_TIMEOUT,
-        )  # fmt: skip
-        if not (venv / "bin/celery").exists():
-            raise ReleaseError(f"{options['requirements']} does not bring celery. Add it, at the version you want.")
-        run(
-            [*pip, "--no-deps", "--no-index", str(wheel)],
-            "Installing the kit's runtime",
-            "",
-            environment,
-            120,
-        )
-    except ReleaseError:
-        shutil.rmtree(venv, ignore_errors=True)
-        raise
-    done.touch()
-    return venv
-
-
-def import_check(release: Path, options: dict[str, Any]) -> None:
-    """Import the application as its own user, with the environment that it will have."""
-    venv = release / "venv/bin"
-    run(
-        [
-            "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
-            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c",
-            IMPORT_CHECK, options["celery_module"],
-        ],
-        f"Importing {options['celery_module']} (release {release.name})",
-        "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT,
-    )  # fmt: skip
-
-
 def python_of(releases: Releases, options: dict[str, Any], release: str) -> str:
     """Major and minor version of the Python that a release runs with, or would."""
     settings = releases.folder / release / "venv/pyvenv.cfg"
@@ -323,56 +228,6 @@ def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
     return True
 
 
-def install_listener(base: Path, wheel: Path) -> None:
-    """Put the runtime's code outside every release as well: from there the web's listener runs across deploys."""
-    folder, fresh = base / "listener", base / ".listener.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(fresh, [name for name in archive.namelist() if name.startswith("celery_ops/")])
-    (fresh / "__main__.py").write_text("from celery_ops.listener import main\n\nmain()\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
-
-
-def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Unpack and build a release that is not there yet; a void one is checked anew."""
-    release = releases.folder / options["id"]
-    status = releases.note(options["id"]).get("status", "")
-    if status in ("built", "good"):
-        return {"changed": False}
-    if check_mode or not options["archive"]:
-        return {"changed": True}
-    os.nice(NICER)
-    shutil.rmtree(release, ignore_errors=True)
-    release.mkdir(parents=True)
-    try:
-        run(
-            ["tar", "-xzf", options["archive"], "--no-same-owner", "-C", str(release)],
-            "Unpacking",
-            "",
-            {},
-            300,
-        )
-        Path(options["archive"]).unlink()
-        releases.write_note(
-            options["id"], status="void", reason="being built", source=options["source"], commit=options["commit"],
-            built_at=round(time.time(), 3),
-        )  # fmt: skip
-        [wheel] = release.glob("*.whl")
-        venv = virtualenv(releases, release / "app", wheel, options)
-        (release / "venv").symlink_to(os.path.relpath(venv, release))
-        # Best effort: a file that does not compile is nobody's fault until something imports it.
-        compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")]
-        with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-            import_check(release, options)
-        install_listener(releases.base, wheel)
-    except ReleaseError as error:
-        releases.write_note(options["id"], status="void", reason=str(error))
-        raise
-    releases.write_note(options["id"], status="built", reason="")
-    return {"changed": True}
-
-
 def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the command that migrates and, where there was no release yet, the one that puts the first records in."""
     current = releases.current()
@@ -380,7 +235,7 @@ def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
     commands = [(what, words) for what, words in commands if words and current != options["id"]]
     for what, words in [] if check_mode else commands:
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
-        run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT)
+        run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)
     return {"changed": bool(commands)}
 
 
@@ -544,9 +399,8 @@ def prune(releases: Releases, keep: int) -> list[str]:
     for name in pruned:
         shutil.rmtree(releases.folder / name)
     linked = {(releases.folder / name / "venv").resolve() for name in kept if name}
-    for venv in (releases.base / "venvs").iterdir():
-        if venv.resolve() not in linked and venv.name not in used:
-            shutil.rmtree(venv)
+    prune_virtualenvs(releases.base, linked, used)
+    prune_listeners(releases.base, used)
     live = {(releases.environments / "env").resolve().name, *(record["environment"] for record in records)}
     for path in releases.environments.glob("env-*"):
         if path.name not in live and path.name not in used:
@@ -565,9 +419,14 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}
         written = write_environment(options, check_mode)
         result = {**draft, **build(releases, options, check_mode)}
+        if result.get("needs_archive"):
+            return result
         result["changed"] |= migrate(releases, options, check_mode)["changed"] | written
         result["python"] = python_of(releases, options, options["id"])
         release = releases.folder / options["id"]
+        # In check mode the release may not be there yet.
+        wheel, known = wheel_of(release), releases.base / "listeners" / options["listener"]
+        result["listener"] = str(listener_of(releases.base, wheel) if wheel.exists() else known)
         result["watch"] = not release.exists() or (release / "venv/bin/celery-ops-health").exists()
     else:
         result = STATES[state](releases, options, check_mode)
@@ -580,7 +439,7 @@ def main() -> None:
     try:
         answer = act(module.params, module.check_mode)
     except ReleaseError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), release_fault=error.release_fault)
     module.exit_json(**answer)
 
 

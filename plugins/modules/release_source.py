@@ -47,4 +47,5 @@ RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
 archive: {description: "The packed source, as C(app/), and the runtime's wheel.", type: str, returned: success}
 commit: {description: The commit, for a git source., type: str, returned: success}
+listener: {description: The hash of what the web's listener runs., type: str, returned: success}
 """

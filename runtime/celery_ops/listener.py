@@ -2,8 +2,11 @@
 
 It binds once and hands the socket (SCM_RIGHTS) to whoever of the same user, or root, connects to its unix
 socket. ``celery-ops-guard --listen-from`` does, and passes it on as fd 3. While no web server accepts,
-connections wait in the backlog. When the supervisor dies, the listener stays for LINGER seconds, so that its
-successor can take the socket over; told to stop by a living supervisor, it leaves at once.
+connections wait in the backlog.
+
+A listener that Supervisor starts takes the socket over from the one that it finds, so that neither a new generation of
+the listener nor a new supervisord refuses a connection. The one before stays until Supervisor stops it, and serves
+again if the new one ends first. When the supervisor dies, the listener stays for LINGER seconds for its successor.
 
 Exit status: 0 told to stop or succeeded, 73 runs already, 75 try again, 78 configuration (2 command line).
 """
@@ -36,6 +39,8 @@ from celery_ops.process import (
 
 BACKLOG = 2048
 LINGER = 30.0
+PROGRAM = "SUPERVISOR_PROCESS_NAME"
+"""Supervisor puts it into the environment of what it starts."""
 
 Say = Callable[[str], None]
 
@@ -82,6 +87,14 @@ def _ask(path: Path) -> tuple[int, dict[str, object], socket.socket]:
         raise
 
 
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, contextlib.suppress(OSError):
+        connection.connect(str(path))
+        return True
+    return False
+
+
 def _peer(connection: socket.socket) -> tuple[int, int, int]:
     """Return pid, uid and gid of the other end, as the kernel knows them."""
     return _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
@@ -114,9 +127,9 @@ def say(message: str) -> None:
 
 
 def _take_over(bind: str, path: Path) -> tuple[socket.socket, socket.socket | None]:
-    """Return the listening socket, and the connection to the orphaned listener it came from, if there is one.
+    """Return the listening socket, and the connection to the listener it came from, if there is one.
 
-    Raises Refused (73) when a listener with a living supervisor is there.
+    Raises Refused (73) when this was started by hand and a listener with a living supervisor is there.
     """
     wanted = _address(bind)
     try:
@@ -124,10 +137,11 @@ def _take_over(bind: str, path: Path) -> tuple[socket.socket, socket.socket | No
     except OSError:
         return _listen(bind, *wanted), None
     listening = socket.socket(fileno=descriptor)
-    if not holder["orphaned"]:
+    if not holder["orphaned"] and PROGRAM not in os.environ:
         raise Refused(EX_CANTCREAT, f"a listener runs already: pid {holder['pid']}, at {path}; left alone")
     if (listening.family, listening.getsockname()) == wanted:
-        say(f"took {bind} over from pid {holder['pid']}, which has lost its supervisor")
+        why = ", which has lost its supervisor" if holder["orphaned"] else ""
+        say(f"took {bind} over from pid {holder['pid']}{why}")
         return listening, connection
     listening.close()
     return _listen(bind, *wanted), connection
@@ -163,12 +177,17 @@ class Holder:
 
     def __init__(self, listening: socket.socket, path: Path, parent: int) -> None:
         self.listening, self.path, self.parent = listening, path, parent
+        self.before = path.with_name(f"{path.name}.before")
+        """Where the unix socket of the listener before this one is kept."""
         self.leave_at: float | None = None
         self.inode = 0
         """Of the unix socket, so that a successor's is left alone."""
 
     def serve(self, predecessor: socket.socket | None) -> NoReturn:
-        """Hand the socket out until told to stop; tell `predecessor` to leave once this one is reachable."""
+        """Hand the socket out until told to stop; tell `predecessor` to leave, if it is orphaned, once this one serves.
+
+        One that is not serves again should this one end first: its unix socket is kept beside.
+        """
         signal.signal(signal.SIGTERM, self._stop)
         try:
             server = self._open()
@@ -182,9 +201,7 @@ class Holder:
                     self._hand_out(server.accept()[0])
             sys.exit(0)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_ino == self.inode:
-                    self.path.unlink()
+            self._close()
 
     def _open(self) -> socket.socket:
         """Return the serving socket; renamed into place, so that at no time nobody serves at `path`."""
@@ -196,6 +213,9 @@ class Holder:
             fresh.chmod(0o600)
             server.listen(16)
             self.inode = fresh.stat().st_ino
+            remove_socket(self.before)
+            with contextlib.suppress(OSError):
+                self.before.hardlink_to(self.path)
             fresh.rename(self.path)
         except OSError as error:
             raise Refused(
@@ -203,6 +223,17 @@ class Holder:
             ) from None
         server.settimeout(1)
         return server
+
+    def _close(self) -> None:
+        """Leave no socket file behind; the listener before serves again, if it still runs."""
+        for path in (self.path, self.before):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino != self.inode:
+                    continue
+                if path == self.path and _answers(self.before):
+                    self.before.rename(self.path)
+                else:
+                    path.unlink()
 
     def _hand_out(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
 """The state of releases on a host: which is good, which is void, what a rollback and a prune do."""
 
 import json
-import sys
 
 import deploy_lock
 import pytest
@@ -170,14 +169,6 @@ def test_prune_leaves_what_a_program_still_names(releases):
     assert not (releases.base / "venvs/v1").exists()
 
 
-def test_pyproject_dependencies_are_what_is_installed(tmp_path):
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
-    assert release.requirement_lines(tmp_path, "pyproject.toml") == "celery\nflask>=3\n"
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["dependencies"]\n')
-    with pytest.raises(ReleaseError, match="dynamic"):
-        release.requirement_lines(tmp_path, "pyproject.toml")
-
-
 def migrate(releases, check_mode=False, **commands):
     options = {"id": "two", "migrate": [], "seed": [], **commands}
     return release.migrate(releases, options, check_mode)["changed"]
@@ -194,17 +185,6 @@ def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, t
     assert not migrate(releases)
     deploy(releases, make(releases, "two"))
     assert not migrate(releases, **commands)
-
-
-def test_a_host_that_is_alone_migrates_when_it_has_built(releases, tmp_path):
-    make(releases, "two")
-    given = {"app": "shop", "base": str(releases.base), "id": "two", "python": sys.executable}
-    options = {**DEFAULTS, **given, "migrate": ["sh", "-c", f"echo done >> {tmp_path}/done"]}
-    assert release.act(options, True)["changed"]
-    assert release.act(options, False)["changed"]
-    deploy(releases, "two")
-    assert not release.act(options, False)["changed"]
-    assert (tmp_path / "done").read_text().split() == ["done"]
 
 
 def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releases):

@@ -45,7 +45,8 @@ def web(stage):
             self.socket = stage.run / "listener.sock"
             self.listeners = []
 
-        def listen(self, *options, bind=None):
+        def listen(self, *options, bind=None, program="web-listener"):
+            """A listener as Supervisor starts it; by hand without `program`."""
             log = stage.folder / f"listener-{len(self.listeners)}"
             arguments = ["--bind", bind or f"127.0.0.1:{self.port}", "--socket", str(self.socket), *options]
             with log.open("w") as output:
@@ -54,7 +55,7 @@ def web(stage):
                     stdout=subprocess.PIPE,
                     stderr=output,
                     text=True,
-                    env=clean_environment(),
+                    env=clean_environment(**({"SUPERVISOR_PROCESS_NAME": program} if program else {})),
                 )
             self.listeners.append(Started(process, log))
             return self.listeners[-1]
@@ -194,12 +195,100 @@ def test_other_users_are_refused(open_stage):
     assert allowed.stdout == "1\n"
 
 
-def test_second_listener_leaves_the_first_alone(web):
+def test_a_listener_started_by_hand_leaves_the_first_alone(web):
     first = web.up()
-    second = web.listen()
+    second = web.listen(program="")
     assert second.supervisor.wait(10) == 73
     assert f"a listener runs already: pid {first.pid}" in second.output
     listener.receive(web.socket, 1, lambda: None)
+
+
+def end(started):
+    """Stop a listener as Supervisor does, and wait for its end."""
+    os.kill(started.pid, signal.SIGTERM)
+    assert started.supervisor.wait(5) == 0
+
+
+def test_a_new_generation_of_the_listener_refuses_no_connection(web):
+    """Web servers of both sides of it are served from one socket."""
+    old = web.up()
+    before = web.gunicorn("web-before")
+    with steady_client(web) as (answers, errors):
+        wait_for(lambda: len(answers) > 20, "it answers")
+        new = web.up()
+        assert f"took 127.0.0.1:{web.port} over from pid {old.pid}\n" in new.output
+        after = web.gunicorn("web-after")
+        end(old)
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 20, "it still answers")
+        assert before.stop() == 0
+        seen = len(answers)
+        wait_for(lambda: len(answers) > seen + 20, "it answers from the new one")
+    assert errors == []
+    assert set(answers[-20:]) == {"web-after"}
+    assert alive(after.pid)
+    end(new)
+    assert list(web.socket.parent.glob(f"{web.socket.name}*")) == []
+
+
+def test_no_connection_is_refused_while_listeners_change_and_no_web_server_accepts(web):
+    """Connections that wait in the backlog are served in the end."""
+    listener_now = web.up()
+    waiting = []
+    client = threading.Thread(target=lambda: waiting.append(web.get()))
+    client.start()
+    for _ in range(3):
+        successor = web.up()
+        end(listener_now)
+        listener_now = successor
+        with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+            pass
+    web.gunicorn("web")
+    client.join()
+    assert waiting == ["web"]
+
+
+def test_the_listener_before_serves_again_when_the_new_one_goes_first(web):
+    """So a deploy that fails goes back: what starts then finds the listener that was there."""
+    old = web.up()
+    new = web.up()
+    end(new)
+    web.gunicorn("web")
+    assert web.get() == "web"
+    assert alive(old.pid)
+    end(old)
+    assert list(web.socket.parent.glob(f"{web.socket.name}*")) == []
+
+
+# What a listener of before this did, in few words: it hands the socket out, and removes its own file only.
+EARLIER = """
+import contextlib, json, os, socket, sys
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=2048, reuse_port=True)
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[2])
+server.listen(16)
+print("hands it out at", file=sys.stderr, flush=True)
+while True:
+    with server.accept()[0] as connection, contextlib.suppress(OSError):
+        message = json.dumps({"pid": os.getpid(), "orphaned": False}).encode()
+        socket.send_fds(connection, [message], [listening.fileno()])
+"""
+
+
+def test_a_listener_of_an_earlier_version_is_succeeded_and_serves_again(web, stage):
+    old = stage.spawn(sys.executable, "-c", EARLIER, web.port, web.socket, stderr=subprocess.PIPE)
+    old.stderr.readline()
+    end(web.up())
+    web.gunicorn("web-before")
+    with steady_client(web) as (answers, errors):
+        new = web.up()
+        assert f"over from pid {old.pid}" in new.output
+        old.kill()
+        old.wait()
+        web.gunicorn("web-after")
+        wait_for(lambda: {"web-before", "web-after"} <= set(answers), "both answer")
+    assert errors == []
+    old.stderr.close()
 
 
 def test_port_taken_by_a_stranger(web):

@@ -1,0 +1,450 @@
+"""Build a release on a host, and find out whether one that was built is still whole."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+IMPORT_CHECK = """
+import sys
+from celery.app.utils import find_app
+app = find_app(sys.argv[1])
+app.loader.import_default_modules()
+app.finalize()
+"""
+NICER = 5  # a build lets the tasks that run go first
+IMPORT_TIMEOUT = 60.0  # seconds
+INSTALL_TIMEOUT = 1800.0  # seconds
+LISTENER = ("celery_ops/__init__.py", "celery_ops/listener.py", "celery_ops/process.py")
+"""What the web's listener runs, of the runtime: while that is the same, no deploy touches it."""
+FILES = ".files.json"
+"""In a release: what app/ holds, by name: a file's size, or a link's target."""
+KEPT_TIME = 0
+"""Every packed file's modification time: one that has another was changed on the host."""
+FAULT_OF_HOST = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Cannot allocate memory|MemoryError"
+    r"|Too many open files|Resource temporarily unavailable|^runuser: |^celery-ops-env: "
+    r"|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host"
+    r"|Connection (refused|reset|timed out)|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError"
+    r"|CERTIFICATE_VERIFY_FAILED|Retrying \(Retry\(|Max retries exceeded"
+    r"|HTTP error (401|403|407|5\d\d)|\b(401|403|407|5\d\d) (Client |Server )?Error",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""In the output of a command: what no release is to blame for."""
+
+
+class ReleaseError(Exception):
+    """What the operator reads; `release_fault` when what the release itself holds or did is the cause."""
+
+    def __init__(self, message: str, release_fault: bool = False) -> None:
+        super().__init__(message)
+        self.release_fault = release_fault
+
+
+class Releases(Protocol):
+    """What is needed of the module's releases: their folders and notes."""
+
+    base: Path
+    folder: Path
+
+    def note(self, release: str) -> dict[str, Any]:
+        """What release.json says."""
+
+    def write_note(self, release: str, **changes: Any) -> None:
+        """Change release.json."""
+
+
+def point(link: Path, target: str) -> bool:
+    """Make `link` point at `target` in one step; say whether it did not before."""
+    if link.is_symlink() and str(link.readlink()) == target:
+        return False
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+    return True
+
+
+def run(
+    command: list[str],
+    what: str,
+    hint: str,
+    environment: dict[str, str],
+    timeout: float | None,
+    of_release: bool = False,
+) -> str:
+    """Run a command; ReleaseError with its last lines when it fails.
+
+    `of_release` says whether it runs what the release brings, so that failing is the release's fault, unless what it
+    said tells of the host or the network.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={**os.environ, **environment},
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}", of_release) from expired
+    except OSError as error:
+        raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()
+        tail = "\n".join(said.splitlines()[-20:])
+        killed = done.returncode < 0 or done.returncode == 137
+        fault = of_release and not killed and not FAULT_OF_HOST.search(said)
+        raise ReleaseError(masked(f"{what} failed. {hint}\n{tail}", environment.values()), fault)
+    return done.stdout
+
+
+def masked(text: str, values: Iterable[str]) -> str:
+    """`text` without what may be a secret in these values of an environment: of an address the password, else all.
+
+    Paths stay, and what is too short to be one.
+    """
+    hidden: set[str] = set()
+    for value in values:
+        if logins := re.findall(r"//([^/@\s]+)@", value):
+            passwords = {login.partition(":")[2] or login for login in logins}
+            hidden |= {*logins, *passwords, *map(unquote, passwords)}
+        elif "://" not in value and not value.startswith(("/", "~")):
+            hidden.add(value)
+    for secret in sorted((piece for piece in hidden if len(piece) >= 4), key=len, reverse=True):
+        text = text.replace(secret, "********")
+    return text
+
+
+def of_host(error: OSError, base: Path) -> ReleaseError:
+    """What the operator reads where the host is to blame: a disk that is full, a folder that can't be written."""
+    place = error.filename or base
+    hint = f"Look: df -h {base}; df -i {base}; ls -ld {base}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"Make room, then run this again: df -h {base}; du -xh --max-depth 1 {base}/releases {base}/venvs"
+    return ReleaseError(f"{place}: {error.strerror}. {hint}")
+
+
+def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Build a release that is not there yet, and anew what is damaged of one that is; nothing that runs is touched.
+
+    Without the archive, where it is needed, the answer is `needs_archive`. A good release stays good.
+    """
+    release = releases.folder / options["id"]
+    status = releases.note(options["id"]).get("status", "")
+    proven = status in ("built", "good")
+    files = list(damaged_files(release)) if proven else []
+    damage = [*files, *damaged_virtualenv(release / "venv")] if proven else []
+    if proven and not damage:
+        return {"changed": not check_mode and install_listener(releases.base, wheel_of(release))}
+    warnings = [f"release {options['id']} is damaged and is built anew: {'; '.join(damage)}"] if damage else []
+    if check_mode:
+        return {"changed": True, "warnings": warnings}
+    if not options["archive"] and (files or not proven):
+        return {"changed": True, "needs_archive": True}
+    os.nice(NICER)
+    os.umask(0o022)
+    try:
+        make(releases, release, options, proven)
+    except OSError as error:
+        raise of_host(error, releases.base) from error
+    except ReleaseError as error:
+        # What was good once is not to blame, and what the host is to blame for is simply built again.
+        error.release_fault = error.release_fault and not proven
+        if not proven:
+            status = "failed" if error.release_fault else "building"
+            releases.write_note(options["id"], status=status, reason=str(error))
+        raise
+    releases.write_note(options["id"], status=status if proven else "built", reason="")
+    return {"changed": True, "warnings": warnings}
+
+
+def make(releases: Releases, release: Path, options: dict[str, Any], proven: bool) -> None:
+    """Unpack, make the virtualenv, import-check, install the listener. Raises ReleaseError."""
+    if options["archive"]:
+        unpack(Path(options["archive"]), release)
+    if not proven:
+        releases.write_note(
+            options["id"], status="building", reason="", source=options["source"], commit=options["commit"],
+            requirements=options["requirements"], built_at=round(time.time(), 3),
+        )  # fmt: skip
+    wheel = wheel_of(release)
+    before = (release / "venv").resolve() if (release / "venv").is_symlink() else None
+    venv = virtualenv(releases, release / "app", wheel, options)
+    point(release / "venv", os.path.relpath(venv, release))
+    if before and before != venv:
+        # The same damaged virtualenv may be other releases' as well.
+        for other in releases.folder.glob("*/venv"):
+            if other.resolve() == before and stem_of(before) == stem_of(venv):
+                point(other, os.path.relpath(venv, release))
+    # Best effort: a file that does not compile is nobody's fault until something imports it.
+    compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")]
+    with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        import_check(release, options)
+    install_listener(releases.base, wheel)
+
+
+def unpack(archive: Path, release: Path) -> None:
+    """Bring app/ and the runtime's wheel to what the archive holds, file by file: a program may run from there."""
+    fresh = release / ".unpacked"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(fresh)], "Unpacking", "", {}, 300)
+    files = files_of(fresh / "app")
+    if (release / "app").is_dir():
+        for name in files:
+            if not _is_whole(release / "app" / name, files[name]):
+                put(fresh / "app" / name, release / "app" / name)
+    else:
+        put(fresh / "app", release / "app")
+    for wheel in fresh.glob("*.whl"):
+        wheel.replace(release / wheel.name)
+    (fresh / FILES).write_text(json.dumps(files))
+    (fresh / FILES).replace(release / FILES)
+    shutil.rmtree(fresh)
+    archive.unlink(missing_ok=True)
+
+
+def put(source: Path, target: Path) -> None:
+    """Move a file or a folder to where it belongs, whatever is there."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+
+
+def files_of(folder: Path) -> dict[str, int | str]:
+    """Sizes of packed files and targets of links below a folder, by name."""
+    found: dict[str, int | str] = {}
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        for path in (here / name for name in [*names, *folders]):
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = str(path.readlink())
+            elif path.is_file() and int(path.stat().st_mtime) == KEPT_TIME:
+                found[str(path.relative_to(folder))] = path.stat().st_size
+    return found
+
+
+def _is_whole(path: Path, expected: int | str) -> bool:
+    try:
+        if isinstance(expected, str):
+            return str(path.readlink()) == expected
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_size == expected and int(found.st_mtime) == KEPT_TIME and path.is_file() and not path.is_symlink()
+
+
+def wheel_of(release: Path) -> Path:
+    """The runtime's wheel in a release."""
+    return next(release.glob("*.whl"), release / "runtime.whl")
+
+
+def damaged_files(release: Path) -> Iterator[str]:
+    """What is wrong with the files of a release. One built before 0.3 has no list of them."""
+    if not wheel_of(release).exists():
+        yield "its wheel of the runtime is missing"
+    if not (release / "app").is_dir():
+        yield "its app/ is missing"
+    elif (release / FILES).exists():
+        files = json.loads((release / FILES).read_text())
+        changed = [name for name, expected in files.items() if not _is_whole(release / "app" / name, expected)]
+        if changed:
+            more = f" and {len(changed) - 1} more" if changed[1:] else ""
+            yield f"app/{changed[0]}{more} is missing or was changed"
+
+
+def damaged_virtualenv(venv: Path) -> Iterator[str]:
+    """What is wrong with a virtualenv: cheap enough to ask before each deploy."""
+    if not (venv / ".complete").exists():
+        yield "its virtualenv is missing or incomplete"
+        return
+    for site in venv.glob("lib/python3*/site-packages"):
+        missing = [name for record in site.glob("*.dist-info/RECORD") for name in _missing(site, record)]
+        if missing:
+            more = f" and {len(missing) - 1} more" if missing[1:] else ""
+            yield f"{venv.resolve()}: {missing[0]}{more} is missing or empty"
+            return
+    try:
+        run([str(venv / "bin/python"), "-I", "-c", "import celery, celery_ops.guard"], "The virtualenv", "", {}, 30)
+    except ReleaseError as error:
+        yield f"{venv.resolve()}: {str(error).splitlines()[-1]}"
+
+
+def _missing(site: Path, record: Path) -> Iterator[str]:
+    """Files of an installed package that are gone, or empty and were not: what a full or broken disk leaves."""
+    with record.open(newline="", encoding="utf-8", errors="replace") as lines:
+        for row in csv.reader(lines):
+            if len(row) < 3 or row[0].endswith(".pyc"):
+                continue
+            try:
+                size = os.stat(f"{site}/{row[0]}").st_size  # noqa: PTH116 thousands of them
+            except OSError:
+                yield row[0]
+            else:
+                if size == 0 and row[2] not in ("", "0"):
+                    yield row[0]
+
+
+def requirement_lines(app: Path, name: str) -> str:
+    """What to install, as a requirements file's text; a pyproject.toml's dependencies are taken from it."""
+    path = app / name
+    if path.suffix != ".toml":
+        return path.read_text()
+    try:
+        project = tomllib.loads(path.read_text()).get("project", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ReleaseError(f"{name}: {error}", release_fault=True) from None
+    if "dependencies" in project.get("dynamic", []):
+        raise ReleaseError(
+            f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file.",
+            release_fault=True,
+        )
+    return "\n".join(project.get("dependencies", [])) + "\n"
+
+
+def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
+    """The virtualenv for this lock file, runtime and Python; made if it is not there, or not whole.
+
+    A damaged one stays where it is while a release or a program uses it: the new one has a name beside.
+    """
+    lines = requirement_lines(app, options["requirements"])
+    python = options["python"]
+    version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
+    identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
+    stem = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = releases.base / "venvs"
+    folder.mkdir(exist_ok=True)
+    there = [path for path in sorted(folder.iterdir()) if stem_of(path) == stem]
+    for venv in there:
+        if not list(damaged_virtualenv(venv)):
+            return venv
+    linked = {link.resolve() for link in releases.folder.glob("*/venv")}
+    for venv in there:
+        if venv.resolve() not in linked and not runs_from(venv):
+            shutil.rmtree(venv, ignore_errors=True)
+    names = [stem, *(f"{stem}-{number}" for number in range(1, 1 + len(there)))]
+    venv = next(path for path in (folder / name for name in names) if not path.exists())
+    try:
+        install(venv, lines, wheel, options)
+    except ReleaseError:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise
+    (venv / ".complete").touch()
+    return venv
+
+
+def stem_of(venv: Path) -> str:
+    """What all virtualenvs for the same content begin with."""
+    return venv.name.partition("-")[0]
+
+
+def install(venv: Path, lines: str, wheel: Path, options: dict[str, Any]) -> None:
+    """Make a virtualenv and install into it. Raises ReleaseError."""
+    environment = {
+        **{key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()},
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
+    run(
+        [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",
+        "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, 120,
+    )  # fmt: skip
+    wanted = venv / "requirements.txt"
+    wanted.write_text(lines)
+    pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
+    run(
+        [*pip, "-r", str(wanted)], f"Installing {options['requirements']}",
+        "Fix the file, or reach the index: celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
+        environment, INSTALL_TIMEOUT, of_release=True,
+    )  # fmt: skip
+    if not (venv / "bin/celery").exists():
+        raise ReleaseError(
+            f"{options['requirements']} does not bring celery. Add it, at the version you want.", release_fault=True
+        )
+    run([*pip, "--no-deps", "--no-index", str(wheel)], "Installing the kit's runtime", "", environment, 120)
+
+
+def runs_from(venv: Path) -> bool:
+    """Whether a process runs from a virtualenv: its command line or its environment names it."""
+    name = f"{venv.resolve()}/".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        for file in ("cmdline", "environ"):
+            try:
+                if name in (process / file).read_bytes().replace(b"\0", b"/"):
+                    return True
+            except OSError:
+                continue
+    return False
+
+
+def import_check(release: Path, options: dict[str, Any]) -> None:
+    """Import the application as its own user, with the environment that it will have."""
+    venv = release / "venv/bin"
+    run(
+        [
+            "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
+            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c",
+            IMPORT_CHECK, options["celery_module"],
+        ],
+        f"Importing {options['celery_module']} (release {release.name})",
+        "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT, of_release=True,
+    )  # fmt: skip
+
+
+def listener_version(read: Callable[[str], bytes]) -> str:
+    """The hash of what the web's listener runs; `read` returns a file of the runtime."""
+    return hashlib.sha256(b"".join(hashlib.sha256(read(name)).digest() for name in LISTENER)).hexdigest()[:12]
+
+
+def listener_of(base: Path, wheel: Path) -> Path:
+    """Where the listener of a release runs from: outside every release, across deploys."""
+    with zipfile.ZipFile(wheel) as archive:
+        return base / "listeners" / listener_version(archive.read)
+
+
+def install_listener(base: Path, wheel: Path) -> bool:
+    """Put the runtime's code where this version of the listener runs from; say whether it was not there."""
+    folder = listener_of(base, wheel)
+    if (folder / "__main__.py").exists():
+        return False
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(fresh, [name for name in archive.namelist() if name.startswith("celery_ops/")])
+    (fresh / "__main__.py").write_text("from celery_ops.listener import main\n\nmain()\n")
+    put(fresh, folder)
+    return True
+
+
+def prune_listeners(base: Path, used: str) -> None:
+    """Remove the versions of the listener that `used`, the text of the program files, does not name."""
+    folders = [base / "listener", *(base / "listeners").glob("*")]
+    for folder in folders:
+        if folder.is_dir() and not re.search(rf"{re.escape(str(folder))}\s", used):
+            shutil.rmtree(folder)
+
+
+def prune_virtualenvs(base: Path, linked: set[Path], used: str) -> None:
+    """Remove virtualenvs that no release links to, `used` does not name and no process runs from."""
+    for venv in (base / "venvs").iterdir():
+        if venv.resolve() not in linked and venv.name not in used and not runs_from(venv):
+            shutil.rmtree(venv)

@@ -1,0 +1,357 @@
+"""A release is built on a host, really: its virtualenv, the import as the application's user, what is then damaged."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import release
+from ansible.module_utils import release_build
+from ansible.module_utils.release_build import ReleaseError, masked
+from release import Releases
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for runuser")
+ROOT = Path(__file__).resolve().parents[3]
+SPEC = importlib.util.spec_from_file_location("release_source_action", ROOT / "plugins/action/release_source.py")
+release_source = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(release_source)
+
+TOKEN = "s3cr3t-t0ken"
+# What the kit needs of Celery to build a release.
+CELERY = {
+    "celery/__init__.py": "",
+    "celery/big.py": "BIG = 1\n",
+    "celery/app/__init__.py": "",
+    "celery/app/utils.py": """
+import importlib, types
+def find_app(name):
+    importlib.import_module(name)
+    nothing = lambda: None
+    return types.SimpleNamespace(loader=types.SimpleNamespace(import_default_modules=nothing), finalize=nothing)
+""",
+}
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, str]) -> None:
+    """A wheel with these files and a console script of its own name."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+        wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
+
+
+class Host:
+    """A folder that is a host, and the control node's side of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.releases = Releases("shop", folder / "srv/shop")
+        self.source, self.wheels = folder / "source", folder / "wheels"
+        for path in (self.source, self.wheels, self.releases.folder, folder / "etc", folder / "conf.d"):
+            path.mkdir(parents=True)
+        make_wheel(self.wheels, "celery", CELERY)
+        (self.source / "requirements.txt").write_text("celery\n")
+        (self.source / "shop.py").write_text("")
+        (self.source / "data.txt").write_text("data\n")
+        self.environment = folder / "etc/env"
+        self.environment.write_text("")
+        self.packed = self.pack()
+
+    def pack(self) -> dict[str, str]:
+        return release_source.prepare(
+            {
+                "source": str(self.source), "version": "HEAD", "requirements": "requirements.txt",
+                "exclude": ["__pycache__"], "runtime": str(ROOT / "runtime"), "cache": str(self.folder / "cache"),
+            }
+        )  # fmt: skip
+
+    def options(self, archive: bool = True, **changes) -> dict:
+        given = {
+            "app": "shop", "base": str(self.releases.base), "id": self.packed["id"], "python": sys.executable,
+            "celery_module": "shop", "environment_file": str(self.environment), "user": getpass.getuser(),
+            "archive": str(shutil.copy(self.packed["archive"], self.folder / "sent")) if archive else None,
+            "install_environment": json.dumps({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)}),
+            "listener": self.packed["listener"],
+        }  # fmt: skip
+        defaults = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
+        return {**defaults, **given, **changes}
+
+    def build(self, check_mode: bool = False, **changes) -> dict:
+        return release.act(self.options(**changes), check_mode)
+
+    def fail(self, **changes) -> ReleaseError:
+        with pytest.raises(ReleaseError) as caught:
+            self.build(**changes)
+        return caught.value
+
+    @property
+    def release(self) -> Path:
+        return self.releases.folder / self.packed["id"]
+
+    @property
+    def venv(self) -> Path:
+        return (self.release / "venv").resolve()
+
+    @property
+    def status(self) -> str:
+        return self.releases.note(self.packed["id"])["status"]
+
+
+@pytest.fixture(autouse=True)
+def _conf_d(tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "CONF_D", tmp_path / "conf.d")
+    monkeypatch.setattr(release_build, "NICER", 0)  # for all tests of this process
+    before = os.umask(0o077)  # a hardened host's
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A host with a good release. A test that damages it sees it built anew."""
+    before = os.umask(0o077)
+    host = Host(tmp_path_factory.mktemp("built"))
+    host.build()
+    host.releases.write_note(host.packed["id"], status="good", good_at=1)
+    os.umask(before)
+    return host
+
+
+def test_a_release_is_built_once_and_looked_at_in_a_moment(built):
+    assert built.build(archive=False)["changed"] is False
+    begun = time.process_time()
+    for _ in range(5):
+        assert not built.build(archive=False)["changed"]
+    assert time.process_time() - begun < 5 * 0.3
+    assert built.status == "good"
+
+
+def test_what_is_built_is_the_applications_to_read_whatever_the_umask(built):
+    for path in (built.release / "app", built.venv, built.releases.base / "listeners"):
+        assert path.stat().st_mode & 0o755 == 0o755, path
+    assert (built.venv / "bin/celery-ops-guard").stat().st_mode & 0o555 == 0o555
+
+
+def damage_file(host):
+    (host.release / "app/data.txt").write_text("DATA\n")
+
+
+def damage_missing_file(host):
+    (host.release / "app/shop.py").unlink()
+
+
+def damage_folder(host):
+    shutil.rmtree(host.release / "app")
+
+
+def damage_wheel(host):
+    next(host.release.glob("*.whl")).unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_file, damage_missing_file, damage_folder, damage_wheel])
+def test_a_damaged_release_is_brought_back_from_its_archive_and_stays_good(damage, built):
+    damage(built)
+    (built.release / "app").mkdir(exist_ok=True)
+    (built.release / "app/made-by-a-hook").touch()
+    assert built.build(archive=False)["needs_archive"]
+    assert "is damaged and is built anew: " in built.build(check_mode=True)["warnings"][0]
+    answer = built.build()
+    assert answer["changed"] and "is damaged" in answer["warnings"][0]
+    assert (built.release / "app/data.txt").read_text() == "data\n"
+    assert (built.release / "app/made-by-a-hook").exists()
+    assert not built.build(archive=False)["changed"]
+    assert built.status == "good"
+
+
+def site_packages(host) -> Path:
+    return next(host.venv.glob("lib/python3*/site-packages"))
+
+
+def damage_package(host):
+    (site_packages(host) / "celery/big.py").unlink()
+
+
+def damage_empty(host):
+    (site_packages(host) / "celery_ops/guard.py").write_text("")
+
+
+def damage_python(host):
+    (host.venv / "bin/python").unlink()
+    (host.venv / "bin/python").symlink_to("/usr/bin/python3.2")
+
+
+def damage_link(host):
+    (host.release / "venv").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_package, damage_empty, damage_python])
+def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, built):
+    old = built.venv
+    other = built.releases.folder / "other"
+    other.mkdir()
+    (other / "venv").symlink_to(os.path.relpath(old, other))
+    running = subprocess.Popen(
+        ["sh", "-c", "sleep 60 & wait"],
+        env={"CELERY_OPS_VIRTUALENV": str(old), "PATH": os.environ["PATH"]},
+        process_group=0,
+    )
+    try:
+        damage(built)
+        answer = built.build(archive=False)
+        assert answer["changed"] and "is damaged" in answer["warnings"][0]
+        assert built.venv != old
+        assert (other / "venv").resolve() == built.venv
+        release_build.prune_virtualenvs(built.releases.base, {built.venv}, "")
+        assert old.exists()
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        shutil.rmtree(other)
+    release_build.prune_virtualenvs(built.releases.base, {built.venv}, "")
+    assert not old.exists()
+    assert not built.build(archive=False)["changed"]
+    assert built.status == "good"
+
+
+def test_a_virtualenv_whose_link_was_lost_is_found_again(built):
+    old = built.venv
+    (built.release / "venv").unlink()
+    assert built.build(archive=False)["changed"]
+    assert built.venv == old
+
+
+def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host):
+    index = {"PIP_INDEX_URL": f"http://ci:{TOKEN}@127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_TIMEOUT": "1"}
+    error = host.fail(install_environment=json.dumps(index))
+    assert not error.release_fault
+    assert host.status == "building"
+    assert TOKEN not in str(error)
+    assert TOKEN not in (host.release / "release.json").read_text()
+    assert host.build()["changed"]
+    assert host.status == "built"
+
+
+def test_a_token_is_not_shown_even_where_pip_repeats_it(host):
+    error = host.fail(install_environment=json.dumps({"PIP_TIMEOUT": TOKEN}))
+    assert "********" in str(error)
+    assert TOKEN not in str(error)
+
+
+def test_a_requirement_that_does_not_exist_is_the_releases_fault(host):
+    (host.source / "requirements.txt").write_text("celery==9.9\n")
+    host.packed = host.pack()
+    assert host.fail().release_fault
+    assert host.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("import nowhere", True),
+        ("raise OSError(28, 'No space left on device')", False),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", False),
+        ("import socket; socket.create_connection(('127.0.0.1', 9))", False),
+    ],
+)
+def test_an_import_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(code, fault, built, tmp_path):
+    host = Host(tmp_path)
+    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    (host.source / "shop.py").write_text(code + "\n")
+    host.packed = host.pack()
+    assert host.fail().release_fault is fault
+    assert host.status == ("failed" if fault else "building")
+
+
+def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):
+    for python in ("/usr/bin/python3.2", "/bin/true"):
+        error = host.fail(python=python)
+        assert not error.release_fault
+        assert host.status == "building"
+
+
+def test_a_migration_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(built):
+    failing = ["sh", "-c", "echo no such column >&2; exit 1"]
+    assert built.fail(archive=False, migrate=failing).release_fault
+    assert not built.fail(archive=False, migrate=["sh", "-c", "echo Connection refused >&2; exit 1"]).release_fault
+    assert not built.fail(archive=False, migrate=["sh", "-c", "kill -9 $$"]).release_fault
+
+
+def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
+    migrate = ["sh", "-c", f"echo done >> {tmp_path}/done"]
+    assert built.build(check_mode=True, archive=False, migrate=migrate)["changed"]
+    assert built.build(archive=False, migrate=migrate)["changed"]
+    release.point(built.releases.base / "current", f"releases/{built.packed['id']}")
+    assert not built.build(archive=False, migrate=migrate)["changed"]
+    (built.releases.base / "current").unlink()
+    assert (tmp_path / "done").read_text().split() == ["done"]
+
+
+def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built, tmp_path):
+    base, wheel = built.releases.base, release_build.wheel_of(built.release)
+    now = release_build.listener_of(base, wheel)
+    assert built.build(archive=False)["listener"] == str(now) == f"{base}/listeners/{built.packed['listener']}"
+    said = subprocess.run([sys.executable, "-I", str(now), "--help"], capture_output=True, text=True, check=True).stdout
+    assert "celery-ops-listener" in said
+    changed = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + (b"\n# changed\n" if name.endswith("/listener.py") else b""))
+    assert release_build.install_listener(base, changed)
+    later = release_build.listener_of(base, changed)
+    assert later != now and (now / "__main__.py").exists()
+    (base / "listener").mkdir()
+    release_build.prune_listeners(base, f"command=/usr/bin/python3 {now} --bind 127.0.0.1:8000\n")
+    assert now.exists() and not later.exists() and not (base / "listener").exists()
+
+
+def test_the_listeners_version_is_of_all_that_it_imports():
+    show = "import sys, celery_ops.listener; print(*(m.__file__ for n, m in sys.modules.items() if 'celery_ops' in n))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+    said = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
+    found = {str(Path(path).relative_to(ROOT / "runtime")) for path in said.stdout.split()}
+    assert found == set(release_build.LISTENER)
+
+
+def test_only_what_may_be_a_secret_is_masked():
+    values = [f"https://ci:{TOKEN}@index.example/simple", "/etc/ssl/certs.pem", "5", f"{TOKEN}-2", "https://index/2"]
+    text = f"https://ci:{TOKEN}@index.example/simple /etc/ssl/certs.pem 5 {TOKEN}-2 https://index/2 {TOKEN}"
+    assert (
+        masked(text, values)
+        == "https://********@index.example/simple /etc/ssl/certs.pem 5 ******** https://index/2 ********"
+    )
+
+
+def test_pyproject_dependencies_are_what_is_installed(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
+    assert release_build.requirement_lines(tmp_path, "pyproject.toml") == "celery\nflask>=3\n"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["dependencies"]\n')
+    with pytest.raises(ReleaseError, match="dynamic"):
+        release_build.requirement_lines(tmp_path, "pyproject.toml")
+
+
+def test_a_full_disk_is_named_with_what_to_do(tmp_path):
+    error = release_build.of_host(OSError(28, "No space left on device", "/srv/shop/x"), Path("/srv/shop"))
+    assert "/srv/shop/x: No space left on device. Make room, then run this again: df -h /srv/shop" in str(error)
+    assert not error.release_fault
