@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ class ActionModule(ActionBase):
         if arguments.get("state", "built") == "built":
             # A text: of a secret dictionary Ansible masks each value, and a "1" is everywhere.
             secret = arguments.get("install_environment")
+            if secret and not isinstance(secret, Mapping):
+                raise AnsibleActionFail(
+                    "celery_app_install_environment (not shown) has to be a mapping of names to values."
+                )
             arguments["install_environment"] = json.dumps(secret) if secret else ""
             archive = Path(arguments.pop("archive"))
             place = "" if self._task.check_mode else self.place(arguments)

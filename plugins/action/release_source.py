@@ -9,12 +9,14 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -26,6 +28,7 @@ from module_utils.release_build import listener_version
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")
+ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
 # Wheels hold file times; a fixed one makes the same source the same wheel.
 WHEEL_EPOCH = "946684800"
 
@@ -67,18 +70,55 @@ def pack(files: dict[str, Path]) -> bytes:
     return buffer.getvalue()
 
 
-def checkout(address: str, version: str, cache: Path, into: Path) -> str:
+class Address:
+    """A git address, and the login in it, which is to be seen neither in a process list nor in any output."""
+
+    def __init__(self, given: str) -> None:
+        self.user, self.password, self.bare = "", "", given
+        if found := re.match(r"(https?://)([^/@\s]+)@(.*)", given):
+            user, _, password = found[2].partition(":")
+            self.user, self.password, self.bare = unquote(user), unquote(password), found[1] + found[3]
+        self.hidden = {found[2], found[2].partition(":")[2] or found[2], self.password or self.user} if found else set()
+
+    def environment(self) -> dict[str, str]:
+        """What makes git log in: it asks a program, which finds the answers in its environment."""
+        if not self.user:
+            return {}
+        settings = {f"credential.{self.bare}.username": self.user}
+        if self.password:
+            settings["credential.helper"] = ""  # nobody else's login, and none is stored
+        numbered = {}
+        for number, (key, value) in enumerate(settings.items()):
+            numbered |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return {
+            **numbered,
+            "GIT_CONFIG_COUNT": str(len(settings)),
+            "GIT_ASKPASS": str(ASKPASS),
+            "CELERY_OPS_GIT_USER": self.user,
+            "CELERY_OPS_GIT_PASSWORD": self.password,
+        }
+
+    def without_login(self, text: str) -> str:
+        """`text` with the login in it hidden."""
+        for secret in sorted(self.hidden - {""}, key=len, reverse=True):
+            text = text.replace(secret, "********")
+        return text
+
+
+def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
     """Put the tree of `version` into a folder; the commit's hash comes back.
 
     Raises AnsibleActionFail when the repository or the version is not there.
     """
-    mirror = cache / ("git-" + hashlib.sha256(address.encode()).hexdigest()[:16])
+    forget_logins(cache)
+    mirror = cache / ("git-" + hashlib.sha256(address.bare.encode()).hexdigest()[:16])
     if mirror.exists():
-        git("--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
+        git(address, "--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
     else:
-        git("clone", "--quiet", "--mirror", address, str(mirror))
-    commit = git("--git-dir", str(mirror), "rev-parse", "--verify", version + "^{commit}").strip()
+        git(address, "clone", "--quiet", "--mirror", address.bare, str(mirror))
+    commit = git(address, "--git-dir", str(mirror), "rev-parse", "--verify", version + "^{commit}").strip()
     git(
+        address,
         "--git-dir",
         str(mirror),
         "--work-tree",
@@ -93,13 +133,22 @@ def checkout(address: str, version: str, cache: Path, into: Path) -> str:
     return commit
 
 
-def git(*arguments: str) -> str:
+def forget_logins(cache: Path) -> None:
+    """Remove mirrors whose address holds a login, as the kit made them before 0.3."""
+    for mirror in cache.glob("git-*"):
+        config = mirror / "config"
+        if config.exists() and re.search(r"https?://[^/@\s]+@", config.read_text()):
+            shutil.rmtree(mirror)
+
+
+def git(address: Address, *arguments: str) -> str:
     """Run git; no prompt ever blocks a headless run."""
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **address.environment()}
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
+        verb = arguments[0] if not arguments[0].startswith("-") else arguments[2]
         raise AnsibleActionFail(
-            f"git {arguments[0] if not arguments[0].startswith('-') else arguments[2]} failed: {done.stderr.strip()}\n"
+            f"git {verb} failed: {address.without_login(done.stderr.strip())}\n"
             "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
         )
     return done.stdout
@@ -138,7 +187,8 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         commit, folder = "", Path(source).expanduser()
         if is_git(source):
             folder = Path(scratch)
-            commit = checkout(source, str(arguments["version"]), cache, folder)
+            address = Address(source)
+            commit, source = checkout(address, str(arguments["version"]), cache, folder), address.bare
         elif not folder.is_dir():
             raise AnsibleActionFail(
                 f"celery_app_source is {source}: no such folder on the control node, and no git address. "

@@ -36,8 +36,8 @@ def wrong(variable: str, value: Any, problem: str, write: Any) -> Mistake:
 
 
 def shown(value: Any) -> str:
-    """A value as YAML's flow style has it, cut to a line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    """A value as YAML's flow style has it, cut to a line; an address without the login in it."""
+    text = re.sub(r"//[^/@\s\"]+@", "//********@", json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 

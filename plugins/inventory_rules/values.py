@@ -238,7 +238,6 @@ def _holds_a_file(folder: Path, exclude: list[str]) -> bool:
 def environment(host: Host) -> Iterator[Mistake]:
     """Names a shell takes, values of one line, nothing twice, and nothing that the kit sets itself."""
     yield from _variables("celery_app_environment", host["celery_app_environment"] or {}, SET_BY_KIT)
-    yield from _variables("celery_app_install_environment", host["celery_app_install_environment"] or {}, {})
     hidden = host.given.get("celery_app_secrets")
     for key in hidden if isinstance(hidden, Mapping) else ():
         if key in (host["celery_app_environment"] or {}):
@@ -310,9 +309,10 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             continue
         if value is LATER:
             continue
-        if variable == "celery_app_secrets":
+        if spec["type"] == "dict":
+            taken = SET_BY_KIT if variable == "celery_app_secrets" else {}
             yield from type_of(variable, value, spec)
-            yield from _variables(variable, value if isinstance(value, Mapping) else {}, SET_BY_KIT, hide=True)
+            yield from _variables(variable, value if isinstance(value, Mapping) else {}, taken, hide=True)
             continue
         if variable == "celery_app_broker_salt":
             fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"

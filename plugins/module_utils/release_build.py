@@ -159,6 +159,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         return {"changed": True, "needs_archive": True}
     os.nice(NICER)
     os.umask(0o022)
+    forget_logins(releases)
     try:
         make(releases, release, options, proven)
     except OSError as error:
@@ -172,6 +173,15 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         raise
     releases.write_note(options["id"], status=status if proven else "built", reason="")
     return {"changed": True, "warnings": warnings}
+
+
+def forget_logins(releases: Releases) -> None:
+    """Remove the login from the addresses that were noted before 0.3: everybody may read them."""
+    for path in releases.folder.glob("*/release.json"):
+        noted = releases.note(path.parent.name)
+        source = re.sub(r"(https?://)[^/@\s]+@", r"\1", noted.get("source", ""))
+        if noted and source != noted.get("source", ""):
+            releases.write_note(path.parent.name, source=source)
 
 
 def make(releases: Releases, release: Path, options: dict[str, Any], proven: bool) -> None:

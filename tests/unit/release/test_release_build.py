@@ -253,6 +253,16 @@ def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host):
     assert host.status == "built"
 
 
+def test_a_token_that_an_earlier_version_noted_goes(built):
+    earlier = built.releases.folder / "earlier"
+    earlier.mkdir()
+    built.releases.write_note("earlier", status="void", source=f"https://ci:{TOKEN}@git.example/shop.git")
+    (built.release / "app/shop.py").unlink()
+    built.build()
+    assert built.releases.note("earlier")["source"] == "https://git.example/shop.git"
+    shutil.rmtree(earlier)
+
+
 def test_a_token_is_not_shown_even_where_pip_repeats_it(host):
     error = host.fail(install_environment=json.dumps({"PIP_TIMEOUT": TOKEN}))
     assert "********" in str(error)

@@ -1,10 +1,16 @@
 """A release is named by what is in it, and by nothing else."""
 
+import base64
+import contextlib
+import functools
+import http.server
 import importlib.util
 import os
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ansible.errors import AnsibleActionFail
@@ -127,3 +133,77 @@ def test_a_version_that_is_not_there_is_named(prepare, source, tmp_path):
     git(source, "commit", "-qm", "one")
     with pytest.raises(AnsibleActionFail, match="celery_app_version"):
         prepare(source=f"file://{source}", version="v9")
+
+
+TOKEN = "t0ken-of-the-ci%2Fx"
+"""As it stands in an address; the server wants t0ken-of-the-ci/x."""
+
+
+class Repository(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder to whoever has the token, and looks who holds it on its command line meanwhile."""
+
+    logins: ClassVar[set[str]] = set()
+    seen: ClassVar[set[bytes]] = set()
+
+    def do_GET(self):
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                line = process.read_bytes()
+                self.seen |= {line} if b"t0ken" in line else set()
+        kind, _, login = self.headers.get("Authorization", "").partition(" ")
+        if kind == "Basic" and base64.b64decode(login).decode() in self.logins:
+            super().do_GET()
+        else:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic realm=git")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(source, tmp_path):
+    git(source, "init", "-q", "-b", "main")
+    git(source, "add", "-A")
+    git(source, "commit", "-qm", "one")
+    git(tmp_path, "clone", "-q", "--bare", str(source), "www/shop.git")
+    git(tmp_path / "www/shop.git", "update-server-info")
+    Repository.logins, Repository.seen = {"ci:t0ken-of-the-ci/x", "t0ken-of-the-ci/x:"}, set()
+    handler = functools.partial(Repository, directory=str(tmp_path / "www"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{found.server_address[1]}"
+        found.shutdown()
+
+
+def holders(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and b"t0ken" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("login", [f"ci:{TOKEN}", TOKEN])
+def test_a_token_in_the_address_is_on_no_command_line_in_no_file_and_in_no_answer(login, prepare, server, tmp_path):
+    for _ in ("cloned", "fetched"):
+        answer = prepare(source=f"http://{login}@{server}/shop.git", version="main")
+        assert answer["source"] == f"http://{server}/shop.git"
+        assert "t0ken" not in str(answer)
+    assert Repository.seen == set()
+    assert holders(tmp_path / "cache") == []
+
+
+def test_a_token_that_is_refused_is_not_shown(prepare, server):
+    Repository.logins = set()
+    with pytest.raises(AnsibleActionFail) as caught:
+        prepare(source=f"http://ci:{TOKEN}@{server}/shop.git")
+    assert "git clone failed" in str(caught.value)
+    assert "t0ken" not in str(caught.value)
+    assert Repository.seen == set()
+
+
+def test_a_mirror_that_an_earlier_version_made_with_the_token_goes(prepare, server, tmp_path):
+    old = tmp_path / "cache/git-0123456789abcdef"
+    git(tmp_path, "clone", "-q", "--mirror", "www/shop.git", str(old))
+    git(old, "config", "remote.origin.url", f"http://ci:{TOKEN}@{server}/shop.git")
+    prepare(source=f"http://ci:{TOKEN}@{server}/shop.git", version="main")
+    assert not old.exists()
