@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from inventory_rules import mistakes_of
 from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
+from inventory_rules.values import generated
 from inventory_rules.whole import left_behind
 
 
@@ -33,7 +34,11 @@ class ActionModule(ActionBase):
             if not self._task.args.get("only") and (behind := left_behind(inventory)):
                 hosts = ", ".join(behind[:10]) + (f" and {len(behind) - 10} more" if behind[10:] else "")
                 Display().warning(f"--limit leaves out {hosts}: they stay on the release that they have.")
-            return {"changed": False, "wanted": {host.name: wanted_of(host) for host in inventory.hosts}}
+            return {
+                "changed": False,
+                "wanted": {host.name: wanted_of(host) for host in inventory.hosts},
+                "generated": {} if self._task.args.get("only") else generated_on(inventory),
+            }
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         lines = [f"{number}. {text}" for number, text in enumerate(mistakes, 1)]
         return {
@@ -70,6 +75,20 @@ class ActionModule(ActionBase):
         templar = self._templar.copy_with_new_env(available_variables={**defaults, **around, **given})
         in_groups = frozenset(group for group in GROUPS if name in groups.get(group, []))
         return Host(name, given, in_groups, templar.template)
+
+
+def generated_on(inventory: Inventory) -> dict[str, Any]:
+    """By host, the passwords that this run is going to generate, in the words of the action credentials_check."""
+    return {
+        host.name: {
+            "app": host.text("celery_app_name"),
+            "folder": host.text("celery_app_secrets_dir"),
+            "files": files,
+            "broker": "rabbitmq" in host.groups,
+        }
+        for host in inventory.hosts
+        if not host.true("celery_app_rotate_credentials") and (files := generated(host))
+    }
 
 
 def wanted_of(host: Host) -> dict[str, Any]:

@@ -212,7 +212,9 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         tar = pack({wheel.name: wheel, **{f"app/{name}": folder / name for name in names}})
         identity = hashlib.sha256(tar + str(arguments["requirements"]).encode()).hexdigest()[:12]
         archive = cache / f"{identity}.tar.gz"
-        if not archive.exists():
+        if archive.exists():
+            archive.touch()  # another run that packs meanwhile forgets the oldest
+        else:
             fresh = archive.with_suffix(".new")
             fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
             fresh.replace(archive)

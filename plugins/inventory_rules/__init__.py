@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from inventory_rules import programs, values, whole
-from inventory_rules.model import Inventory, Mistake
+from inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
     values.types, values.unknown, values.bounds, values.forms, values.name, values.ports, values.source,
@@ -35,10 +35,10 @@ def mistakes_of(inventory: Inventory, is_template: Callable[[Any], bool], only: 
         for rule in PLACE_RULES:
             note(rule(host, inventory), host.name)
         note(values.secrets(host, lambda value: plain_part(value, is_template)), host.name)
-    # The template of a secret may write a file (a lookup that generates one), so all else has to be right first.
+    # No password is generated here: whether that is right, only the hosts can tell.
     if not found and not only:
         for host in inventory.hosts:
-            note(values.secrets(host, host.evaluate), host.name)
+            note(values.secrets(host, lambda value, host=host: known_part(value, host)), host.name)
     return [
         mistake.text if "" in hosts or len(hosts) == len(inventory.hosts) else f"{mistake.text} [{', '.join(hosts)}]"
         for mistake, hosts in found.items()
@@ -51,3 +51,10 @@ def plain_part(value: Any, is_template: Callable[[Any], bool]) -> Any:
     if isinstance(value, Mapping):
         return {key: item for key, item in value.items() if not is_template(item)}
     return values.LATER if is_template(value) else value
+
+
+def known_part(value: Any, host: Host) -> Any:
+    """`value`, evaluated, without the passwords in it that are not generated yet."""
+    if isinstance(value, Mapping):
+        return host.evaluate({key: item for key, item in value.items() if not values.missing_file(item, host.evaluate)})
+    return values.LATER if values.missing_file(value, host.evaluate) else host.evaluate(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import ipaddress
 import os
@@ -24,6 +25,7 @@ from inventory_rules.model import (
     nearest,
     prefixes,
     shown,
+    trusted,
     type_of,
     wrong,
 )
@@ -323,3 +325,35 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             )
         if not fine:
             yield Mistake(variable, f"{variable} (not shown) {problem}. Leave it out, and one is made for you.")
+
+
+_PASSWORD = re.compile(
+    r"lookup\(\s*['\"](?:ansible\.builtin\.)?password['\"]\s*,\s*(.+?)\s*(?:,\s*\w+\s*=|\)\s*(?:\||\}\}|$))", re.DOTALL
+)
+"""A password that is generated on the control node and kept in a file; the file, as an expression."""
+_IN_ENVIRONMENT = {
+    "celery_app_broker_password": "CELERY_BROKER_URL",
+    "celery_app_result_store_password": "CELERY_RESULT_BACKEND",
+}
+
+
+def generated(host: Host) -> dict[str, str]:
+    """The secrets that would be generated now: the file each is missing in, by the environment variable it is for."""
+    found = {}
+    for variable, name in _IN_ENVIRONMENT.items():
+        value = host.given.get(variable, trusted(declared()[variable].get("default")))
+        found[name] = missing_file(value, host.evaluate)
+    given = host.given.get("celery_app_secrets")
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        found[str(name)] = missing_file(value, host.evaluate)
+    return {name: file for name, file in found.items() if file}
+
+
+def missing_file(value: Any, evaluate: Callable[[Any], Any]) -> str:
+    """The file that evaluating `value` would write a new password to; "" where there is none."""
+    for expression in _PASSWORD.findall(value) if isinstance(value, str) else ():
+        with contextlib.suppress(AnsibleError):
+            file = str(evaluate(trusted("{{ " + expression + " }}"))).split(" ")[0]
+            if not Path(file).expanduser().exists():
+                return file
+    return ""

@@ -102,7 +102,7 @@ def run(
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as expired:
-        raise ReleaseError(f"{what} did not end within {timeout:.0f} s. {hint}", of_release) from expired
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s; see how busy the host is: uptime") from expired
     except OSError as error:
         raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
     if done.returncode:
@@ -375,7 +375,7 @@ def install(venv: Path, lines: str, wheel: Path, options: dict[str, Any]) -> Non
     }
     run(
         [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",
-        "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, 120,
+        "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, INSTALL_TIMEOUT,
     )  # fmt: skip
     wanted = venv / "requirements.txt"
     wanted.write_text(lines)
@@ -389,7 +389,7 @@ def install(venv: Path, lines: str, wheel: Path, options: dict[str, Any]) -> Non
         raise ReleaseError(
             f"{options['requirements']} does not bring celery. Add it, at the version you want.", release_fault=True
         )
-    run([*pip, "--no-deps", "--no-index", str(wheel)], "Installing the kit's runtime", "", environment, 120)
+    run([*pip, "--no-deps", "--no-index", str(wheel)], "Installing the kit's runtime", "", environment, INSTALL_TIMEOUT)
 
 
 def runs_from(venv: Path) -> bool:

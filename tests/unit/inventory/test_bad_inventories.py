@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "playbooks/site.yml"
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
 CHECK = "host : inventory | Variables and groups make a system that can work"
+CREDENTIALS = "host : inventory | Refuse new passwords under a running system"
 LOOK = "host : preflight | The host can carry it"
 LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
 SECRET = "s3cr3t-value"
@@ -232,7 +234,7 @@ def test_a_host_that_cannot_carry_it_is_told_why(case, unable):
 
 
 def test_no_host_was_changed(unable, control):
-    assert_untouched(unable, [CHECK, LOOK], control)
+    assert_untouched(unable, [CHECK, CREDENTIALS, LOOK], control)
 
 
 def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
@@ -243,7 +245,7 @@ def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
     run = play(SITE, hosts, tmp_path, {"__host_supported": {"beos": [5]}})
     assert f"celery_app_name is {name}: /etc/{name} is there already" in run.text
     assert "the kit supports Beos 5. Use a host with one of these." in run.text
-    assert_untouched(run, [CHECK, LOOK], tmp_path)
+    assert_untouched(run, [CHECK, CREDENTIALS, LOOK], tmp_path)
 
 
 @pytest.fixture
@@ -274,6 +276,56 @@ def test_a_limit_that_leaves_the_fleet_on_two_releases_says_so(limit, extra, war
     assert ("WARN" in run.text) is bool(warned)
 
 
+@pytest.fixture
+def running_app() -> Iterator[str]:
+    """The name of an application that this machine passes for having: its environment is there."""
+    folder = Path("/etc/lost_secrets_test")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"{folder}: {error.strerror}")
+    (folder / "env").write_text("CELERY_BROKER_URL=amqp://x\nPETCT_SECRET_KEY=x\n")
+    yield folder.name
+    shutil.rmtree(folder)
+
+
+def test_new_passwords_under_a_running_system_are_refused_before_any_is_made(running_app, first_play, tmp_path):
+    hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": running_app, "celery_app_module": "petct"})
+    control = tmp_path / "control"
+    secrets = control / "secrets"
+    for playbook in (first_play, first_play):  # the second run is told the same
+        run = play(playbook, hosts, control)
+        said = " ".join(run.text.split())
+        assert run.rc != 0
+        assert f"{secrets} on the control node has lost the secrets of {running_app}" in said
+        assert "this host has them: CELERY_BROKER_URL, PETCT_SECRET_KEY." in said
+        assert f"Restore the directory from your backup: {secrets}/{running_app}_broker_password" in said
+        assert f"grep -E '^(CELERY_BROKER_URL|PETCT_SECRET_KEY)=' /etc/{running_app}/env" in said
+        assert "type: ansible-playbook playbooks/site.yml -e celery_app_rotate_credentials=yes" in said
+        assert not control.exists() or list(control.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["restored", "on purpose", "given", "another secret"])
+def test_new_passwords_are_made_where_nothing_is_lost_or_on_purpose(way, running_app, first_play, tmp_path):
+    hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": running_app, "celery_app_module": "petct"})
+    variables, secrets = hosts["all"]["vars"], tmp_path / "control/secrets"
+    if way in ("restored", "another secret"):
+        secrets.mkdir(mode=0o700, parents=True)
+        for name in (f"{running_app}_broker_password", "petct_secret_key"):
+            (secrets / name).write_text("x" * 64 + "\n")
+            (secrets / name).chmod(0o600)
+    if way == "on purpose":
+        variables["celery_app_rotate_credentials"] = "yes"
+    if way == "given":
+        variables["celery_app_broker_password"] = "x" * 40
+        variables["celery_app_secrets"] = {"PETCT_SECRET_KEY": "x" * 40}
+    if way == "another secret":
+        new = "{{ lookup('password', celery_app_secrets_dir ~ '/new length=20') }}"
+        variables["celery_app_secrets"] = {**variables["celery_app_secrets"], "NEW": new}
+    run = play(first_play, hosts, tmp_path / "control")
+    assert run.rc == 0, run.text
+
+
 @pytest.mark.parametrize("limit", ["b", "c"])
 def test_hosts_that_each_migrate_may_be_deployed_one_at_a_time(limit, first_play, tmp_path):
     hosts = inventory(FLEET, {}, {"celery_app_migrate_host": "{{ inventory_hostname }}"})
@@ -285,5 +337,5 @@ def test_hosts_that_each_migrate_may_be_deployed_one_at_a_time(limit, first_play
 def test_a_good_inventory_passes_without_a_word(case, first_play, tmp_path):
     run = play(first_play, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", GOOD[case])
     assert run.rc == 0, run.text
-    assert (run.tasks, run.mistakes) == ([CHECK], [])
+    assert (run.tasks, run.mistakes) == ([CHECK, CREDENTIALS], [])
     assert "WARN" not in run.text

@@ -87,6 +87,17 @@ def test_archive_holds_the_source_and_nothing_of_its_owner(prepare, source):
     assert {(entry.uid, entry.uname, entry.mtime) for entry in entries.values()} == {(0, "", 0)}
 
 
+def test_a_source_packed_again_is_not_the_next_to_be_forgotten(prepare, tmp_path):
+    archive = Path(prepare()["archive"])
+    os.utime(archive, (1, 1))
+    for number in range(25):
+        (archive.parent / f"{number}.tar.gz").touch()
+        os.utime(archive.parent / f"{number}.tar.gz", (2 + number, 2 + number))
+    assert prepare()["archive"] == str(archive)
+    release_source.forget_old(archive.parent, keep=20)
+    assert archive.exists()
+
+
 def test_git_branch_tag_and_commit(prepare, source, tmp_path):
     git(source, "init", "-q", "-b", "main")
     git(source, "add", "-A")

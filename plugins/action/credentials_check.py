@@ -1,0 +1,44 @@
+"""Refuse to generate passwords for a host that has some already: the directory with them has been lost."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# Names of the variables in the application's environment, and whether the broker knows the application.
+LOOK = """
+sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p' {file} 2>/dev/null
+if {broker}; then
+  PATH=$PATH:/usr/sbin rabbitmqctl -q list_users 2>/dev/null | cut -f 1 | grep -qx {app} && echo CELERY_BROKER_URL
+fi
+true
+"""
+
+
+class ActionModule(ActionBase):
+    """Looks at a host by its shell alone: it may have no Python yet."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail where the host has one of the passwords; change nothing."""
+        super().run(tmp, task_vars)
+        app, files, folder = (self._task.args[name] for name in ("app", "files", "folder"))
+        file = f"/etc/{app}/env"
+        asks_broker = self._task.args["broker"] and "CELERY_BROKER_URL" in files
+        command = LOOK.format(file=shlex.quote(file), app=shlex.quote(app), broker="true" if asks_broker else "false")
+        there = set(self._low_level_execute_command(command)["stdout"].split())
+        lost = [name for name in files if name in there]
+        if not lost:
+            return {"changed": False}
+        lines = [
+            f"{folder} on the control node has lost the secrets of {app}, and this host has them: "
+            f"{', '.join(lost)}. With new ones its programs could not log in any more. Nothing was changed.",
+            f"Restore the directory from your backup: {' '.join(files[name] for name in lost)}",
+            f"Or take them from this host: grep -E '^({'|'.join(lost)})=' {file}; of an address the password alone, "
+            "between the second : and the @. Write each into its file (chmod 600).",
+            "To make new ones, type: ansible-playbook playbooks/site.yml -e celery_app_rotate_credentials=yes",
+        ]
+        return {"failed": True, "msg": "\n".join(lines)}
