@@ -187,7 +187,13 @@ def _json(path: Path) -> dict[str, Any]:
 def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
     """A sentence for each thing that isn't right, with what to type."""
     yield from found.trouble
-    if programs and not found.release:
+    running = sorted({program["release"] for program in found.programs.values()} - {""})
+    if programs and not found.release and running:
+        yield (
+            f"Programs of release {' and '.join(running)} run here, and no deploy of {found.app} was completed; "
+            "type: ansible-playbook playbooks/deploy.yml"
+        )
+    elif programs and not found.release:
         yield f"{found.app} was not deployed here yet; type: ansible-playbook playbooks/site.yml"
     for name, program in found.programs.items():
         state, log = program["state"], f"/var/log/{found.app}/{name}.log"
@@ -199,7 +205,7 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
             yield f"{name} ends right after each start, Supervisor goes on trying; look: tail -n 30 {log}"
         if program["health"] in SICK:
             yield f"{name} is {program['health']}: {program['why']}; what the watch does: docs/operations.md"
-        if program["release"] and program["release"] != found.release and state != "STOPPING" and not found.lock:
+        if found.release and program["release"] not in ("", found.release) and state != "STOPPING" and not found.lock:
             yield (
                 f"{name} runs release {program['release']}, the current one is {found.release}; type: "
                 "ansible-playbook playbooks/deploy.yml (or rollback.yml)"

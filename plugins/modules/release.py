@@ -414,6 +414,11 @@ STATES = {"migrated": migrate, "history": history, "active": activate, "failed":
 def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what `state` says. Raises ReleaseError."""
     releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
+    if not releases.folder.is_dir() and not check_mode:
+        raise ReleaseError(
+            f"{options['app']} was not set up on this host: there is no {releases.folder}. "
+            "Type: ansible-playbook playbooks/site.yml"
+        )
     previous, state, begun = releases.current(), options["state"], time.monotonic()
     if state == "built":
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}

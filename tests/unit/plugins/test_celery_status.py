@@ -62,6 +62,10 @@ def test_nothing_is_wrong_where_all_is_well():
             for state in sorted(status.SICK)
         ],
         (found(programs={WORKER: program(release="r0")}), "runs release r0, the current one is r1"),
+        (
+            found(release="", programs={WORKER: program(release="r0"), f"{WORKER}2": program(release="r0")}),
+            "Programs of release r0 run here, and no deploy of demo was completed; type: ansible-playbook playbooks/",
+        ),
         (found(watched=False), "Nobody watches"),
         (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "look: ps -fp 9"),
         (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead letters"),

@@ -211,3 +211,11 @@ def test_what_may_hold_secrets_is_masked_by_ansible():
     assert [name for name, option in release.ARGUMENTS.items() if option.get("no_log")] == [
         "environment_text", "install_environment",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", release.ARGUMENTS["state"]["choices"])
+def test_a_host_that_was_never_set_up_is_told_what_to_type(state, tmp_path):
+    options = {**DEFAULTS, "app": "shop", "base": str(tmp_path / "shop"), "id": "one", "state": state}
+    with pytest.raises(ReleaseError, match=r"was not set up on this host.*Type: ansible-playbook playbooks/site.yml"):
+        release.act(options, check_mode=False)
+    assert not (tmp_path / "shop").exists()
