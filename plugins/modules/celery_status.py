@@ -123,6 +123,8 @@ def look_at_programs(found: Found, conf: Path) -> None:
     """What Supervisor, the watch and the heartbeats say."""
     processes: dict[str, Process] = {}
     try:
+        if not conf.exists():
+            raise ImportError
         supervisord = Supervisord(Endpoint.from_conf(conf))
         supervisord.await_answer(0)
         processes = supervisord.processes()
