@@ -2,10 +2,18 @@
 INVENTORY ?= inventories/local
 CONFIRM ?=
 PYTHON ?= python3
-# Root needs no become; a user with a password for sudo is asked for it once.
-BECOME := $(shell if [ "$$(id -u)" = 0 ]; then :; elif sudo -n true 2>/dev/null; then echo --become; else echo --become --ask-become-pass; fi)
-PLAY = .venv/bin/ansible-playbook -i $(INVENTORY) $(BECOME)
+# On this machine the plays become root by sudo: where that wants a password, it is asked for once. For other machines'
+# sudo, say ANSIBLE_BECOME_ASK_PASS=yes before make, or set ansible_become_password in the inventory.
+LOCAL_SUDO = $(if $(filter inventories/local inventories/local/,$(INVENTORY)),$(shell \
+	[ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass))
+PLAY = .venv/bin/ansible-playbook -i '$(INVENTORY)' $(LOCAL_SUDO)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# By itself Ansible takes no ansible.cfg from a directory that anybody may write to.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible keeps its own files at home, where a CI runner may have none, or may not write.
+ifeq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),)
+export ANSIBLE_HOME ?= $(CURDIR)/.ansible
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test lint unit molecule bench chaos

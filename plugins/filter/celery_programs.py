@@ -11,6 +11,8 @@ from ansible.errors import AnsibleFilterError
 
 # Stands for the generation until its hash is known; see plugins/action/supervisor_programs.py.
 GENERATION = "@GENERATION@"
+# Not every way to become root (`su`) comes with sbin in the PATH.
+RUNUSER = "/usr/sbin/runuser"
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
@@ -69,7 +71,7 @@ def as_app(command: str, context: dict[str, Any]) -> list[str]:
     if not command.strip():
         return []
     return [
-        "runuser",
+        RUNUSER,
         "-u",
         context["app"],
         "--",
@@ -124,7 +126,7 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
     return {
         "family": family,
         "command": guarded(name, pidfile, celery, context),
-        "ready": ["runuser", "-u", app, "--", *with_environment(ready, context)],
+        "ready": [RUNUSER, "-u", app, "--", *with_environment(ready, context)],
         "ready_timeout": int(context["ready_timeout"]),
         "settle": int(context["settle"]),
         "strategy": context["handover"],

@@ -220,7 +220,9 @@ def source(host: Host) -> Iterator[Mistake]:
         return
     folder, fix = Path(where).expanduser(), "/home/you/shop"
     if not where or not folder.is_dir():
-        yield wrong("celery_app_source", where, "no such folder on the control node, and no git address.", fix)
+        seen_from = "" if folder.is_absolute() else f" (looked for in {Path.cwd()})"
+        problem = f"no such folder on the control node{seen_from}, and no git address."
+        yield wrong("celery_app_source", where, problem, fix)
     elif not _holds_a_file(folder, host["celery_app_source_exclude"] or []):
         yield wrong("celery_app_source", where, "there is not a file in it to release.", fix)
     elif not (folder / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):

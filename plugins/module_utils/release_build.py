@@ -158,7 +158,6 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     if not options["archive"] and (files or not proven):
         return {"changed": True, "needs_archive": True}
     os.nice(NICER)
-    os.umask(0o022)
     forget_logins(releases)
     try:
         make(releases, release, options, proven)
@@ -285,6 +284,9 @@ def damaged_virtualenv(venv: Path) -> Iterator[str]:
     if not (venv / ".complete").exists():
         yield "its virtualenv is missing or incomplete"
         return
+    if not is_readable(venv):
+        yield f"{venv.resolve()}: the application's user may not read it"
+        return
     for site in venv.glob("lib/python3*/site-packages"):
         missing = [name for record in site.glob("*.dist-info/RECORD") for name in _missing(site, record)]
         if missing:
@@ -295,6 +297,12 @@ def damaged_virtualenv(venv: Path) -> Iterator[str]:
         run([str(venv / "bin/python"), "-I", "-c", "import celery, celery_ops.guard"], "The virtualenv", "", {}, 30)
     except ReleaseError as error:
         yield f"{venv.resolve()}: {str(error).splitlines()[-1]}"
+
+
+def is_readable(venv: Path) -> bool:
+    """Whether the application's user can use a virtualenv: the kit once made them under the login's umask."""
+    paths = [venv, venv / "bin", *venv.glob("bin/celery*"), *venv.glob("lib/python*/site-packages/celery_ops")]
+    return all(path.stat().st_mode & 0o005 == 0o005 for path in paths)
 
 
 def _missing(site: Path, record: Path) -> Iterator[str]:
@@ -341,6 +349,7 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
     stem = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = releases.base / "venvs"
     folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
     there = [path for path in sorted(folder.iterdir()) if stem_of(path) == stem]
     for venv in there:
         if not list(damaged_virtualenv(venv)):

@@ -7,8 +7,11 @@ import glob
 import io
 import os
 import re
+import shlex
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -58,6 +61,14 @@ class Program:
         strategy = recorded.get("restore_strategy") or recorded.get("strategy", "overlap")
         return cls(**{**known, "settle": 0, "strategy": strategy})
 
+    @property
+    def executable(self) -> str:
+        """The file that supervisord executes."""
+        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+        parser.read_string(self.conf)
+        command = parser.get(f"program:{self.name}", "command", fallback="").replace("%%", "%")
+        return next(iter(shlex.split(command)), "")
+
 
 def prefix_of(name: str, prefixes: Iterable[str]) -> str | None:
     """Return the prefix that owns a program of this name: the longest, if any."""
@@ -97,45 +108,146 @@ def check_manifest(prefixes: Iterable[str], programs: Iterable[Program]) -> None
 
 
 class ConfDir:
-    """The part of conf.d that some prefixes own. Files without their mark are never written or deleted."""
+    """The part of conf.d that some prefixes own. Files without their mark are never written or deleted.
 
-    def __init__(self, path: Path, prefixes: Iterable[str]) -> None:
+    The entry of the generation that was proven last is a regular file. While a generation is not proven yet, and
+    when it retires, its entry is a link to a file of the same text in the directory `volatile` under /run: a reboot
+    empties that, and supervisord passes over a link that leads nowhere. So one generation runs after a boot.
+    What needs space is written ahead by the `stage_...` methods; what follows them only renames.
+    """
+
+    def __init__(self, path: Path, prefixes: Iterable[str], volatile: Path) -> None:
         self.path = path
         self.prefixes = list(prefixes)
+        self.volatile = volatile
 
     def file(self, name: str) -> Path:
         """Return where the program's conf file is, or would be."""
         return self.path / f"{name}.conf"
 
     def owned(self) -> dict[str, str]:
-        """Return the texts of our files, by program name."""
+        """Return the texts of our files, also of those behind links, by program name."""
         owned = {}
         for path in sorted(self.path.glob("*.conf")):
             prefix = prefix_of(path.stem, self.prefixes)
-            if prefix is not None and mark_of(prefix) in (text := _text(path)).splitlines():
+            if prefix is not None and path.exists() and mark_of(prefix) in (text := _text(path)).splitlines():
                 owned[path.stem] = text
         return owned
 
+    def provisional(self) -> set[str]:
+        """Return the programs whose entry does not outlive a reboot, or has not: it is a link of ours."""
+        return {
+            path.stem
+            for path in self.path.glob("*.conf")
+            if prefix_of(path.stem, self.prefixes) is not None and self._leads_to_volatile(path, path.stem)
+        }
+
     def refuse_foreign(self, names: Iterable[str]) -> None:
         """Raise Trouble if one of the files to be written is there already and isn't ours."""
-        owned = self.owned()
+        ours = {*self.owned(), *self.provisional()}
         for name in names:
-            if name not in owned and self.file(name).exists():
+            if name not in ours and os.path.lexists(self.file(name)):
                 mark = mark_of(prefix_of(name, self.prefixes) or "")
                 raise Trouble(
                     f"{self.file(name)} exists and lacks the line {mark!r}: it is not ours "
                     f"to replace. Look at it, then: rm {self.file(name)}"
                 )
 
+    def has(self, name: str, text: str) -> bool:
+        """Return whether the program's entry holds exactly this text."""
+        return self.file(name).exists() and _text(self.file(name)) == text
+
     def put(self, name: str, text: str | None) -> None:
         """Write the file in one step, or delete it when there is no text."""
         if text is None:
             self.file(name).unlink(missing_ok=True)
-            return
-        draft = self.path / f".{name}.conf.new"  # not matched by supervisord's *.conf
-        draft.write_bytes(_bytes(text))
-        draft.chmod(0o644)
-        draft.replace(self.file(name))
+            self._volatile(name).unlink(missing_ok=True)
+        else:
+            self.stage_file(name, text)
+            self.make_lasting(name)
+
+    def stage_file(self, name: str, text: str) -> None:
+        """Write the regular file that `make_lasting` puts in place."""
+        _write(self._draft(name, "new"), text)
+
+    def stage_link(self, name: str, text: str) -> None:
+        """Write the link that `make_volatile` puts in place, and the file that it leads to."""
+        for directory in (*reversed(self.volatile.parents), self.volatile):
+            if not directory.exists():
+                directory.mkdir()
+                directory.chmod(0o755)
+        if not self._volatile(name).exists() or _text(self._volatile(name)) != text:
+            _write(self._volatile(name), text)
+        draft = self._draft(name, "link")
+        draft.unlink(missing_ok=True)
+        draft.symlink_to(self._volatile(name))
+
+    def stage_backup(self, name: str) -> None:
+        """Keep the regular file as it is for `restore`, whatever becomes of its entry."""
+        backup = self._draft(name, "old")
+        backup.unlink(missing_ok=True)
+        if self.file(name).is_file() and not self.file(name).is_symlink():
+            backup.hardlink_to(self.file(name))
+
+    def make_lasting(self, name: str) -> None:
+        """Make the entry the regular file that was staged."""
+        self._draft(name, "new").replace(self.file(name))
+        self._volatile(name).unlink(missing_ok=True)
+
+    def make_volatile(self, name: str) -> None:
+        """Make the entry the link that was staged."""
+        self._draft(name, "link").replace(self.file(name))
+
+    def restore(self, name: str, text: str | None, *, lasting: bool) -> bool:
+        """Make the entry hold what it held before; return whether it did not. Writes only if it must."""
+        if text is None:
+            self.put(name, None)
+            return True
+        if self.has(name, text) and self.file(name).is_symlink() != lasting:
+            return False
+        if not lasting:
+            self.stage_link(name, text)
+            self.make_volatile(name)
+        elif self._draft(name, "old").exists():
+            self._draft(name, "old").replace(self.file(name))
+        else:
+            self.put(name, text)
+        return True
+
+    def mark_told(self, name: str) -> None:
+        """Remember when the program was told to stop, for as long as this boot lasts."""
+        if self._volatile(name).exists():
+            os.utime(self._volatile(name))
+
+    def told_at(self, name: str) -> float:
+        """Return the Unix time at which it was told to stop: now, if that is not known."""
+        with suppress(OSError):
+            return self._volatile(name).stat().st_mtime
+        return time.time()
+
+    def sweep(self) -> None:
+        """Delete what an interrupted run left of its preparations."""
+        for path in self.path.glob(".*.conf.*"):
+            name, _, kind = path.name[1:].rpartition(".conf.")
+            prefix = prefix_of(name, self.prefixes)
+            if prefix is None or kind not in ("new", "link", "old"):
+                continue
+            if self._leads_to_volatile(path, name) or (
+                not path.is_symlink() and mark_of(prefix) in _text(path).splitlines()
+            ):
+                path.unlink()
+        for path in self.volatile.glob("*.conf"):
+            if prefix_of(path.stem, self.prefixes) is not None and path.stem not in self.provisional():
+                path.unlink()
+
+    def _volatile(self, name: str) -> Path:
+        return self.volatile / f"{name}.conf"
+
+    def _draft(self, name: str, kind: str) -> Path:
+        return self.path / f".{name}.conf.{kind}"  # not matched by supervisord's *.conf
+
+    def _leads_to_volatile(self, path: Path, name: str) -> bool:
+        return path.is_symlink() and path.readlink() == self._volatile(name)
 
 
 class Parser:
@@ -199,7 +311,7 @@ class Parser:
             for path in self._included(overlay):
                 if path in overlay:
                     path = Path(folder, path.name)
-                    path.write_bytes(_bytes(overlay[self.conf_dir.path / path.name]))
+                    _write(path, overlay[self.conf_dir.path / path.name] or "")
                 files.append(_as_pattern(path))
             # The parser lets the last [include] win: name each file, so that nothing else need be copied.
             include = f"\n[include]\nfiles = {' '.join(files)}\n"
@@ -238,5 +350,19 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: str | None) -> bytes:
-    return (text or "").encode("utf-8", "surrogateescape")
+def _write(path: Path, text: str) -> None:
+    """Write a new file, to the disk. Raises Trouble with its name, and leaves nothing half written."""
+    try:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text.encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise Trouble(
+            f"{path} can't be written: {error.strerror}. Look at its file system: df -h {path.parent} "
+            f"(and df -i {path.parent})"
+        ) from None

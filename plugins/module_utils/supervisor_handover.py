@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, Program, family_of, prefix_of
-from ansible.module_utils.supervisor_proof import NotProven, prove
+from ansible.module_utils.supervisor_logs import point
+from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
 RUN_ON = 15.0
@@ -23,6 +26,9 @@ STOP_MARGIN = 10.0
 
 UNKNOWN_STOP = 600.0
 """Seconds to wait for a program whose conf is gone, so that its stopwaitsecs isn't known."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks the module to end."""
 
 
 @dataclass
@@ -39,6 +45,11 @@ class Step:
     gap: float | None = None
     killed: list[str] = field(default_factory=list)
     draining: list[str] = field(default_factory=list)
+
+    @property
+    def brings_in(self) -> bool:
+        """Whether a program is to be started, or its file to be written."""
+        return self.program is not None and self.action not in ("unchanged", "drained")
 
     def result(self) -> dict[str, Any]:
         """Return what the module reports of it."""
@@ -61,11 +72,13 @@ def plan(
     processes: Mapping[str, Process],
     loaded_differs: frozenset[str] | set[str],
     orphans: frozenset[str] | set[str],
+    provisional: frozenset[str] | set[str] = frozenset(),
 ) -> list[Step]:
     """Decide what becomes of every program that is intended or ours.
 
     `owned` are the texts of our conf files, `loaded_differs` the programs whose loaded settings are not the
-    intended ones, `orphans` programs of ours that run without a conf file; all by name.
+    intended ones, `orphans` programs of ours that run without a conf file, `provisional` those whose entry in conf.d
+    would not outlive a reboot, or has not: not proven yet, or retiring; all by name.
     """
     programs = list(programs)
     intended = {program.name for program in programs}
@@ -74,10 +87,14 @@ def plan(
     for program in programs:
         olds = [name for name in leftovers if family_of(name) == program.family]
         process = processes.get(program.name)
+        serves = process and process.up and process.state != "BACKOFF" and program.name not in provisional
+        is_written = owned.get(program.name) == program.conf
         if process and program.name in loaded_differs:
             action = "restarted"
-        elif process and process.up and process.state != "BACKOFF" and not olds:
-            action = "unchanged" if owned.get(program.name) == program.conf else "rewritten"
+        elif serves and not olds:
+            action = "unchanged" if is_written else "rewritten"
+        elif serves and is_written and not any(old in processes and processes[old].up for old in olds):
+            action = "drained"
         elif olds:
             action = "replaced" if program.strategy == "replace" else "handed_over"
         else:
@@ -85,8 +102,8 @@ def plan(
         pid = process.pid if process else None
         steps.append(Step(action, program.family, program.name, program, olds, pid))
     taken = {name for step in steps for name in step.olds}
-    steps += [Step("removed", family_of(name), name) for name in leftovers if name not in taken]
-    return steps
+    gone = sorted({*leftovers, *provisional} - intended - taken)
+    return steps + [Step("removed", family_of(name), name) for name in gone]
 
 
 def orphans_of(prefixes: Iterable[str], families: Iterable[str] | None, removed: Iterable[str]) -> set[str]:
@@ -110,9 +127,9 @@ class Undo:
         """Remember one step back, before the step forward is made."""
         self._calls.append(call)
 
-    def clear(self) -> None:
-        """There is no way back any more."""
-        self._calls.clear()
+    def __bool__(self) -> bool:
+        """Whether a step was made that has a way back."""
+        return bool(self._calls)
 
     def run(self) -> list[str]:
         """Go all the way back; return a sentence for each step, also for one that failed."""
@@ -121,29 +138,69 @@ class Undo:
             try:
                 said.append(self._calls.pop()())
             except (Trouble, NotProven, OSError, xmlrpc.client.Fault) as error:
-                said.append(f"Going back failed in part: {error}.")
+                said.append(f"A rollback step failed: {str(error).rstrip('.')}.")
         return [sentence for sentence in said if sentence]
 
 
-class Handover:
-    """Carries out a plan against one supervisord."""
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back what asks us to end, for a moment in which it would leave things half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __init__(self, supervisord: Supervisord, conf_dir: ConfDir, stopwaitsecs: Mapping[str, int]) -> None:
+
+class Handover:
+    """Carries out a plan against one supervisord.
+
+    `drain_wait` limits the seconds to wait for what retires, None is without a limit; of programs that are handed
+    over one by one only the last.
+    """
+
+    def __init__(
+        self,
+        supervisord: Supervisord,
+        conf_dir: ConfDir,
+        stopwaitsecs: Mapping[str, int],
+        app: str,
+        drain_wait: float | None = None,
+    ) -> None:
         self.supervisord = supervisord
         self.conf_dir = conf_dir
         self.stopwaitsecs = stopwaitsecs
+        self.app = app
+        self.drain_wait = drain_wait
         self.undo = Undo()
         self.committed = False
         self.warnings: list[str] = []
+        self.log_starts: dict[str, int] = {}
+        """Where in its log the attempt of each program begins, in bytes."""
         self._texts = conf_dir.owned()
+        self._provisional = conf_dir.provisional()
         self._before = supervisord.processes()
+        # What is served by a regular file was proven once. So was what runs, should somebody have deleted its file.
+        running = {name for name, process in self._before.items() if process.up}
+        self._lasting = ({*self._texts} | running) - self._provisional
 
     def run(self, steps: list[Step]) -> None:
         """Do it. Raises NotProven or Trouble; `undo` then leads back, unless `committed`."""
-        for batch in self._batches([step for step in steps if step.program and step.action != "unchanged"]):
-            self._bring_in(batch)
-        self.committed = True
-        self._retire([(step, step.name) for step in steps if step.action == "removed"])
+        self.conf_dir.sweep()
+        self._stage(steps)
+        batches = self._batches([step for step in steps if step.brings_in])
+        leaving = [(step, step.name) for step in steps if step.action == "removed"]
+        leaving += [(step, old) for step in steps if step.action == "drained" for old in step.olds]
+        for batch in batches[:-1]:
+            self._bring_in(batch, [], None)
+            self.committed = False
+            for step in batch:  # should a later batch fail, what was handed over already goes back
+                if _program(step).strategy != "replace":
+                    self._start_again_if_undone(step)
+        self._bring_in(batches[-1] if batches else [], leaving, self.drain_wait)
+        for step in steps:
+            if step.action == "unchanged":
+                self._point(step)
 
     def _batches(self, steps: list[Step]) -> list[list[Step]]:
         """All at once, but for those that are to be handed over one by one."""
@@ -151,21 +208,45 @@ class Handover:
         together = [step for step in steps if step not in single]
         return ([together] if together else []) + [[step] for step in single]
 
-    def _bring_in(self, batch: list[Step]) -> None:
+    def _stage(self, steps: list[Step]) -> None:
+        """Write all that will be needed: should there be no space for it, nothing has been touched yet."""
+        for step in steps:
+            if step.brings_in:
+                text = _program(step).conf
+                if self._is_volatile(step):
+                    self.conf_dir.stage_link(step.name, text)
+                    self.conf_dir.stage_file(step.name, text)
+                elif not self.conf_dir.has(step.name, text):
+                    self.conf_dir.stage_file(step.name, text)
+                    self.conf_dir.stage_backup(step.name)
+            for old in step.olds if step.program else [step.name]:
+                if old in self._texts and old not in self._provisional:
+                    self.conf_dir.stage_link(old, self._texts[old])
+                    self.conf_dir.stage_backup(old)
+
+    def _is_volatile(self, step: Step) -> bool:
+        """Return whether the program of this step is yet to be proven, so that no reboot may start it."""
+        return step.action not in ("restarted", "rewritten") and step.name not in self._lasting
+
+    def _bring_in(self, batch: list[Step], leaving: list[tuple[Step, str]], drain_wait: float | None) -> None:
         stopped_at = time.monotonic()
         self._stop_first([step for step in batch if _program(step).strategy == "replace"])
-        self._write([step for step in batch if step.action != "restarted"])
+        self._enter([step for step in batch if step.action != "restarted"])
         self._start([step for step in batch if step.action not in ("restarted", "rewritten")], stopped_at)
         for step in batch:
             if step.action == "restarted":
                 self._restart(step)
-        # From here on the old ones stop consuming, and until they are gone nothing leads back.
-        self.committed = True
-        self._retire([(step, old) for step in batch for old in step.olds])
-        self.committed = False
-        for step in batch:  # should a later batch fail, what was handed over already goes back
-            if _program(step).strategy != "replace":
-                self._start_again_if_undone(step)
+        leaving = leaving + [(step, old) for step in batch for old in step.olds]
+        with uninterrupted():
+            for step in batch:
+                if self._is_volatile(step):
+                    self.conf_dir.make_lasting(step.name)
+            # From here on the old ones stop consuming, and until they are gone nothing leads back.
+            self.committed = True
+            earlier = self._tell(name for _, name in leaving)
+            for step in batch:
+                self._point(step)
+        self._retire(leaving, earlier, drain_wait)
 
     def _stop_first(self, steps: list[Step]) -> None:
         """Stop the old generations of these, all at once, before anything new starts."""
@@ -179,34 +260,47 @@ class Handover:
         for old in self._fallbacks(step):
             self.undo.push(lambda old=old: self._start_again(old))
 
-    def _write(self, steps: list[Step]) -> None:
-        changed = [step for step in steps if self._texts.get(step.name) != _program(step).conf]
+    def _enter(self, steps: list[Step]) -> None:
+        """Put the new conf files where supervisord reads them."""
         for step in steps:
-            new = step.name not in self._before or self._fallbacks(step)
-            if new and step.action != "rewritten":
+            name, text = step.name, _program(step).conf
+            if self._is_volatile(step):
                 self.undo.push(lambda step=step: self._take_away(_program(step)))
-            elif step in changed:
-                self.undo.push(lambda step=step: self._put_back(step.name))
-        for step in changed:
-            self.conf_dir.put(step.name, _program(step).conf)
+                self.conf_dir.make_volatile(name)
+                continue
+            starts = step.action != "rewritten" and not self._was_up(name)
+            if starts and (self._fallbacks(step) or name not in self._before):
+                self.undo.push(lambda name=name: self._stop_again(name))
+            if not self.conf_dir.has(name, text):
+                self.undo.push(lambda name=name: self._put_back(name))
+                self.conf_dir.make_lasting(name)
         reread = self.supervisord.reread()
         for step in steps:
-            if step.name in reread.changed:  # its file had been lost, so that this could not be foreseen
+            if step.name in reread.changed:  # what was loaded is known only now that the file is right
                 step.action = "restarted"
 
     def _start(self, steps: list[Step], stopped_at: float) -> None:
         """Start these programs side by side and wait until all are proven."""
         steps = [step for step in steps if step.action != "restarted"]
         for step in steps:
+            self.log_starts[step.name] = log_size(_program(step).log)
             try:
                 self._start_one(step.name)
             except xmlrpc.client.Fault as fault:
-                raise NotProven(_program(step), f"supervisord can't start it: {fault.faultString}") from None
+                raise self._not_started(_program(step), fault) from None
         for step, proof in zip(steps, prove(self.supervisord, map(_program, steps)), strict=True):
             step.pid = proof.pid
             step.seconds["ready"] = proof.ready_at - proof.begun
             if step.action in ("replaced", "restarted"):
                 step.gap = proof.ready_at - stopped_at
+
+    def _not_started(self, program: Program, fault: xmlrpc.client.Fault) -> NotProven:
+        seen = f"supervisord can't start it: {fault.faultString}"
+        if fault.faultCode in (Fault.NO_FILE, Fault.NOT_EXECUTABLE):
+            return NotProven(program, seen, missing=program.executable)
+        process = self.supervisord.processes().get(program.name)
+        error = f" ({process.error})" if process and process.error else ""
+        return NotProven(program, seen + error, **({"by_host": True} | blame(program, process)))
 
     def _restart(self, step: Step) -> None:
         """Give one program that keeps its name its new settings: there is no side by side for it."""
@@ -214,7 +308,8 @@ class Handover:
         stopped_at = time.monotonic()
         step.seconds["drain"] = self._stop_surely([step.name])
         self._remove(step.name)
-        self.conf_dir.put(step.name, _program(step).conf)
+        if not self.conf_dir.has(step.name, _program(step).conf):
+            self.conf_dir.make_lasting(step.name)
         self.supervisord.reread()
         step.action = "replaced"  # for the length of the start: now it is an ordinary one, with a gap
         try:
@@ -229,32 +324,54 @@ class Handover:
             self._stop_surely([name])
         self.supervisord.start(name)
 
-    def _retire(self, leaving: list[tuple[Step, str]]) -> None:
-        """Stop old generations, all at once, and forget them. One that doesn't end in time is reported."""
-        waits = {}
+    def _tell(self, names: Iterable[str]) -> dict[str, float]:
+        """Tell old generations to stop; return the seconds they took already, told by an earlier run, by name."""
+        earlier: dict[str, float] = {}
+        processes = self.supervisord.processes()
+        for name in names:
+            process = processes.get(name)
+            if process and not process.up and name in self._provisional:
+                # Whole seconds: one that was killed must not seem to have ended a moment before.
+                now = process.ended + 1 if process.down else time.time()
+                earlier[name] = max(0.0, now - self.conf_dir.told_at(name))
+                continue
+            earlier[name] = 0.0
+            if name in self._texts and name not in self._provisional:
+                self.conf_dir.make_volatile(name)
+            self.conf_dir.mark_told(name)
+            if process and process.up:
+                self.supervisord.stop(process)
+        return earlier
+
+    def _retire(self, leaving: list[tuple[Step, str]], earlier: Mapping[str, float], drain_wait: float | None) -> None:
+        """Wait for old generations that were told to stop, and forget them. One that doesn't end is reported."""
+        limits = {}
         for step, name in leaving:
             own = step.program.stop_timeout if step.program else None
             # Whoever waits for stopwaitsecs wants to see the end, which comes a moment after it.
             early = own is not None and own < self.stopwaitsecs.get(name, 0)
-            waits[name] = float(own) if early else self._kill_wait(name)
-        drained = self._stop(waits)
+            limits[name] = max(0.0, (float(own) if early else self._kill_wait(name)) - earlier[name])
+            step.draining.append(name)
+        waits = {name: limit if drain_wait is None else min(limit, drain_wait) for name, limit in limits.items()}
+        took = {name: seconds + earlier[name] for name, seconds in self._stop(waits).items()}
         for step, name in leaving:
-            if name in drained:
-                step.seconds["drain"] = max(step.seconds.get("drain", 0.0), drained[name])
-            else:
-                step.draining.append(name)
+            if name in took:
+                step.draining.remove(name)
+                step.seconds["drain"] = max(step.seconds.get("drain", 0.0), took[name])
+            elif waits[name] == limits[name]:
                 self.warnings.append(
-                    f"{name} still drains after {waits[name]:.0f} s; supervisord kills it when its "
-                    f"stopwaitsecs are over, and the next run forgets it."
+                    f"{name} still drains after {limits[name] + earlier[name]:.0f} s; supervisord kills it when its "
+                    f"stopwaitsecs are over, and the next run removes it."
                 )
-            if self._was_killed(name, drained.get(name, 0.0)):
+            if self._was_killed(name, took.get(name, 0.0)):
                 step.killed.append(name)
                 self.warnings.append(
                     f"{name} did not finish within its stopwaitsecs ({self.stopwaitsecs[name]} s): "
-                    f"supervisord killed it, what it ran is delivered again."
+                    f"supervisord killed it; its unfinished tasks are delivered again."
                 )
+        # What still drains keeps its link, by which the next run knows it.
         if leaving:
-            self._forget(waits, late=set(waits) - set(drained))
+            self._forget(took)
 
     def _forget(self, names: Iterable[str], late: Iterable[str] = ()) -> None:
         """Unload stopped programs, then delete their files: a file left behind is found by the next run."""
@@ -305,7 +422,7 @@ class Handover:
         for name in waits:
             if name not in took:
                 raise Trouble(
-                    f"{name} does not end, not even by KILL, and two at once must never be. Look at it: "
+                    f"{name} did not exit after SIGKILL; refusing to start a second instance. Look at it: "
                     f"supervisorctl status {name}"
                 )
         return max(took.values(), default=0.0)
@@ -329,12 +446,23 @@ class Handover:
     def _fallbacks(self, step: Step) -> list[str]:
         """Return the older generations that serve again if this one fails.
 
-        Those that ran. In `replace` also a single one that didn't: a run that died stopped it and went no further.
+        Those that ran. In `replace` it is one, if possible one that was proven: a run that died may have stopped it,
+        and started another.
         """
         ran = [old for old in step.olds if self._was_up(old)]
-        if not ran and _program(step).strategy == "replace" and len(step.olds) == 1:
-            return [old for old in step.olds if old in self._texts]
-        return ran
+        if _program(step).strategy != "replace":
+            return ran
+        proven = [old for old in step.olds if old in self._texts and old not in self._provisional]
+        candidates = [old for old in ran if old in proven] or proven or ran
+        return candidates if len(candidates) == 1 else ran
+
+    def _point(self, step: Step) -> None:
+        """Let the program's stable log name lead to the log of this generation."""
+        if step.program and step.program.log:
+            try:
+                point(self.app, step.family, step.program.log)
+            except OSError as error:
+                self.warnings.append(f"The stable name of {step.program.log} could not be set: {error}")
 
     # The ways back. Each says in a sentence what it did.
 
@@ -347,9 +475,15 @@ class Handover:
             return f"{name} was told to stop, still finishes what it runs, and will not be started again."
         return f"{name} was stopped and removed."
 
+    def _stop_again(self, name: str) -> str:
+        self._stop_surely([name])
+        if name not in self._before:
+            self._remove(name)
+        return f"{name} was stopped again, as before."
+
     def _put_back(self, name: str) -> str:
-        self.conf_dir.put(name, self._texts.get(name))
-        self.supervisord.reread()
+        if self.conf_dir.restore(name, self._texts.get(name), lasting=name not in self._provisional):
+            self.supervisord.reread()
         return ""
 
     def _put_back_and_start(self, name: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ansible.module_utils.supervisor_conf import Program
 from ansible.module_utils.supervisor_rpc import Process, Supervisord
@@ -25,13 +25,26 @@ ASK_FIRST = 0.5
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
+CRASHES = ("Exited too quickly", "Bad exit code")
+"""How supervisord's words begin for a program that ran and ended; its other words are about starting it at all."""
+
 
 class NotProven(Exception):
-    """A program did not come up; the text says what was seen."""
+    """A program did not come up; the text says what was seen.
 
-    def __init__(self, program: Program, seen: str) -> None:
+    `by_host` says that something else than the program is the cause, `missing` names a file that can't be executed:
+    the host's fault, unless it is in the release.
+    """
+
+    def __init__(self, program: Program, seen: str, *, by_host: bool = False, missing: str | None = None) -> None:
         super().__init__(f"{program.name} did not come up: {seen}")
         self.program = program
+        self.by_host = by_host
+        self.missing = missing
+
+    def is_release_fault(self, release_root: Path) -> bool:
+        """Return whether the release itself is the cause; `release_root` is where releases are."""
+        return not self.by_host and (self.missing is None or Path(self.missing).is_relative_to(release_root))
 
 
 class ReadyCommand:
@@ -84,7 +97,8 @@ class ReadyCommand:
                 start_new_session=True,
             )
         except OSError as error:
-            raise NotProven(self.program, f"its ready command can't be run: {error}") from None
+            seen = f"its ready command {self.program.ready[0]} can't be run: {error.strerror}"
+            raise NotProven(self.program, seen, missing=self.program.ready[0]) from None
 
     def _collect(self) -> None:
         assert self._process and self._out and self._err
@@ -109,17 +123,21 @@ class Proof:
         self.begun = time.monotonic()
         self.ready_at = 0.0
         self._command = ReadyCommand(program)
-        self._has_children = False
+        self._first_children: set[int] = set()
 
     def look(self, process: Process | None) -> bool:
         """Judge the present state: proven, or not yet. Raises NotProven as soon as it is hopeless."""
         now = time.monotonic()
         seconds = now - self.begun
         if process is None:
-            raise NotProven(self.program, f"supervisord no longer knows it after {seconds:.1f} s")
+            seen = f"it was removed from supervisord {seconds:.1f} s after its start, by somebody else"
+            raise NotProven(self.program, seen, by_host=True)
         if process.state not in ("STARTING", "RUNNING"):
             reason = f" ({process.error})" if process.error else ""
-            raise NotProven(self.program, f"it is {process.state}{reason} {seconds:.1f} s after its start")
+            seen = f"it is {process.state}{reason} {seconds:.1f} s after its start"
+            if process.state in ("STOPPING", "STOPPED"):
+                raise NotProven(self.program, f"{seen}: it was stopped by somebody else", by_host=True)
+            raise NotProven(self.program, seen, **blame(self.program, process))
         if not self.pid:
             self.pid = process.pid
         elif process.pid != self.pid:
@@ -137,12 +155,21 @@ class Proof:
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
         settled = now - self.ready_at >= self.program.settle
-        if self.program.settle and self.program.lasting_children and (settled or not self._has_children):
-            ages = child_ages(self.pid)
-            self._has_children |= bool(ages)
-            if settled and self._has_children and max(ages, default=0.0) < self.program.settle:
-                raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+        if self.program.settle and self.program.lasting_children and (settled or not self._first_children):
+            return self._children_last(settled)
         return settled
+
+    def _children_last(self, settled: bool) -> bool:
+        """Tell whether one of its processes has lasted; one that is merely young, on a busy host, is waited for."""
+        ages = child_ages(self.pid)
+        self._first_children = self._first_children or set(ages)
+        if not settled or not self._first_children:
+            return settled
+        if max(ages.values(), default=0.0) >= self.program.settle:
+            return True
+        if not self._first_children <= set(ages):
+            raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+        return False
 
     def close(self) -> None:
         """End a ready command that still runs."""
@@ -165,26 +192,46 @@ def prove(supervisord: Supervisord, programs: Iterable[Program]) -> list[Proof]:
     return proofs
 
 
-def child_ages(pid: int) -> list[float]:
-    """Return the ages, in seconds, of the processes that a process has started and that live."""
+def blame(program: Program, process: Process | None) -> dict[str, Any]:
+    """Return what NotProven takes, of a program that is down: it crashed, or supervisord could not start it."""
+    error = process.error if process else ""
+    if "command" in error and not error.startswith(CRASHES):  # it can't be found, or is not executable
+        return {"missing": program.executable}
+    return {"by_host": bool(error) and not error.startswith(CRASHES)}
+
+
+def child_ages(pid: int) -> dict[int, float]:
+    """Return the ages, in seconds, of the processes that a process has started and that live, by pid."""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
-    ages = []
+    ages = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             # From the state on, field 3 (proc_pid_stat(5)): the name before it may hold anything.
             fields = stat.read_text().rpartition(")")[2].split()
             if int(fields[1]) == pid and fields[0] not in "ZX":
-                ages.append(uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+                ages[int(stat.parent.name)] = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return ages
 
 
-def log_tail(path: str | None, lines: int = 20) -> list[str]:
-    """Return the last lines of a program's log, none if it can't be read."""
+def log_size(path: str | None) -> int:
+    """Return the size of a program's log in bytes; 0 if there is none."""
+    try:
+        return Path(path).stat().st_size if path else 0
+    except OSError:
+        return 0
+
+
+def log_tail(path: str | None, since: int = 0, lines: int = 20) -> list[str]:
+    """Return the last lines of a program's log after `since` bytes, none if it can't be read.
+
+    A generation that failed before and is tried again goes on writing to the same log.
+    """
     if not path:
         return []
     try:
         with Path(path).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(since if since <= size else 0, size - 65536))
             return file.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError as error:
         return [f"({error})"]

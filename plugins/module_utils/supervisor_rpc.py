@@ -28,6 +28,8 @@ class Fault:
 
     SHUTDOWN_STATE = 6
     BAD_NAME = 10
+    NO_FILE = 20
+    NOT_EXECUTABLE = 21
     ALREADY_STARTED = 60
     NOT_RUNNING = 70
     ALREADY_ADDED = 90
@@ -45,7 +47,10 @@ class NoSupervisord(Trouble):
 
 @dataclass(frozen=True)
 class Process:
-    """What supervisord says of one program. `uptime` is in whole seconds, `pid` is 0 when it has none."""
+    """What supervisord says of one program.
+
+    `uptime` is in whole seconds, `pid` is 0 when it has none, `ended` the Unix time at which its last process ended.
+    """
 
     name: str
     state: str
@@ -53,6 +58,7 @@ class Process:
     uptime: int
     error: str
     exitstatus: int
+    ended: int = 0
 
     @property
     def up(self) -> bool:
@@ -162,6 +168,7 @@ class Supervisord:
                 max(0, info["now"] - info["start"]),
                 info["spawnerr"],
                 info["exitstatus"],
+                info["stop"],
             )
         return found
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: celery_status
@@ -282,6 +283,7 @@ def _local(moment: float) -> str:
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(
         argument_spec={
             "app": {"type": "str", "required": True},

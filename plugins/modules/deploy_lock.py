@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: deploy_lock
@@ -173,6 +174,7 @@ ARGUMENTS: dict[str, Any] = {
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS)
     options = module.params
     lock = Lock(options["app"])

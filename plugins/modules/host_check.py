@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
+import fnmatch
 import os
 import pwd
+import re
 import shlex
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: host_check
@@ -74,6 +79,9 @@ EXAMPLES = r"""
     programs: [{name: default, queues: [shop], concurrency: 4}]
 """
 
+CONF_D = "/etc/supervisor/conf.d"
+SUPERVISORD_CONF = Path("/etc/supervisor/supervisord.conf")
+DEBIANS_SUPERVISORD = Path("/usr/bin/supervisord")
 PROCESS_MEMORY = 24
 """MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
 PROCESSES_PER_CORE = 64
@@ -139,6 +147,89 @@ def disk(least: int, folders: tuple[str, ...] = ("/srv", "/var/lib", "/var/log")
             yield f"{folder} has {free} MiB free, and host_disk_free wants {least}. {fix}"
 
 
+def mounted(app: str, folder: str = "/srv") -> Iterator[str]:
+    """Programs can be written and run where the releases go."""
+    place = next(path for path in [Path(folder, app), *Path(folder, app).parents] if path.exists())
+    flags, mount = os.statvfs(place).f_flag, place
+    while not mount.is_mount():
+        mount = mount.parent
+    for flag, option, wanted in ((os.ST_NOEXEC, "noexec", "exec"), (os.ST_RDONLY, "ro", "rw")):
+        if flags & flag:
+            fix = (
+                f"Write {wanted} instead of {option} for it in /etc/fstab, and type: mount -o remount,{wanted} {mount}"
+            )
+            yield f"{mount} is mounted with {option}, and the releases are to run from {folder}/{app}. {fix}"
+
+
+@dataclass(frozen=True)
+class Supervisord:
+    """A running supervisord of root's, with its command line."""
+
+    pid: int
+    words: tuple[str, ...]
+    folder: str
+
+    @property
+    def program(self) -> str:
+        """The path of supervisord itself, which Python runs."""
+        return next((word for word in self.words[1:4] if Path(word).name == "supervisord"), "")
+
+    @property
+    def conf(self) -> str:
+        """The configuration file that it was given; empty for one that it looks for."""
+        for at, word in enumerate(self.words):
+            found = re.fullmatch(r"(?:-c|--configuration)=?(.*)", word)
+            if found and (found[1] or self.words[at + 1 :]):
+                return str(Path(self.folder, found[1] or self.words[at + 1]))
+        return ""
+
+    def __str__(self) -> str:
+        return f"{self.program} with {self.conf or 'a configuration that it found'} (pid {self.pid})"
+
+    @property
+    def is_debians(self) -> bool:
+        """Whether it is the service of Debian's package, which reads our programs."""
+        return Path(self.program).resolve() == DEBIANS_SUPERVISORD and self.conf in ("", str(SUPERVISORD_CONF))
+
+
+def supervisords() -> Iterator[Supervisord]:
+    """Those that root runs on this host, not those of containers on it."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            words = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+            [pids] = [line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid:")]
+            found = Supervisord(int(folder.name), words, str((folder / "cwd").readlink()))
+            is_python = (folder / "exe").readlink().name.startswith(("python", "pypy"))
+            if is_python and found.program and folder.stat().st_uid == 0 and len(pids.split()) == 2:
+                yield found
+
+
+def supervisor(running: Iterable[Supervisord], conf: Path) -> Iterator[str]:
+    """Supervisor is Debian's, or there is none yet; and its configuration includes the programs' folder."""
+    others = [each for each in running if not each.is_debians]
+    if others and len(others) == len(list(running)):
+        start = "systemctl enable --now supervisor" if DEBIANS_SUPERVISORD.exists() else "apt-get install supervisor"
+        yield (
+            f"a Supervisor that is not Debian's runs here: {others[0]}. The kit works with the package's, which reads "
+            f"{SUPERVISORD_CONF}. Stop the other one for good and write its programs into {CONF_D}, or, to have both "
+            f"side by side, type first: {start}"
+        )
+    if not conf.exists():
+        return
+    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", " #"), allow_no_value=True)
+    try:
+        parser.read(conf)
+    except configparser.Error as error:
+        yield f"{conf} can't be read: {' '.join(str(error).split())}. Write it as Supervisor's manual says."
+        return
+    patterns = parser.get("include", "files", fallback="").replace("%(here)s", str(conf.parent)).split()
+    if not any(fnmatch.fnmatch(f"{CONF_D}/some.conf", str(conf.parent / pattern)) for pattern in patterns):
+        yield f"{conf} does not include {CONF_D}. Write in its section [include]: files = {CONF_D}/*.conf"
+    if not parser.get("unix_http_server", "file", fallback=""):
+        line = "file=/var/run/supervisor.sock"
+        yield f"{conf} gives supervisord no socket. Write in its section [unix_http_server]: {line}"
+
+
 def python(path: str) -> Iterator[str]:
     """The Python of the virtualenvs is there and new enough. Debian's own comes with the packages, if need be."""
     if not Path(path).exists() and path == "/usr/bin/python3":
@@ -189,14 +280,15 @@ def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
         )
 
 
-def ports(listeners: dict[str, str], app: str, conf_d: str = "/etc/supervisor/conf.d") -> Iterator[str]:
+def ports(listeners: dict[str, str], app: str, conf_d: str = CONF_D) -> Iterator[str]:
     """What is to be listened on is free, or ours."""
     for variable, bind in listeners.items():
         host, _, port = bind.rpartition(":")
         found = listening(host.strip("[]"), int(port))
         owners = {user for user, _ in found.values()}
         # The web's listener binds as root and then is the application: where /proc hides that, its conf tells.
-        ours = any(f":{port} " in path.read_text() for path in Path(conf_d).glob(f"{app}-*.conf"))
+        files = [path for path in Path(conf_d).glob(f"{app}-*.conf") if path.exists()]
+        ours = any(f":{port} " in path.read_text() for path in files)
         if found and not ours and not owners & {app, OWNERS.get(variable, app)}:
             who = ", ".join(sorted(f"{command} of {user}" for user, command in found.values()))
             other = f"{host}:{int(port) + 1}" if variable == "celery_web_bind" else f"{int(port) + 1}"
@@ -248,6 +340,7 @@ def user_name(uid: int) -> str:
 
 def main() -> None:
     """Entry point."""
+    take_over()
     module = AnsibleModule(
         argument_spec={
             "supported": {"type": "dict", "required": True},
@@ -271,14 +364,21 @@ def main() -> None:
         *disk(want["disk_free"]),
         *ports(want["listeners"], want["app"]),
     ]
+    running = list(supervisords()) if runs_app else []
     if runs_app:
-        found += [*name(want["app"]), *python(want["python"])]
+        found += [*name(want["app"]), *python(want["python"]), *mounted(want["app"])]
+        found += supervisor(running, SUPERVISORD_CONF)
     found += memory(want["programs"] if "worker" in want["groups"] else [], want["overlap"], want["store_memory"])
     if "rabbitmq" in want["groups"]:
         found += node(want["node_name"])
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         module.fail_json(msg="\n".join(["This host can't carry it; nothing was changed.", *lines]))
+    for other in (each for each in running if not each.is_debians):
+        module.warn(
+            f"Beside Debian's Supervisor another one runs: {other}. The kit leaves it alone; to ask Debian's, type: "
+            f"supervisorctl -c {SUPERVISORD_CONF} status"
+        )
     module.exit_json(changed=False)
 
 

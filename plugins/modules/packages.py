@@ -7,12 +7,14 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: packages
@@ -21,6 +23,7 @@ description:
   - Installs what is missing in one apt call. Every package that this call brought, dependencies included,
     is noted in C(record); C(state=absent) purges just those.
   - Needs no python3-apt, so check mode works on a host that has nothing yet.
+  - Waits up to five minutes for apt's and dpkg's locks, which apt-daily and unattended-upgrades hold on a new machine.
 options:
   names:
     description: The packages to have.
@@ -53,7 +56,11 @@ kept:
   returned: state=absent
 """
 
-APT = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+APT = ["apt-get", "-q", "-y"]
+# apt waits by itself for dpkg's lock alone (DPkg::Lock::Timeout), and not for those of its lists and archives.
+LOCKED = re.compile(r"Could not get lock .*")
+LOCK_TIMEOUT = 300.0  # seconds
+LOCK_POLL = 1.0  # seconds
 KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 LISTS_MAX_AGE = 3600.0  # seconds
 USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "erlang-base": "epmd"}
@@ -176,18 +183,30 @@ def needed_by(name: str, others: set[str]) -> bool:
 
 
 def apt(module: AnsibleModule, arguments: list[str], hint: str) -> str:
-    """Run apt-get; fail the module with its last lines and a hint."""
-    rc, out, err = module.run_command(
-        [*APT, *arguments], environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    )
-    if rc:
-        tail = "\n".join((out + err).splitlines()[-20:])
-        module.fail_json(msg=f"apt-get {arguments[-1]} ended with {rc}. {hint}\n{tail}")
-    return out
+    """Run apt-get, once nobody else does; fail the module with its last lines and a hint."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        rc, out, err = module.run_command(
+            [*APT, *arguments], environ_update={"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        )
+        if not rc:
+            return out
+        locked = LOCKED.search(err)
+        if not locked or time.monotonic() >= deadline:
+            break
+        time.sleep(LOCK_POLL)
+    if locked:
+        hint = (
+            f"Another program has locked apt for {LOCK_TIMEOUT:.0f} s: {locked[0]}. Wait until it is done (look: "
+            "systemctl list-jobs; fuser -v /var/lib/apt/lists/lock /var/lib/dpkg/lock-frontend), then run this again."
+        )
+    tail = "\n".join((out + err).splitlines()[-20:])
+    module.fail_json(msg=f"apt-get {arguments[-1]} ended with {rc}. {hint}\n{tail}")
 
 
 def main() -> None:
     """Entry point."""
+    take_over()
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},

@@ -11,6 +11,7 @@ import time
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: rabbitmq_definitions
@@ -314,6 +315,7 @@ def run(module: AnsibleModule) -> NoReturn:
 
 def main() -> None:
     """Entry point."""
+    take_over()
     module = AnsibleModule(
         argument_spec={
             "definitions": {"type": "dict", "required": True},

@@ -24,6 +24,7 @@ from ansible.module_utils.release_build import (
     run,
     wheel_of,
 )
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: release
@@ -190,7 +191,7 @@ class Releases:
 
     def in_use(self) -> str:
         """The text of all program files: what they name must stay."""
-        return "".join(path.read_text() for path in CONF_D.glob("*.conf")) if CONF_D.exists() else ""
+        return "".join(path.read_text() for path in CONF_D.glob("*.conf") if path.exists()) if CONF_D.exists() else ""
 
 
 def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -440,6 +441,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         answer = act(module.params, module.check_mode)

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
 import xmlrpc.client
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -16,9 +18,11 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import Deployments
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
-from ansible.module_utils.supervisor_handover import Handover, Step, orphans_of, plan
+from ansible.module_utils.supervisor_handover import SIGNALS, Handover, Step, orphans_of, plan
+from ansible.module_utils.supervisor_logs import prune_logs, prune_state
 from ansible.module_utils.supervisor_proof import NotProven, log_tail
 from ansible.module_utils.supervisor_rpc import Endpoint, NoSupervisord, Process, Reread, Supervisord, Trouble
+from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: supervisor_programs
@@ -30,7 +34,12 @@ description:
     stopped.
   - If a new generation is not proven, everything goes back to where it was, and the module fails with what
     was seen.
-  - The whole configuration is parsed by Supervisor's own parser before a file lands.
+  - The whole configuration is parsed by Supervisor's own parser before a file lands, and all files are written
+    before a program is stopped.
+  - A generation that is not proven yet, and one that retires, has a link in O(conf_dir) that leads into
+    O(volatile_dir). A reboot empties that, so that the generation proven last runs afterwards, and no other. The next
+    run deletes links that lead nowhere. Where a reboot does not empty C(/run), as in a container without a tmpfs there,
+    a reboot in the middle of a handover starts both generations, until the next run.
   - >-
     Only files that carry the owner's mark, and the programs of these files, are ever touched. The mark is a
     line of its own in the conf: C(# owner: celery-ops <family_prefix>).
@@ -120,7 +129,9 @@ options:
     choices: [present, absent]
     default: present
   app:
-    description: The application; with it the programs are noted in the record of the deployment that is under way.
+    description:
+      - The application, whose name the defaults of other options hold. With it, the programs are noted in the record of
+        the deployment that is under way.
     type: str
   phase:
     description: What is handed over, for the record.
@@ -143,6 +154,30 @@ options:
     description: The configuration of supervisord, which also says where it listens.
     type: path
     default: /etc/supervisor/supervisord.conf
+  volatile_dir:
+    description: Where the conf files are that must not outlive a reboot. By default C(/run/celery-ops/<app>/conf.d).
+    type: path
+  release_root:
+    description:
+      - Where releases are, C(/srv/<app>) by default. A program or ready command that can't be executed is the release's
+        fault if it is in there, and the host's if not.
+    type: path
+  log_dir:
+    description: Where the logs of the programs are, C(/var/log/<app>) with O(app). It must be root's.
+    type: path
+  run_dir:
+    description: Where the pidfiles, locks and heartbeats of the programs are, C(/run/<app>) with O(app).
+    type: path
+  keep_logs:
+    description: Of how many generations that are gone to keep the logs, for each program.
+    type: int
+    default: 5
+  drain_wait:
+    description:
+      - Seconds that this call waits for old generations to finish; what still drains is listed in RV(draining). The
+        next call with the same programs waits for those and does nothing else. By default, the call waits until they
+        are gone. With V(one_by_one), it limits the wait for the last program only.
+    type: int
 attributes:
   check_mode:
     support: full
@@ -187,7 +222,8 @@ programs:
       description:
         - V(unchanged); V(started), for the first time or because it was down; V(handed_over) from older
           generations; V(replaced), old stopped first; V(restarted), with a changed conf under the same name;
-          V(rewritten), only the text of the file changed and the process goes on; V(removed).
+          V(rewritten), only the text of the file changed and the process goes on; V(drained), it ran already, and
+          what it took over from finished; V(removed).
       type: str
       returned: always
     from: {description: Older generations it took over from., type: list, elements: str, returned: always}
@@ -207,10 +243,26 @@ programs:
       type: list
       elements: str
       returned: always
+draining: {description: All old generations that still drain., type: list, elements: str, returned: success}
+pruned:
+  description: Logs, locks and other files of generations that are gone, which were deleted.
+  returned: success
+  type: list
+  elements: str
 failed_program:
   description: The program that did not come up.
   returned: on failure of a program
   type: str
+release_fault:
+  description:
+    - Whether the release itself is the cause - its program did not come up, was not ready or did not stay up. Not so
+      for another's conf file, a full disk, a program that the host lacks, an interruption.
+  returned: on failure
+  type: bool
+interrupted:
+  description: Whether a signal ended the call; RV(draining) then says which old generations finish by themselves.
+  returned: on failure of a handover
+  type: bool
 log_tail:
   description: The last 20 lines of its log.
   returned: on failure of a program
@@ -245,6 +297,12 @@ ARGUMENTS: dict[str, Any] = {
     "restore": {"type": "str"},
     "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
     "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
+    "volatile_dir": {"type": "path"},
+    "release_root": {"type": "path"},
+    "log_dir": {"type": "path"},
+    "run_dir": {"type": "path"},
+    "keep_logs": {"type": "int", "default": 5},
+    "drain_wait": {"type": "int"},
 }
 
 AWAIT_SUPERVISORD = 5.0
@@ -252,8 +310,6 @@ AWAIT_SUPERVISORD = 5.0
 
 AWAIT_STARTING = 30.0
 """Seconds to wait for programs that are just coming up, as after a boot, before judging them."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -272,7 +328,10 @@ class Manifest:
         self.programs = [Program(**program) for program in parameters["programs"]]
         if parameters["restore"] and self.deployments:
             self._restore(parameters["restore"])
-        self.conf_dir = ConfDir(Path(parameters["conf_dir"]), self.prefixes)
+        self.app = parameters["app"] or ""
+        volatile_dir = Path(parameters["volatile_dir"] or Path("/run/celery-ops", self.app, "conf.d"))
+        self.release_root = Path(parameters["release_root"] or Path("/srv", self.app))
+        self.conf_dir = ConfDir(Path(parameters["conf_dir"]), self.prefixes, volatile_dir)
         self.supervisord_conf = Path(parameters["supervisord_conf"])
         self.supervisord: Supervisord | None = None
         self.processes: dict[str, Process] = {}
@@ -280,6 +339,7 @@ class Manifest:
         self.stopwaitsecs: dict[str, int] = {}
         self.steps: list[Step] = []
         self.owned: dict[str, str] = {}
+        self.pruned: list[str] = []
 
     def _restore(self, deployment: str) -> None:
         """Take the programs from a deployment's record; those that were given are for a host without it."""
@@ -317,11 +377,23 @@ class Manifest:
         check_manifest(self.prefixes, self.programs)
         self.owned = self.conf_dir.owned()
         self.conf_dir.refuse_foreign(program.name for program in self.programs)
+        if not self.module.check_mode:
+            self._refuse_missing_commands()
         self._connect()
         differs = self._read_loaded() if self.supervisord else set()
         families = None if self.absent else {program.family for program in self.programs}
         orphans = orphans_of(self.prefixes, families, self.reread.removed)
-        self.steps = plan(self.programs, self.owned, self.processes, differs, orphans)
+        provisional = self.conf_dir.provisional()
+        self.steps = plan(self.programs, self.owned, self.processes, differs, orphans, provisional)
+
+    def _refuse_missing_commands(self) -> None:
+        for program in self.programs:
+            command = program.ready[0] if program.ready else ""
+            if command and not Path(command).is_relative_to(self.release_root) and not shutil.which(command):
+                raise Trouble(
+                    f"{program.name}: this host lacks {command}, with which the program is asked whether it is ready. "
+                    f"Nothing was changed. Install it (apt-get install util-linux has runuser), then deploy again."
+                )
 
     def _connect(self) -> None:
         """Find supervisord. It may be missing in check mode, and when files are all that's left to remove."""
@@ -365,11 +437,14 @@ class Manifest:
             if not (self.absent or written):
                 raise
         self.processes = self._settled_processes()
+        # What is loaded can't be asked for, only whether it differs from the file. Where the file differs from both,
+        # the file is the likely culprit: somebody edited it. Handover looks again as soon as the file is right.
         return {
             name
             for name in texts
             if name in self.processes
-            and (name in self.reread.changed or (name in current and current[name] != intended[name]))
+            and name in current
+            and (name in self.reread.changed) == (current[name] == intended[name])
         }
 
     def _settled_processes(self) -> dict[str, Process]:
@@ -388,6 +463,8 @@ class Manifest:
         return {
             "changed": any(step.action != "unchanged" for step in self.steps),
             "programs": [step.result() for step in self.steps],
+            "draining": sorted(name for step in self.steps for name in step.draining),
+            "pruned": self.pruned,
             "diff": self._diff(),
         }
 
@@ -410,7 +487,8 @@ class Manifest:
             for step in self.steps:
                 self.conf_dir.put(step.name, None)
             return
-        handover = Handover(self.supervisord, self.conf_dir, self.stopwaitsecs)
+        drain_wait = self.module.params["drain_wait"]
+        handover = Handover(self.supervisord, self.conf_dir, self.stopwaitsecs, self.app, drain_wait)
         try:
             for number in SIGNALS:
                 signal.signal(number, _interrupt)
@@ -419,29 +497,63 @@ class Manifest:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # nothing interrupts the way back
             self._fail(handover, error)
-        for warning in handover.warnings:
+        for warning in handover.warnings + self._tidy():
             self.module.warn(warning)
+
+    def _tidy(self) -> list[str]:
+        """Delete preparations, logs and locks of generations that are gone; return what went wrong, which can wait."""
+        assert self.supervisord
+        try:
+            self.conf_dir.sweep()
+            present = {*self.supervisord.processes(), *self.conf_dir.owned(), *self.conf_dir.provisional()}
+            log_dir = self._directory("log_dir", "/var/log")
+            run_dir = self._directory("run_dir", "/run")
+            if log_dir and not self.absent:
+                self.pruned += prune_logs(log_dir, self.prefixes, present, self.module.params["keep_logs"])
+            if run_dir and not self.absent:
+                self.pruned += prune_state(run_dir, self.prefixes, present)
+        except (Trouble, OSError) as error:
+            return [f"Files of older generations could not be deleted: {error}"]
+        return []
+
+    def _directory(self, option: str, parent: str) -> Path | None:
+        named = self.module.params[option]
+        return Path(named) if named else Path(parent, self.app) if self.app else None
 
     def _fail(self, handover: Handover, error: BaseException) -> NoReturn:
         said = [f"{str(error).rstrip('.')}."]
-        facts: dict[str, Any] = {}
-        if isinstance(error, NotProven):
-            facts = {"failed_program": error.program.name, "log_tail": log_tail(error.program.log)}
+        facts: dict[str, Any] = {"release_fault": False}
+        facts["interrupted"] = isinstance(error, Interrupted)
         if handover.committed:
-            said.append(
-                "The new generations are proven and stay, the old ones were told to finish. "
-                "Run this again to complete the handover."
-            )
+            facts["draining"] = self._still_draining()
+            finish = ", ".join(facts["draining"])
+            said.append("What was handed over is proven and stays. The old generations were told to stop.")
+            said.append(f"These finish by themselves: {finish}." if finish else "")
+            said.append("The next run completes the handover.")
         else:
-            said += handover.undo.run()
+            said += handover.undo.run() if handover.undo else ["Nothing was changed."]
             said += self._still_running()
+            with suppress(OSError):
+                self.conf_dir.sweep()
             if isinstance(error, Interrupted):
                 said.append("Run this again when you are ready.")
         if isinstance(error, NotProven):
-            said.append(self._advice(error.program))
-        if facts.get("log_tail"):
-            said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))
-        self.module.fail_json(msg=" ".join(said), warnings=handover.warnings, **facts, programs=[])
+            facts["failed_program"] = error.program.name
+            facts["release_fault"] = error.is_release_fault(self.release_root)
+            facts["log_tail"] = log_tail(error.program.log, handover.log_starts.get(error.program.name, 0))
+            said.append(self._advice(error.program, facts["release_fault"]))
+            if facts["log_tail"]:
+                said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))
+        self.module.fail_json(msg=" ".join(filter(None, said)), warnings=handover.warnings, **facts, programs=[])
+
+    def _still_draining(self) -> list[str]:
+        assert self.supervisord
+        told = sorted(name for step in self.steps for name in step.draining)
+        try:
+            now = self.supervisord.processes()
+        except Trouble:
+            return told
+        return [name for name in told if name in now and not now[name].down]
 
     def _still_running(self) -> list[str]:
         """Say which of the older generations have the same process as before."""
@@ -457,9 +569,11 @@ class Manifest:
             if old in now and old in self.processes and now[old].pid and now[old].pid == self.processes[old].pid
         ]
 
-    def _advice(self, program: Program) -> str:
+    def _advice(self, program: Program, release_fault: bool) -> str:
         look = f"tail -n 100 {program.log}" if program.log else f"supervisorctl tail {program.name}"
-        return f"Look at its log ({look}), correct the release or its settings, and deploy again."
+        if release_fault:
+            return f"Look at its log ({look}), correct the release or its settings, and deploy again."
+        return f"The release is not at fault: correct what is wrong on the host, and deploy again (the log: {look})."
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
@@ -468,6 +582,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """Run the module."""
+    take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     manifest, begun = Manifest(module), time.monotonic()
     try:
@@ -475,7 +590,7 @@ def main() -> None:
         if not module.check_mode:
             manifest.record()
     except (Trouble, OSError) as error:
-        module.fail_json(msg=str(error), programs=[])
+        module.fail_json(msg=str(error), release_fault=False, programs=[])
     if not module.check_mode and manifest.result()["changed"]:
         manifest.apply()
     module.exit_json(**manifest.result(), seconds=round(time.monotonic() - begun, 2))

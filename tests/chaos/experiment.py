@@ -42,7 +42,7 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
     """Do it, and return the numbers."""
     # A long fault gets its tasks while it lasts: what piles up is worked off after it, and is not what is measured.
     rate = min(rate, tasks / fault.lasts) if fault.lasts else rate
-    expected = set(subject.programs())
+    expected = subject.intended()
     until(lambda: not subject.amiss(expected), 60, f"a system without a fault: {subject.amiss(expected)}")
     with Load(subject, f"{fault.key}-{int(time.time())}"[-100:].lstrip("_"), rate) as load:
         run_for(STEADY, load)

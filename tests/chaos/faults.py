@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import APP, Variants, command_of, until
+from lab import APP, Variants, command_of, play, until
 from subject import ROOT, Subject
 
 RERUN = "what ran there is run again"
+CONF_D = "/etc/supervisor/conf.d"
 CLOCK = "/var/lib/petct/clock"
 # In an environment file of its own: from there on all is done as the application's user, as libfaketime needs. It sets
 # the monotonic clock, too, which a real jump does not; without that its sleeps fail (0.9.10).
@@ -140,7 +143,7 @@ def set_clock(subject: Subject, seconds: int) -> None:
 def set_clock_back(subject: Subject) -> None:
     """An hour back, where ticks have to go on, and then forward again."""
     name = subject.name_of("scheduler")
-    conf = f"/etc/supervisor/conf.d/{name}.conf"
+    conf = f"{CONF_D}/{name}.conf"
     set_clock(subject, 0)
     subject.do(f"cp {conf} /root/scheduler.conf && cp -p $(readlink -f /etc/{APP}/env) /etc/{APP}/env-clock")
     subject.do(f"echo {shlex.quote(FAKETIME)} >> /etc/{APP}/env-clock")
@@ -157,18 +160,55 @@ def set_clock_back(subject: Subject) -> None:
 
 def set_clock_right(subject: Subject) -> None:
     """The scheduler has the host's clock again."""
-    conf = f"/etc/supervisor/conf.d/{subject.name_of('scheduler')}.conf"
+    conf = f"{CONF_D}/{subject.name_of('scheduler')}.conf"
     subject.do(f"mv /root/scheduler.conf {conf} && supervisorctl update && rm {CLOCK} /etc/{APP}/env-clock")
+
+
+def deploy_of(subject: Subject, edits: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Begin to deploy another release, in a session of its own, as a control node is a machine of its own."""
+    folder, now = Path(f"/tmp/celery-ops-chaos-{subject.name}"), time.time()
+    variant = Variants(folder).make(str(now), {"petct/__init__.py": f"AT = {now}\n", **(edits or {})})
+    words = command_of("deploy", subject.name, celery_app_source=str(variant))
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def deployment(subject: Subject) -> tuple[str, dict[str, str]]:
+    """What is deployed: the current release, and every program's conf by name."""
+    return subject.current(), {name: subject.do(f"cat {CONF_D}/{name}.conf") for name in subject.intended()}
+
+
+def deploy_whose_web_fails(subject: Subject) -> None:
+    """A deploy that has handed the workers over when its web server does not come up; it takes itself back."""
+    before = deployment(subject)
+    deploy = deploy_of(subject, {"petct/wsgi.py": "\nraise SystemExit('no web')\n"})
+    said = deploy.communicate(timeout=600)[0]
+    subject.mark()
+    assert deploy.returncode != 0, said[-3000:]
+    assert "the processes it starts keep ending" in said, said[-3000:]
+    assert deployment(subject) == before, said[-3000:]
+
+
+def control_node_killed_in_the_drain(subject: Subject) -> None:
+    """A deploy's control node is gone while the old workers finish their tasks; somebody types rollback at once."""
+    before, [worker] = deployment(subject), subject.workers()
+    subject.send("celery_ops.ledger", "keeps-the-old-worker-draining", 1, 45.0)
+    deploy = deploy_of(subject)
+    until(lambda: f"{worker} STOPPING" in " ".join(subject.run("supervisorctl status").split()), 300, "the drain")
+    os.killpg(deploy.pid, signal.SIGKILL)
+    deploy.communicate()
+    back = play("rollback", subject.name)
+    subject.mark()
+    assert back.rc == 0, back.text[-3000:]
+    assert deployment(subject) == before, back.text[-3000:]
 
 
 def deploy_while_broker_restarts(subject: Subject) -> None:
     """A deploy whose handover meets a broker that restarts; it may fail, and then says so and leaves all as it was."""
-    folder = Path(f"/tmp/celery-ops-chaos-{subject.name}")
-    variant = Variants(folder).make(str(time.time()), {"petct/__init__.py": f"AT = {time.time()}\n"})
     before = subject.current()
-    words = command_of("deploy", subject.name, celery_app_source=str(variant))
-    deploy = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: len(subject.run("ls /etc/supervisor/conf.d").split("-worker-")) > 2, 120, "a second worker program")
+    deploy = deploy_of(subject)
+    until(lambda: len(subject.run(f"ls {CONF_D}").split("-worker-")) > 2, 120, "a second worker program")
     subject.mark()
     subject.do("systemctl restart rabbitmq-server")
     said = deploy.communicate(timeout=300)[0]
@@ -184,7 +224,9 @@ FAULTS = [
     Fault("restart of the host", restart_host, 90, doubles=RERUN),
     Fault("restart of RabbitMQ", systemctl("restart", "rabbitmq-server"), 60, doubles=RERUN),
     Fault("network cut between worker and broker, 5 s", firewall("-I"), 30, firewall("-D"), lasts=5, doubles=RERUN),
-    # These eight run in CI; the others by `make chaos`.
+    Fault("deploy whose web phase fails", deploy_whose_web_fails, 30),
+    Fault("control node killed while a deploy drains, then a rollback", control_node_killed_in_the_drain, 30),
+    # These ten run in CI; the others by `make chaos`.
     Fault("TERM to the worker's process group", term_group, 30, doubles=RERUN),
     Fault("SIGKILL of the worker's biggest process, as when memory runs out", kill_biggest, 30, doubles=RERUN),
     Fault("power cut of the host", cut_power, 90, doubles=RERUN),
@@ -204,5 +246,5 @@ FAULTS = [
     Fault("SIGSTOP of the worker's main process", stop_worker, 60, doubles=RERUN),
     Fault("SIGSTOP of all pool children", stop_children, 60, doubles=RERUN),
 ]  # fmt: skip
-COMMONEST = FAULTS[:8]
+COMMONEST = FAULTS[:10]
 TWENTY_TIMES = [FAULTS[index] for index in (0, 1, 3, 4, 6)]

@@ -1,7 +1,7 @@
 """Every fault, under load: the books balance, and all is as before in the promised time with nobody's help.
 
 CELERY_OPS_CHAOS=all runs them all with 2,000 tasks each, and the five commonest CELERY_OPS_CHAOS_RUNS times; otherwise
-the eight commonest once, with fewer tasks.
+the ten commonest once, with fewer tasks.
 """
 
 import os

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed
+from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed, until
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +35,7 @@ def settings():
 @pytest.fixture
 def good(hosts):
     """What runs before the test: release and worker processes by host."""
+    # Supervisor calls a worker RUNNING ten seconds after its start; the test before may have rolled back just now.
+    for host in hosts:
+        until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
     return {host: (host.current(), host.workers()) for host in hosts}

@@ -181,8 +181,8 @@ class Load:
 class Variants:
     """Copies of the reference application, each with one change."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, app: Path = ROOT / "app") -> None:
+        self.folder, self.app = folder, app
 
     def make(self, name: str, edits: dict[str, str] | None = None) -> Path:
         """The application with the ledger's tasks and, for every file in `edits`, that text added to its end."""
@@ -190,7 +190,7 @@ class Variants:
         if target.exists():
             return target
         ignore = shutil.ignore_patterns("__pycache__", "data", "*.sqlite3*", "tests")
-        shutil.copytree(ROOT / "app", target, ignore=ignore)
+        shutil.copytree(self.app, target, ignore=ignore)
         shutil.copy(ROOT / "tests/chaos/ledger_tasks.py", target / "ledger_tasks.py")
         self.add(target / "petct/celery.py", '\napp.conf.imports = (*app.conf.imports, "ledger_tasks")\n')
         for path, text in (edits or {}).items():

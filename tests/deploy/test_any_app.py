@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from lab import ROOT, play
+from lab import ROOT, play, until
 
 # What the scenario's inventory says for the reference application does not hold for these.
 BARE = {
@@ -32,6 +32,11 @@ def repository(tmp_path):
     return f"file://{bare}"
 
 
+def shops(host):
+    """The shop's programs that run, without their generation."""
+    return [name[:-9] for name in host.programs() if name.startswith("shop-")]
+
+
 def call(host, app, task, *arguments):
     """Send a task as an operator does and return its result."""
     at = f"/srv/{app}/current"
@@ -55,9 +60,8 @@ def test_plain_celery_from_git_with_three_pools(hosts, good, repository):
     }  # fmt: skip
     run = play("site", host.name, **shop)
     assert run.rc == 0, run.text[-6000:]
-    assert sorted(name[:-9] for name in host.programs() if name.startswith("shop-")) == [
-        "shop-health", "shop-worker-default", "shop-worker-mail", "shop-worker-net",
-    ]  # fmt: skip
+    expected = ["shop-health", "shop-worker-default", "shop-worker-mail", "shop-worker-net"]
+    until(lambda: sorted(shops(host)) == expected, 30, f"{expected} RUNNING")
     assert "'sum': 5" in call(host, "shop", "shop.add", 2, 3)
 
     again = play("site", host.name, **shop)
@@ -69,6 +73,7 @@ def test_plain_celery_from_git_with_three_pools(hosts, good, repository):
     after = host.programs()
     changed = {name[:-9] for name in before.keys() ^ after.keys()}
     assert changed == {"shop-worker-mail"}
+    until(lambda: sorted(shops(host)) == expected, 30, f"{expected} RUNNING")
     assert (host.current(), host.workers()) == good[host]
 
 
@@ -87,4 +92,5 @@ def test_flask_with_its_own_celery_settings_side_by_side(hosts, good):
     fetch = "python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8001/shout/hello').read())\""
     assert "HELLO" in host.run(fetch)
     assert (host.current(), host.workers()) == good[host]
-    assert host.run("supervisorctl status").count("RUNNING") == len(host.run("supervisorctl status").splitlines())
+    # Supervisor calls a worker RUNNING ten seconds after its start.
+    until(lambda: all(" RUNNING " in line for line in host.run("supervisorctl status").splitlines()), 30, "all RUNNING")

@@ -100,10 +100,13 @@ def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settin
     watchers = [threading.Thread(target=watch, args=(host,)) for host in hosts]
     for watcher in watchers:
         watcher.start()
-    deployed(celery_app_source=source, celery_app_task_time_limit=200, celery_worker_handover="one_by_one", **settings)
-    over.set()
-    for watcher in watchers:
-        watcher.join()
+    changes = {"celery_app_task_time_limit": 200, "celery_worker_handover": "one_by_one"}
+    try:
+        deployed(celery_app_source=source, **changes, **settings)
+    finally:
+        over.set()
+        for watcher in watchers:
+            watcher.join()
     for host in hosts:
         assert most[host] == 2, "old and new side by side, and no more"
         assert host.current() == good[host][0]

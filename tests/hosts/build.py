@@ -20,8 +20,8 @@ from pathlib import Path
 
 SUITES = ("bookworm", "trixie")
 REPOSITORY = "celery-ops-test"
-PACKAGES = "python3,systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,sudo,faketime"
-COMMANDS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "chromium": "chromium"}
+PACKAGES = "python3,systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,sudo,faketime,openssh-server"
+COMMANDS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "chromium": "chromium", "ssh": "openssh-client"}
 OVERLAY = Path(__file__).resolve().parent / "image"
 PRIVATE_CAS = Path("/usr/local/share/ca-certificates")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -128,7 +128,8 @@ def build_image(suite: str, inputs: str) -> None:
         return
     say(f"building {image} (a minute or two)")
     started = time.monotonic()
-    hooks = [f'cp --recursive "{OVERLAY}"/. "$1"']
+    # sshd runs only where a scenario says so (image/usr/local/sbin/test-host-ssh).
+    hooks = [f'cp --recursive "{OVERLAY}"/. "$1"', 'chroot "$1" systemctl --quiet disable ssh.service']
     if private_cas():
         hooks += [f'cp {PRIVATE_CAS}/*.crt "$1"{PRIVATE_CAS}/', 'chroot "$1" update-ca-certificates']
     with tempfile.TemporaryDirectory(prefix="celery-ops-test-") as folder:

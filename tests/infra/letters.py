@@ -4,14 +4,12 @@ celery -A letters worker -Q letters     does what can be done
 python letters.py kinds|expiring|...    sends, looks, replays
 """
 
-import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
+from amqp import Channel
 from celery import Celery
 from celery_ops import dead_letters
 from kombu import Connection, Producer
@@ -82,18 +80,17 @@ def waiting(connection: Connection, queue: str) -> int:
     return connection.default_channel.queue_declare(queue, passive=True).message_count
 
 
-def replay_and_kill(dead_queue: str, step: int) -> None:
-    """Start a replay, kill it once it has put `step` more letters into the queue; print both queues' lengths."""
-    words = ("celery-ops-dead-letters", "replay", "--queue", dead_queue, "--task", "letters.note")
-    with app.connection_for_write() as connection:
-        aim = waiting(connection, QUEUE) + step
-        replay = subprocess.Popen([Path(sys.executable).with_name(words[0]), *words[1:]], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while waiting(connection, QUEUE) < aim and replay.poll() is None and time.monotonic() < deadline:
-            pass
-        replay.kill()
-        killed = replay.wait() == -signal.SIGKILL
-        print(json.dumps({"killed": killed, "replayed": waiting(connection, QUEUE)}))
+def replay_and_die(dead_queue: str, step: int) -> None:
+    """Replay, and die at the worst moment: copy number `step` is confirmed, and its letter not yet acknowledged."""
+    acknowledge, steps = Channel.basic_ack, iter(range(1, step))
+
+    def acknowledge_or_die(*arguments: object) -> object:
+        if next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return acknowledge(*arguments)
+
+    Channel.basic_ack = acknowledge_or_die
+    dead_letters.main(["replay", "--queue", dead_queue, "--task", "letters.note"])
 
 
 if __name__ == "__main__":
@@ -107,7 +104,7 @@ if __name__ == "__main__":
                 print(waiting(connection, queue))
         case ["look", queue, times]:
             look(queue, int(times))
-        case ["replay-and-kill", queue, step]:
-            replay_and_kill(queue, int(step))
+        case ["replay-and-die", queue, step]:
+            replay_and_die(queue, int(step))
         case other:
             sys.exit(f"no such action: {other}")

@@ -125,6 +125,16 @@ def test_every_program_is_in_the_sandbox(system):
     assert {"/usr", "/etc", "/proc/sys", "/sys/fs/cgroup"} <= read_only
 
 
+def test_redis_keeps_all_of_its_sandbox_that_the_host_can_do(system):
+    if not system.has_systemd:
+        pytest.skip("without systemd there is no sandbox")
+    assert system.output("systemctl is-active redis-server") == "active"
+    # A container may be unable to make user namespaces; the machine below it decides.
+    dropin = system.run("grep = /etc/systemd/system/redis-server.service.d/sandbox-off.conf").stdout.split()
+    assert dropin in ([], ["PrivateUsers=no"])
+    assert system.output("systemctl show --property ProtectSystem --value redis-server") == "strict"
+
+
 def test_the_sandbox_is_as_tight_as_recorded(system):
     if not system.has_systemd:
         pytest.skip("without systemd there is no sandbox")

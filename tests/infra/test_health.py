@@ -82,11 +82,12 @@ def test_a_frozen_pool_and_a_frozen_scheduler_go_on(system):
     stopped = [*children(system, worker), scheduler]
     assert len(stopped) == 3
     system.output(f"kill -STOP {' '.join(map(str, stopped))}")
-    assert {state_of(system, pid) for pid in stopped} == {"T"}
-    wait_until(lambda: {state_of(system, pid) for pid in stopped} == {"S"}, 20, "all of them going on")
-    assert system.proves_itself()
+    # The log says it for good; a look at the processes may come after the watch's help.
+    for words in ("2 of its pool processes are stopped (state T)", "its main process is stopped (state T)"):
+        wait_until(lambda words=words: said(system, f"{words}: SIGCONT sent"), 30, words)
+    wait_until(lambda: "T" not in {state_of(system, pid) for pid in stopped}, 20, "all of them going on")
+    wait_until(system.proves_itself, 30, "a task going to the worker and back")
     assert (system.program("worker").pid, system.program("scheduler").pid) == (worker, scheduler)
-    assert said(system, "2 of its pool processes are stopped (state T): SIGCONT sent")
     assert said(system, f"its main process is stopped (state T): SIGCONT sent to {scheduler}")
 
 
@@ -112,12 +113,12 @@ def test_a_broker_that_is_away_is_waited_for(system):
 def test_a_frozen_worker_goes_on(system):
     worker = system.program("worker").pid
     system.output(f"kill -STOP {worker}")
-    assert state_of(system, worker) == "T"
     # It was treated before, so that the watch may wait half a minute longer this time.
-    wait_until(lambda: state_of(system, worker) != "T", 45, "the worker going on")
+    help_ = f"its main process is stopped (state T): SIGCONT sent to {worker}"
+    wait_until(lambda: said(system, help_), 60, help_)
+    wait_until(lambda: state_of(system, worker) != "T", 10, "the worker going on")
     wait_until(system.proves_itself, 30, "a task going to the worker and back")
     assert system.program("worker").pid == worker
-    assert said(system, f"its main process is stopped (state T): SIGCONT sent to {worker}")
 
 
 def test_a_worker_with_wrong_credentials_comes_back_when_they_are_put_right(system, secrets):
@@ -144,6 +145,9 @@ def status(system: System, *options: str) -> str:
 
 def test_status_shows_what_is_right_and_what_is_not(system, secrets):
     worker, scheduler = system.program("worker"), system.program("scheduler")
+    # The test before has restarted the worker, and a quorum queue counts its consumers every five seconds.
+    count = f"rabbitmqctl -q -p {APP} list_queues name consumers"
+    wait_until(lambda: f"{APP}\t1" in system.output(count).splitlines(), 20, "one consumer counted")
     said_ = status(system, "--check", "--diff")
     assert re.search(rf"{worker.name} +RUNNING +{worker.pid} .* (ready|busy) +{APP} \([0-2]/2 busy\)\n", said_), said_
     assert re.search(rf"queues: {APP} \d+ \(1 consumers\), {APP}.dead ", said_), said_
@@ -176,15 +180,17 @@ def test_an_orphan_is_drained_and_look_alikes_live(system):
     alikes = wait_until(
         lambda: len(found := system.run(alike).stdout.split()) > len(LOOK_ALIKES) and found, 10, "the look-alikes"
     )
+    before = log(system)
     by_hand = system.in_release(
         f"celery -A {APP} worker -c 1 -Q {APP}.by-hand -n by-hand@%h --pidfile /tmp/by-hand.pid"
     )
     system.output(f"setsid {by_hand} >/dev/null 2>/tmp/by-hand.log &")
     try:
-        wait_until(lambda: watch(system)["orphans"], 20, "the watch seeing it")
-        pid = wait_until(lambda: system.run("cat /tmp/by-hand.pid").stdout.strip(), 20, "the worker started by hand")
-        wait_until(lambda: state_of(system, int(pid)) == "", 20, "its end")
-        assert said(system, f"pid {pid} (worker started by hand")
+        # From the log: it may be told to finish before it has a pidfile, and be gone before anybody looks.
+        seen = r"pid (\d+) \(worker started by hand"
+        pid = wait_until(lambda: re.search(seen, log(system).removeprefix(before)), 30, "the watch seeing it")[1]
+        wait_until(lambda: said(system, f"pid {pid} (worker started by hand) has ended"), 20, "its end")
+        wait_until(lambda: state_of(system, int(pid)) == "", 10, "its process gone")
         assert system.run(alike).stdout.split() == alikes
     finally:
         system.run(f"{alike} | xargs kill; rm -rf /tmp/by-hand.* /srv/{APP}/alike")
@@ -255,7 +261,8 @@ def test_a_busy_worker_is_left_alone_and_a_deaf_one_restarted(burn, system):
     wait_until(
         lambda: busy.append(burn.verdict()["state"]) or burn.beat()["accepted"] == tasks, BUSY + 30, "the last task"
     )
-    assert set(busy) == {"busy"}, busy
+    # Between two tasks a slot is free for a moment.
+    assert "busy" in busy and set(busy) <= {"busy", "ready"}, busy
     wait_until(lambda: burn.beat()["active"] == 0, 40, "the end of the tasks")
     assert [program.pid for program in system.programs()] == pids
     assert not said(system, f"{BURN}: ")

@@ -14,11 +14,15 @@ def pid_in(system: System, pidfile: str) -> str:
 
 
 def running(system: System, kind: str, other_than: int | None = None) -> Program:
-    """Waits until the program runs, with another pid than before; returns it."""
+    """Waits until the program runs, with another pid than before, and has its pidfile; returns it.
+
+    Supervisor calls it RUNNING after a fixed time; on a busy machine it then still loads what it needs.
+    """
 
     def it_runs() -> Program | None:
         program = system.program(kind)
-        return program if program.state == "RUNNING" and program.pid != other_than else None
+        runs = program.state == "RUNNING" and program.pid != other_than
+        return program if runs and pid_in(system, program.pidfile) == str(program.pid) else None
 
     return wait_until(it_runs, 40, f"{kind} RUNNING again with a pid other than {other_than}")
 

@@ -53,6 +53,15 @@ def test_ci_runs_what_a_person_runs():
     assert ci.read_text().splitlines()[-1] == "exec make test"
 
 
+def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "ansible.cfg")
+    options = config["ssh_connection"]["ssh_args"]
+    assert int(re.search(r"-o ServerAliveInterval=(\d+)", options)[1]) <= 60
+    assert int(re.search(r"-o ServerAliveCountMax=(\d+)", options)[1]) > 1
+    assert {"ControlMaster=auto", "ControlPersist=60s"} <= set(options.split())
+
+
 def test_generated_pages_are_current():
     check = subprocess.run(
         (sys.executable, ROOT / "docs/variables.py", "--check"), capture_output=True, text=True, check=False

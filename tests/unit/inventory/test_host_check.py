@@ -5,9 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import host_check
 import pytest
+from host_check import Supervisord
 
 SUPPORTED = {"debian": ["12", "13"]}
 
@@ -71,3 +76,70 @@ def test_a_port_is_ours_by_its_user_or_by_our_conf(tmp_path):
         (tmp_path / "notes-web-listener-01234567.conf").write_text(f"command=listener --bind {bind} --user notes\n")
         assert said("notes") == []
         assert f"of {getpass.getuser()} listens already. Stop it, or write: celery_web_bind: 127" in said("shop")[0]
+
+
+GOOD_CONF = "[unix_http_server]\nfile=/run/super.sock ; a comment\n[include]\nfiles = more.ini conf.d/*.conf\n"
+DEBIANS = Supervisord(
+    1, ("/usr/bin/python3", "/usr/bin/supervisord", "-n", "-c", "/etc/supervisor/supervisord.conf"), "/"
+)
+
+
+@pytest.fixture
+def another(tmp_path):
+    """A Supervisor that was installed by pip and runs with a configuration of its own."""
+    (tmp_path / "my.conf").write_text("[supervisord]\nlogfile=/dev/null\nlogfile_maxbytes=0\n")
+    words = [sys.executable, Path(sys.executable).with_name("supervisord"), "-n", "-s", "-c", "my.conf"]
+    with subprocess.Popen(words, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 10
+        while not (found := [each for each in host_check.supervisords() if each.pid == process.pid]):
+            assert time.monotonic() < deadline, "it is not found"
+            time.sleep(0.05)
+        yield found[0]
+        process.terminate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a supervisord of root's")
+def test_a_supervisor_that_is_not_debians_is_refused_by_name(another, tmp_path):
+    [said] = host_check.supervisor([another], tmp_path / "none.conf")
+    program = Path(sys.executable).with_name("supervisord")
+    assert f"not Debian's runs here: {program} with {tmp_path}/my.conf (pid {another.pid})" in said
+    assert "write its programs into /etc/supervisor/conf.d, or, to have both side by side, type first: " in said
+    assert list(host_check.supervisor([another, DEBIANS], tmp_path / "none.conf")) == []
+    assert list(host_check.supervisor([DEBIANS], tmp_path / "none.conf")) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "says"),
+    [
+        (GOOD_CONF, ""),
+        (GOOD_CONF.replace("conf.d/*.conf", "/opt/*.conf"), "[include]: files = /etc/supervisor/conf.d/*.conf"),
+        (GOOD_CONF.partition("[include]")[0], "[include]: files = /etc/supervisor/conf.d/*.conf"),
+        (GOOD_CONF.partition("[include]")[2], "can't be read"),
+        (GOOD_CONF.replace("file=", "chmod="), "[unix_http_server]: file=/var/run/supervisor.sock"),
+    ],
+    ids=["good", "elsewhere", "no include", "no section", "no socket"],
+)
+def test_a_configuration_that_would_not_run_our_programs_is_refused(conf, says, tmp_path, monkeypatch):
+    (tmp_path / "supervisord.conf").write_text(conf)
+    monkeypatch.setattr(host_check, "CONF_D", str(tmp_path / "conf.d"))
+    said = " ".join(host_check.supervisor([], tmp_path / "supervisord.conf")).replace(str(tmp_path), "/etc/supervisor")
+    assert says in said
+    assert bool(says) is bool(said)
+
+
+@pytest.fixture(params=["noexec", "ro"])
+def mount(request, tmp_path):
+    """A folder that is mounted with an option."""
+    words = ["mount", "-t", "tmpfs", "-o", request.param, "none", tmp_path]
+    if os.geteuid() or subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    yield request.param, tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
+    option, folder = mount
+    assert list(host_check.mounted("shop", str(folder.parent))) == []
+    [said] = host_check.mounted("shop", str(folder))
+    assert said.startswith(f"{folder} is mounted with {option}, and the releases are to run from {folder}/shop. ")
+    assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {folder}" in said

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,10 @@ class Host:
         return self.folder / "conf.d"
 
     @property
+    def volatile(self):
+        return self.folder / "volatile/conf.d"
+
+    @property
     def socket(self):
         return self.folder / "supervisor.sock"
 
@@ -128,6 +133,12 @@ class Host:
             self.daemon.wait(20)
             self.daemon = None
 
+    def reboot(self):
+        """Everything ends at once, and what is under /run is gone."""
+        self.stop()
+        shutil.rmtree(self.volatile, ignore_errors=True)
+        self.start()
+
     @property
     def rpc(self):
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
@@ -141,6 +152,10 @@ class Host:
 
     def files(self):
         return {path.name: path.read_text() for path in sorted(self.conf_d.iterdir())}
+
+    def links(self):
+        """The programs whose conf does not outlive a reboot."""
+        return {path.stem for path in self.conf_d.glob("*.conf") if path.is_symlink()}
 
     def events(self, name):
         """Return what a program wrote, as {event: time of the first}."""
@@ -185,6 +200,10 @@ class Host:
             "programs": [{"strategy": strategy, **program} for program in programs],
             "conf_dir": str(self.conf_d),
             "supervisord_conf": str(self.conf),
+            "volatile_dir": str(self.volatile),
+            "release_root": str(self.folder),
+            "log_dir": str(self.folder),
+            "run_dir": str(self.folder / "run"),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
             **more,

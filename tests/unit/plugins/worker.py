@@ -1,6 +1,7 @@
 """A program for supervisord: it writes when it started, was ready, was told to stop, and ended."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ parser.add_argument("events")
 parser.add_argument("--ready-after", type=float, default=0.0)
 parser.add_argument("--die-after", type=float)
 parser.add_argument("--drain", type=float, default=0.0)
+parser.add_argument("--drain-until", help="this file is there")
 parser.add_argument("--child-lasts", type=float, help="seconds; a child that has ended is started again")
 options = parser.parse_args()
 
@@ -23,6 +25,8 @@ def event(name):
 def drain(*_):
     event("term")
     time.sleep(options.drain)
+    while options.drain_until and not os.path.exists(options.drain_until):  # noqa: PTH110 as below
+        time.sleep(0.02)
     event("end")
     sys.exit(0)
 

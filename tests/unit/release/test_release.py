@@ -1,11 +1,13 @@
 """The state of releases on a host: which is good, which is void, what a rollback and a prune do."""
 
 import json
+import os
 
 import deploy_lock
 import pytest
 import release
 import yaml
+from ansible.module_utils import release_build
 from release import ReleaseError, Releases
 
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
@@ -219,3 +221,15 @@ def test_a_host_that_was_never_set_up_is_told_what_to_type(state, tmp_path):
     with pytest.raises(ReleaseError, match=r"was not set up on this host.*Type: ansible-playbook playbooks/site.yml"):
         release.act(options, check_mode=False)
     assert not (tmp_path / "shop").exists()
+
+
+@pytest.mark.parametrize(("umask", "usable"), [(0o022, True), (0o027, False), (0o077, False)])
+def test_a_virtualenv_made_under_a_hardened_umask_is_not_taken_for_a_good_one(umask, usable, tmp_path):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "venv/bin").mkdir(parents=True)
+        (tmp_path / "venv/bin/celery").touch(mode=0o777)
+        (tmp_path / "venv/lib/python3.11/site-packages/celery_ops").mkdir(parents=True)
+    finally:
+        os.umask(before)
+    assert release_build.is_readable(tmp_path / "venv") is usable

@@ -13,6 +13,9 @@ import pytest
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 BIN = Path(sys.executable).parent
+# Guard and watch look at all processes of the machine: those that other test processes start are another application's.
+APP = f"demo{os.getpid()}"
+PROGRAM_NAME = f"{APP}-worker-1a2b3c4d"
 
 # What matters of supervisord here: it is one thread, starts its child in a process group of its own, is its
 # parent and reads its output until it dies. From then on that output is a broken pipe, as with the real one.
@@ -35,6 +38,7 @@ import argparse, ctypes, os, signal, sys, time
 parser = argparse.ArgumentParser()
 parser.add_argument("--pidfile", required=True)
 parser.add_argument("--work", type=float, default=0)
+parser.add_argument("--work-until", help="this file is there")
 parser.add_argument("--stubborn", action="store_true")
 parser.add_argument("--deaf", action="store_true")
 options = parser.parse_args()
@@ -51,7 +55,7 @@ os.close(pidfile)
 while not told or options.stubborn:
     time.sleep(0.02)
 end = time.monotonic() + options.work
-while time.monotonic() < end:
+while time.monotonic() < end or (options.work_until and not os.path.exists(options.work_until)):
     time.sleep(0.02)
 with open(options.pidfile + ".journal", "a") as journal:
     journal.write(f"{os.getpid()} {len(told)}\\n")
@@ -129,12 +133,12 @@ class Stage:
         """The command of a program that behaves as Celery does."""
         return [sys.executable, "-S", str(self.script), "--pidfile", str(self.pidfile), *map(str, arguments)]
 
-    def start(self, *command, name="demo-worker-1a2b3c4d", options=(), environment=None, pidfile=None):
+    def start(self, *command, name=PROGRAM_NAME, options=(), environment=None, pidfile=None):
         """Start the guard under a supervisor of its own, without waiting for anything."""
         log = self.folder / f"log-{len(self.started)}"
         guard = [
             "--app",
-            "demo",
+            APP,
             "--program",
             name,
             "--pidfile",

@@ -7,9 +7,8 @@ import pytest
 from celery import Celery
 from celery_ops import health, heartbeat
 from celery_ops.heartbeat import DRAINING, READY, Heartbeat
-from stand_in import BIN, clean_environment, wait_for
+from stand_in import BIN, PROGRAM_NAME, clean_environment, wait_for
 
-NAME = "demo-worker-1a2b3c4d"
 APP = """
 import time
 from celery import Celery
@@ -28,14 +27,14 @@ def celery(stage):
     (stage.folder / "demo.py").write_text(APP)
 
     def start(*words):
-        return stage.start(BIN / "celery", "-A", "demo", *words, name=NAME, options=("--chdir", stage.folder))
+        return stage.start(BIN / "celery", "-A", "demo", *words, name=PROGRAM_NAME, options=("--chdir", stage.folder))
 
     return start
 
 
 @pytest.fixture
 def beat(stage):
-    return lambda: health.read(stage.run / f"{NAME}.heartbeat")
+    return lambda: health.read(stage.run / f"{PROGRAM_NAME}.heartbeat")
 
 
 @pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])

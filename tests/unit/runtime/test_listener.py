@@ -28,9 +28,13 @@ def app(environ, start_response):
 """
 
 
+# An address of this process's own, of the 127.0.0.0/8 that loopback is: a port that is free there stays free.
+HOST = f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
+
+
 def free_port():
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
@@ -48,7 +52,7 @@ def web(stage):
         def listen(self, *options, bind=None, program="web-listener"):
             """A listener as Supervisor starts it; by hand without `program`."""
             log = stage.folder / f"listener-{len(self.listeners)}"
-            arguments = ["--bind", bind or f"127.0.0.1:{self.port}", "--socket", str(self.socket), *options]
+            arguments = ["--bind", bind or f"{HOST}:{self.port}", "--socket", str(self.socket), *options]
             with log.open("w") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-S", "-c", SUPERVISOR, sys.executable, "-m", "celery_ops.listener", *arguments],
@@ -75,7 +79,7 @@ def web(stage):
             return started
 
         def get(self, query="", timeout=15):
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+            connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout)
             with contextlib.closing(connection):
                 connection.request("GET", f"/?{query}")
                 return connection.getresponse().read().decode()
@@ -159,24 +163,24 @@ def test_gunicorn_finishes_a_running_request_when_stopped(web, stage):
 def test_listener_goes_on_listening_while_no_web_server_runs(web):
     web.up()
     web.gunicorn("web").stop()
-    with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+    with socket.create_connection((HOST, web.port), timeout=1):
         pass
 
 
 def test_socket_is_the_same_for_all(web):
     web.up()
     received = [socket.socket(fileno=listener.receive(web.socket, 1, lambda: None)) for _ in range(2)]
-    assert {one.getsockname() for one in received} == {("127.0.0.1", web.port)}
+    assert {one.getsockname() for one in received} == {(HOST, web.port)}
     for one in received:
         one.close()
-    with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+    with socket.create_connection((HOST, web.port), timeout=1):
         pass
 
 
 @as_root
 def test_other_users_are_refused(open_stage):
     path, port = open_stage.run / "listener.sock", free_port()
-    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"127.0.0.1:{port}", "--socket", path]
+    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"{HOST}:{port}", "--socket", path]
     process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
     # A folder of root's: the listener, no longer root, says so.
     assert "does its folder belong to this user?" in process.stderr.readline()
@@ -293,7 +297,7 @@ def test_a_listener_of_an_earlier_version_is_succeeded_and_serves_again(web, sta
 
 def test_port_taken_by_a_stranger(web):
     with socket.socket() as stranger:
-        stranger.bind(("127.0.0.1", web.port))
+        stranger.bind((HOST, web.port))
         stranger.listen()
         started = web.listen()
         assert started.supervisor.wait(10) == 78
@@ -335,7 +339,7 @@ def test_supervisor_killed_refuses_no_connection(web):
         web.gunicorn("web")
         seen = len(answers)
         wait_for(lambda: len(answers) > seen + 20, "it answers again")
-    assert f"took 127.0.0.1:{web.port} over from pid {old.pid}" in new.output
+    assert f"took {HOST}:{web.port} over from pid {old.pid}" in new.output
     assert errors == []
 
 

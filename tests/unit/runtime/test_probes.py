@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from stand_in import clean_environment, wait_for
 
 READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
 PROVE = ["celery_ops.prove"]
+TIMEOUT = 8  # seconds; a busy machine takes some of them to import Celery, before it asks
 both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (PROVE, "proved")], ids=["ready", "prove"])
 
 
@@ -26,7 +26,7 @@ def start(tmp_path):
     )
     (tmp_path / "broken.py").write_text("def oops(:\n")
 
-    def start(probe, app, broker="amqp://demo:secret@127.0.0.1:1/demo", timeout=3):
+    def start(probe, app, broker="amqp://demo:secret@127.0.0.1:1/demo", timeout=TIMEOUT):
         return subprocess.Popen(
             [sys.executable, "-m", *probe, "-A", app, "--timeout", str(timeout)],
             stdout=subprocess.PIPE,
@@ -73,9 +73,8 @@ def test_app_that_cannot_be_imported(ask, probe, key, app, said):
     ids=["refused", "unknown-host", "unknown-transport"],
 )
 def test_broker_out_of_reach(ask, probe, key, broker, said):
-    before = time.monotonic()
     answer = ask(probe, "demo", broker=broker)
-    assert time.monotonic() - before < 5
+    assert answer["seconds"] <= TIMEOUT
     assert answer[key] is False
     assert any(words in answer["reason"] for words in said.split("|")), answer["reason"]
     assert "secret" not in answer["reason"]
@@ -86,9 +85,8 @@ def test_broker_that_accepts_and_says_nothing(ask, probe, key):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        before = time.monotonic()
         answer = ask(probe, "demo", broker=f"amqp://demo:secret@127.0.0.1:{silent.getsockname()[1]}/demo")
-    assert time.monotonic() - before < 5
+    assert answer["seconds"] <= TIMEOUT
     assert answer[key] is False
     assert "can't be reached" in answer["reason"]
 

@@ -1,0 +1,141 @@
+#!/usr/bin/python
+"""Switch off the sandbox options of a systemd unit that its host can't do, as in many LXC and Docker containers."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.surroundings import take_over
+
+DOCUMENTATION = r"""
+module: service_sandbox
+short_description: Switch off the sandbox options of a systemd unit that its host can't do
+description:
+  - For a unit that did not start. Where systemd says that a sandbox option was the reason (C(217/USER) or
+    C(226/NAMESPACE), as in containers that may make no namespaces), those options are switched off by a drop-in, and
+    the unit is started.
+  - Otherwise fails with O(why) and the end of the unit's journal.
+options:
+  unit:
+    description: The unit, without C(.service).
+    type: str
+    required: true
+  why:
+    description: What was said when it did not start.
+    type: str
+    default: ""
+author: The celery-ops authors
+"""
+EXAMPLES = r"""
+- service_sandbox:
+    unit: redis-server
+    why: "{{ start.msg }}"
+"""
+RETURN = r"""
+switched_off:
+  description: The lines of the drop-in.
+  type: list
+  returned: always
+"""
+
+UNITS = Path("/etc/systemd/system")
+DROPIN = "sandbox-off.conf"  # systemd reads it after the kit's celery-ops.conf
+START_TIMEOUT = 30.0  # seconds
+HEADER = (
+    "# Ansible managed: celery-ops. This host can't do these options of the unit: it ended with {status}.\n[Service]\n"
+)
+
+# What makes systemd end with a status before the program has begun (systemd.exec(5)), and what is no such option.
+MOUNTS = {
+    **dict.fromkeys(("PrivateTmp", "PrivateDevices", "PrivateMounts", "ProtectSystem", "ProtectHome"), "no"),
+    **dict.fromkeys(
+        ("ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups"), "no"
+    ),
+    **dict.fromkeys(("ProtectHostname", "ProtectClock", "PrivateNetwork", "PrivateIPC", "MountAPIVFS"), "no"),
+    **{"ProtectProc": "default", "ProcSubset": "all"},
+    **dict.fromkeys(("ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths"), ""),
+    **dict.fromkeys(("BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem"), ""),
+}
+OPTIONS = {"217": {"PrivateUsers": "no"}, "226": MOUNTS}
+
+
+def systemctl(*words: str) -> str:
+    """What systemctl answers."""
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout
+
+
+def properties(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit, by name."""
+    lines = systemctl("show", unit, *(f"--property={name}" for name in names)).splitlines()
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def came_up(unit: str) -> bool:
+    """Whether the unit's program runs. Waits until that shows: a simple unit is active before it has begun."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        now = properties(unit, "ActiveState", "SubState", "MainPID")
+        if now["ActiveState"] == "failed" or now["SubState"] == "auto-restart":
+            return False
+        comm = Path("/proc", now["MainPID"], "comm")
+        # Until systemd's child has become the program, its name is in parentheses or systemd's own.
+        if (
+            now["ActiveState"] == "active"
+            and comm.exists()
+            and not comm.read_text().startswith(("(", "sd-", "systemd"))
+        ):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def off(status: str, found: dict[str, str]) -> list[str]:
+    """The lines that switch off what a unit has set and what ended it with this status."""
+    return [f"{name}={value}\n" for name, value in OPTIONS[status].items() if found.get(name, value) != value]
+
+
+def journal_of(unit: str) -> str:
+    """The end of what a unit said."""
+    words = ["journalctl", "--unit", unit, "--lines", "15", "--no-pager"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
+def main() -> None:
+    """Entry point."""
+    take_over()
+    module = AnsibleModule(
+        argument_spec={"unit": {"type": "str", "required": True}, "why": {"type": "str", "default": ""}},
+        supports_check_mode=True,
+    )
+    unit, switched_off = module.params["unit"], []
+    path = UNITS / f"{unit}.service.d" / DROPIN
+    before = path.read_text() if path.exists() else ""
+    while not came_up(unit):
+        status = properties(unit, "ExecMainStatus")["ExecMainStatus"]
+        lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []
+        if not lines:
+            why, look = module.params["why"], f"Look: systemctl status {unit}"
+            module.fail_json(msg=f"{unit} does not start. {why} {look}\n{journal_of(unit)}")
+        switched_off += lines
+        if module.check_mode:
+            break
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        path.write_text(before + HEADER.format(status=status) + "".join(lines))
+        path.chmod(0o644)
+        before = path.read_text()
+        systemctl("daemon-reload")
+        systemctl("reset-failed", unit)
+        systemctl("start", unit)
+    if switched_off:
+        module.warn(
+            f"This host can't do all that {unit}'s unit asks of it, as in a container without namespaces. {path} "
+            f"switches off: {' '.join(''.join(switched_off).split())}"
+        )
+    module.exit_json(changed=bool(switched_off), switched_off=[line.strip() for line in switched_off])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A host that reboots in the middle of a deploy runs the generation proven last of each program, and no other."""
+
+import subprocess
+
+import pytest
+from lab import APP, ROOT, command_of, deployed, until
+
+pytestmark = pytest.mark.timeout(400)
+
+SLOW = {"petct/celery.py": '\nimport sys, time\nif "worker" in sys.argv:\n    time.sleep(60)\n'}
+"""A release whose workers take a minute until they consume: time to reboot before they are proven."""
+
+
+@pytest.fixture
+def one(hosts):
+    return hosts[0]
+
+
+def worker_states(host):
+    lines = host.run("supervisorctl status").splitlines()
+    return {line.split()[0]: line.split()[1] for line in lines if line.startswith(f"{APP}-worker-")}
+
+
+def start_deploy(source, settings):
+    words = command_of("deploy", celery_app_source=str(source), **settings)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+
+
+def reboot(host, deploy):
+    """Reboot the host; the deploy's control node is gone as well."""
+    deploy.kill()
+    deploy.wait()
+    subprocess.run(["docker", "restart", "--time", "3", host.name], check=True, capture_output=True)
+
+
+def runs_just(host, names):
+    """Each of these programs runs and nothing else is loaded; the workers consume, one program for each."""
+    until(lambda: set(host.programs()) == set(names), 90, f"{names} run")
+    assert host.run("supervisorctl status").count("\n") == len(names) - 1
+    workers = len(host.workers())
+    until(lambda: host.consumers() == workers, 60, "the workers consume, each once")
+
+
+def restored(one, variants, settings, good):
+    """The next deploy, of what ran before, finds nothing that it stumbles over."""
+    deployed(celery_app_source=str(variants.make("v1")), **settings)
+    assert one.run("find /etc/supervisor/conf.d -type l -o -name '.petct-*'") == ""
+    assert len(one.workers()) == 1
+
+
+def test_before_the_new_workers_are_proven(one, variants, settings, good):
+    before = one.programs()
+    deploy = start_deploy(variants.make("slow", SLOW), settings)
+    until(lambda: len(worker_states(one)) == 2, 150, "the new worker starts beside the old")
+    reboot(one, deploy)
+    runs_just(one, before)
+    restored(one, variants, settings, good)
+
+
+def test_while_the_old_workers_drain(one, variants, settings, good):
+    before = one.programs()
+    one.send("ledger.work", "reboot", 1, 120.0)
+    deploy = start_deploy(variants.make("v2", {"petct/__init__.py": "VERSION = 2\n"}), settings)
+    until(lambda: "STOPPING" in worker_states(one).values(), 150, "the old worker drains")
+    [new] = [name for name, state in worker_states(one).items() if state != "STOPPING"]
+    reboot(one, deploy)
+    runs_just(one, {name for name in before if name not in one.workers() and "-worker-" not in name} | {new})
+    restored(one, variants, settings, good)

@@ -1,0 +1,30 @@
+"""Every module works under any login: a hardened host's umask of 077, and the PATH of a user who became root by su."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from surroundings import take_over
+
+MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
+ON_THE_CONTROL_NODE = {"inventory_check", "release_source"}
+ON_HOSTS = sorted(path.stem for path in MODULES.glob("*.py") if path.stem not in ON_THE_CONTROL_NODE)
+
+
+@pytest.mark.parametrize("name", ON_HOSTS)
+def test_it_begins_with_a_umask_and_a_path_of_its_own(name):
+    main = (MODULES / f"{name}.py").read_text().partition("\ndef main(")[2]
+    assert "    take_over()\n" in main
+
+
+def test_what_they_begin_with(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    before = os.umask(0o077)
+    try:
+        take_over()
+        assert os.umask(before) == 0o022
+    finally:
+        os.umask(before)
+    assert os.environ["PATH"].startswith("/usr/local/sbin:/usr/sbin:/sbin:/usr/bin")

@@ -1,0 +1,46 @@
+"""What a host can't do is switched off for a unit, and no more than that."""
+
+import re
+from pathlib import Path
+
+import service_sandbox
+
+ROOT = Path(__file__).resolve().parents[3]
+# As `systemctl show` says it of Redis's unit.
+REDIS = {
+    "PrivateUsers": "yes",
+    "PrivateTmp": "yes",
+    "ProtectSystem": "strict",
+    "ProtectProc": "invisible",
+    "ReadWritePaths": "-/var/lib/redis -/var/log/redis",
+    "PrivateNetwork": "no",
+    "BindPaths": "",
+}
+
+
+def test_without_user_namespaces_only_those_are_switched_off():
+    assert service_sandbox.off("217", REDIS) == ["PrivateUsers=no\n"]
+
+
+def test_without_mount_namespaces_what_the_unit_mounts_is_switched_off():
+    said = service_sandbox.off("226", REDIS)
+    assert said == ["PrivateTmp=no\n", "ProtectSystem=no\n", "ProtectProc=default\n", "ReadWritePaths=\n"]
+
+
+def test_nothing_is_left_to_switch_off_where_it_was_already():
+    assert service_sandbox.off("217", {"PrivateUsers": "no"}) == []
+
+
+def test_each_option_of_our_own_that_needs_a_namespace_can_be_switched_off():
+    lines = (ROOT / "roles/supervisor/templates/dropin.conf.j2").read_text()
+    ours = set(re.findall(r"^((?:Private|Protect|ReadOnly|ReadWrite|Inaccessible|Bind)\w+)=", lines, re.M))
+    assert ours
+    assert ours <= set(service_sandbox.MOUNTS)
+
+
+def test_the_drop_in_comes_after_the_kits_own():
+    assert sorted(["celery-ops.conf", service_sandbox.DROPIN])[-1] == service_sandbox.DROPIN
+
+
+def test_no_test_host_carries_a_workaround_that_users_lack():
+    assert [path.name for path in (ROOT / "tests/hosts/image").rglob("*.service.d")] == []

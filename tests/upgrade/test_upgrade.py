@@ -1,0 +1,88 @@
+"""The kit itself is upgraded under load, and taken back: nothing lost, one set of programs, no leftovers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from lab import APP, Load, Visitor, until
+
+pytestmark = pytest.mark.timeout(900)
+UPGRADED: dict[str, object] = {}
+"""What has to be written into the inventory for this version; see CHANGELOG.md."""
+
+
+def kinds(host) -> dict[str, str]:
+    """Names of the programs in conf.d by what they are."""
+    return {name[:-9]: name for name in host.intended()}
+
+
+def whole(host) -> bool:
+    """Tells whether exactly the programs in conf.d run, of the current release, and nothing that has lost them."""
+    return not host.amiss(host.intended())
+
+
+@pytest.fixture(scope="module")
+def load(before, host) -> Iterator[Load]:
+    """Numbered tasks and visitors of the page, from before the upgrade until after the rollback."""
+    load = Load(host, "upgrade", rate=15, tasks=10_000)
+    yield load
+    host.run(f"touch {load.stop}")
+    load.process.wait(150)
+
+
+@pytest.fixture(scope="module")
+def visitor(before, host) -> Iterator[Visitor]:
+    visitor = Visitor(host)
+    visitor.start()
+    yield visitor
+    visitor.over.set()
+
+
+@pytest.fixture(scope="module")
+def was(before, host) -> dict[str, object]:
+    """What ran before the upgrade: release, programs and their confs."""
+    until(lambda: whole(host), 60, f"a whole system before: {host.amiss(host.intended())}")
+    files = {name: host.do(f"cat /etc/supervisor/conf.d/{name}.conf") for name in host.intended()}
+    return {"release": host.current(), "kinds": kinds(host), "files": files}
+
+
+def test_site_yml_takes_over_what_the_version_before_has_set_up(before, after, host, was, load, visitor):
+    upgrade = after.play("site", **UPGRADED)
+    assert upgrade.rc == 0, upgrade.text[-6000:]
+    until(lambda: whole(host), 60, "one set of programs")
+    assert host.current() != was["release"]
+    assert kinds(host).keys() == was["kinds"].keys()
+    for kind in ("worker-default", "scheduler", "web"):
+        assert kinds(host)[f"{APP}-{kind}"] != was["kinds"][f"{APP}-{kind}"]
+    text = host.do("cat /etc/supervisor/conf.d/*.conf")
+    assert was["release"] not in text
+
+
+def test_a_second_run_changes_nothing(after, host):
+    pids = host.programs()
+    again = after.play("site", **UPGRADED)
+    assert (again.rc, again.changed) == (0, {host.name: 0}), again.text[-6000:]
+    assert host.programs() == pids
+
+
+def test_a_rollback_lands_on_what_ran_before_the_upgrade(after, host, was, load, visitor):
+    back = after.play("rollback", **UPGRADED)
+    assert back.rc == 0, back.text[-6000:]
+    until(lambda: whole(host), 60, "one set of programs")
+    assert host.current() == was["release"]
+    for kind in ("worker-default", "scheduler", "web"):
+        assert kinds(host)[f"{APP}-{kind}"] == was["kinds"][f"{APP}-{kind}"]
+
+
+def test_nothing_was_lost_and_nobody_was_refused(host, load, visitor):
+    began = time.monotonic()
+    books = load.finish()
+    print(f"{books}; the rest took {time.monotonic() - began:.0f} s")
+    assert books["lost"] == [], books
+    assert books["without_consumer"] == 0, books
+    assert books["samples"] > 100, books
+    assert len(books["releases"]) == 2, books
+    assert visitor.finish() == []
+    assert visitor.asked > 50
