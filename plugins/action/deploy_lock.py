@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
 from ansible.utils.display import Display
 
 # Ansible imports a plugin by itself; what it is made of lies beside it.
@@ -114,3 +116,5 @@ def keep(playbook: int, ask: Ask) -> None:
                 return
         time.sleep(POLL)
     ask(state="freed")
+    # ansible-playbook removed it when it ended; to pack the module once more has made it again.
+    shutil.rmtree(C.DEFAULT_LOCAL_TMP, ignore_errors=True)

@@ -10,6 +10,8 @@ from threading import Thread
 
 import deploy_lock
 import pytest
+from action.deploy_lock import keep
+from ansible import constants as C
 from ansible.module_utils import host_work
 from plugin_utils.runs import has_ended, run_id
 
@@ -175,3 +177,22 @@ def test_a_run_of_this_control_node_that_is_over_is_known():
 def test_nothing_is_known_of_runs_elsewhere():
     assert not has_ended("another-node-1-1")
     assert not has_ended("")
+
+
+def test_the_keeper_of_a_run_that_is_over_frees_its_lock_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(C, "DEFAULT_LOCAL_TMP", str(tmp_path / "ansible-local"))
+
+    def ask(state):
+        (tmp_path / "ansible-local/ansiballz_cache").mkdir(parents=True)  # as Ansible, which packs the module anew
+        (tmp_path / state).touch()
+
+    over = subprocess.Popen(["true"])
+    over.wait()
+    keeper = os.fork()
+    if keeper == 0:
+        try:
+            keep(over.pid, ask)
+        finally:
+            os._exit(0)
+    os.waitpid(keeper, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["freed"]
