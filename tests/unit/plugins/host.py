@@ -15,7 +15,6 @@ import xmlrpc.client
 from dataclasses import dataclass
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
 import supervisor.options  # noqa: F401 for the forked modules
 from ansible.module_utils import basic
@@ -26,8 +25,6 @@ WORKER = Path(__file__).with_name("worker.py")
 SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 MODULE = TOP / "plugins/modules/supervisor_programs.py"
-
-ansible.module_utils.__path__.append(str(TOP / "plugins/module_utils"))
 
 
 def until(condition, seconds=10.0):
