@@ -1,6 +1,8 @@
 # Each target is a line or two that you could type yourself.
 INVENTORY ?= inventories/local
 CONFIRM ?=
+# What `make down` does with RabbitMQ, Redis and Supervisor; on this machine they go too, if nothing else uses them.
+SERVICES ?= $(if $(filter inventories/local,$(INVENTORY)),yes,no)
 PYTHON ?= python3
 # On this machine the plays become root by sudo: where that wants a password, it is asked for once. For other machines'
 # sudo, say ANSIBLE_BECOME_ASK_PASS=yes before make, or set ansible_become_password in the inventory.
@@ -24,8 +26,8 @@ help: ## what there is to type
 up: .venv/tools ## set up this machine (or INVENTORY=...) and prove that it works
 	$(PLAY) playbooks/site.yml
 
-down: .venv/tools ## remove all that `make up` made (asks first; CONFIRM=yes does not)
-	$(PLAY) playbooks/uninstall.yml $(if $(CONFIRM),-e uninstall_confirm=$(CONFIRM))
+down: .venv/tools ## remove what `make up` made (asks first; CONFIRM=yes does not; SERVICES=no keeps RabbitMQ, Redis, Supervisor)
+	$(PLAY) playbooks/uninstall.yml -e uninstall_services=$(SERVICES) $(if $(CONFIRM),-e uninstall_confirm=$(CONFIRM))
 
 test: .venv/tests ## everything CI runs
 	tests/run

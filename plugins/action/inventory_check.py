@@ -111,5 +111,11 @@ def wanted_of(host: Host) -> dict[str, Any]:
         "disk_free": host.int("host_disk_free"),
         "listeners": listeners,
         "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
+        "distribution_bind": host.text("rabbitmq_distribution_bind"),
+        "broker_shared": host.true("rabbitmq_shared"),
+        "time_limit": host.int("celery_app_task_time_limit"),
+        "store_instance": host.text("result_store_instance"),
+        "store_database": host.int("celery_app_result_store_database"),
+        "store_database_is_set": "celery_app_result_store_database" in host.given,
         "store_memory": host.int("result_store_max_memory") if store else 0,
     }

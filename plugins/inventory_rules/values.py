@@ -64,6 +64,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "rabbitmq_memory_high_watermark": (0.01, 0.95, 0.4, "a share of the memory"),
     "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
     "result_store_port": (1024, 65535, 6379, "a port that needs no root"),
+    "celery_app_result_store_database": (0, 15, 1, "a database of Redis"),
     "result_store_max_memory": (16, 10**7, 256, "MiB; 0 would be no bound at all"),
     "host_disk_free": (0, 10**7, 1024, "MiB"),
 }  # fmt: skip
@@ -116,6 +117,9 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "rabbitmq_bind": _ADDRESS,
     "rabbitmq_distribution_bind": _ADDRESS,
     "result_store_bind": _ADDRESS,
+    "result_store_instance": (
+        _matches(r"([a-z][a-z0-9_]{0,30})?"), "it may hold small letters, digits and _.", "celery_ops",
+    ),
     "rabbitmq_node_name": (_matches(r"[\w-]+@[\w.-]+"), "it has to be name@host.", "rabbit@localhost"),
     "rabbitmq_disk_free_limit": (
         _matches(r"[0-9]+(\.[0-9]+)? ?([kKmMgGtT]i?)?[bB]?"), "it has to be a number and a unit.", "1GB",
@@ -127,7 +131,10 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
 
 SET_BY_KIT = {
     "CELERY_BROKER_URL": "celery_app_broker_host, rabbitmq_port and celery_app_broker_password",
-    "CELERY_RESULT_BACKEND": "celery_app_result_store_host, result_store_port and celery_app_result_store_password",
+    "CELERY_RESULT_BACKEND": (
+        "celery_app_result_store_host, result_store_port, celery_app_result_store_database and "
+        "celery_app_result_store_password"
+    ),
     "CELERY_OPS_TASK_TIME_LIMIT": "celery_app_task_time_limit",
     "CELERY_OPS_DEFAULT_QUEUE": "celery_app_name",
     **dict.fromkeys(("LISTEN_FDS", "LISTEN_PID", "CELERY_OPS_APP", "CELERY_OPS_PROGRAM"), "the program it starts"),

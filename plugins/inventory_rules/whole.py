@@ -59,11 +59,12 @@ def scheduler(inventory: Inventory) -> Iterator[Mistake]:
 
 
 def one_application(inventory: Inventory) -> Iterator[Mistake]:
-    """A run is about one application: its source is packed once."""
-    for variable in ("celery_app_name", "celery_app_source", "celery_app_version", "celery_app_requirements"):
+    """A run is about one application: its source is packed once, its results are in one place."""
+    everywhere = ("celery_app_name", "celery_app_result_store_database")
+    for variable in (*everywhere, "celery_app_source", "celery_app_version", "celery_app_requirements"):
         values: dict[str, list[str]] = {}
         for host in inventory.hosts:
-            if variable != "celery_app_name" and not host.runs_app:
+            if variable not in everywhere and not host.runs_app:
                 continue  # a broker's host has no release
             values.setdefault(host.text(variable), []).append(host.name)
         if len(values) > 1:

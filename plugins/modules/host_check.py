@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import shared_services
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.surroundings import take_over
 
@@ -66,6 +67,34 @@ options:
     description: RabbitMQ's node name.
     type: str
     default: ""
+  distribution_bind:
+    description: Address of Erlang's own ports.
+    type: str
+    default: 127.0.0.1
+  broker_shared:
+    description: Whether the broker is somebody else's, and only gets a vhost and a user.
+    type: bool
+    default: false
+  time_limit:
+    description: Seconds a task may take.
+    type: int
+    default: 300
+  store_instance:
+    description: The Redis instance of the kit's own, if it is to have one beside Debian's.
+    type: str
+    default: ""
+  store_database:
+    description: The application's database in the result store.
+    type: int
+    default: 1
+  store_database_is_set:
+    description: Whether the inventory sets that, or it is the default.
+    type: bool
+    default: false
+  state_dir:
+    description: The kit's state directory.
+    type: path
+    default: /var/lib/celery-ops
   store_memory:
     description: MiB that the result store may use.
     type: int
@@ -312,7 +341,117 @@ def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
     if found and wanted not in found:
         yield (
             f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "
-            f"Write: rabbitmq_node_name: {found[0]}, or, if the data is not needed, type: rm -r {data}"
+            f"Write: rabbitmq_node_name: {found[0]}{address_of(found[0])}, or, if the data is not needed, type: "
+            f"service rabbitmq-server stop; rm -r {data}"
+        )
+
+
+def address_of(node_name: str) -> str:
+    """The further line to write for a node whose name does not lead to 127.0.0.1."""
+    try:
+        address = socket.gethostbyname(node_name.rpartition("@")[2])
+    except OSError:
+        return ""
+    return "" if address == "127.0.0.1" else f" and rabbitmq_distribution_bind: {address}"
+
+
+def distribution_address(node_name: str, bind: str) -> Iterator[str]:
+    """The node's host name resolves to an address that Erlang's port mapper listens on; else the broker won't boot."""
+    host = node_name.rpartition("@")[2]
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        line = f"{'127.0.1.1' if bind.startswith('127.') else bind} {host}"
+        yield f"rabbitmq_node_name is {node_name}, and {host} does not resolve on the host. Write in /etc/hosts: {line}"
+        return
+    if bind not in (address, "0.0.0.0"):
+        yield (
+            f"rabbitmq_distribution_bind is {bind}, and rabbitmq_node_name {node_name} leads to {address}, where the "
+            f"broker would not find its port mapper. Write: rabbitmq_distribution_bind: {address}"
+        )
+
+
+def used_broker(app: str, shared: bool, time_limit: int, state_dir: str) -> Iterator[str]:
+    """A broker that the kit did not install serves nobody else, or is left as it is."""
+    if not shared_services.is_installed("rabbitmq") or shared_services.from_kit("rabbitmq", state_dir):
+        if shared:
+            yield "rabbitmq_shared is true, and the host has no RabbitMQ of its own. Write: rabbitmq_shared: false"
+        return
+    try:
+        if shared:
+            yield from foreign_vhost(app)
+            yield from consumer_timeout(shared_services.consumer_timeout(), time_limit)
+        elif not shared_services.is_configured("rabbitmq"):
+            found = shared_services.broker_from_before(app)
+            if found:
+                yield (
+                    f"RabbitMQ was there before, and is in use ({', '.join(found)}): the kit would change its "
+                    "configuration, delete guest and restart it. Write: rabbitmq_shared: true (the application gets a "
+                    "vhost and a user, and nothing else is changed), or use another host in group rabbitmq"
+                )
+    except shared_services.Unanswered as why:
+        yield f"RabbitMQ was there before, and has to run so that the kit can tell who uses it. {why}"
+
+
+def consumer_timeout(seconds: int | None, time_limit: int) -> Iterator[str]:
+    """Somebody else's broker leaves a worker alone for as long as a task may take."""
+    if seconds is not None and seconds <= time_limit:
+        yield (
+            f"celery_app_task_time_limit is {time_limit}, and the broker, whose consumer_timeout is {seconds} s, would "
+            "cut off a worker that is still at work. Write: celery_app_task_time_limit: "
+            f"{max(2, seconds - 60)}, or raise consumer_timeout in the broker's configuration"
+        )
+
+
+def foreign_vhost(app: str) -> Iterator[str]:
+    """A vhost of the application's name on somebody else's broker is one that the kit made."""
+    definitions = shared_services.broker_definitions()
+    has_vhost = any(vhost["name"] == app for vhost in definitions["vhosts"])
+    made_by_kit = any((each["vhost"], each["name"]) == (app, f"{app}.dead") for each in definitions["exchanges"])
+    if has_vhost and not made_by_kit:
+        yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
+
+
+def used_store(instance: str, state_dir: str) -> Iterator[str]:
+    """A Redis that the kit did not install serves nobody else, or is left as it is."""
+    was_there = shared_services.is_installed("result_store") and not shared_services.from_kit("result_store", state_dir)
+    if instance and not was_there:
+        yield "result_store_instance is set, and the host has no Redis of its own. Write: result_store_instance: ''"
+    elif instance and not Path("/run/systemd/system").exists():
+        yield "result_store_instance is set, and needs systemd. Use another host in group result_store"
+    if instance or not was_there or shared_services.is_configured("result_store"):
+        return
+    found = shared_services.store_from_before()
+    if found:
+        yield (
+            f"Redis was there before, and is in use ({', '.join(found)}): the kit would change its configuration and "
+            "users and restart it. Write: result_store_instance: celery_ops and result_store_port: 6380 (a Redis of "
+            "the kit's own beside it), or use another host in group result_store"
+        )
+
+
+def store_database(app: str, number: int, is_set: bool, users: dict[str, str]) -> Iterator[str]:
+    """Each application has a database of the result store to itself."""
+    variable = "celery_app_result_store_database"
+    taken = {name: shared_services.database_of(rules) for name, rules in users.items() if name != app}
+    free = next((each for each in range(1, 16) if each not in taken.values()), 0)
+    if app in users and "+select|" not in users[app] and not is_set:
+        yield (
+            f"{variable} is not set, and the results of {app} are in database 0, as the version before had it. "
+            f"Write: {variable}: {free} (results stored so far are no longer found; they expire within a day)"
+            + ("" if taken else f", or {variable}: 0, to keep them there while {app} is alone in that Redis")
+        )
+    elif number == 0 and taken:
+        yield (
+            f"{variable} is 0, which every connection to Redis begins in, and {', '.join(sorted(taken))} uses the same "
+            f"Redis. Write: {variable}: {free}"
+        )
+    elif sharing := [name for name, theirs in sorted(taken.items()) if theirs == number]:
+        yield f"{variable} is {number}: {', '.join(sharing)} has that one in the same Redis. Write: {variable}: {free}"
+    elif app not in users and (open_ := [name for name, theirs in sorted(taken.items()) if theirs == 0]):
+        yield (
+            f"{', '.join(open_)} keeps its results in database 0 of the same Redis, where {app} could read them. First "
+            f"write for {open_[0]}: {variable}: {free}, and type: ansible-playbook playbooks/site.yml"
         )
 
 
@@ -388,6 +527,13 @@ def main() -> None:
             "disk_free": {"type": "int", "default": 1024},
             "listeners": {"type": "dict", "default": {}},
             "node_name": {"type": "str", "default": ""},
+            "distribution_bind": {"type": "str", "default": "127.0.0.1"},
+            "broker_shared": {"type": "bool", "default": False},
+            "time_limit": {"type": "int", "default": 300},
+            "store_instance": {"type": "str", "default": ""},
+            "store_database": {"type": "int", "default": 1},
+            "store_database_is_set": {"type": "bool", "default": False},
+            "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
             "store_memory": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
@@ -408,7 +554,14 @@ def main() -> None:
         found += open_files(want["programs"], most_open_files(each for each in running if each.is_debians))
     found += memory(want["programs"] if "worker" in want["groups"] else [], want["overlap"], want["store_memory"])
     if "rabbitmq" in want["groups"]:
-        found += node(want["node_name"])
+        used = list(used_broker(want["app"], want["broker_shared"], want["time_limit"], want["state_dir"]))
+        found += used
+        if not used and not want["broker_shared"]:
+            found += [*node(want["node_name"]), *distribution_address(want["node_name"], want["distribution_bind"])]
+    if "result_store" in want["groups"]:
+        users = shared_services.acl_users()
+        found += used_store(want["store_instance"], want["state_dir"])
+        found += store_database(want["app"], want["store_database"], want["store_database_is_set"], users)
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         module.fail_json(msg="\n".join(["This host can't carry it; nothing was changed.", *lines]))

@@ -33,6 +33,11 @@ class Run:
     seconds: float
 
     @property
+    def words(self) -> str:
+        """All it said, whatever the line breaks."""
+        return " ".join(self.text.split())
+
+    @property
     def changed(self) -> dict[str, int]:
         """Changed tasks by host."""
         return self.recap("changed")

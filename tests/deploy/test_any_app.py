@@ -57,6 +57,7 @@ def test_plain_celery_from_git_with_three_pools(hosts, good, repository):
     shop = {
         **BARE, "celery_app_name": "shop", "celery_app_source": repository, "celery_app_version": "v1",
         "celery_app_requirements": "pyproject.toml", "celery_worker_programs": programs,
+        "celery_app_result_store_database": 2,
     }  # fmt: skip
     run = play("site", host.name, **shop)
     assert run.rc == 0, run.text[-6000:]
@@ -83,7 +84,7 @@ def test_flask_with_its_own_celery_settings_side_by_side(hosts, good):
     notes = {
         **BARE, "celery_app_name": "notes", "celery_app_source": str(ROOT / "tests/apps/notes"),
         "celery_worker_programs": [{"name": "default", "queues": ["notes"], "concurrency": 2}],
-        "celery_scheduler_enabled": True,
+        "celery_scheduler_enabled": True, "celery_app_result_store_database": 3,
         "celery_web_command": "gunicorn notes:web --no-control-socket", "celery_web_bind": "127.0.0.1:8001",
         "celery_app_prove_url": "/shout/hello",
     }  # fmt: skip

@@ -59,7 +59,7 @@ def test_redis_lets_in_nobody_without_the_password(system, login, refusal):
     assert re.search(refusal, said), said
 
 
-@pytest.mark.parametrize("command", ["CONFIG GET dir", "FLUSHALL", "ACL LIST", "SHUTDOWN", "KEYS *"])
+@pytest.mark.parametrize("command", ["CONFIG GET dir", "FLUSHALL", "ACL LIST", "SHUTDOWN", "SELECT 2"])
 def test_the_application_cannot_administer_redis(system, command):
     ask = (
         "python -c 'import os, sys, redis; "

@@ -10,6 +10,7 @@ PACKAGES = ("rabbitmq-server", "redis-server", "supervisor", "erlang-base")
 # What has ended and nobody has waited for, as in a container without an init, is not counted.
 SERVICES = "[b]eam.smp|[r]edis-server|[s]upervisord|[e]pmd|[c]elery|[g]unicorn"
 RUNNING = f"ps -e -o stat=,args= | grep -v '^Z' | grep -E '{SERVICES}'"
+ALL = ("-e", "uninstall_confirm=yes", "-e", "uninstall_services=yes")
 
 
 @pytest.mark.timeout(60)
@@ -23,12 +24,12 @@ def test_nothing_is_removed_unless_somebody_says_yes(system):
 
 @pytest.mark.timeout(300)
 def test_afterwards_nothing_is_left_and_nothing_runs(system):
-    run = system.play("uninstall", "-e", "uninstall_confirm=yes")
+    run = system.play("uninstall", *ALL)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr
     left = [folder for folder in FOLDERS if system.host.file(folder).exists]
     assert left == []
     assert [name for name in PACKAGES if system.host.package(name).is_installed] == []
     assert not system.host.user(APP).exists
     assert system.run(RUNNING).stdout == ""
-    again = system.play("uninstall", "-e", "uninstall_confirm=yes")
+    again = system.play("uninstall", *ALL)
     assert again.returncode == 0, again.stdout[-4000:] + again.stderr

@@ -26,3 +26,30 @@ def test_systemd_leaves_supervisord_time_for_warm_stops(render):
     unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=7200))
     assert unit["Service"]["KillMode"] == "process"
     assert int(unit["Service"]["TimeoutStopSec"]) > 7200 + 30
+
+
+@pytest.mark.parametrize(
+    ("from_kit", "programs", "left_alone"),
+    [
+        ([], ["/etc/supervisor/conf.d/crm.conf"], True),
+        ([], [], False),
+        (["supervisor"], ["/etc/supervisor/conf.d/crm.conf"], False),
+    ],
+    ids=["others were there before", "nobody uses it", "others came later"],
+)
+def test_a_supervisor_that_was_there_before_and_runs_programs_of_others_keeps_what_they_have(
+    from_kit, programs, left_alone, evaluate, render
+):
+    users = {"__supervisor_users": {"from_kit": from_kit, "foreign_programs": programs}}
+    # With it go the mode of its socket, and the restart for that.
+    assert evaluate("__supervisor_is_shared", **users) is left_alone
+    unit = render(ROOT / "roles/supervisor/templates/dropin.conf.j2", **users)
+    assert ("NoNewPrivileges" not in unit) is left_alone
+    assert "KillMode=process" in unit
+
+
+def test_a_broker_under_its_hosts_name_registers_by_loopback_and_is_found_at_its_address(render):
+    template = ROOT / "roles/rabbitmq/templates/epmd.conf.j2"
+    listens = [line for line in render(template, rabbitmq_distribution_bind="10.0.0.5").splitlines() if "4369" in line]
+    assert listens == ["ListenStream=10.0.0.5:4369", "ListenStream=127.0.0.1:4369"]
+    assert render(template).count(":4369") == 1

@@ -9,7 +9,7 @@ import pytest
 from lab import APP, Load, Visitor, until
 
 pytestmark = pytest.mark.timeout(900)
-UPGRADED: dict[str, object] = {}
+UPGRADED: dict[str, object] = {"celery_app_result_store_database": 1}
 """What has to be written into the inventory for this version; see CHANGELOG.md."""
 
 

@@ -45,6 +45,60 @@ def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
     assert "Write: rabbitmq_node_name: rabbit@old, or" in said
 
 
+def test_the_node_name_that_is_advised_comes_with_the_address_that_it_leads_to(monkeypatch, tmp_path):
+    (tmp_path / "rabbit@old").mkdir()
+    monkeypatch.setattr(host_check.socket, "gethostbyname", {"old": "10.0.0.5", "localhost": "127.0.0.1"}.get)
+    [said] = host_check.node("rabbit@localhost", str(tmp_path))
+    assert "Write: rabbitmq_node_name: rabbit@old and rabbitmq_distribution_bind: 10.0.0.5, or" in said
+    assert list(host_check.distribution_address("rabbit@old", "10.0.0.5")) == []
+    assert list(host_check.distribution_address("rabbit@old", "0.0.0.0")) == []
+    [said] = host_check.distribution_address("rabbit@old", "127.0.0.1")
+    assert "Write: rabbitmq_distribution_bind: 10.0.0.5" in said
+
+
+def test_somebody_elses_broker_has_to_leave_a_worker_the_time_that_a_task_may_take():
+    assert list(host_check.consumer_timeout(1800, 300)) == []
+    assert list(host_check.consumer_timeout(None, 10**6)) == []
+    [said] = host_check.consumer_timeout(1800, 3600)
+    assert "Write: celery_app_task_time_limit: 1740, or raise consumer_timeout" in said
+
+
+OLD = "on #abc ~* &* +@all -@admin -@dangerous +info"
+
+
+def own(number):
+    return f"on #abc ~* resetchannels &* +@all -select +select|{number}"
+
+
+VARIABLE = "celery_app_result_store_database"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_set", "users", "says"),
+    [
+        (1, False, {}, ""),
+        (1, False, {"shop": own(1)}, ""),
+        (2, True, {"shop": own(1), "petct": own(1)}, ""),
+        (1, False, {"petct": own(1)}, f"petct has that one in the same Redis. Write: {VARIABLE}: 2"),
+        (1, True, {"petct": own(1), "notes": own(2)}, f"Write: {VARIABLE}: 3"),
+        (0, True, {"shop": OLD}, ""),
+        (0, True, {"shop": own(0)}, ""),
+        (0, True, {"petct": own(1)}, f"petct uses the same Redis. Write: {VARIABLE}: 2"),
+        (1, False, {"shop": OLD}, f"Write: {VARIABLE}: 1 (results stored so far are no longer found"),
+        (1, True, {"shop": OLD}, ""),
+        (1, True, {"shop": OLD, "petct": OLD}, ""),
+        (1, False, {"shop": OLD, "petct": own(1)}, f"Write: {VARIABLE}: 2 (results"),
+        (1, False, {"petct": OLD}, "petct keeps its results in database 0 of the same Redis, where shop could read"),
+    ],
+    ids=["first", "again", "second", "taken", "next_free", "old_keeps_0", "keeps_0", "0_with_others",
+         "old_has_to_say", "old_moves", "old_moves_first", "old_moves_second", "beside_an_old_one"],
+)  # fmt: skip
+def test_each_application_has_a_database_of_the_store_to_itself(number, is_set, users, says):
+    said = list(host_check.store_database("shop", number, is_set, users))
+    assert len(said) == bool(says)
+    assert says in "".join(said)
+
+
 def test_a_person_is_no_application():
     [said] = host_check.name(getpass.getuser())
     assert "a user of that name is there" in said

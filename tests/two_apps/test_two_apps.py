@@ -1,0 +1,200 @@
+"""Two applications on one host: each has its own, and what is taken away is taken from one of them."""
+
+import json
+import re
+import shlex
+import subprocess
+
+import pytest
+from lab import play, until
+
+PETCT, SHOP_APP = "petct", "shop"
+YES = {"uninstall_confirm": "yes"}
+# What a Debian package of the kit's, or Debian itself, leaves; the kit's own files are none of these.
+REMAINS = re.compile(
+    "/(tmp|run|root|dev|proc|sys)(/|$)|/var/(cache|log|tmp|backups|lib/(apt|dpkg|systemd|ucf|private|pam|polkit))(/|$)"
+    "|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?$|/etc/(ld.so.cache|mailcap|\\.pwd.lock|rc.\\.d)"
+    "|/usr/(lib|share)/python3|/usr/lib/(locale|.*/perl)|/etc/systemd/system/[a-z.-]*(wants|service\\.d|socket\\.d)?$"
+)
+
+
+def redis(host, app, *commands):
+    """What Redis answers to an application's commands, given in its own database."""
+    script = (
+        "import os, sys, urllib.parse as u; a = u.urlsplit(os.environ['CELERY_RESULT_BACKEND']); "
+        "os.environ['REDISCLI_AUTH'] = a.password; "
+        "os.execvp('redis-cli', ['redis-cli', '--user', a.username, '--no-auth-warning', '-n', a.path[1:]])"
+    )
+    at = f"/srv/{app}/current/venv/bin"
+    text = shlex.quote("\n".join(commands) + "\n")
+    return host.run(
+        f"printf %s {text} | {at}/celery-ops-env /etc/{app}/env -- {at}/python -c {shlex.quote(script)} 2>&1"
+    )
+
+
+def python(host, app, code):
+    """What code of an application prints, with its environment and as its user."""
+    at = f"/srv/{app}/current"
+    loaded = f"{at}/venv/bin/celery-ops-env /etc/{app}/env --chdir {at}/app"
+    return host.run(f"runuser -u {app} -- {loaded} -- {at}/venv/bin/python -c {shlex.quote(code)} 2>&1")
+
+
+class Load:
+    """Numbered tasks for an application, by the release's own ledger, until told to stop."""
+
+    def __init__(self, host, app):
+        self.host, self.app, self.stop = host, app, f"/var/lib/{app}/load.stop"
+        words = f"publish -A {app} --queue {app} --run load --rate 10 --duration 300 --until {self.stop}"
+        self.process = self.start(words)
+
+    def start(self, words):
+        at = f"/srv/{self.app}/current"
+        loaded = f"{at}/venv/bin/celery-ops-env /etc/{self.app}/env --chdir {at}/app"
+        command = f"runuser -u {self.app} -- {loaded} -- {at}/venv/bin/celery-ops-ledger {words}"
+        return subprocess.Popen(
+            ["docker", "exec", self.host.name, "sh", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self):
+        """Stop; return the books."""
+        self.host.run(f"runuser -u {self.app} -- touch {self.stop}")
+        assert self.process.wait(timeout=60) == 0, self.process.stdout.read()
+        said = self.start("collect --run load --patience 60 > /tmp/load.lines").communicate(timeout=120)[0]
+        assert said == ""
+        return json.loads(self.start("reconcile --run load < /tmp/load.lines").communicate(timeout=60)[0])
+
+
+def is_running(load):
+    """Whether the load has confirmed tasks behind it."""
+    return load.host.run(f"test -s /var/lib/{load.app}/ledger/load && echo yes") == "yes"
+
+
+def own(host, app):
+    """What an application has on the shared services."""
+    return {
+        "queues": {row for row in host.run(f"rabbitmqctl -q list_queues -p {app} name type").splitlines()},
+        "user": re.findall(rf"^{app}\s.*$", host.run("rabbitmqctl -q list_users"), re.M),
+        "permissions": host.run(f"rabbitmqctl -q list_user_permissions {app}"),
+        "acl": re.findall(rf"^user {app} .*$", host.run("cat /etc/redis/celery-ops.acl"), re.M),
+        "environment": host.run(f"sha256sum /etc/{app}/env"),
+    }
+
+
+@pytest.fixture(scope="module")
+def both(host):
+    """A key of each, in its own database."""
+    assert redis(host, PETCT, "SET mine petct", "KEYS mine") == "OK\nmine"
+    assert redis(host, SHOP_APP, "SET mine shop", "GET mine") == "OK\nshop"
+    return host
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "SELECT 1", "SWAPDB 1 2", "MOVE mine 1", "COPY mine other DB 1", "FLUSHALL", "PSUBSCRIBE *", "PUBSUB CHANNELS",
+        "CLIENT TRACKING ON BCAST", "FUNCTION LIST", "SCRIPT FLUSH", "CONFIG GET *", "ACL LIST", "MONITOR",
+        "EVAL \"redis.call('SELECT', 1)\" 0",
+    ],
+)  # fmt: skip
+def test_an_application_has_no_command_that_reaches_anothers_results(both, command):
+    assert re.search("NOPERM|can't run this command", redis(both, SHOP_APP, command))
+    assert redis(both, PETCT, "GET mine") == "petct"
+
+
+def test_it_lists_and_clears_its_own_results_only(both):
+    assert redis(both, SHOP_APP, "SET a 1", "FLUSHDB", "KEYS *", "DBSIZE").split() == ["OK", "OK", "0"]
+    assert redis(both, PETCT, "GET mine") == "petct"
+    assert redis(both, SHOP_APP, "SET mine shop", "SCAN 0", "EVAL \"return redis.call('GET', 'mine')\" 0").endswith(
+        "shop"
+    )
+
+
+def test_what_stands_in_the_database_that_connections_begin_in_is_nobodys(both):
+    for app in (PETCT, SHOP_APP):
+        assert "db0" not in redis(both, app, "INFO keyspace")
+
+
+def test_celerys_backend_and_djangos_cache_work_in_it(both):
+    code = (
+        "from celery import Celery; import os, uuid\n"
+        "b = Celery('x', backend=os.environ['CELERY_RESULT_BACKEND']).backend; i = str(uuid.uuid4())\n"
+        "b.store_result(i, 5, 'SUCCESS'); print(b.get_result(i)); b.forget(i)\n"
+    )
+    assert python(both, SHOP_APP, code) == "5"
+    code = (
+        "import os, django; from django.conf import settings\n"
+        "backend = {'BACKEND': 'django.core.cache.backends.redis.RedisCache', "
+        "'LOCATION': os.environ['CELERY_RESULT_BACKEND'].partition('?')[0]}\n"
+        "settings.configure(CACHES={'default': backend}); django.setup()\n"
+        "from django.core.cache import cache as c\n"
+        "c.set('k', 7); print(c.get('k')); c.clear(); print(c.get('k'))\n"
+    )
+    assert python(both, PETCT, code) == "7\nNone"
+    assert redis(both, SHOP_APP, "GET mine") == "shop"
+    redis(both, PETCT, "SET mine petct")
+
+
+@pytest.mark.timeout(200)
+def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
+    host, before = both, both.programs()
+    kept, theirs = own(host, SHOP_APP), {name: pid for name, pid in before.items() if not name.startswith(f"{PETCT}-")}
+    assert {name.partition("-")[0] for name in theirs} == {SHOP_APP, "crm"}
+    services = host.run("pgrep -x 'beam.smp|redis-server|supervisord'")
+    loads = [Load(host, SHOP_APP), Load(host, PETCT)]
+    for load in loads:
+        until(lambda load=load: is_running(load), 30, f"tasks of {load.app}")
+
+    refused = play("uninstall", **YES, uninstall_services="yes")
+    assert refused.rc != 0
+    for what in (
+        "application shop of this kit", "RabbitMQ: vhost shop", "RabbitMQ: user shop", "Redis: user shop",
+        "Supervisor: programs of application shop", "Supervisor: /etc/supervisor/conf.d/crm.conf",
+        "ansible-playbook playbooks/uninstall.yml -e uninstall_services=no",
+    ):  # fmt: skip
+        assert what in refused.words
+    assert refused.changed == {host.name: 0}
+    assert host.programs() == before
+    books = loads[1].finish()
+    assert (books["lost"], books["doubled"]) == ([], []), books
+
+    run = play("uninstall", **YES)
+    assert run.rc == 0, run.text[-6000:]
+    assert "/srv/petct, /etc/petct" in run.words and "RabbitMQ, Redis and Supervisor stay" in run.words
+    assert host.programs() == theirs
+    assert own(host, SHOP_APP) == kept
+    assert host.run("pgrep -x 'beam.smp|redis-server|supervisord'") == services
+    assert redis(host, SHOP_APP, "GET mine") == "shop"
+    books = loads[0].finish()
+    assert (books["lost"], books["doubled"]) == ([], []), books
+    assert books["confirmed"] > 50
+
+    assert host.run("ls -d /srv/petct /etc/petct /var/log/petct /var/lib/petct /run/petct 2>/dev/null") == ""
+    assert host.run("getent passwd petct; ls /etc/supervisor/conf.d | grep petct") == ""
+    assert PETCT not in host.run("rabbitmqctl -q list_vhosts; rabbitmqctl -q list_users")
+    assert "user petct" not in host.run("cat /etc/redis/celery-ops.acl")
+    assert "db1:" not in redis(host, SHOP_APP, "INFO keyspace")
+
+    again = play("uninstall", **YES)
+    assert (again.rc, again.changed) == (0, {host.name: 0}), again.text[-3000:]
+
+
+@pytest.mark.timeout(200)
+def test_the_services_go_with_the_last_of_their_users(host, shop):
+    refused = play("uninstall", **YES, **shop, uninstall_services="yes")
+    assert refused.rc != 0
+    assert "Supervisor: /etc/supervisor/conf.d/crm.conf" in refused.words
+    assert "application" not in refused.words.partition("would remove:")[2].partition("To remove")[0]
+    host.run("rm /etc/supervisor/conf.d/crm.conf; supervisorctl update")
+
+    run = play("uninstall", **YES, **shop, uninstall_services="yes")
+    assert run.rc == 0, run.text[-6000:]
+    assert (
+        host.run("ps -e -o stat=,args= | grep -v ^Z | grep -E '[b]eam.smp|[r]edis-serv|[s]upervisord|[e]pmd|[c]elery'")
+        == ""
+    )
+    changes = subprocess.run(["docker", "diff", host.name], capture_output=True, text=True, check=True).stdout
+    left = [line for line in changes.splitlines() if line[0] != "C" and not REMAINS.match(line[2:])]
+    assert left == [], "the machine is as it was"

@@ -1,0 +1,118 @@
+"""Who else uses a host's services: told from what a broker exports, and from real files."""
+
+import base64
+import hashlib
+
+import pytest
+import redis_user
+import shared_services
+
+FRESH = {
+    "vhosts": [{"name": "/"}, {"name": "shop"}],
+    "users": [{"name": "guest"}, {"name": "shop"}],
+    "exchanges": [{"vhost": "shop", "name": "shop.dead"}],
+}
+OLD = "on #abc ~* &* +@all -@admin -@dangerous +info"
+
+
+def test_a_broker_with_one_application_serves_nobody_else():
+    assert shared_services.vhosts_and_users("shop", FRESH, {"/": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "queues", "found"),
+    [
+        ({}, {"/": [{"name": "q", "messages": 3}]}, "RabbitMQ: vhost / (1 queue, 3 messages)"),
+        ({}, {"/": [], "crm": []}, "RabbitMQ: vhost crm (0 queues, 0 messages)"),
+        ({}, {"/": [], "crm": [{"name": "q", "messages": None}]}, "RabbitMQ: vhost crm (1 queue, 0 messages)"),
+        ({"users": [{"name": "guest"}, {"name": "crm"}]}, {"/": []}, "RabbitMQ: user crm"),
+        ({"policies": [{"vhost": "/", "name": "ha"}]}, {"/": []}, "RabbitMQ: vhost / (policies)"),
+        ({"exchanges": [{"vhost": "/", "name": "mail"}]}, {"/": []}, "RabbitMQ: vhost / (exchanges)"),
+    ],
+)
+def test_every_queue_vhost_user_and_policy_of_others_is_named(more, queues, found):
+    assert shared_services.vhosts_and_users("shop", FRESH | more, queues) == [found]
+
+
+def test_the_password_of_a_fresh_guest_is_told_from_another():
+    def hashed(password):
+        salt = b"1234"
+        return base64.b64encode(salt + hashlib.sha256(salt + password).digest()).decode()
+
+    assert shared_services.fresh_password(hashed(b"guest"))
+    assert not shared_services.fresh_password(hashed(b"something else"))
+
+
+def test_settings_of_others_are_found_and_comments_are_none(tmp_path):
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "rabbitmq-env.conf").write_text("# NODENAME=rabbit\n\n")
+    assert shared_services.settings_in(tmp_path) == []
+    (tmp_path / "conf.d/10-crm.conf").write_text("listeners.tcp.1 = 5673\n")
+    assert shared_services.settings_in(tmp_path) == [tmp_path / "conf.d/10-crm.conf"]
+
+
+def test_programs_of_others_are_found_by_the_mark_of_the_owner(tmp_path):
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "supervisord.conf").write_text("[supervisord]\n[include]\nfiles = conf.d/*.conf\n")
+    mine = tmp_path / "conf.d/shop-worker-default-01234567.conf"
+    mine.write_text("# owner: celery-ops shop-worker-\n[program:shop-worker-default-01234567]\n")
+    assert shared_services.other_programs("shop", str(tmp_path)) == []
+    assert shared_services.foreign_programs(str(tmp_path)) == []
+    # A name that begins like ours is not ours.
+    other = tmp_path / "conf.d/shop-worker-of-somebody.conf"
+    other.write_text("[program:shop-worker-of-somebody]\n")
+    assert shared_services.other_programs("shop", str(tmp_path)) == [f"Supervisor: {other}"]
+    assert shared_services.foreign_programs(str(tmp_path)) == [str(other)]
+    assert shared_services.other_programs("sho", str(tmp_path))[0] == "Supervisor: programs of application shop"
+    other.unlink()
+    (tmp_path / "supervisord.conf").write_text("[supervisord]\n[program:crm]\n")
+    assert shared_services.other_programs("shop", str(tmp_path)) == [f"Supervisor: {tmp_path / 'supervisord.conf'}"]
+
+
+def test_another_application_is_found_by_its_releases_whether_it_runs_or_not(tmp_path):
+    for name in ("shop", "notes"):
+        (tmp_path / name / "releases").mkdir(parents=True)
+    (tmp_path / "www").mkdir()
+    assert shared_services.other_applications("shop", str(tmp_path)) == [
+        f"application notes of this kit: {tmp_path}/notes/releases"
+    ]
+
+
+def test_another_redis_of_the_host_is_found_and_the_kits_own_is_none(tmp_path):
+    (tmp_path / "redis.conf").write_text("port 6379\n")
+    (tmp_path / "redis-celery_ops.conf").write_text("include /etc/redis/celery-ops.conf\ndir /var/lib/redis\n")
+    assert shared_services.other_instances(str(tmp_path)) == []
+    (tmp_path / "redis-cache.conf").write_text("port 6400\n")
+    assert shared_services.other_instances(str(tmp_path)) == [
+        f"Redis: another instance, {tmp_path / 'redis-cache.conf'}"
+    ]
+
+
+def test_users_of_the_acl_file_and_their_databases(tmp_path):
+    acl = tmp_path / "celery-ops.acl"
+    acl.write_text(
+        f"user default off\nuser celery-ops on #1 +acl|setuser\nuser old {OLD}\n"
+        f"user shop {redis_user.rules_of('abc', 12)}\n"
+    )
+    users = shared_services.acl_users(str(acl))
+    assert {name: shared_services.database_of(rules) for name, rules in users.items()} == {"old": 0, "shop": 12}
+    assert shared_services.acl_users(str(tmp_path / "none")) == {}
+
+
+def test_the_lines_of_other_users_stay_as_they_are():
+    text = f"user default on\nuser old {OLD}\nuser shop on #1 ~*\n"
+    assert redis_user.with_users(text, {"default": "off", "shop": None}) == f"user old {OLD}\nuser default off\n"
+    assert redis_user.with_users(text, {"shop": "on #2"}).splitlines()[1:] == [f"user old {OLD}", "user shop on #2"]
+
+
+def test_a_file_of_the_packages_configuration_that_somebody_changed(tmp_path):
+    assert not shared_services.changed_conffile("base-files", "/etc/debian_version")
+    assert not shared_services.changed_conffile("base-files", str(tmp_path / "none"))
+
+
+def test_a_redis_beside_which_the_kit_has_its_own_is_not_configured_by_it(tmp_path):
+    conf = tmp_path / "redis.conf"
+    conf.write_text("port 6379\n")
+    assert not shared_services.is_configured("result_store", str(conf))
+    conf.write_text("port 6379\ninclude /etc/redis/celery-ops.conf\n")
+    assert shared_services.is_configured("result_store", str(conf))
