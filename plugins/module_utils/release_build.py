@@ -14,13 +14,13 @@ import signal
 import subprocess
 import time
 import tomllib
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ansible.module_utils.host_work import Interrupted
+from ansible.module_utils.listeners import install_listener, put
 
 IMPORT_CHECK = """
 import sys
@@ -33,8 +33,6 @@ GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
-LISTENER = ("celery_ops/__init__.py", "celery_ops/listener.py", "celery_ops/process.py")
-"""What the web's listener runs, of the runtime: while that is the same, no deploy touches it."""
 FILES = ".files.json"
 """In a release: what app/ holds, by name: a file's size, or a link's target."""
 KEPT_TIME = 0
@@ -260,14 +258,6 @@ def unpack(archive: Path, release: Path) -> None:
     archive.unlink(missing_ok=True)
 
 
-def put(source: Path, target: Path) -> None:
-    """Move a file or a folder to where it belongs, whatever is there."""
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
-
-
 def files_of(folder: Path) -> dict[str, int | str]:
     """Sizes of packed files and targets of links below a folder, by name."""
     found: dict[str, int | str] = {}
@@ -457,40 +447,6 @@ def import_check(release: Path, options: dict[str, Any]) -> None:
         f"Importing {options['celery_module']} (release {release.name})",
         "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT, of_release=True,
     )  # fmt: skip
-
-
-def listener_version(read: Callable[[str], bytes]) -> str:
-    """The hash of what the web's listener runs; `read` returns a file of the runtime."""
-    return hashlib.sha256(b"".join(hashlib.sha256(read(name)).digest() for name in LISTENER)).hexdigest()[:12]
-
-
-def listener_of(base: Path, wheel: Path) -> Path:
-    """Where the listener of a release runs from: outside every release, across deploys."""
-    with zipfile.ZipFile(wheel) as archive:
-        return base / "listeners" / listener_version(archive.read)
-
-
-def install_listener(base: Path, wheel: Path) -> bool:
-    """Put the runtime's code where this version of the listener runs from; say whether it was not there."""
-    folder = listener_of(base, wheel)
-    if (folder / "__main__.py").exists():
-        return False
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(fresh, [name for name in archive.namelist() if name.startswith("celery_ops/")])
-    (fresh / "__main__.py").write_text("from celery_ops.listener import main\n\nmain()\n")
-    put(fresh, folder)
-    return True
-
-
-def prune_listeners(base: Path, used: str) -> None:
-    """Remove the versions of the listener that `used`, the text of the program files, does not name."""
-    folders = [base / "listener", *(base / "listeners").glob("*")]
-    for folder in folders:
-        if folder.is_dir() and not re.search(rf"{re.escape(str(folder))}\s", used):
-            shutil.rmtree(folder)
 
 
 def prune_virtualenvs(base: Path, linked: set[Path], used: str) -> None:

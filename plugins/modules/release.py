@@ -17,12 +17,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
 from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted
+from ansible.module_utils.listeners import listener_of, prune_listeners
 from ansible.module_utils.release_build import (
     ReleaseError,
     build,
-    listener_of,
     point,
-    prune_listeners,
     prune_virtualenvs,
     run,
     wheel_of,
