@@ -153,11 +153,11 @@ class Deployments:
         with self.audit.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
-    def last(self) -> dict[str, Any]:
-        """Return the last entry of the audit log; empty when there is none."""
-        with suppress(OSError, ValueError, IndexError):
-            return json.loads(self.audit.read_text().splitlines()[-1])
-        return {}
+    def last(self, count: int = 1) -> list[dict[str, Any]]:
+        """Return the last entries of the audit log, newest first."""
+        with suppress(OSError, ValueError):
+            return [json.loads(line) for line in self.audit.read_text().splitlines()[-count:]][::-1]
+        return []
 
 
 def new_id() -> str:

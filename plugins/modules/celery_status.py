@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.deployments import Deployments
 from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
 from ansible.module_utils.surroundings import take_over
 
@@ -76,7 +77,11 @@ work:
   description: "The process that works on this host for a run: C(what), C(who), C(phase), C(since), C(pid)."
   type: dict
   returned: always
-last: {description: The last entry of deploys.log., type: dict, returned: always}
+deploys: {description: "The last entries of deploys.log, newest first.", type: list, elements: dict, returned: always}
+draft:
+  description: "The deploy or rollback that is under way, or was interrupted: C(id), C(action), C(who), C(phase)."
+  type: dict
+  returned: always
 """
 
 SICK = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
@@ -87,6 +92,10 @@ SILENT = 15.0
 
 INTERNAL = re.compile(r"celery_delayed_|celery-ops\.canary\.|celeryev\.|.*\.pidbox$|.*\.reply\.")
 """Queues that Celery and the kit make for themselves."""
+
+
+ENTRIES = 3
+"""Lines of deploys.log that are shown."""
 
 
 @dataclass
@@ -103,7 +112,8 @@ class Found:
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
     lock: dict[str, Any] = field(default_factory=dict)
     work: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
+    deploys: list[dict[str, Any]] = field(default_factory=list)
+    draft: dict[str, Any] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     """What could not be looked at, with what to type."""
 
@@ -116,8 +126,9 @@ def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
         found.since = (base / "current").lstat().st_mtime
     found.lock = host_work.lease_of(host_work.RUN / found.app)
     found.work = host_work.worker_of(host_work.RUN / found.app) or {}
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        found.last = json.loads(Path("/var/log", found.app, "deploys.log").read_text().splitlines()[-1])
+    deployments = Deployments(found.app)
+    found.deploys = deployments.last(ENTRIES)
+    found.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     if programs:
         look_at_programs(found, conf)
     if broker:
@@ -236,6 +247,13 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
             f"The work of an interrupted run goes on: {host_work.words(found.work)}, pid {found.work.get('pid')}; it "
             "ends by itself, and the next deploy or rollback takes over"
         )
+    if found.draft.get("begun") and not found.lock and not found.work:
+        what, who, phase = (found.draft.get(key) for key in ("action", "who", "phase"))
+        ended = "failed and was left as it is" if found.draft.get("failed") else f"was interrupted in phase {phase}"
+        yield (
+            f"The {what} of {who} to release {found.draft.get('release')} {ended}; to complete it type: "
+            "ansible-playbook playbooks/deploy.yml; to go back: ansible-playbook playbooks/rollback.yml"
+        )
     if stale:
         yield (
             "The deploy lock is of a run that has died; the next one takes it over, "
@@ -263,11 +281,17 @@ def as_lines(found: Found, wrong: list[str], broker: bool, programs: bool) -> li
         lines.append(f"lock: {held if found.lock else 'free'}")
         if found.work:
             lines.append(f"work: {host_work.words(found.work)}")
-        last = {"action": "-", "outcome": "-", "from": "", "to": "", "who": "-", "at": "-", **found.last}
-        way = f"{last['from'] or 'nothing'} -> {last['to']}"
-        told = f"{last['action']} {way}: {last['outcome']}, {last['who']}, {last['at']}"
-        lines.append(f"last: {told if found.last else '-'}")
+        lines += [f"{'last' if entry is found.deploys[0] else 'earlier'}: {told(entry)}" for entry in found.deploys]
+        lines += [] if found.deploys else ["last: -"]
     return [*lines, *(["NOT RIGHT:", *(f"- {sentence}" for sentence in wrong)] if wrong else ["all is well"])]
+
+
+def told(entry: dict[str, Any]) -> str:
+    """An entry of deploys.log for people."""
+    known = {"action": "-", "outcome": "-", "from": "", "to": "", "who": "-", "at": "-", **entry}
+    changed = ", ".join(known.get("changed") or [])
+    way = f"{known['from'] or 'nothing'} -> {known['to'] or 'nothing'}" + (f" ({changed})" if changed else "")
+    return f"{known['action']} {way}: {known['outcome']}, {known['who']}, {known['at']}"
 
 
 def table(found: Found) -> list[str]:
@@ -317,7 +341,8 @@ def main() -> None:
         changed=False,
         lines=as_lines(found, wrong, broker, options["programs"]),
         wrong=wrong,
-        **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues", "lock", "work", "last")},
+        **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues")},
+        **{key: getattr(found, key) for key in ("lock", "work", "deploys", "draft")},
     )
 
 

@@ -111,6 +111,16 @@ class Host:
         notes = json.loads(self.run(f'cd /srv/{APP}/releases && python3 -c "{script}"'))
         return {note["p"].split("/")[0]: note["status"] for note in notes}
 
+    def last_deploy(self) -> dict[str, Any]:
+        """The last line of the audit log."""
+        return json.loads(self.run(f"tail -n 1 /var/log/{APP}/deploys.log"))
+
+    def confs(self) -> dict[str, str]:
+        """The text of every program file of the application."""
+        files = "glob.glob('/etc/supervisor/conf.d/petct-*')"
+        script = f"import glob, json; print(json.dumps({{path: open(path).read() for path in {files}}}))"
+        return json.loads(self.run(f'python3 -c "{script}"'))
+
     def send(self, task: str, *arguments: Any) -> None:
         """Publish a task."""
         release, words = f"/srv/{APP}/current", shlex.quote(json.dumps(arguments))

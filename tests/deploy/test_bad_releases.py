@@ -61,22 +61,85 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
         until(lambda host=host: host.run(f"cat {LOCK}") == "", 10, f"the lock of {host} is free")
 
 
-@pytest.mark.timeout(300)
-def test_a_web_that_does_not_come_up_is_rolled_back_with_its_workers(hosts, variants, settings, good):
-    # An ordinary error ends gunicorn; this one has it start worker after worker.
-    source = variants.make("web", {"petct/wsgi.py": "\nraise SystemExit('no web')\n"})
-    run = play("deploy", celery_app_source=str(source), **settings)
-    assert run.rc != 0, run.text[-3000:]
-    assert "the processes it starts keep ending" in run.text, run.text[-3000:]
-    assert "ansible-playbook playbooks/rollback.yml" in run.text, run.text[-3000:]
-    assert all(host.workers() != good[host][1] for host in hosts)
-    back = play("rollback", **settings)
-    assert back.rc == 0, back.text[-3000:]
+# An ordinary error ends gunicorn; this one has it start worker after worker.
+NO_WEB = {"petct/wsgi.py": "\nraise SystemExit('no web')\n"}
+    "petct/wsgi.py": "\nraise SystemExit('no web')\n"
+}  # an ordinary error ends gunicorn; this starts worker after worker
+
+
+def assert_all_is_as_before(hosts, good):
+    """Every host is on the release and the generations from before, and says so."""
     for host in hosts:
         release, workers = good[host]
         until(lambda host=host, workers=workers: host.workers().keys() == workers.keys(), 20, "the old generation")
         assert host.current() == release
         until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
+        until(lambda host=host: not host.run(f"cat {LOCK}"), 10, f"the lock of {host} is free")
+
+
+@pytest.mark.timeout(300)
+def test_a_deploy_whose_web_fails_goes_back_on_every_host_by_itself(hosts, variants, settings, good):
+    source = variants.make("web", NO_WEB)
+    run = play("deploy", celery_app_source=str(source), **settings)
+    assert run.rc != 0, run.text[-3000:]
+    assert "the processes it starts keep ending" in run.text, run.text[-3000:]
+    assert "- web on celery-ops-deploy-" in run.text, run.text[-3000:]
+    assert "Back on the deployment before" in run.text, run.text[-3000:]
+    assert_all_is_as_before(hosts, good)
+    for host in hosts:
+        entry = host.last_deploy()
+        assert (entry["action"], entry["from"]) == ("deploy", host.current())
+        assert entry["outcome"].startswith("failed: web on ")
+        assert entry["outcome"].endswith("taken back")
+    # Whoever types rollback now, as after a deploy that left its mark, does not mean the one before.
+    back = play("rollback", **settings)
+    assert back.rc != 0
+    assert "failed and was taken back" in " ".join(back.text.split())
+    assert_all_is_as_before(hosts, good)
+
+
+@pytest.mark.timeout(300)
+def test_a_deploy_that_fails_can_be_kept_for_a_look_and_is_then_rolled_back(hosts, variants, settings, good):
+    source = variants.make("web", NO_WEB)
+    run = play("deploy", celery_app_source=str(source), celery_app_on_failure="keep", **settings)
+    assert run.rc != 0, run.text[-3000:]
+    assert all(host.workers().keys() != good[host][1].keys() for host in hosts)
+    status = play("status", **settings)
+    assert "failed and was left as it is" in " ".join(status.text.split()), status.text[-3000:]
+    assert play("rollback", **settings).rc == 0
+    assert_all_is_as_before(hosts, good)
+
+
+@pytest.mark.timeout(300)
+def test_a_fault_of_the_host_marks_no_release(hosts, variants, settings, good):
+    broken = "/etc/supervisor/conf.d/somebody.conf"
+    hosts[0].run(f"echo '[program:somebody]\ncommand=%(nothing)s' > {broken}")
+    try:
+        source = variants.make("innocent", {"petct/__init__.py": "# innocent\n"})
+        run = play("deploy", celery_app_source=str(source), **settings)
+        assert run.rc != 0, run.text[-3000:]
+        assert "somebody" in run.text, run.text[-3000:]
+    finally:
+        hosts[0].run(f"rm {broken}")
+    assert set(hosts[0].releases().values()) <= {"good", "built", "failed"}
+    assert list(hosts[0].releases().values()).count("built") == 1, "it was not marked as failed"
+    assert_all_is_as_before(hosts, good)
+
+
+@pytest.mark.timeout(300)
+def test_a_rollback_after_a_change_of_settings_restores_the_settings(hosts, variants, settings, good):
+    confs = {host: host.confs() for host in hosts}
+    environment = {"FACTOR": "0", "DATABASE_URL": "sqlite:////srv/petct/shared/db.sqlite3"}
+    changed = {"celery_app_environment": environment, "celery_app_source": str(variants.make("v1"))}
+    assert play("deploy", **{**settings, **changed}).rc == 0
+    assert all(host.confs() != confs[host] for host in hosts)
+    back = play("rollback", **{**settings, **changed})
+    assert back.rc == 0, back.text[-3000:]
+    for host in hosts:
+        assert host.confs() == confs[host], "byte for byte what ran"
+        assert "FACTOR" not in host.run("cat /etc/petct/env")
+        assert host.releases()[host.current()] == "good"
+    assert_all_is_as_before(hosts, good)
 
 
 def test_the_first_host_fails_alone(hosts, variants, settings, good):

@@ -24,10 +24,6 @@ def hooks(hosts, tmp_path_factory):
     return files
 
 
-def last_in_audit_log(host):
-    return json.loads(host.run("tail -n 1 /var/log/petct/deploys.log"))
-
-
 @pytest.mark.timeout(600)
 def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, settings, hooks):
     first = {host: host.current() for host in hosts}
@@ -73,7 +69,7 @@ def test_hooks_ran_before_and_after_every_phase(hosts, hooks):
 
 def test_the_audit_log_says_who_did_what_and_how_long_it_took(hosts):
     for host in hosts:
-        entry = last_in_audit_log(host)
+        entry = host.last_deploy()
         assert (entry["action"], entry["outcome"], entry["to"]) == ("rollback", "good", host.current())
         assert "@" in entry["who"]
         assert set(entry["seconds"]) == {"producers", "workers"}
@@ -132,10 +128,10 @@ def test_a_rollback_to_a_named_release_and_what_a_prune_keeps(hosts, variants, s
     assert back.rc == 0, back.text[-6000:]
     for host in hosts:
         assert host.current() == one
-        assert host.releases()[two[host]] == "void"
+        assert host.releases()[two[host]] == "good", "nothing is wrong with a release that was rolled back"
 
     deployed(celery_app_source=str(variants.make("v2", V2)), celery_app_keep_releases=1, **settings)
     for host in hosts:
         assert host.current() == two[host]
         good = [name for name, status in host.releases().items() if status == "good"]
-        assert good == [two[host]], "a release that was rolled back is checked anew, and one good one is kept"
+        assert good == [two[host]], "one good one is kept"

@@ -101,3 +101,28 @@ def test_a_host_that_is_only_the_broker():
         "queues: demo 0 (1 consumers), demo.dead 0",
         "all is well",
     ]
+
+
+DRAFT = {"id": "x", "action": "deploy", "who": "anna@control", "release": "r2", "phase": "workers", "begun": ["web"]}
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        (found(draft=DRAFT), ["anna@control to release r2 was interrupted in phase workers", "playbooks/rollback.yml"]),
+        (found(draft={**DRAFT, "failed": "web"}), ["failed and was left as it is", "playbooks/deploy.yml"]),
+        (found(draft={**DRAFT, "begun": []}), []),
+        (found(draft=DRAFT, lock={"id": "r1", "renewed": time.time()}), []),
+    ],
+)
+def test_a_deploy_that_stopped_half_way_says_how_to_go_on(seen, says):
+    assert len(wrong(seen)) == min(1, len(says))
+    assert all(words in wrong(seen)[0] for words in says)
+
+
+def test_the_last_deploys_are_shown_with_what_they_changed():
+    entry = {"action": "deploy", "from": "r1", "to": "r1", "outcome": "good", "who": "anna", "at": "noon"}
+    failed = {**entry, "to": "r2", "outcome": "failed: web on a; taken back", "changed": ""}
+    lines = status.as_lines(found(deploys=[failed, {**entry, "changed": ["environment"]}]), [], True, True)
+    assert "last: deploy r1 -> r2: failed: web on a; taken back, anna, noon" in lines
+    assert "earlier: deploy r1 -> r1 (environment): good, anna, noon" in lines
