@@ -63,8 +63,6 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
 
 # An ordinary error ends gunicorn; this one has it start worker after worker.
 NO_WEB = {"petct/wsgi.py": "\nraise SystemExit('no web')\n"}
-    "petct/wsgi.py": "\nraise SystemExit('no web')\n"
-}  # an ordinary error ends gunicorn; this starts worker after worker
 
 
 def assert_all_is_as_before(hosts, good):
