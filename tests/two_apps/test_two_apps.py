@@ -76,7 +76,9 @@ def is_running(load):
 def own(host, app):
     """What an application has on the shared services."""
     return {
-        "queues": re.findall(r"^\S+\tquorum$", host.run(f"rabbitmqctl -q list_queues -p {app} name type"), re.M),
+        "queues": sorted(
+            re.findall(r"^\S+\tquorum$", host.run(f"rabbitmqctl -q list_queues -p {app} name type"), re.M)
+        ),
         "user": re.findall(rf"^{app}\s.*$", host.run("rabbitmqctl -q list_users"), re.M),
         "permissions": host.run(f"rabbitmqctl -q list_user_permissions {app}"),
         "acl": re.findall(rf"^user {app} .*$", host.run("cat /etc/redis/celery-ops.acl"), re.M),
