@@ -56,7 +56,7 @@ def test_what_the_inventory_has_to_say_is_named_before_anything_changes(after, h
     site = after.play("site")
     assert site.rc != 0
     assert "celery_app_result_store_database is not set" in " ".join(site.text.split()), site.text[-6000:]
-    assert site.changed == {host.name: 0}, site.text[-6000:]
+    assert not any(site.changed.values()), site.text[-6000:]
     assert files(host) == was["files"]
 
 
@@ -77,7 +77,7 @@ def test_site_yml_takes_over_what_the_version_before_has_set_up(before, after, h
 def test_a_second_run_changes_nothing(after, host):
     pids = host.programs()
     again = after.play("site", **UPGRADED)
-    assert (again.rc, again.changed) == (0, {host.name: 0}), again.text[-6000:]
+    assert again.rc == 0 and not any(again.changed.values()), again.text[-6000:]
     assert host.programs() == pids
 
 
