@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,9 +21,12 @@ Record = dict[str, Any]
 """id, previous, release, environment (a file's name), programs (a list), who, at, action, commit."""
 
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
+COMMAND = re.compile(r"^command=(.*)$", re.MULTILINE)
 OWNER = re.compile(r"^# owner: celery-ops (\S+)$", re.MULTILINE)
 ADOPTED = "before-records"
 """The id of the deployment that was made by a version of the kit that kept no records."""
+READY_TIMEOUT = 60
+"""Seconds that a worker of such a deployment has to become ready, as that version's default was."""
 
 
 class Deployments:
@@ -119,7 +123,11 @@ class Deployments:
                     family = GENERATION.sub("", path.stem)
                     # All but workers hold something that two can't have: a pidfile or a socket.
                     strategy = "overlap" if "-worker-" in family else "replace"
-                    programs.append({"family": family, "name": path.stem, "conf": text, "strategy": strategy})
+                    ready = ready_of(self.app, path.stem, text) if strategy == "overlap" else []
+                    programs.append(
+                        {"family": family, "name": path.stem, "conf": text, "strategy": strategy, "ready": ready}
+                        | ({"ready_timeout": READY_TIMEOUT} if ready else {})
+                    )
         self.write(
             {
                 "id": ADOPTED, "previous": "", "release": release, "environment": environment, "programs": programs,
@@ -158,6 +166,28 @@ class Deployments:
         with suppress(OSError, ValueError):
             return [json.loads(line) for line in self.audit.read_text().splitlines()[-count:]][::-1]
         return []
+
+
+def ready_of(app: str, name: str, conf: str) -> list[str]:
+    """Return how a worker that an older version of the kit has set up is asked whether it consumes; empty if unknown.
+
+    Without it a rollback would stop the newer workers while this one still starts.
+    """
+    command = COMMAND.search(conf)
+    words = shlex.split(command[1].replace("%%", "%")) if command else []
+
+    def value(option: str) -> str:
+        return words[words.index(option) + 1]
+
+    with suppress(ValueError, IndexError):
+        programs = Path(words[0]).parent
+        return [
+            *("/usr/sbin/runuser", "-u", app, "--"),
+            *(f"{programs}/celery-ops-env", value("--env-file"), "--chdir", value("--chdir"), "--"),
+            *(f"{programs}/celery-ops-ready", "-A", value("-A"), "--node", value("-n"), "--queues", value("-Q")),
+            *("--canary-file", f"/run/{app}/{name}.canary", "--timeout", str(READY_TIMEOUT)),
+        ]
+    return []
 
 
 def new_id() -> str:

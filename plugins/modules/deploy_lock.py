@@ -89,12 +89,16 @@ class Lock:
         fresh.write_text(json.dumps(holder) + "\n")
         fresh.chmod(0o644)
         fresh.replace(self.path)
-        self.before.unlink(missing_ok=True)
+        self._remove_the_one_before()
 
     def remove(self) -> None:
         """Let nobody hold it."""
         self.path.unlink(missing_ok=True)
-        self.before.unlink(missing_ok=True)
+        self._remove_the_one_before()
+
+    def _remove_the_one_before(self) -> None:
+        for path in (self.before, self.before.with_name(f".{self.before.name}.guard")):
+            path.unlink(missing_ok=True)
 
 
 def words(holder: dict[str, Any]) -> str:

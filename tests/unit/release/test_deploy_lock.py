@@ -84,11 +84,12 @@ def test_a_full_disk_stops_nobody_from_unlocking(lock):
 def test_the_lock_of_a_version_before_is_honoured_while_it_lives(lock):
     deploy_lock.hold(lock, ANNA)
     lock.path.rename(lock.before)
+    (lock.before.parent / ".srv.lock.guard").touch()
     assert deploy_lock.hold(lock, BERT)["holder"] == "anna"
     holder = json.loads(lock.before.read_text())
     lock.before.write_text(json.dumps({**holder, "renewed": 0}))
     assert "was stale and is taken over" in deploy_lock.hold(lock, BERT)["note"]
-    assert not lock.before.exists()
+    assert not lock.before.exists() and not (lock.before.parent / ".srv.lock.guard").exists()
 
 
 def test_the_lease_says_nothing_secret_and_anybody_may_read_it(lock, monkeypatch):

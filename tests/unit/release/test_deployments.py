@@ -90,6 +90,27 @@ def test_what_an_older_kit_has_deployed_is_adopted_once(deployments, tmp_path):
     assert deployments.read(ADOPTED)["release"] == "r1"
 
 
+def test_an_adopted_worker_is_asked_whether_it_consumes(deployments, tmp_path):
+    name, release = "shop-worker-a-00000001", "/srv/shop/releases/r1"
+    command = (
+        f"{release}/venv/bin/celery-ops-guard --app shop --program {name} --pidfile /run/shop/{name}.pid --user shop "
+        f"--env-file /etc/shop/env-1 --chdir {release}/app --drain-timeout 330 -- {release}/venv/bin/celery "
+        f"-A shop.tasks worker -l INFO -n {name}@here -Q a,b -c 2 -P prefork"
+    )
+    (tmp_path / f"{name}.conf").write_text(
+        f"# owner: celery-ops shop-worker-\n[program:{name}]\ncommand={command}\nuser=root\n"
+    )
+    deployments.adopt("r1", "env-1", tmp_path)
+    [worker] = deployments.current()["programs"]
+    assert worker["ready"] == [
+        *("/usr/sbin/runuser", "-u", "shop", "--"),
+        *(f"{release}/venv/bin/celery-ops-env", "/etc/shop/env-1", "--chdir", f"{release}/app", "--"),
+        *(f"{release}/venv/bin/celery-ops-ready", "-A", "shop.tasks", "--node", f"{name}@here", "--queues", "a,b"),
+        *("--canary-file", f"/run/shop/{name}.canary", "--timeout", "60"),
+    ]
+    assert worker["ready_timeout"] == 60
+
+
 def test_pruned_is_what_no_rollback_needs(deployments):
     before = ""
     for number in range(6):
