@@ -190,7 +190,6 @@ class Handover:
 
     def run(self, steps: list[Step]) -> None:
         """Do it. Raises NotProven or Trouble; `undo` then leads back, unless `committed`."""
-        self.conf_dir.sweep()
         self._stage(steps)
         batches = self._batches([step for step in steps if step.brings_in])
         leaving = [(step, step.name) for step in steps if step.action == "removed"]

@@ -387,13 +387,14 @@ class Manifest:
             self.module.warn(f"The rollback is not noted in {self.deployments.folder}: {error.strerror}.")
 
     def prepare(self) -> None:
-        """Look at everything and plan, changing nothing. Raises Trouble for what is wrong already."""
+        """Look at everything and plan, changing nothing that matters. Raises Trouble for what is wrong already."""
         if not all(self.prefixes) or not self.prefixes or (self.absent and self.programs):
             raise Trouble("family_prefix must not be empty, and state=absent takes no programs.")
         check_manifest(self.prefixes, self.programs)
         self.owned = self.conf_dir.owned()
         self.conf_dir.refuse_foreign(program.name for program in self.programs)
         if not self.module.check_mode:
+            self.conf_dir.sweep()
             self._refuse_missing_commands()
         self._connect()
         differs = self._read_loaded() if self.supervisord else set()

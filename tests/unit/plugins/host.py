@@ -40,19 +40,22 @@ def until(condition, seconds=10.0):
 class ModuleRun:
     """The module in a forked process: what it needs is imported already, which saves half a second each."""
 
-    def __init__(self, arguments):
+    def __init__(self, arguments, crash_before=0):
+        """`crash_before` is the number of a call that changes something in supervisord: it dies before that."""
         self.answer = tempfile.TemporaryFile()  # noqa: SIM115 read when the process has ended
         self.pid = os.fork()
         if self.pid == 0:
-            self._run(arguments)
+            self._run(arguments, crash_before)
 
-    def _run(self, arguments):
+    def _run(self, arguments, crash_before):
         atexit._clear()
         os.dup2(self.answer.fileno(), 1)
         sys.stdout = os.fdopen(1, "w")
         basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
         basic._ANSIBLE_PROFILE = "legacy"
         sys.argv = [str(MODULE)]
+        if crash_before:
+            self._crash(crash_before)
         try:
             runpy.run_path(str(MODULE), run_name="__main__")
         except SystemExit:
@@ -63,12 +66,28 @@ class ModuleRun:
         sys.stdout.flush()
         os._exit(0)
 
+    def _crash(self, before):
+        from ansible.module_utils.supervisor_rpc import Supervisord
+
+        calls, call = iter(range(1, 1000)), Supervisord._call
+
+        def counted(supervisord, method, *arguments, **options):
+            is_change = method in ("addProcessGroup", "startProcess", "stopProcess", "removeProcessGroup")
+            if is_change and next(calls) == before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(supervisord, method, *arguments, **options)
+
+        Supervisord._call = counted
+
     def signal(self, number):
         os.kill(self.pid, number)
 
     def kill(self):
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
+
+    def died(self):
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]) == -signal.SIGKILL
 
     def result(self):
         os.waitpid(self.pid, 0)
@@ -209,9 +228,9 @@ class Host:
             **more,
         }
 
-    def begin(self, programs=(), **more):
+    def begin(self, programs=(), crash_before=0, **more):
         """Start the module in a process of its own, as Ansible would; return that."""
-        return ModuleRun(self.arguments(programs, **more))
+        return ModuleRun(self.arguments(programs, **more), crash_before)
 
     def apply(self, programs=(), **more):
         """Run the module; it must succeed."""

@@ -521,6 +521,29 @@ def test_a_reboot_before_the_new_is_proven_starts_the_old_alone(host, strategy, 
     assert not host.apply([wanted], strategy=strategy)["changed"]
 
 
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("strategy", ["overlap", "replace"])
+def test_a_crash_anywhere_in_a_handover_and_a_reboot_leave_one(host, strategy, call):
+    host.apply([host.program(A1)])
+    assert host.begin([host.program(A2)], strategy=strategy, crash_before=call).died()
+    host.reboot()
+    proven = A2 if call == 4 or (strategy == "overlap" and call == 3) else A1
+    assert host.states() == {proven: "RUNNING"}
+    host.apply([host.program(A2)], strategy=strategy)
+    assert serving(host, A2)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("strategy", ["overlap", "replace"])
+def test_the_run_after_a_crash_anywhere_in_a_handover_goes_either_way(host, strategy, call):
+    host.apply([host.program(A1)])
+    assert host.begin([host.program(A2)], strategy=strategy, crash_before=call).died()
+    host.apply([host.program(A1)], strategy=strategy)
+    assert serving(host, A1)
+    host.apply([host.program(A2)], strategy=strategy)
+    assert serving(host, A2)
+
+
 @pytest.mark.parametrize("strategy", ["overlap", "replace"])
 def test_without_a_reboot_the_run_after_an_interrupted_one_goes_back(host, strategy):
     half_way(host, host.program(A1), host.program(A2), strategy=strategy)
