@@ -47,7 +47,7 @@ def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monk
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=interrupt).start()
-    with pytest.raises(host_work.Interrupted, match="Migrating: Interrupted by SIGTERM"):
+    with pytest.raises(host_work.Interrupted, match="Interrupted by SIGTERM"):
         release_build.run(command, "Migrating", "", {}, None)
     pid, deadline = read_when_written(grandchild), time.monotonic() + 5
     while is_alive(pid):
