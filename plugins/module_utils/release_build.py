@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from ansible.module_utils.host_work import Interrupted
 from ansible.module_utils.listeners import install_listener, put
 
 IMPORT_CHECK = """
@@ -112,9 +111,9 @@ def run(
     except subprocess.TimeoutExpired as expired:
         end_group(process)
         raise ReleaseError(f"{what} did not end within {timeout:.0f} s; see how busy the host is: uptime") from expired
-    except Interrupted as interrupted:
+    except BaseException:  # we are to end
         end_group(process)
-        raise Interrupted(f"{what}: {interrupted}") from None
+        raise
     if process.returncode:
         said = (out + err).strip()
         tail = "\n".join(said.splitlines()[-20:])

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 import release
-from ansible.module_utils import release_build
+import release_build
+from ansible.module_utils import listeners
 from ansible.module_utils.release_build import ReleaseError, masked
 from release import Releases
 
@@ -320,7 +321,7 @@ def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
 
 def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built, tmp_path):
     base, wheel = built.releases.base, release_build.wheel_of(built.release)
-    now = release_build.listener_of(base, wheel)
+    now = listeners.listener_of(base, wheel)
     assert built.build(archive=False)["listener"] == str(now) == f"{base}/listeners/{built.packed['listener']}"
     said = subprocess.run([sys.executable, "-I", str(now), "--help"], capture_output=True, text=True, check=True).stdout
     assert "celery-ops-listener" in said
@@ -328,11 +329,11 @@ def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(changed, "w") as new:
         for name in old.namelist():
             new.writestr(name, old.read(name) + (b"\n# changed\n" if name.endswith("/listener.py") else b""))
-    assert release_build.install_listener(base, changed)
-    later = release_build.listener_of(base, changed)
+    assert listeners.install_listener(base, changed)
+    later = listeners.listener_of(base, changed)
     assert later != now and (now / "__main__.py").exists()
     (base / "listener").mkdir()
-    release_build.prune_listeners(base, f"command=/usr/bin/python3 {now} --bind 127.0.0.1:8000\n")
+    listeners.prune_listeners(base, f"command=/usr/bin/python3 {now} --bind 127.0.0.1:8000\n")
     assert now.exists() and not later.exists() and not (base / "listener").exists()
 
 
