@@ -9,7 +9,7 @@ import pytest
 from surroundings import take_over
 
 MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
-ON_THE_CONTROL_NODE = {"inventory_check", "release_source"}
+ON_THE_CONTROL_NODE = {"credentials_check", "inventory_check", "release_source"}
 ON_HOSTS = sorted(path.stem for path in MODULES.glob("*.py") if path.stem not in ON_THE_CONTROL_NODE)
 
 

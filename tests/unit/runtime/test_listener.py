@@ -220,7 +220,7 @@ def test_a_new_generation_of_the_listener_refuses_no_connection(web):
     with steady_client(web) as (answers, errors):
         wait_for(lambda: len(answers) > 20, "it answers")
         new = web.up()
-        assert f"took 127.0.0.1:{web.port} over from pid {old.pid}\n" in new.output
+        assert f"took {HOST}:{web.port} over from pid {old.pid}\n" in new.output
         after = web.gunicorn("web-after")
         end(old)
         seen = len(answers)
@@ -245,7 +245,7 @@ def test_no_connection_is_refused_while_listeners_change_and_no_web_server_accep
         successor = web.up()
         end(listener_now)
         listener_now = successor
-        with socket.create_connection(("127.0.0.1", web.port), timeout=1):
+        with socket.create_connection((HOST, web.port), timeout=1):
             pass
     web.gunicorn("web")
     client.join()
@@ -267,7 +267,7 @@ def test_the_listener_before_serves_again_when_the_new_one_goes_first(web):
 # What a listener of before this did, in few words: it hands the socket out, and removes its own file only.
 EARLIER = """
 import contextlib, json, os, socket, sys
-listening = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=2048, reuse_port=True)
+listening = socket.create_server((sys.argv[3], int(sys.argv[1])), backlog=2048, reuse_port=True)
 server = socket.socket(socket.AF_UNIX)
 server.bind(sys.argv[2])
 server.listen(16)
@@ -280,7 +280,7 @@ while True:
 
 
 def test_a_listener_of_an_earlier_version_is_succeeded_and_serves_again(web, stage):
-    old = stage.spawn(sys.executable, "-c", EARLIER, web.port, web.socket, stderr=subprocess.PIPE)
+    old = stage.spawn(sys.executable, "-c", EARLIER, web.port, web.socket, HOST, stderr=subprocess.PIPE)
     old.stderr.readline()
     end(web.up())
     web.gunicorn("web-before")
