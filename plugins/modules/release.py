@@ -460,6 +460,8 @@ def main() -> None:
     except (Interrupted, OSError) as error:
         problem = error if isinstance(error, OSError) else str(error)
         module.fail_json(msg=explain(problem, module.params["app"]), release_fault=False)
+    for warning in answer.pop("warnings", []):
+        module.warn(warning)
     module.exit_json(**answer)
 
 

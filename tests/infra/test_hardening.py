@@ -85,7 +85,7 @@ def test_celery_takes_json_and_arrays_only(system):
         f"/srv/{APP}/new",
         f"/srv/{APP}/releases/new",
         f"/srv/{APP}/venvs/new",
-        f"/srv/{APP}/listener/new",
+        f"/srv/{APP}/listeners/new",
         f"$(readlink -f /etc/{APP}/env)",
         f"/etc/{APP}/new",
         f"/var/log/{APP}/new",

@@ -17,6 +17,7 @@ from system import APP, CURRENT, EPHEMERAL, ROOT, System
 
 pytestmark = pytest.mark.only_on("bookworm")
 TOKEN = random.token_hex(20)
+INDEX_TOKEN = random.token_hex(20)
 HOSTILE = f"""{TOKEN}%(ENV_HOME)s 100% it's "{TOKEN}" ; # $HOME `id` \\{TOKEN} ü"""
 PLACES = "/etc /home /opt /root /run /srv /tmp /usr/local /var"
 
@@ -97,6 +98,8 @@ def failure(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             system,
             folder,
             celery_app_source=str(source),
+            # The virtualenv is there: pip is not started.
+            celery_app_install_environment={"PIP_INDEX_URL": f"https://ci:{INDEX_TOKEN}@127.0.0.1:9/simple"},
             celery_app_migrate_command="""python -c "raise RuntimeError('the migration fails')" """,
             celery_app_secrets={
                 "PETCT_SECRET_KEY": (EPHEMERAL / "secrets/petct_secret_key").read_text().strip(),
@@ -146,6 +149,18 @@ def test_nothing_shown_logged_or_cached_on_the_control_node_holds_it(failure):
     traces = [path for path in (failure.folder / "traces").rglob("*") if path.is_file()]
     assert [path for path in traces if path.name == "log"]
     assert [path for path in traces if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_a_token_of_the_package_index_is_nowhere(failure):
+    assert INDEX_TOKEN not in failure.said
+    assert INDEX_TOKEN not in failure.system.output("journalctl --no-pager --output cat")
+    assert [path for path in (failure.folder / "traces").rglob("*") if path.is_file() and has_token(path)] == []
+    found = failure.system.run(f"grep -r -a -l -s -F {INDEX_TOKEN} {PLACES} --exclude-dir journal")
+    assert found.stdout == ""
+
+
+def has_token(path: Path) -> bool:
+    return INDEX_TOKEN.encode() in path.read_bytes()
 
 
 def test_no_process_but_the_applications_own_ever_held_it(failure):
