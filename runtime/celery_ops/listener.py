@@ -35,6 +35,7 @@ from celery_ops.process import (
     make_folder,
     remove_socket,
     report,
+    user_id,
 )
 
 BACKLOG = 2048
@@ -70,13 +71,16 @@ def receive(path: Path, seconds: float, pause: Callable[[], None]) -> int:
             return descriptor
 
 
-def _ask(path: Path) -> tuple[int, dict[str, object], socket.socket]:
-    """Return the descriptor, what its holder says of itself, and the connection. Raises OSError."""
+def _ask(path: Path, user: int | None = None) -> tuple[int, dict[str, object], socket.socket]:
+    """Return the descriptor, what its holder says of itself, and the connection. Raises OSError.
+
+    The holder has to run as this user or root; `user` is the one that root is about to become.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(2)
         connection.connect(str(path))
-        if _peer(connection)[1] not in (0, os.geteuid()):
+        if _peer(connection)[1] not in (0, os.geteuid(), user):
             raise PermissionError(0, f"{path} is served by another user")
         message, descriptors, _, _ = socket.recv_fds(connection, 1024, 1)
         if len(descriptors) != 1:
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     options = parser.parse_args(argv)
     try:
         make_folder(options.socket.parent, options.user)
-        listening, predecessor = _take_over(options.bind, options.socket)
+        listening, predecessor = _take_over(options.bind, options.socket, user_id(options.user))
         become(options.user)
         end_with(parent)
         Holder(listening, options.socket, parent).serve(predecessor)
@@ -126,14 +130,14 @@ def say(message: str) -> None:
     report("celery-ops-listener", message)
 
 
-def _take_over(bind: str, path: Path) -> tuple[socket.socket, socket.socket | None]:
+def _take_over(bind: str, path: Path, user: int | None) -> tuple[socket.socket, socket.socket | None]:
     """Return the listening socket, and the connection to the listener it came from, if there is one.
 
     Raises Refused (73) when this was started by hand and a listener with a living supervisor is there.
     """
     wanted = _address(bind)
     try:
-        descriptor, holder, connection = _ask(path)
+        descriptor, holder, connection = _ask(path, user)
     except OSError:
         return _listen(bind, *wanted), None
     listening = socket.socket(fileno=descriptor)

@@ -210,6 +210,11 @@ def become(user: str | None) -> dict[str, str]:
     return {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
 
 
+def user_id(user: str | None) -> int | None:
+    """Return a user's number, None for none. Raises Refused for an unknown user."""
+    return None if user is None else _account(user).pw_uid
+
+
 def _account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)

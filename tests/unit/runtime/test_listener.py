@@ -199,6 +199,19 @@ def test_other_users_are_refused(open_stage):
     assert allowed.stdout == "1\n"
 
 
+@as_root
+def test_a_new_generation_takes_over_from_one_that_has_dropped_root(open_stage):
+    path, port = open_stage.run / "listener.sock", free_port()
+    os.chown(open_stage.run, pwd.getpwnam("nobody").pw_uid, -1)
+    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"{HOST}:{port}", "--socket", path]
+    said = []
+    for program in ("web-listener-1", "web-listener-2"):
+        environment = clean_environment(SUPERVISOR_PROCESS_NAME=program)
+        process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=environment)
+        said.append((process.pid, process.stderr.readline()))
+    assert f"took {HOST}:{port} over from pid {said[0][0]}\n" in said[1][1]
+
+
 def test_a_listener_started_by_hand_leaves_the_first_alone(web):
     first = web.up()
     second = web.listen(program="")
