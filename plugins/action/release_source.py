@@ -24,7 +24,7 @@ from ansible.plugins.action import ActionBase
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from module_utils.deployments import new_id
-from module_utils.release_build import listener_version
+from module_utils.listener_version import listener_version
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")

@@ -15,12 +15,13 @@ import subprocess
 import time
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ansible.module_utils.host_work import Interrupted
+from ansible.module_utils.listener_version import listener_version
 
 IMPORT_CHECK = """
 import sys
@@ -33,8 +34,6 @@ GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
-LISTENER = ("celery_ops/__init__.py", "celery_ops/listener.py", "celery_ops/process.py")
-"""What the web's listener runs, of the runtime: while that is the same, no deploy touches it."""
 FILES = ".files.json"
 """In a release: what app/ holds, by name: a file's size, or a link's target."""
 KEPT_TIME = 0
@@ -457,11 +456,6 @@ def import_check(release: Path, options: dict[str, Any]) -> None:
         f"Importing {options['celery_module']} (release {release.name})",
         "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT, of_release=True,
     )  # fmt: skip
-
-
-def listener_version(read: Callable[[str], bytes]) -> str:
-    """The hash of what the web's listener runs; `read` returns a file of the runtime."""
-    return hashlib.sha256(b"".join(hashlib.sha256(read(name)).digest() for name in LISTENER)).hexdigest()[:12]
 
 
 def listener_of(base: Path, wheel: Path) -> Path:
