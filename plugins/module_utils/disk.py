@@ -33,10 +33,10 @@ def explain(error: OSError | str, app: str | None) -> str:
     places = [named] if named else [f"/srv/{app}", f"/var/log/{app}", f"/etc/{app}", *PLACES]
     mounts = dict.fromkeys(mount_of(Path(place)) for place in places)
     full = [mount for mount in mounts if named or left(mount) < NEARLY]
-    which = "; ".join(describe(mount) for mount in full) or "Look which disk it is: df -h; df -i."
+    which = "\n".join(describe(mount) for mount in full) or "Look which disk it is: df -h; df -i."
     return (
         f"{said}\n{which}\n"
-        "A rollback needs no space: ansible-playbook playbooks/rollback.yml. Make room, then run this again:\n"
+        "A rollback needs no space. Make room, then run this again:\n"
         f"  old releases: du -sh /srv/{app}/releases/* /srv/{app}/venvs/*, then rm -r those that are neither "
         f"$(readlink /srv/{app}/current) nor named in /etc/supervisor/conf.d/{app}-* or /srv/{app}/deployments/*.json\n"
         f"  old logs: rm -f /var/log/{app}/*.log.[0-9]*; journalctl --vacuum-size=100M; apt-get clean"

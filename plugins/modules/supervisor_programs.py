@@ -562,7 +562,9 @@ class Manifest:
             said.append(self._advice(error.program, facts["release_fault"]))
             if facts["log_tail"]:
                 said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))
-        self.module.fail_json(msg=" ".join(filter(None, said)), warnings=handover.warnings, **facts, programs=[])
+        for warning in handover.warnings:
+            self.module.warn(warning)
+        self.module.fail_json(msg=" ".join(filter(None, said)), **facts, programs=[])
 
     def _still_draining(self) -> list[str]:
         assert self.supervisord

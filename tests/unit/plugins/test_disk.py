@@ -38,8 +38,8 @@ def test_a_full_disk_is_named_and_how_full_it_is(small):
     error.filename = str(small / "releases/x/app.py")
     said = disk.explain(error, "shop")
     assert f"The file system of {small} is full: 100 % of 2 MB" in said
-    for command in ("playbooks/rollback.yml", "du -sh /srv/shop/releases/*", "rm -f /var/log/shop/*.log.[0-9]*"):
-        assert command in said
+    for part in ("A rollback needs no space", "du -sh /srv/shop/releases/*", "rm -f /var/log/shop/*.log.[0-9]*"):
+        assert part in said
 
 
 def test_a_command_that_found_the_disk_full_is_explained_as_well(small, monkeypatch):
