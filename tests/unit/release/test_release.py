@@ -6,8 +6,8 @@ import os
 import deploy_lock
 import pytest
 import release
-import release_build
 import yaml
+from ansible.module_utils import release_build
 from release import ReleaseError, Releases
 
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}

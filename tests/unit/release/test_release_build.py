@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 import release
-import release_build
-from ansible.module_utils import listeners
+from ansible.module_utils import listeners, release_build
 from ansible.module_utils.release_build import ReleaseError, masked
 from release import Releases
 
@@ -342,7 +341,7 @@ def test_the_listeners_version_is_of_all_that_it_imports():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     said = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
     found = {str(Path(path).relative_to(ROOT / "runtime")) for path in said.stdout.split()}
-    assert found == set(release_build.LISTENER)
+    assert found == set(listeners.LISTENER)
 
 
 def test_only_what_may_be_a_secret_is_masked():
