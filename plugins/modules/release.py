@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -11,6 +12,7 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
@@ -88,6 +90,10 @@ options:
   deployment: {description: The deployment's id., type: str, default: ""}
   previous: {description: The deployment before it; the current one unless told., type: str, default: ""}
   target: {description: The deployment that a rollback goes to., type: str, default: ""}
+  may_move_results:
+    description: Whether the environment may name another database of the result store than the current one.
+    type: bool
+    default: true
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
@@ -146,6 +152,7 @@ ARGUMENTS: dict[str, Any] = {
     "deployment": {"type": "str", "default": ""},
     "previous": {"type": "str", "default": ""},
     "target": {"type": "str", "default": ""},
+    "may_move_results": {"type": "bool", "default": True},
     "actor": {"type": "str", "default": ""},
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
@@ -245,6 +252,29 @@ def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)
     return {"changed": bool(commands)}
+
+
+def refuse_to_move_results(releases: Releases, text: str) -> None:
+    """Raise ReleaseError where a new environment looks for results in another database of the same Redis."""
+    now, then = (backend_of(environment) for environment in ((releases.environments / "env"), text))
+    if now and then and now.netloc.rpartition("@")[2] == then.netloc.rpartition("@")[2] and now.path != then.path:
+        old, new = (url.path.strip("/") or "0" for url in (now, then))
+        raise ReleaseError(
+            f"celery_app_result_store_database is not set, and the results of {releases.app} are in database {old}, where "
+            f"an earlier version put them. Nothing was changed. Write: celery_app_result_store_database: {old} to keep "
+            f"them there, or {new}: results stored so far are then no longer found; they expire within a day."
+        )
+
+
+def backend_of(environment: Path | str) -> SplitResult | None:
+    """The result store's address in an environment file, or in the text of one."""
+    with contextlib.suppress(OSError):
+        text = environment if isinstance(environment, str) else environment.read_text()
+        for line in text.splitlines():
+            name, _, value = line.partition("=")
+            if name == "CELERY_RESULT_BACKEND":
+                return urlsplit("".join(shlex.split(value)))
+    return None
 
 
 def begin(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:
@@ -428,6 +458,8 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             "Type: ansible-playbook playbooks/site.yml"
         )
     previous, state, begun = releases.current(), options["state"], time.monotonic()
+    if state == "built" and not options["may_move_results"]:
+        refuse_to_move_results(releases, options["environment_text"] or "")
     if state == "built":
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}
         written = write_environment(options, check_mode)

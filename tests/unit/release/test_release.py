@@ -75,6 +75,27 @@ def test_activating_makes_a_deployment_current_and_its_release_good(releases):
     assert releases.deployments.current_id() == "one", "the same again is no deployment"
 
 
+@pytest.mark.parametrize(
+    ("now", "then", "refused"),
+    [
+        ("redis://shop:p%40w@127.0.0.1:6379/0?protocol=2", "redis://shop:new@127.0.0.1:6379/1?protocol=2", True),
+        ("redis://shop:p@127.0.0.1:6379/1", "redis://shop:p@127.0.0.1:6379/1?protocol=2", False),
+        ("redis://shop:p@127.0.0.1:6379/0", "redis://shop:p@store:6379/1", False),
+        ("", "redis://shop:p@127.0.0.1:6379/1", False),
+        ("redis://shop:p@127.0.0.1:6379/0", "", False),
+    ],
+)
+def test_results_do_not_move_to_another_database_unless_the_inventory_says_so(releases, now, then, refused):
+    (releases.environments / "env").write_text(f"A=1\nCELERY_RESULT_BACKEND='{now}'\n" if now else "A=1\n")
+    text = f"CELERY_RESULT_BACKEND='{then}'\n" if then else ""
+    if not refused:
+        release.refuse_to_move_results(releases, text)
+        return
+    with pytest.raises(ReleaseError, match=r"are in database 0.*Write: celery_app_result_store_database: 0") as problem:
+        release.refuse_to_move_results(releases, text)
+    assert "p%40w" not in str(problem.value)
+
+
 def test_a_change_of_programs_alone_is_a_deployment_with_a_line_of_its_own(releases):
     deploy(releases, make(releases, "aaa"), "one")
     deploy(releases, "aaa", "two", programs=("shop-worker-a-00000001", "shop-worker-b-00000001"))
