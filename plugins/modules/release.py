@@ -260,9 +260,9 @@ def refuse_to_move_results(releases: Releases, text: str) -> None:
     if now and then and now.netloc.rpartition("@")[2] == then.netloc.rpartition("@")[2] and now.path != then.path:
         old, new = (url.path.strip("/") or "0" for url in (now, then))
         raise ReleaseError(
-            f"celery_app_result_store_database is not set, and the results of {releases.app} are in database {old}, where "
-            f"an earlier version put them. Nothing was changed. Write: celery_app_result_store_database: {old} to keep "
-            f"them there, or {new}: results stored so far are then no longer found; they expire within a day."
+            f"celery_app_result_store_database is not set, and the results of {releases.app} are in database {old}, "
+            f"where an earlier version put them. Nothing was changed. Write: celery_app_result_store_database: {old} "
+            f"to keep them there, or {new}: results stored so far are then no longer found; they expire within a day."
         )
 
 
