@@ -438,7 +438,9 @@ def prune(releases: Releases, keep: int) -> list[str]:
         shutil.rmtree(releases.folder / name)
     linked = {(releases.folder / name / "venv").resolve() for name in kept if name}
     prune_virtualenvs(releases.base, linked, used)
-    prune_listeners(releases.base, used)
+    # A host without a web program keeps the one of the current release all the same, and does not install it anew.
+    wheel = wheel_of(releases.folder / releases.current())
+    prune_listeners(releases.base, used + (f"{listener_of(releases.base, wheel)} " if wheel.exists() else ""))
     live = {(releases.environments / "env").resolve().name, *(record["environment"] for record in records)}
     for path in releases.environments.glob("env-*"):
         if path.name not in live and path.name not in used:

@@ -365,3 +365,10 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path):
     error = release_build.of_host(OSError(28, "No space left on device", "/srv/shop/x"), Path("/srv/shop"))
     assert "/srv/shop/x: No space left on device. Make room, then run this again: df -h /srv/shop" in str(error)
     assert not error.release_fault
+
+
+def test_a_host_without_a_web_program_does_not_install_the_listener_again(built, monkeypatch):
+    monkeypatch.setattr(release, "CONF_D", built.releases.base / "conf.d")
+    release.point(built.releases.base / "current", f"releases/{built.packed['id']}")
+    release.prune(built.releases, 5)
+    assert built.build(archive=False)["changed"] is False
