@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -48,13 +49,12 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
 
     Where a deploy stopped half-way on any host, that is the one that is still current. Raises NoTarget.
     """
-    records: dict[str, dict[str, Any]] = {}
-    for history in histories.values():
-        # A host that was added later has a record of its own, with no past.
-        records.update(
-            {name: one for name, one in history["records"].items() if one["previous"] or name not in records}
-        )
-    current = newest((history["current"] for history in histories.values()), records)
+    records = merged(histories)
+    currents = [history["current"] for history in histories.values()]
+    # A host that was added since has a deployment of its own, with no past: it follows the others.
+    current = newest((one for one in currents if records.get(one, {}).get("previous")), records) or newest(
+        currents, records
+    )
     half_way = [history["draft"] for history in histories.values() if history["draft"].get("begun")]
     if wanted:
         deployment, release = named(wanted, records, current, bool(half_way), histories)
@@ -79,6 +79,17 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
         if note.get("status") in USABLE:
             target.peer, target.requirements = host, note.get("requirements", "")
     return target
+
+
+def merged(histories: Mapping[str, History]) -> dict[str, dict[str, Any]]:
+    """Return the records of all hosts; of two deployments before, the one that more hosts know."""
+    known = Counter(name for history in histories.values() for name in history["records"])
+    records: dict[str, dict[str, Any]] = {}
+    for history in histories.values():
+        for name, record in history["records"].items():
+            if name not in records or known[record["previous"]] > known[records[name]["previous"]]:
+                records[name] = record
+    return records
 
 
 def newest(deployments: Iterable[str], records: Mapping[str, Mapping[str, Any]]) -> str:

@@ -102,7 +102,8 @@ def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants
 @pytest.mark.timeout(300)
 def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
     gone = workers[1]
-    with load(20) as said:
+    # Longer than the broker may take to notice: the host is back when it is asked what it has done.
+    with load(60) as said:
         until(lambda: "ledger publish" in workers[0].run("ps ax"), 30, "the load")
         subprocess.run(["docker", "kill", gone.name], check=True, capture_output=True)
         try:

@@ -42,6 +42,19 @@ def test_a_host_that_was_added_gets_the_release_and_does_not_stop_the_fleet():
     assert target.requirements == "requirements.txt"
 
 
+def test_a_host_that_was_added_by_a_run_that_changed_nothing_else_follows_the_others():
+    own = record("late", "", "r2", 9.0)
+    target = choose({"old": history(ONE, TWO, THREE), "other": history(ONE, TWO, THREE), "new": history(own)})
+    assert (target.deployment, target.without_record) == ("two", ["new"])
+    # One deployment later it still has a past of its own.
+    four, its_four = record("four", "three", "r3", 10.0), record("four", "late", "r3", 10.0)
+    for histories in (
+        {"new": history(own, its_four), "old": history(ONE, TWO, THREE, four), "other": history(ONE, TWO, THREE, four)},
+        {"old": history(ONE, TWO, THREE, four), "other": history(ONE, TWO, THREE, four), "new": history(own, its_four)},
+    ):
+        assert choose(histories).deployment == "three"
+
+
 def test_a_host_without_the_record_that_has_the_release_builds_nothing():
     target = choose({"old": history(ONE, TWO, THREE), "new": history(THREE, releases={"r1": "good", "r2": "good"})})
     assert (target.without_record, target.without_release) == (["new"], [])
