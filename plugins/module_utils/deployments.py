@@ -68,7 +68,8 @@ class Deployments:
             if not old.get("failed"):
                 outcome = f"interrupted in phase {old.get('phase')}"
                 self.append({**old, "deployment": old["id"], "to": old.get("release", ""), "outcome": outcome})
-            old = {}
+            # What it handed over may still run, whether or not this run touches it.
+            old = {"begun": old["begun"]} if old.get("begun") else {}
         self.folder.mkdir(mode=0o700, exist_ok=True)
         _write(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old})
 
