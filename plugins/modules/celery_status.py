@@ -152,7 +152,7 @@ def look_at_programs(found: Found, conf: Path) -> None:
     for name, process in sorted(processes.items()):
         if not name.startswith(f"{found.app}-"):
             continue
-        beat = _json(Path("/run", found.app, f"{name}.heartbeat"))
+        beat = host_work.read_json(Path("/run", found.app, f"{name}.heartbeat"))
         beat = beat if beat.get("pid") == process.pid else {}
         if beat.get("kind") == "watch" and time.monotonic() - beat["beat"] < SILENT:
             watch = beat
@@ -192,14 +192,6 @@ def release_of(program: str) -> str:
         if named := re.search(r"/releases/([^/\s]+)/", conf):
             return named[1]
     return ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text())
-        return known if isinstance(known, dict) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:

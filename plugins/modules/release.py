@@ -334,9 +334,7 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
         return {"changed": changed, "pruned": []}
     if not known or (is_the_same and live["id"] == ADOPTED):  # now we know how its programs are started
         deployments.write({**wanted, "programs": record["programs"]})
-    point(releases.base / "current", f"releases/{wanted['release']}")
-    point(link, wanted["environment"])
-    deployments.point(wanted["id"])
+    point_at(releases, wanted)
     deployments.drop_draft()
     if not changed and not draft.get("begun"):
         return {"changed": False, "pruned": []}
@@ -348,6 +346,13 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
     }  # fmt: skip
     warnings = note_in_audit_log(releases, entry)
     return {"changed": changed, "pruned": prune(releases, options["keep"]), "warnings": warnings}
+
+
+def point_at(releases: Releases, record: Record) -> None:
+    """Move the three links to a deployment: its release, its environment, its record."""
+    point(releases.base / "current", f"releases/{record['release']}")
+    point(releases.environments / "env", record["environment"])
+    releases.deployments.point(record["id"])
 
 
 def new_record(releases: Releases, options: dict[str, Any]) -> Record:
@@ -397,9 +402,7 @@ def withdraw(releases: Releases) -> None:
     record = deployments.current()
     before = deployments.read(record["previous"])
     if before:
-        point(releases.base / "current", f"releases/{before['release']}")
-        point(releases.environments / "env", before["environment"])
-        deployments.point(before["id"])
+        point_at(releases, before)
     else:
         deployments.point_nowhere()
         (releases.base / "current").unlink(missing_ok=True)
