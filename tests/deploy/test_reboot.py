@@ -10,6 +10,8 @@ pytestmark = pytest.mark.timeout(600)
 
 SLOW = {"petct/celery.py": '\nimport sys, time\nif "worker" in sys.argv:\n    time.sleep(60)\n'}
 """A release whose workers take a minute until they consume: time to reboot before they are proven."""
+HOLD = "/var/lib/petct/reboot-let-go"
+"""The file that ends the task which keeps the old worker draining."""
 
 
 @pytest.fixture
@@ -71,10 +73,12 @@ def test_before_the_new_workers_are_proven(one, variants, settings, good):
 
 def test_while_the_old_workers_drain(one, variants, settings, good):
     before = one.programs()
-    one.send("ledger.work", "reboot", 1, 120.0)
+    one.run(f"rm -f {HOLD}")
+    one.send("ledger.hold", "reboot", 1, HOLD)
     deploy = start_deploy(variants.make("v2", {"petct/__init__.py": "VERSION = 2\n"}), settings)
     until(lambda: "STOPPING" in worker_states(one).values(), 150, "the old worker drains")
     [new] = [name for name, state in worker_states(one).items() if state != "STOPPING"]
     reboot(one, deploy)
     runs_one_of_each(one, before, new)
+    one.run(f"touch {HOLD}")  # the task runs again by now
     restored(one, variants, settings)
