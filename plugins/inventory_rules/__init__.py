@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from inventory_rules import programs, values, whole
+from inventory_rules import environment, programs, values, whole
 from inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
     values.types, values.unknown, values.bounds, values.forms, values.name, values.ports, values.source,
-    values.environment, values.hooks, values.folders,
+    environment.environment, values.hooks, values.folders,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
 PLACE_RULES = (whole.times, whole.migrate_host, whole.services)

@@ -16,6 +16,7 @@ from typing import Any
 from action.release_source import REQUIREMENTS, excluded, is_git
 from ansible.errors import AnsibleError
 
+from inventory_rules.environment import variables
 from inventory_rules.model import (
     ROOT,
     Host,
@@ -129,17 +130,6 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     ),
 }  # fmt: skip
 
-SET_BY_KIT = {
-    "CELERY_BROKER_URL": "celery_app_broker_host, rabbitmq_port and celery_app_broker_password",
-    "CELERY_RESULT_BACKEND": (
-        "celery_app_result_store_host, result_store_port, celery_app_result_store_database and "
-        "celery_app_result_store_password"
-    ),
-    "CELERY_OPS_TASK_TIME_LIMIT": "celery_app_task_time_limit",
-    "CELERY_OPS_DEFAULT_QUEUE": "celery_app_name",
-    **dict.fromkeys(("LISTEN_FDS", "LISTEN_PID", "CELERY_OPS_APP", "CELERY_OPS_PROGRAM"), "the program it starts"),
-}
-
 
 def types(host: Host) -> Iterator[Mistake]:
     """What is given can be evaluated and has the type of its spec; secrets have a rule of their own."""
@@ -246,38 +236,6 @@ def _holds_a_file(folder: Path, exclude: list[str]) -> bool:
     return False
 
 
-def environment(host: Host) -> Iterator[Mistake]:
-    """Names a shell takes, values of one line, nothing twice, and nothing that the kit sets itself."""
-    yield from _variables("celery_app_environment", host["celery_app_environment"] or {}, SET_BY_KIT)
-    hidden = host.given.get("celery_app_secrets")
-    for key in hidden if isinstance(hidden, Mapping) else ():
-        if key in (host["celery_app_environment"] or {}):
-            text = f"celery_app_environment and celery_app_secrets both set {key}. Leave it in celery_app_secrets only."
-            yield Mistake("celery_app_environment", text)
-
-
-def _variables(
-    variable: str, values: Mapping[Any, Any], taken: Mapping[str, str], hide: bool = False
-) -> Iterator[Mistake]:
-    for key, value in values.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(key)):
-            fix = re.sub(r"\W", "_", str(key)).lstrip("0123456789") or "NAME"
-            text = f"{variable} has {shown(key)}: no name for an environment variable. Write: {fix}: ..."
-        elif key in taken:
-            text = f"{variable} has {key}: the kit makes it from {taken[key]}. Leave {key} out."
-        elif value is None or isinstance(value, (list, Mapping)):
-            what = "hidden" if hide else shown(value)
-            text = f"{variable} has {key}, which is {what}: it has to be text. Write: {key}: ''"
-        elif re.search(r"[\n\r\0]", str(value)):
-            text = (
-                f"{variable} has {key}, whose value holds a newline; an environment file has one line a variable. "
-                f'Write it encoded: {key}: "{{{{ ... | b64encode }}}}"'
-            )
-        else:
-            continue
-        yield Mistake(variable, text)
-
-
 def hooks(host: Host) -> Iterator[Mistake]:
     """Hooks are plugged in where there is one, and are files that exist."""
     playbooks = Path(str(host.given.get("playbook_dir", ROOT / "playbooks")))
@@ -321,9 +279,9 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
         if value is LATER:
             continue
         if spec["type"] == "dict":
-            taken = SET_BY_KIT if variable == "celery_app_secrets" else {}
+            values, of_app = value if isinstance(value, Mapping) else {}, variable == "celery_app_secrets"
             yield from type_of(variable, value, spec)
-            yield from _variables(variable, value if isinstance(value, Mapping) else {}, taken, hide=True)
+            yield from variables(variable, values, hide=True, of_app=of_app)
             continue
         if variable == "celery_app_broker_salt":
             fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"

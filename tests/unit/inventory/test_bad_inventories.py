@@ -130,7 +130,12 @@ def everywhere(hosts: list[str]) -> dict[str, list[str]]:
 
 
 def play(
-    playbook: Path, hosts: dict[str, Any], control: Path, extra: dict[str, Any] | None = None, limit: str = ""
+    playbook: Path,
+    hosts: dict[str, Any],
+    control: Path,
+    extra: dict[str, Any] | None = None,
+    limit: str = "",
+    variables: Path | None = None,
 ) -> Run:
     """Run a playbook on an inventory whose control node keeps what it makes below `control`."""
     kept = {"celery_app_secrets_dir": str(control / "secrets"), "celery_app_cache_dir": str(control / "cache")}
@@ -144,6 +149,7 @@ def play(
         str(playbook),
         "-e",
         json.dumps(extra or {}),
+        *(["-e", f"@{variables}"] if variables else []),
         *(["--limit", limit] if limit else []),
     ]
     environment = {
@@ -277,6 +283,55 @@ def test_a_limit_that_leaves_the_fleet_on_two_releases_says_so(limit, extra, war
     assert run.rc == 0, run.text
     assert warned in " ".join(run.text.split()), run.text
     assert ("WARN" in run.text) is bool(warned)
+
+
+# As YAML writes them: the value that arrives, and what was written; "" where both are the same.
+SCALARS = {
+    "false": ("False", "false"),
+    "yes": ("True", "yes"),
+    "010": ("8", "010"),
+    "0x1F": ("31", "0x1F"),
+    "12:30:45": ("45045", "12:30:45"),
+    "1_000": ("1000", "1_000"),
+    "1.10": ("1.1", "1.10"),
+    "1.0e+3": ("1000.0", "1.0e+3"),
+    "2026-01-02": ("2026-01-02", ""),
+    "2026-01-02 03:04": ("2026-01-02 03:04", ""),
+    "2026-01-02T03:04:05Z": ("2026-01-02 03:04:05+00:00", "2026-01-02T03:04:05Z"),
+    "8000": ("8000", ""),
+    "1.5": ("1.5", ""),
+    "1e3": ("1e3", ""),
+    "'010'": ("010", ""),
+}
+
+
+@pytest.mark.parametrize("form", ["block", "flow"])
+def test_a_value_that_yaml_changes_is_refused_with_the_quoted_form(form, first_play, tmp_path):
+    lines = [f"V{number}: {scalar}" for number, scalar in enumerate(SCALARS)]
+    block = "".join(f"\n  {line}  # why" for line in lines)
+    text = "celery_app_environment:" + (block if form == "block" else " {" + ", ".join(lines) + "}")
+    variables = tmp_path / "variables.yml"
+    variables.write_text(text + "\n")
+    run = play(first_play, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", variables=variables)
+    said = " ".join(run.text.split())
+    for number, (arrives, written) in enumerate(SCALARS.values()):
+        line = f'has V{number}, which is {written} and would arrive as "{arrives}". Write: V{number}: "{written}"'
+        assert (line in said) is bool(written), run.text
+    assert len(run.mistakes) == len([written for _, written in SCALARS.values() if written]), run.text
+
+
+def test_what_celery_takes_from_the_environment_is_what_its_command_line_takes():
+    from celery.bin.celery import celery
+    from inventory_rules.environment import REFUSED
+
+    known = {parameter.envvar for parameter in celery.params} - {None}
+    known |= {f"CELERY_{parameter.name.upper()}" for parameter in celery.params}
+    for name in ("worker", "beat"):
+        known |= {f"CELERY_{name}_{parameter.name}".upper() for parameter in celery.commands[name].params}
+    read_elsewhere = {"CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "REMAP_SIGTERM", "FORKED_BY_MULTIPROCESSING"}
+    assert set(REFUSED) - known == read_elsewhere
+    harmless = {"NO_COLOR", "SKIP_CHECKS"}
+    assert {parameter.envvar for parameter in celery.params} - {None} - harmless <= set(REFUSED)
 
 
 @pytest.fixture
