@@ -58,25 +58,15 @@ def supervisor_command(arguments: list[str]) -> str:
     return " ".join(words)
 
 
-def in_venv(command: str, release: str) -> list[str]:
-    """A command's words; a bare first word is taken from the release's virtualenv."""
-    words = shlex.split(command)
-    if words and "/" not in words[0]:
-        words[0] = f"{release}/venv/bin/{words[0]}"
-    return words
-
-
 def as_app(command: str, context: dict[str, Any]) -> list[str]:
     """The words that run `command` in the release as the application's user, with its environment; none for none."""
-    if not command.strip():
+    words = shlex.split(command)
+    if not words:
         return []
-    return [
-        RUNUSER,
-        "-u",
-        context["app"],
-        "--",
-        *with_environment(in_venv(command, context["release"]), context),
-    ]
+    if words[0].startswith("celery-ops-"):
+        # By its path: a release of an older version of the kit has no PATH to find it on.
+        words[0] = f"{context['release']}/venv/bin/{words[0]}"
+    return [RUNUSER, "-u", context["app"], "--", *with_environment(words, context)]
 
 
 def with_environment(words: list[str], context: dict[str, Any]) -> list[str]:
@@ -184,7 +174,7 @@ def web_program(command: str, context: dict[str, Any]) -> dict[str, Any]:
     app = context["app"]
     name = f"{app}-web-{GENERATION}"
     pidfile = f"/run/{app}/{name}.pid"
-    words = [word.replace("{pidfile}", pidfile) for word in in_venv(command, context["release"])]
+    words = [word.replace("{pidfile}", pidfile) for word in shlex.split(command)]
     return {
         "family": f"{app}-web",
         "command": guarded(name, pidfile, words, context, "--listen-from", listener_socket(context["bind"], app)),

@@ -6,8 +6,10 @@ What a shell would expand or run (``$``, backquotes, ``;``, a space) has to stan
 
 import argparse
 import os
+import pwd
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ _VALUE = re.compile(f"(?:{_PIECE})*")
 
 
 class EnvFileError(ValueError):
-    """An environment file that can't be read or written; the message names file and line, never the value."""
+    """An environment that can't be read or written, or lacks the program; the message never shows a value."""
 
 
 def application_name(otherwise: str) -> str:
@@ -80,6 +82,31 @@ def load(path: str | os.PathLike[str]) -> dict[str, str]:
     return parse(text, str(path))
 
 
+def with_virtualenv(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` as in an activated virtualenv, this one: its commands come first in PATH."""
+    own = f"{sys.prefix}/bin"
+    others = (environment.get("PATH") or os.defpath).split(os.pathsep)
+    path = os.pathsep.join([own, *(each for each in others if each != own)])
+    return {**environment, "PATH": path, "VIRTUAL_ENV": sys.prefix}
+
+
+def find_program(word: str, path: str) -> str:
+    """Return the file that a command's first word means on this PATH; raise EnvFileError where there is none."""
+    if found := shutil.which(word, path=path):
+        return found
+    where = f"; type: ls -l {shlex.quote(word)}" if "/" in word else f" in the virtualenv {sys.prefix}, nor in {path}"
+    raise EnvFileError(f"no program {word}{where}")
+
+
+def account() -> dict[str, str]:
+    """Return HOME, USER and LOGNAME of this process's user; runuser leaves root's. Empty for a user without a name."""
+    try:
+        user = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return {}
+    return {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Load an environment file and become the command (console script ``celery-ops-env``)."""
     parser = argparse.ArgumentParser(
@@ -90,11 +117,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: program and arguments")
     options = parser.parse_args(argv)
     try:
-        os.environ.update(load(options.env_file))
+        os.environ.update(with_virtualenv({**os.environ, **account(), **load(options.env_file)}))
         if options.chdir:
             os.chdir(options.chdir)
         sys.stdout.flush()
-        os.execvp(options.command[0], options.command)
+        os.execv(find_program(options.command[0], os.environ["PATH"]), options.command)
     except (EnvFileError, OSError) as error:
         print(f"celery-ops-env: {error}", file=sys.stderr)
         sys.exit(EX_CONFIG)

@@ -14,7 +14,6 @@ import fcntl
 import os
 import resource
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -119,11 +118,10 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
         environment.pop(name, None)
     if options.env_file:
         environment.update(env.load(options.env_file))
+    environment = env.with_virtualenv(environment)
     if options.chdir:
         _change_folder(options.chdir)
-    program = shutil.which(options.command[0], path=environment.get("PATH", os.defpath))
-    if program is None:
-        raise Refused(EX_CONFIG, f"no program {options.command[0]}; type: ls -l {shlex.quote(options.command[0])}")
+    program = env.find_program(options.command[0], environment["PATH"])
 
     myself = find(os.getpid())
     me = Identity(

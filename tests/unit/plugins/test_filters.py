@@ -2,6 +2,7 @@
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from celery_programs import as_app
 from rabbitmq_filters import rabbitmq_password_hash
 
 
@@ -19,3 +20,20 @@ def test_a_salt_that_is_none(salt):
 def test_an_empty_password_would_let_anyone_in():
     with pytest.raises(AnsibleFilterError, match="empty"):
         rabbitmq_password_hash("", "908DC60A")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("python manage.py migrate", ["python", "manage.py", "migrate"]),
+        ("bash script.sh", ["bash", "script.sh"]),
+        ("env A=1 own", ["env", "A=1", "own"]),
+        ("bin/own 'a b'", ["bin/own", "a b"]),
+        ("celery-ops-prove -A shop", ["/srv/shop/current/venv/bin/celery-ops-prove", "-A", "shop"]),
+    ],
+)
+def test_a_commands_first_word_is_looked_up_on_the_host(command, words):
+    context = {"app": "shop", "release": "/srv/shop/current", "environment_file": "/etc/shop/env"}
+    found = as_app(command, context)
+    assert found[found.index("/srv/shop/current/app") + 2 :] == words
+    assert as_app(" ", context) == []

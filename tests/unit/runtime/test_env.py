@@ -1,5 +1,9 @@
+import os
+import pwd
+import shlex
 import subprocess
 import sys
+import venv
 
 import pytest
 from celery_ops import env
@@ -105,12 +109,84 @@ def test_command_keeps_its_own_options(tmp_path):
     assert done.stdout == "-A demo --chdir x -- -y\n"
 
 
-@pytest.mark.parametrize("command", [["true"], ["/no/such/program"]])
-def test_command_names_what_is_missing(tmp_path, command):
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("true", "No such file"),
+        ("/no/such/program", "no program /no/such/program; type: ls -l /no/such/program"),
+        ("no-such-program", f"no program no-such-program in the virtualenv {sys.prefix}, nor in "),
+    ],
+)
+def test_command_names_what_is_missing(tmp_path, command, said):
     path = tmp_path / "env"
-    if command != ["true"]:
+    if command != "true":
         path.write_text("")
-    done = run(path, "--", *command)
+    done = run(path, "--", command)
     assert done.returncode == 78
-    assert "No such file" in done.stderr
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A virtualenv with a program of its own, and a script in the source that uses it."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    for folder, name, text in (
+        ("venv/bin", "own", '#!/bin/sh\necho "own $VIRTUAL_ENV"\n'),
+        ("app", "script.sh", 'own && python -c "import sys; print(sys.prefix)"\n'),
+        (".", "env", "PATH=/opt/tools:/usr/bin:/bin\n"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+    (tmp_path / "venv/bin/own").chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["env", "guard"])
+@pytest.mark.parametrize(
+    "command",
+    ["own", "bash script.sh", "env own", "sh -c own", 'python -c \'import os; os.execlp("own", "own")\''],
+    ids=["own", "script", "env", "sh", "python"],
+)
+def test_the_virtualenv_comes_first_in_path_and_the_rest_of_it_after(release, command, module):
+    place = release / "app"
+    options = {
+        "env": [release / "env"],
+        "guard": [
+            "--app",
+            "demo",
+            "--program",
+            "demo-x",
+            "--pidfile",
+            release / "run/x.pid",
+            "--env-file",
+            release / "env",
+        ],
+    }[module]
+    done = subprocess.run(
+        [
+            release / "venv/bin/python",
+            "-m",
+            f"celery_ops.{module}",
+            *options,
+            "--chdir",
+            place,
+            "--",
+            *shlex.split(command),
+        ],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(RUNTIME)},
+    )
+    assert done.returncode == 0, done.stderr
+    prefix = str(release / "venv")
+    assert done.stdout.splitlines() == [f"own {prefix}", *([prefix] if "script" in command else [])]
+
+
+def test_a_command_of_the_application_has_its_users_home_and_not_roots(tmp_path):
+    (tmp_path / "env").write_text("MINE=1\n")
+    words = [sys.executable, "-m", "celery_ops.env", tmp_path / "env", "--", "sh", "-c", "echo $HOME $USER $LOGNAME"]
+    left = {**os.environ, "HOME": "/somebody", "USER": "somebody", "LOGNAME": "somebody"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=RUNTIME, env=left, check=True)
+    me = pwd.getpwuid(os.geteuid())
+    assert done.stdout.split() == [me.pw_dir, me.pw_name, me.pw_name]
