@@ -21,13 +21,6 @@ from urllib.parse import unquote
 
 from ansible.module_utils.listeners import install_listener, put
 
-IMPORT_CHECK = """
-import sys
-from celery.app.utils import find_app
-app = find_app(sys.argv[1])
-app.loader.import_default_modules()
-app.finalize()
-"""
 GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
 IMPORT_TIMEOUT = 60.0  # seconds
@@ -177,11 +170,12 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     proven = status in ("built", "good")
     files = list(damaged_files(release)) if proven else []
     damage = [*files, *damaged_virtualenv(release / "venv")] if proven else []
-    if proven and not damage:
-        return {"changed": not check_mode and install_listener(releases.base, wheel_of(release))}
+    if proven and not damage and (check_mode or is_inspected(releases, options)):
+        changed = not check_mode and install_listener(releases.base, wheel_of(release))
+        return {"changed": changed, "inspect": report_of(releases, options)}
     warnings = [f"release {options['id']} is damaged and is built anew: {'; '.join(damage)}"] if damage else []
     if check_mode:
-        return {"changed": True, "warnings": warnings}
+        return {"changed": True, "inspect": report_of(releases, options), "warnings": warnings}
     if not options["archive"] and (files or not proven):
         return {"changed": True, "needs_archive": True}
     os.nice(NICER)
@@ -199,7 +193,34 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
             releases.write_note(options["id"], status=status, reason=str(error))
         raise
     releases.write_note(options["id"], status=status if proven else "built", reason="")
-    return {"changed": True, "warnings": warnings}
+    report = report_of(releases, options)
+    return {"changed": True, "inspect": report, "warnings": warnings + list(unsafe(report))}
+
+
+def report_of(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:
+    """What celery-ops-inspect said of the application in this release; empty where it never ran."""
+    return releases.note(options["id"]).get("inspect") or {}
+
+
+def inspected_with(options: dict[str, Any]) -> list[str]:
+    """What an application is, it may be by its environment: another one is inspected anew."""
+    return [Path(options["environment_file"]).name, options["celery_module"]]
+
+
+def is_inspected(releases: Releases, options: dict[str, Any]) -> bool:
+    """Whether the application was inspected with this environment."""
+    return releases.note(options["id"]).get("inspected_with") == inspected_with(options)
+
+
+def unsafe(report: dict[str, Any]) -> Iterator[str]:
+    """A warning that names the settings that can lose tasks, and the lines to write; none where all are safe."""
+    if found := report.get("unsafe"):
+        settings = ", ".join(f"{one['setting']} is {one['value']!r}" for one in found)
+        lines = "; ".join(one["write"] for one in found)
+        yield (
+            f"The application's settings can lose tasks: {settings}. Write, after its own configuration: {lines} "
+            "(or celery_ops.apply(app), which sets all that the application does not set itself)"
+        )
 
 
 def forget_logins(releases: Releases) -> None:
@@ -212,7 +233,7 @@ def forget_logins(releases: Releases) -> None:
 
 
 def make(releases: Releases, release: Path, options: dict[str, Any], proven: bool) -> None:
-    """Unpack, make the virtualenv, import-check, install the listener. Raises ReleaseError."""
+    """Unpack, make the virtualenv, inspect the application, install the listener. Raises ReleaseError."""
     if options["archive"]:
         unpack(Path(options["archive"]), release)
     if not proven:
@@ -232,7 +253,8 @@ def make(releases: Releases, release: Path, options: dict[str, Any], proven: boo
     # Best effort: a file that does not compile is nobody's fault until something imports it.
     compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")]
     with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-        import_check(release, options)
+        report = inspect(release, options)
+    releases.write_note(options["id"], inspect=report, inspected_with=inspected_with(options))
     install_listener(releases.base, wheel)
 
 
@@ -434,18 +456,32 @@ def runs_from(venv: Path) -> bool:
     return False
 
 
-def import_check(release: Path, options: dict[str, Any]) -> None:
-    """Import the application as its own user, with the environment that it will have."""
+def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Import the application as its own user, with the environment that it will have; return what it reports.
+
+    Raises ReleaseError where it can't be imported, or can't work. A runtime of before 0.4 can't report.
+    """
     venv = release / "venv/bin"
-    run(
+    if not (venv / "celery-ops-inspect").exists():
+        return {}
+    out = run(
         [
             "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
-            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", "-c",
-            IMPORT_CHECK, options["celery_module"],
+            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", str(venv / "celery-ops-inspect"),
+            "-A", options["celery_module"],
         ],
         f"Importing {options['celery_module']} (release {release.name})",
         "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT, of_release=True,
     )  # fmt: skip
+    report = json.loads(out.splitlines()[-1])
+    if refused := report["refused"]:
+        lines = [f"{one['problem']}. Write: {one['write']}" for one in refused]
+        raise ReleaseError(
+            f"{options['celery_module']} (release {release.name}) can't work as it is. "
+            + "\n".join(["Nothing that runs was touched. Correct it and deploy again.", *lines]),
+            release_fault=True,
+        )
+    return report
 
 
 def prune_virtualenvs(base: Path, linked: set[Path], used: str) -> None:

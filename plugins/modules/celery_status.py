@@ -78,6 +78,11 @@ work:
   type: dict
   returned: always
 deploys: {description: "The last entries of deploys.log, newest first.", type: list, elements: dict, returned: always}
+unsafe:
+  description: "The application's settings that can lose tasks: C(setting), C(value), and the line to C(write)."
+  type: list
+  elements: dict
+  returned: always
 draft:
   description: "The deploy or rollback that is under way, or was interrupted: C(id), C(action), C(who), C(phase)."
   type: dict
@@ -114,6 +119,8 @@ class Found:
     work: dict[str, Any] = field(default_factory=dict)
     deploys: list[dict[str, Any]] = field(default_factory=list)
     draft: dict[str, Any] = field(default_factory=dict)
+    unsafe: list[dict[str, Any]] = field(default_factory=list)
+    """Settings of the current release that can lose tasks, see runtime/celery_ops/inspect.py."""
     trouble: list[str] = field(default_factory=list)
     """What could not be looked at, with what to type."""
 
@@ -124,6 +131,7 @@ def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
     with contextlib.suppress(OSError):
         found.release = (base / "current").readlink().name
         found.since = (base / "current").lstat().st_mtime
+    found.unsafe = host_work.read_json(base / "current/release.json").get("inspect", {}).get("unsafe", [])
     found.lock = host_work.lease_of(host_work.RUN / found.app)
     found.work = host_work.worker_of(host_work.RUN / found.app) or {}
     deployments = Deployments(found.app)
@@ -269,6 +277,9 @@ def as_lines(found: Found, wrong: list[str], broker: bool, programs: bool) -> li
         ]
         lines.append(f"queues: {', '.join(queues) or 'none'}")
     if programs:
+        lines += [
+            f"unsafe setting: {one['setting']} is {one['value']!r}; write: {one['write']}" for one in found.unsafe
+        ]
         held = "{who} for {what} since {at}".format_map({"who": "?", "what": "?", "at": "?", **found.lock})
         lines.append(f"lock: {held if found.lock else 'free'}")
         if found.work:
@@ -334,7 +345,7 @@ def main() -> None:
         lines=as_lines(found, wrong, broker, options["programs"]),
         wrong=wrong,
         **{key: getattr(found, key) for key in ("release", "programs", "orphans", "queues")},
-        **{key: getattr(found, key) for key in ("lock", "work", "deploys", "draft")},
+        **{key: getattr(found, key) for key in ("lock", "work", "deploys", "draft", "unsafe")},
     )
 
 

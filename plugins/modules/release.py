@@ -40,7 +40,8 @@ description:
 options:
   state:
     description:
-      - V(built) unpacks, makes the virtualenv, import-checks and, if told how, migrates; nothing that runs is touched.
+      - V(built) unpacks, makes the virtualenv, inspects the application and, if told how, migrates; nothing that runs
+        is touched.
       - V(migrated) only migrates, for where several hosts have to be built before.
       - V(history) returns what a rollback chooses from.
       - V(built) writes the environment file - one of its own for every content, so that what runs keeps what it was
@@ -113,6 +114,12 @@ RETURN = r"""
 id: {description: The release., type: str, returned: success}
 previous: {description: The release that C(current) pointed at before., type: str, returned: success}
 python: {description: "The version of its Python, such as C(3.11).", type: str, returned: "state=built, chosen"}
+inspect:
+  description:
+    - What C(celery-ops-inspect) reports of the application, with its environment; empty where the release is not built
+      yet (check mode), or its runtime can't tell.
+  type: dict
+  returned: state=built
 watch: {description: Whether its runtime has the watch (since 0.2)., type: bool, returned: state=chosen}
 listener: {description: The folder that the web's listener runs from., type: str, returned: "state=built, chosen"}
 needs_archive:

@@ -94,6 +94,13 @@ def test_what_is_on_its_way_is_not_wrong():
     assert "work: deploy of anna@control, phase workers, since noon" in lines
 
 
+def test_unsafe_settings_are_shown_with_the_line_to_write_and_are_no_problem():
+    write = "app.conf.task_acks_late = True"
+    seen = found(unsafe=[{"setting": "task_acks_late", "value": False, "write": write}])
+    assert wrong(seen) == []
+    assert f"unsafe setting: task_acks_late is False; write: {write}" in status.as_lines(seen, [], True, True)
+
+
 def test_a_host_that_is_only_the_broker():
     seen = found(release="", programs={})
     assert wrong(seen, programs=False) == []

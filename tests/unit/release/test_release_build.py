@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from pathlib import Path
@@ -27,19 +28,9 @@ release_source = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(release_source)
 
 TOKEN = "s3cr3t-t0ken"
-# What the kit needs of Celery to build a release.
-CELERY = {
-    "celery/__init__.py": "",
-    "celery/big.py": "BIG = 1\n",
-    "celery/app/__init__.py": "",
-    "celery/app/utils.py": """
-import importlib, types
-def find_app(name):
-    importlib.import_module(name)
-    nothing = lambda: None
-    return types.SimpleNamespace(loader=types.SimpleNamespace(import_default_modules=nothing), finalize=nothing)
-""",
-}
+# The Celery of these tests, installed in a moment.
+CELERY = {"celery_here.pth": f"{sysconfig.get_path('purelib')}\n", "shoplib/big.py": "BIG = 1\n"}
+APP = "from celery import Celery\n\napp = Celery('shop')\n"
 
 
 def make_wheel(folder: Path, name: str, files: dict[str, str]) -> None:
@@ -68,7 +59,7 @@ class Host:
             path.mkdir(parents=True)
         make_wheel(self.wheels, "celery", CELERY)
         (self.source / "requirements.txt").write_text("celery\n")
-        (self.source / "shop.py").write_text("")
+        (self.source / "shop.py").write_text(APP)
         (self.source / "data.txt").write_text("data\n")
         self.environment = folder / "etc/env"
         self.environment.write_text("")
@@ -121,6 +112,14 @@ def _conf_d(tmp_path, monkeypatch):
     before = os.umask(0o077)  # a hardened host's
     yield
     os.umask(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_settings_of_another():
+    """The reference application's settings are pytest-django's business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+        yield
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def site_packages(host) -> Path:
 
 
 def damage_package(host):
-    (site_packages(host) / "celery/big.py").unlink()
+    (site_packages(host) / "shoplib/big.py").unlink()
 
 
 def damage_empty(host):
@@ -288,10 +287,48 @@ def test_a_requirement_that_does_not_exist_is_the_releases_fault(host):
 def test_an_import_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(code, fault, built, tmp_path):
     host = Host(tmp_path)
     shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
-    (host.source / "shop.py").write_text(code + "\n")
+    (host.source / "shop.py").write_text(f"{code}\n{APP}")
     host.packed = host.pack()
     assert host.fail().release_fault is fault
     assert host.status == ("failed" if fault else "building")
+
+
+def test_what_the_application_is_stands_in_its_release_and_is_said_once(built):
+    answer = built.build(archive=False)
+    report = answer["inspect"]
+    assert report == built.releases.note(built.packed["id"])["inspect"]
+    assert report["queues"] == ["celery"] and report["versions"]["celery"]
+    assert "warnings" not in answer, "said when it was built"
+    assert built.build(archive=False, check_mode=True)["inspect"] == report
+    assert "task_acks_late is False" in next(release_build.unsafe(report))
+
+
+def test_another_environment_is_inspected_before_anything_runs_with_it(built):
+    other = built.environment.with_name("env-2")
+    other.write_text("CELERY_RESULT_BACKEND=mongodb://there/\n")
+    error = built.fail(archive=False, environment_file=str(other))
+    assert "client can't be imported" in str(error) and "Write: celery[mongodb]" in str(error)
+    assert not error.release_fault, "what was built already was good with the settings before"
+    assert built.status in ("built", "good")
+    other.write_text("CELERY_BROKER_URL=amqp://shop:secret@there//\n")
+    answer = built.build(archive=False, environment_file=str(other))
+    assert answer["inspect"]["broker"]["url"] == "amqp://shop:********@there:5672//"
+    assert "app.conf.task_acks_late = True" in answer["warnings"][0]
+
+
+def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(built, tmp_path):
+    host = Host(tmp_path)
+    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    (host.source / "shop.py").write_text(APP + "app.conf.result_backend = 'mongodb://there/'\n")
+    host.packed = host.pack()
+    error = host.fail()
+    assert error.release_fault and "mongodb" in str(error) and "Write: celery[mongodb]" in str(error)
+    assert "Nothing that runs was touched" in str(error)
+
+
+def test_a_release_whose_runtime_can_not_inspect_is_taken_as_it_is(built, tmp_path):
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    assert release_build.inspect(tmp_path, built.options(archive=False)) == {}
 
 
 def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):

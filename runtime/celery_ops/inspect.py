@@ -1,0 +1,201 @@
+"""Imports the application once and reports what it is and what it would use, as one line of JSON.
+
+The build runs this as the application's user. What can't work is in ``refused``, before anything that runs is touched;
+what loses tasks or is open to attack is in ``unsafe``. Each holds the line to write.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+Report = dict[str, Any]
+
+PACKAGES = ("celery", "kombu", "billiard", "amqp", "redis")
+
+UNSAFE: tuple[tuple[str, Callable[[Any], bool], Any], ...] = (
+    ("task_acks_late", lambda value: not value, True),
+    ("task_reject_on_worker_lost", lambda value: not value, True),
+    ("broker_transport_options", lambda value: not (value or {}).get("confirm_publish"), {"confirm_publish": True}),
+    ("accept_content", lambda value: bool({"pickle", "application/x-python-serialize"} & set(value or ())), ["json"]),
+    ("result_accept_content", lambda value: "pickle" in (value or ()), ["json"]),
+)
+"""Settings that lose tasks or run what a stranger sent: name, whether a value is unsafe, the safe value."""
+
+CLIENTS = {
+    **dict.fromkeys(("redis", "rediss", "sentinel"), "celery[redis]"),
+    **dict.fromkeys(("django-db", "django-cache"), "django-celery-results"),
+    **dict.fromkeys(("mongodb", "mongodb+srv"), "celery[mongodb]"),
+    **{"db": "celery[sqlalchemy]", "cache": "celery[pymemcache]", "gs": "celery[gcs]"},
+    **{
+        kind: f"celery[{kind}]"
+        for kind in (
+            "arangodb", "azureblockblob", "cassandra", "consul", "cosmosdbsql", "couchbase", "couchdb", "dynamodb",
+            "elasticsearch", "s3", "sqs",
+        )
+    },
+}  # fmt: skip
+"""The requirement that brings the client of a broker or backend, by the scheme of its URL."""
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Import the application and print the report (console script ``celery-ops-inspect``)."""
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-inspect", description="Import an application and print what it is as one line of JSON."
+    )
+    parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
+    options = parser.parse_args(argv)
+    # The line alone on stdout, whatever the application, or a command that it runs, prints while it is imported.
+    line = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print(json.dumps(inspect(load(options.app)), default=str), file=line, flush=True)
+    sys.stderr.flush()
+    # Not sys.exit: the application may have started a thread that never ends.
+    os._exit(0)
+
+
+def load(name: str) -> "Celery":
+    """Return the application as a worker has it: its tasks imported, all of them bound."""
+    from celery.app.utils import find_app
+
+    sys.path.insert(0, str(Path.cwd()))
+    app = find_app(name)
+    app.loader.import_default_modules()
+    app.finalize()
+    return app
+
+
+def inspect(app: "Celery") -> Report:
+    """Return the report; see `UNSAFE` and `REFUSALS` for what is judged in it."""
+    schedule = dict(app.conf.beat_schedule or {})
+    report: Report = {
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "settings": settings_of(app),
+        "default_queue": str(app.conf.task_default_queue),
+        "queues": consumed(app),
+        "routes": routed(app, schedule),
+        "broker": broker(app),
+        "backend": backend(app),
+        "scheduler": str(app.conf.beat_scheduler),
+        "schedule": sorted(map(str, schedule)),
+    }
+    report["unsafe"] = list(unsafe(app))
+    report["refused"] = [refusal for refuse in REFUSALS for refusal in refuse(app, report)]
+    return report
+
+
+def version(name: str) -> str:
+    """Return the installed version of a package; empty for none."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def settings_of(app: "Celery") -> str:
+    """Return how the application takes the kit's settings; empty where it doesn't, or has replaced them since."""
+    if getattr(app, "celery_ops_applied", False):
+        return "celery_ops.apply"
+    # Which source a setting came from Celery doesn't say; this one has no other.
+    ours = app.conf.worker_consumer == "celery_ops.consumer:Consumer"
+    return "celery_ops.settings" if ours and "celery_ops.settings" in sys.modules else ""
+
+
+def consumed(app: "Celery") -> list[str]:
+    """Return the queues that a worker without -Q consumes from, the default one first."""
+    default = str(app.conf.task_default_queue)
+    return sorted(map(str, app.amqp.queues.consume_from), key=lambda name: (name != default, name))
+
+
+def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
+    """Return the queues that routes, tasks and entries of the schedule name; of a function among the routes, none."""
+    named: list[Any] = []
+    for route in app.amqp.router.routes or ():
+        rules = [*getattr(route, "map", {}).values(), *getattr(route, "patterns", {}).values()]
+        named += [rule if isinstance(rule, str) else dict(rule).get("queue") for rule in rules]
+    named += [getattr(task, "queue", None) for task in app.tasks.values()]
+    named += [(entry.get("options") or {}).get("queue") for entry in schedule.values() if isinstance(entry, dict)]
+    # A kombu Queue has a name; its text is a description.
+    return sorted({str(getattr(name, "name", name)) for name in named if name})
+
+
+def without_password(url: Any) -> str:
+    """Return a URL, or several, without the password in them."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:********@", str(url or ""))
+
+
+def broker(app: "Celery") -> Report:
+    """Return the address that the application publishes to, and the transport."""
+    try:
+        url = app.connection_for_write().as_uri()
+    except ImportError:  # the transport's client is missing; that is refused below
+        given = app.conf.broker_write_url
+        url = given if isinstance(given, str) else given[0]
+    return {"url": without_password(url), "transport": scheme(url)}
+
+
+def backend(app: "Celery") -> Report:
+    """Return where the application keeps results: address and kind; both empty for nowhere."""
+    url = without_password(app.conf.result_backend)
+    if url.startswith("disabled"):
+        url = ""
+    return {"url": url, "kind": scheme(url)}
+
+
+def scheme(url: str) -> str:
+    """Return the kind of broker or backend that a URL names, without the driver: ``db`` for ``db+postgresql://``."""
+    return re.match(r"mongodb\+srv|[^:+]*", url)[0]
+
+
+def unsafe(app: "Celery") -> Iterator[Report]:
+    """Yield each setting that loses tasks or runs what a stranger sent, with the line to write."""
+    for setting, is_unsafe, safe in UNSAFE:
+        value = app.conf.get(setting)
+        if is_unsafe(value):
+            yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {safe!r}"}
+
+
+def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse a broker or backend that the virtualenv has no client for."""
+    uses: dict[str, tuple[str, Callable[[], Any]]] = {
+        "broker": (report["broker"]["transport"], lambda: app.connection_for_write().transport),
+        "result backend": (report["backend"]["kind"], lambda: open_backend(app)),
+    }
+    for what, (kind, use) in uses.items():
+        try:
+            use()
+        except Exception as error:
+            # Whatever else a backend raises, such as a server that is away, is not for this check.
+            if not isinstance(error, ImportError) and type(error).__name__ != "ImproperlyConfigured":
+                continue
+            reason = " ".join(str(error).split())
+            yield {
+                "problem": f"the application's {what} is {kind}, and its client can't be imported ({reason})",
+                "write": f"{CLIENTS.get(kind, f'the package that brings {kind}')} (in celery_app_requirements)",
+            }
+
+
+def open_backend(app: "Celery") -> None:
+    """Make the backend, which imports its client; a database's driver is imported by its engine."""
+    made = app.backend
+    if type(made).__name__ == "DatabaseBackend" and getattr(made, "url", None):
+        importlib.import_module("sqlalchemy").create_engine(made.url)
+
+
+REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (missing_client,)
+"""What can't work with the application as it is installed. Each yields ``problem`` and the line to ``write``."""
+
+
+if __name__ == "__main__":
+    main()

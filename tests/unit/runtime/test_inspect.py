@@ -1,0 +1,107 @@
+"""What celery-ops-inspect reports of an application, each time in a process of its own, as the build asks it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from stand_in import clean_environment
+
+PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
+
+
+@pytest.fixture
+def ask(tmp_path):
+    def ask(code, returncode=0, **environment):
+        (tmp_path / "shop.py").write_text(PLAIN + code)
+        done = subprocess.run(
+            [sys.executable, "-m", "celery_ops.inspect", "-A", "shop"],
+            capture_output=True, text=True, cwd=tmp_path, env=clean_environment(**environment),
+        )  # fmt: skip
+        assert done.returncode == returncode, done.stderr
+        assert "s3cret" not in done.stdout
+        return json.loads(done.stdout) if returncode == 0 else done.stderr
+
+    return ask
+
+
+def test_a_plain_application_is_reported_whatever_it_prints_and_its_unsafe_settings_with_the_line_to_write(ask):
+    report = ask("import os\nprint('hello')\nos.system('echo hello')\nimport threading\n"
+                 "threading.Thread(target=threading.Event().wait).start()\n")  # fmt: skip
+    assert report["settings"] == ""
+    assert (report["default_queue"], report["queues"], report["routes"]) == ("celery", ["celery"], [])
+    assert report["broker"] == {"url": "amqp://shop:********@broker:5672/shop", "transport": "amqp"}
+    assert report["backend"] == {"url": "", "kind": ""}
+    assert (report["scheduler"], report["schedule"]) == ("celery.beat:PersistentScheduler", [])
+    assert all(report["versions"].values()) and report["python"].startswith("3.")
+    assert [one["setting"] for one in report["unsafe"]] == [
+        "task_acks_late", "task_reject_on_worker_lost", "broker_transport_options",
+    ]  # fmt: skip
+    # What it says to write is what makes it safe.
+    assert ask("\n".join(one["write"] for one in report["unsafe"]))["unsafe"] == []
+
+
+def test_an_application_with_the_kits_settings_has_nothing_unsafe(ask):
+    report = ask("app.config_from_object('celery_ops.settings')\n", CELERY_OPS_DEFAULT_QUEUE="shop")
+    assert (report["settings"], report["queues"], report["unsafe"]) == ("celery_ops.settings", ["shop"], [])
+    assert report["schedule"] == ["celery-ops-tick"]
+
+
+def test_settings_that_were_replaced_since_are_not_in_force(ask):
+    report = ask("app.config_from_object('celery_ops.settings')\napp.conf.task_acks_late\n"
+                 "app.config_from_object('json')\n")  # fmt: skip
+    assert report["settings"] == ""
+    assert "task_acks_late" in [one["setting"] for one in report["unsafe"]]
+
+
+def test_its_queues_routes_and_schedule_however_they_are_written(ask):
+    report = ask("""
+from kombu import Queue
+app.conf.task_queues = [Queue("orders"), Queue("celery"), Queue("bills")]
+app.conf.task_routes = ([("shop.pdf", "pdf"), ("shop.mail*", {"queue": "mail"})], lambda name, *_, **__: None)
+@app.task(queue="slow")
+def slow(): pass
+@app.on_after_finalize.connect
+def every(sender, **_): sender.add_periodic_task(5, slow.s(), name="five", queue="ticks")
+""")
+    assert report["queues"] == ["celery", "bills", "orders"]
+    assert report["routes"] == ["mail", "pdf", "slow", "ticks"]
+    assert report["schedule"] == ["five"]
+
+
+def test_unsafe_content_is_named(ask):
+    report = ask("app.conf.accept_content = ['json', 'pickle']\n")
+    assert {
+        "setting": "accept_content",
+        "value": ["json", "pickle"],
+        "write": "app.conf.accept_content = ['json']",
+    } in (report["unsafe"])
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "write"),
+    [
+        ("app.conf.result_backend = 'mongodb://there/'", "result backend is mongodb", "celery[mongodb]"),
+        ("app.conf.result_backend = 'db+postgresql://u:s3cret@h/d'", "result backend is db", "celery[sqlalchemy]"),
+        ("app.conf.result_backend = 'django-db'", "result backend is django-db", "django-celery-results"),
+        (
+            "import sys\nsys.modules['redis'] = None\napp.conf.result_backend = 'redis://there/1'",
+            "result backend is redis",
+            "celery[redis]",
+        ),
+        ("app.conf.broker_url = 'sqs://'", "broker is sqs", "celery[sqs]"),
+    ],
+)
+def test_a_client_that_the_virtualenv_lacks_is_refused_with_the_requirement_to_add(ask, code, what, write):
+    (refusal,) = ask(code + "\n")["refused"]
+    assert f"the application's {what}, and its client can't be imported" in refusal["problem"]
+    assert refusal["write"] == f"{write} (in celery_app_requirements)"
+
+
+@pytest.mark.parametrize("code", ["app.conf.result_backend = 'rpc://'", "app.conf.result_backend = 'redis://h/1'"])
+def test_a_client_that_is_there_is_not_asked_for(ask, code):
+    assert ask(code + "\n")["refused"] == []
+
+
+def test_an_application_that_can_not_be_imported_shows_its_own_traceback(ask):
+    assert "ModuleNotFoundError: No module named 'nowhere'" in ask("import nowhere\n", returncode=1)
