@@ -1,8 +1,8 @@
 """Readiness is consumption: the node answers, consumes from each of its queues, and has run a canary itself.
 
-For the canary the node is told to consume from a queue of its own, ``celery-ops.canary.<node>``, in which one
-message is put; afterwards consumer and queue are taken away again. A node all of whose slots are busy with tasks
-that its pool has accepted can't run a canary soon, and has shown what the canary would: that counts as ready.
+The canary goes through a queue that belongs to the node alone (see `celery_ops.canary`). A node all of whose slots are
+busy with tasks that its pool has accepted can't run a canary soon, and has shown what the canary would: that counts as
+ready.
 """
 
 import argparse
@@ -11,22 +11,18 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops import canary
 from celery_ops.probe import Clock, Hopeless, NotYet, answer, connected, load_app
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.app.control import Inspect
-    from kombu import Connection, Queue
+    from kombu import Connection
 
 REPLY = 0.5
 """Seconds to wait for a reply to a control command before asking again."""
 BUSY_AFTER = 2.0
 """Seconds without the canary after which to ask whether all slots are busy."""
-QUEUE_EXPIRES = 60.0
-"""Seconds after which the broker drops an unused canary queue, should this program be killed."""
-
-CONSUMER_GONE = 3.0
-"""Seconds for the node to let go of the canary queue."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -102,45 +98,16 @@ class Node:
     def run_canary(self, file: Path, clock: Clock) -> str:
         """Return "run", or "busy" where all slots are busy with accepted tasks; raise Hopeless otherwise."""
         token, queue = str(uuid.uuid4()), self._canary_queue()
-        try:
-            self.app.control.add_consumer(
-                queue.name,
-                exchange_type=queue.exchange.type,
-                options={"durable": True, "expires": QUEUE_EXPIRES, "queue_arguments": queue.queue_arguments},
-                destination=[self.name],
-                connection=self.connection,
-                exchange=queue.exchange.name,
-                routing_key=queue.routing_key,
-            )
-            self.app.send_task(
-                "celery_ops.canary",
-                [token],
-                queue=queue,
-                expires=QUEUE_EXPIRES,
-                ignore_result=True,
-                connection=self.connection,
-                # Straight into the queue: node and probe bind it at the same moment, and on RabbitMQ 4 a topic
-                # exchange may not route yet for the second of them; a confirm says nothing of that.
-                exchange="",
-                exchange_type="direct",
-                declare=[queue],
-            )
-            return self._await(token, file, clock)
-        finally:
-            with contextlib.suppress(Exception):
-                self._take_away(queue)
+        canary.publish(self.app, self.connection, queue, token)
+        return self._await(token, file, clock)
 
-    def _canary_queue(self) -> "Queue":
-        from kombu import Queue
-
-        # A classic queue: it lives for seconds, and a quorum queue takes longer to make than to use.
-        return Queue(
-            f"celery-ops.canary.{self.name}",
-            exchange=self.app.amqp.default_queue.exchange,
-            routing_key=f"celery-ops.canary.{self.name}",
-            expires=QUEUE_EXPIRES,
-            queue_arguments={"x-queue-type": "classic"},
-        )
+    def _canary_queue(self) -> str:
+        found = canary.ask_queue(self.app, self.connection, self.name, REPLY)
+        if not found:
+            raise NotYet(f"{self.name} does not know of the canary: it lacks -I celery_ops.tasks, or is stuck")
+        if not found["queue"]:
+            raise NotYet(f"{self.name} has no canary queue: {found['reason']}")
+        return found["queue"]
 
     def _await(self, token: str, file: Path, clock: Clock) -> str:
         ask_again = clock.left - BUSY_AFTER
@@ -162,17 +129,6 @@ class Node:
         slots = self._ask("stats").get("pool", {}).get("max-concurrency")
         accepted = [task for task in self._ask("active") if task.get("time_start")]
         return bool(slots) and len(accepted) >= slots
-
-    def _take_away(self, queue: "Queue") -> None:
-        """End the canary's consumer, then delete its queue; in the other order the node loses its connection."""
-        clock = Clock(CONSUMER_GONE)
-        self.app.control.cancel_consumer(queue.name, destination=[self.name], connection=self.connection)
-        while clock.left:
-            with contextlib.suppress(NotYet):
-                if queue.name not in [found["name"] for found in self._ask("active_queues")]:
-                    queue(self.connection.default_channel).delete(if_unused=True)
-                    return
-            clock.pause(0.05)
 
 
 if __name__ == "__main__":

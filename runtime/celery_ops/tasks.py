@@ -1,9 +1,7 @@
 """The kit's own tasks: the canary proves that a node executes, the tick that the schedule arrives."""
 
-import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, shared_task
@@ -11,7 +9,8 @@ from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.signals import before_task_publish
 
 import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
-from celery_ops import clock, heartbeat, prefork
+from celery_ops import canary, clock, heartbeat, prefork
+from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
 
 TICK_SECONDS = 15
@@ -23,19 +22,7 @@ def tick_id(app: Celery) -> str:
     return f"celery-ops-tick-{application_name(app.main)}"
 
 
-@shared_task(name="celery_ops.canary", ignore_result=True, acks_late=False)
-def canary(token: str) -> None:
-    """Write `token` to this node's own canary file, which the guard named in CELERY_OPS_CANARY_FILE."""
-    path = os.environ.get("CELERY_OPS_CANARY_FILE")
-    if not path:
-        raise RuntimeError("CELERY_OPS_CANARY_FILE is not set: this worker was not started by celery-ops-guard")
-    # Renamed into place, so that a reader never sees half a token.
-    fresh = Path(f"{path}.new")
-    fresh.write_text(str(token)[:200], encoding="utf-8")
-    fresh.replace(path)
-
-
-@shared_task(name="celery_ops.tick", bind=True, acks_late=False)
+@shared_task(name="celery_ops.tick", base=OwnTask, bind=True, acks_late=False)
 def tick(self: Task) -> dict[str, Any]:
     """Return when and where it ran: ``{"time": seconds since the epoch, "host": name}``.
 
@@ -67,6 +54,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     conf.beat_schedule = {**conf.beat_schedule, "celery-ops-tick": entry}
 
 
+canary.connect()
 heartbeat.connect()
 clock.connect()
 prefork.connect()
