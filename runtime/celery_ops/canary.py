@@ -86,16 +86,18 @@ def _add_step(worker: "WorkController") -> None:
 def consume(consumer: "Consumer") -> dict[str, str]:
     """Declare the canary queue of this connection and consume from it; return its name, or the reason for none."""
     from celery.utils.log import get_logger
+    from kombu.serialization import prepare_accept_content
 
     logger = get_logger(__name__)
     # Another name for each connection: after a cut of the network the broker keeps the old queue for a minute.
     name = f"celery-ops.canary.{consumer.hostname}.{uuid.uuid4().hex[:8]}"
     found = {"queue": name, "reason": ""}
+    accepted = prepare_accept_content(consumer.app.conf.accept_content)
     handle, channel = consumer.create_task_handler(), consumer.connection.channel()
 
     def receive(raw: Any) -> None:
         message = channel.message_to_python(raw)
-        message.channel = _NoAnswer()
+        message.channel, message.accept = _NoAnswer(), accepted
         try:
             handle(message)
         except Exception:
