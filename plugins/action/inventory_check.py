@@ -104,6 +104,7 @@ def wanted_of(host: Host) -> dict[str, Any]:
     store = "result_store" in host.groups and "result_store_max_memory" in host.given
     return {
         "app": host.text("celery_app_name"),
+        "command": host.text("celery_app_command"),
         "groups": sorted(host.groups),
         "programs": host["celery_worker_programs"] if "worker" in host.groups else [],
         "overlap": host.text("celery_worker_handover") == "overlap",

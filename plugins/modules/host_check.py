@@ -37,6 +37,10 @@ options:
     description: The application's name.
     type: str
     required: true
+  command:
+    description: The name of the application's command in /usr/local/bin; empty for none.
+    type: str
+    default: ""
   groups:
     description: Those of the inventory's groups that the host is in.
     type: list
@@ -109,6 +113,8 @@ EXAMPLES = r"""
     programs: [{name: default, queues: [shop], concurrency: 4}]
 """
 
+COMMANDS = "/usr/local/bin"
+SYSTEM_COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
 CONF_D = "/etc/supervisor/conf.d"
 SUPERVISORD_CONF = Path("/etc/supervisor/supervisord.conf")
 DEBIANS_SUPERVISORD = Path("/usr/bin/supervisord")
@@ -334,6 +340,18 @@ def name(app: str) -> Iterator[str]:
         )
 
 
+def command(wanted: str, app: str, place: str = COMMANDS, others: str = SYSTEM_COMMANDS) -> Iterator[str]:
+    """The name of the application's command is free, or the command is ours."""
+    if not wanted:
+        return
+    path = Path(place, wanted)
+    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
+    found = str(path) if os.path.lexists(path) and not ours else shutil.which(wanted, path=others)
+    if found:
+        why = "is not the kit's, and stays" if found == str(path) else f"would be hidden by {path}"
+        yield f"celery_app_command is {wanted}: {found} {why}. Write: celery_app_command: {wanted}_ops, or '' for none"
+
+
 def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
     """The node's name does not hide the data of an earlier one."""
     folders = (path.name for path in Path(data).glob("*@*") if path.is_dir())
@@ -520,6 +538,7 @@ def main() -> None:
         argument_spec={
             "supported": {"type": "dict", "required": True},
             "app": {"type": "str", "required": True},
+            "command": {"type": "str", "default": ""},
             "groups": {"type": "list", "elements": "str", "required": True},
             "programs": {"type": "list", "elements": "dict", "default": []},
             "overlap": {"type": "bool", "default": True},
@@ -548,7 +567,12 @@ def main() -> None:
     ]
     running = list(supervisords()) if runs_app else []
     if runs_app:
-        found += [*name(want["app"]), *python(want["python"]), *mounted(want["app"])]
+        found += [
+            *name(want["app"]),
+            *command(want["command"], want["app"]),
+            *python(want["python"]),
+            *mounted(want["app"]),
+        ]
         found += supervisor(running, SUPERVISORD_CONF)
     if "worker" in want["groups"]:
         found += open_files(want["programs"], most_open_files(each for each in running if each.is_debians))

@@ -322,7 +322,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
 
     url = os.environ.get("CELERY_BROKER_URL")
     if not url:
-        raise Trouble("CELERY_BROKER_URL is not set; run this through: celery-ops-env /etc/<app>/env -- ...")
+        raise Trouble("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
     selection = Selection(options.task, options.id, options.reason)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
     # Whatever happens in here, with the connection's end every letter that was not acknowledged is in the queue again.

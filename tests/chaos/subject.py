@@ -59,9 +59,7 @@ class Subject(Host):
 
     def in_release(self, command: str) -> str:
         """How an operator runs a command of the current release, with its user and environment."""
-        current = f"/srv/{APP}/current"
-        load = f"{current}/venv/bin/celery-ops-env $(readlink -f /etc/{APP}/env) --chdir $(readlink -f {current})/app"
-        return f"runuser -u {APP} -- {load} -- {current}/venv/bin/{command}"
+        return f"{APP} {command}"
 
     def ticks(self) -> bool:
         """Tells whether a task goes there and back, and the scheduler has ticked since the fault."""

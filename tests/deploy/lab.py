@@ -123,11 +123,7 @@ class Host:
 
     def send(self, task: str, *arguments: Any) -> None:
         """Publish a task."""
-        release, words = f"/srv/{APP}/current", shlex.quote(json.dumps(arguments))
-        self.run(
-            f"runuser -u {APP} -- {release}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {release}/app -- "
-            f"{release}/venv/bin/celery -A {APP} call {task} --args {words} --queue {APP}"
-        )
+        self.run(f"{APP} celery call {task} --args {shlex.quote(json.dumps(arguments))} --queue {APP}")
 
     def consumers(self) -> int:
         """Consumers of the application's queue, as the broker counts them."""
@@ -176,13 +172,11 @@ class Load:
     def __init__(self, host: Host, name: str, rate: float, tasks: int, queue: str = APP, patience: int = 90) -> None:
         self.host, self.stop = host, f"/var/lib/petct/{name}.stop"
         host.run(f"rm -f {self.stop}")
-        python = host.run(f"readlink -f /srv/{APP}/current/venv") + "/bin"
         command = (
-            f"{python}/celery-ops-env $(readlink -f /etc/{APP}/env) -- {python}/python {LEDGER} "
-            f"--queue {queue} --run {name} "
+            f"{APP} python {LEDGER} --queue {queue} --run {name} "
             f"--folder {BOOKS} --rate {rate} --tasks {tasks} --until {self.stop} --patience {patience}"
         )
-        words = ["docker", "exec", host.name, "sh", "-c", f"exec runuser -u {APP} -- {command}"]
+        words = ["docker", "exec", host.name, "sh", "-c", f"exec {command}"]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def finish(self, stop: bool = True) -> dict[str, Any]:

@@ -39,11 +39,8 @@ def shops(host):
 
 def call(host, app, task, *arguments):
     """Send a task as an operator does and return its result."""
-    at = f"/srv/{app}/current"
-    load = f"{at}/venv/bin/celery-ops-env /etc/{app}/env --chdir {at}/app"
-    run = f"runuser -u {app} -- {load} -- {at}/venv/bin/celery -A {app}"
-    task_id = host.run(f"{run} call {task} --args='{json.dumps(arguments)}'").splitlines()[-1]
-    return host.run(f"timeout 20 {run} result {task_id}")
+    task_id = host.run(f"{app} celery call {task} --args='{json.dumps(arguments)}'").splitlines()[-1]
+    return host.run(f"timeout 20 {app} celery result {task_id}")
 
 
 @pytest.mark.timeout(400)

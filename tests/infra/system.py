@@ -84,8 +84,7 @@ class System:
 
     def in_release(self, command: str) -> str:
         """How an operator runs a command of the current release, with its user and environment."""
-        loaded = f"{CURRENT}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {CURRENT}/app"
-        return f"runuser -u {APP} -- {loaded} -- {CURRENT}/venv/bin/{command}"
+        return f"{APP} {command}"
 
     def programs(self) -> list[Program]:
         """Every program Supervisor knows, in its order."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from system import APP, CURRENT, System, wait_until
+from system import APP, System, wait_until
 
 pytestmark = pytest.mark.only_on("trixie")
 DEAD = f"{APP}.dead"
@@ -35,8 +35,7 @@ class Letters:
 
     def command(self, words: str) -> str:
         """How a command of the release is run on it."""
-        loaded = f"{CURRENT}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {FOLDER}"
-        return f"runuser -u {APP} -- {loaded} -- {CURRENT}/venv/bin/{words}"
+        return f"{APP} env -C {FOLDER} {words}"
 
     def do(self, words: str) -> str:
         """Run it; return what it prints."""

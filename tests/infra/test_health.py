@@ -222,8 +222,7 @@ class Burn:
 
     def run(self, command: str) -> str:
         """Runs a program of the release in the application's folder."""
-        load = f"{CURRENT}/venv/bin/celery-ops-env /etc/{APP}/env --chdir {FOLDER}"
-        return self.system.output(f"runuser -u {APP} -- {load} -- {CURRENT}/venv/bin/{command}")
+        return self.system.output(f"{APP} env -C {FOLDER} {command}")
 
     def verdict(self) -> dict[str, Any]:
         """Returns what the watch says of it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from system import APP, CURRENT, EPHEMERAL, ROOT, System
+from system import APP, EPHEMERAL, ROOT, System
 
 pytestmark = pytest.mark.only_on("bookworm")
 TOKEN = random.token_hex(20)
@@ -132,7 +132,7 @@ def test_the_secret_is_in_one_file_that_only_root_and_the_application_read(failu
     assert re.fullmatch(rf"/etc/{APP}/env-[0-9a-f]{{12}}", file)
     found = failure.system.host.file(file)
     assert (found.user, found.group, found.mode) == ("root", APP, 0o640)
-    load = f"runuser -u {APP} -- {CURRENT}/venv/bin/celery-ops-env {file} -- printenv"
+    load = f"CELERY_OPS_ENV_FILE={file} {APP} printenv"
     assert failure.system.output(f"{load} CANARY_HOSTILE") == HOSTILE
     assert failure.system.output(f"{load} CANARY_RANDOM") == TOKEN
 

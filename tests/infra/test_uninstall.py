@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from system import APP
 
-FOLDERS = (f"/srv/{APP}", f"/etc/{APP}", f"/var/log/{APP}", f"/var/lib/{APP}", f"/run/{APP}", "/var/lib/celery-ops")
+FOLDERS = (
+    f"/srv/{APP}",
+    f"/etc/{APP}",
+    f"/var/log/{APP}",
+    f"/var/lib/{APP}",
+    f"/run/{APP}",
+    "/var/lib/celery-ops",
+    f"/usr/local/bin/{APP}",
+)
 PACKAGES = ("rabbitmq-server", "redis-server", "supervisor", "erlang-base")
 # What has ended and nobody has waited for, as in a container without an init, is not counted.
 SERVICES = "[b]eam.smp|[r]edis-server|[s]upervisord|[e]pmd|[c]elery|[g]unicorn"

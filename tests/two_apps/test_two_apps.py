@@ -22,18 +22,13 @@ def redis(host, app, *commands):
         "os.environ['REDISCLI_AUTH'] = a.password; "
         "os.execvp('redis-cli', ['redis-cli', '--user', a.username, '--no-auth-warning', '-n', a.path[1:]])"
     )
-    at = f"/srv/{app}/current/venv/bin"
     text = shlex.quote("\n".join(commands) + "\n")
-    return host.run(
-        f"printf %s {text} | {at}/celery-ops-env /etc/{app}/env -- {at}/python -c {shlex.quote(script)} 2>&1"
-    )
+    return host.run(f"printf %s {text} | {app} python -c {shlex.quote(script)} 2>&1")
 
 
 def python(host, app, code):
     """What code of an application prints, with its environment and as its user."""
-    at = f"/srv/{app}/current"
-    loaded = f"{at}/venv/bin/celery-ops-env /etc/{app}/env --chdir {at}/app"
-    return host.run(f"runuser -u {app} -- {loaded} -- {at}/venv/bin/python -c {shlex.quote(code)} 2>&1")
+    return host.run(f"{app} python -c {shlex.quote(code)} 2>&1")
 
 
 class Load:
@@ -45,9 +40,7 @@ class Load:
         self.process = self.start(words)
 
     def start(self, words):
-        at = f"/srv/{self.app}/current"
-        loaded = f"{at}/venv/bin/celery-ops-env /etc/{self.app}/env --chdir {at}/app"
-        command = f"runuser -u {self.app} -- {loaded} -- {at}/venv/bin/celery-ops-ledger {words}"
+        command = f"{self.app} celery-ops-ledger {words}"
         return subprocess.Popen(
             ["docker", "exec", self.host.name, "sh", "-c", command],
             stdout=subprocess.PIPE,

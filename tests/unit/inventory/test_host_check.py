@@ -224,3 +224,24 @@ def test_guard_and_preflight_speak_of_the_same_number_of_files():
     guard = (Path(__file__).resolve().parents[3] / "runtime/celery_ops/guard.py").read_text()
     assert f"OPEN_FILES = {host_check.OPEN_FILES:_}\n" in guard
     assert host_check.most_open_files([]) <= host_check.OPEN_FILES
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, ""),
+        ("#!/bin/sh\n# owner: celery-ops shop\n", ""),
+        ("#!/bin/sh\n# owner: celery-ops shop_two\n", "is not the kit's, and stays"),
+        ("#!/bin/sh\nexec true\n", "is not the kit's, and stays"),
+        ("\x7fELF\0\udcff", "is not the kit's, and stays"),
+    ],
+    ids=["none", "ours", "another application's", "somebody's", "binary"],
+)
+def test_somebody_elses_command_of_that_name_is_refused(text, says, tmp_path):
+    if text is not None:
+        (tmp_path / "shop").write_bytes(text.encode(errors="surrogateescape"))
+    said = list(host_check.command("shop", "shop", str(tmp_path), "/nowhere"))
+    assert bool(said) is bool(says)
+    assert all(f"{tmp_path}/shop {says}. Write: celery_app_command: shop_ops, or" in each for each in said)
+    assert list(host_check.command("", "shop", str(tmp_path))) == []
+    assert "/usr/bin/env would be hidden by" in next(host_check.command("env", "shop", str(tmp_path)))

@@ -173,4 +173,4 @@ def test_a_broker_that_is_away_is_named_without_its_password(action):
 
 
 def test_without_an_environment_it_says_how_to_get_one():
-    assert "celery-ops-env" in run("list", "--queue", "shop.dead").stderr
+    assert "<app> celery-ops-dead-letters" in run("list", "--queue", "shop.dead").stderr
