@@ -81,7 +81,7 @@ def test_handlers_are_notified_and_notified_handlers_exist(role):
 @each_role
 def test_rendered_files_say_who_manages_them(role):
     for template in role.glob("templates/**/*.j2"):
-        assert template.read_text().startswith("{{ ansible_managed | comment"), template
+        assert template.read_text().removeprefix("#!/bin/sh\n").startswith("{{ ansible_managed | comment"), template
 
 
 def test_playbooks_are_verbs_and_roles_are_nouns():
