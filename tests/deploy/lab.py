@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,13 @@ class Run:
 
 def play(name: str, *hosts: str, **variables: Any) -> Run:
     """Run a playbook as an operator does."""
+    return run(command_of(name, *hosts, **variables))
+
+
+def run(command: list[str]) -> Run:
+    """Run a command of the control node's."""
     begun = time.monotonic()
-    done = subprocess.run(command_of(name, *hosts, **variables), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return Run(done.returncode, done.stdout + done.stderr, time.monotonic() - begun)
 
 
@@ -75,8 +80,35 @@ def deployed(*hosts: str, **variables: Any) -> Run:
     return run
 
 
+@dataclass(frozen=True)
+class Inventory:
+    """An application's own inventory, as its owner writes it: one host in some groups, and a file of variables."""
+
+    folder: Path
+
+    @classmethod
+    def write(cls, folder: Path, host: str, groups: Iterable[str], variables: dict[str, Any]) -> Inventory:
+        """Make it, in a new folder; beside it lies only what a test host needs."""
+        children = {group: {"hosts": {host: None}} for group in groups}
+        there = {host: {"ansible_connection": "community.docker.docker"}}
+        (folder / "group_vars/all").mkdir(parents=True)
+        (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": there, "children": children}}))
+        (folder / "group_vars/all/app.yml").write_text(json.dumps(variables))
+        # Where the control node trusts private CAs, so do its test hosts; pip has to be told.
+        if any(Path("/usr/local/share/ca-certificates").glob("*.crt")):
+            pip = {"celery_app_install_environment": {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}}
+            (folder / "group_vars/all/host.yml").write_text(json.dumps(pip))
+        return cls(folder)
+
+    def play(self, name: str, **variables: Any) -> Run:
+        """Run a playbook as an operator does."""
+        return run(
+            ["ansible-playbook", "-i", str(self.folder), "-e", json.dumps(variables), f"playbooks/{name}.yml"],
+        )
+
+
 class Host:
-    """One of the two, through docker."""
+    """A host through docker."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -186,6 +218,42 @@ class Load:
         said = self.process.communicate(timeout=150 if stop else 900)[0]
         assert self.process.returncode == 0, said
         return json.loads(said.splitlines()[-1])
+
+
+class AppLoad:
+    """Numbered tasks for any application, by its release's own ledger, until told to stop."""
+
+    def __init__(self, host: Host, app: str, module: str = "", queue: str = "", run: str = "load") -> None:
+        self.host, self.app, self.run = host, app, run
+        self.stop, self.book = f"/var/lib/{app}/{run}.stop", f"/var/lib/{app}/ledger/{run}"
+        words = f"--run {run} --rate 10 --duration 300 --until {self.stop}"
+        self.process = self.start(f"publish -A {module or app} --queue {queue or app} {words}")
+
+    def start(self, words: str) -> subprocess.Popen[str]:
+        """Start a command of the ledger's on the host."""
+        at = f"$(readlink -f /srv/{self.app}/current)"
+        loaded = f"{at}/venv/bin/celery-ops-env /etc/{self.app}/env --chdir {at}/app"
+        command = f"runuser -u {self.app} -- {loaded} -- {at}/venv/bin/celery-ops-ledger {words}"
+        return subprocess.Popen(
+            ["docker", "exec", self.host.name, "sh", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def begun(self) -> bool:
+        """Whether it has tasks behind it."""
+        assert self.process.poll() is None, self.process.stdout and self.process.stdout.read()
+        return self.host.run(f"test -s {self.book} && echo yes") == "yes"
+
+    def finish(self) -> dict[str, Any]:
+        """Stop; return the books."""
+        self.host.run(f"runuser -u {self.app} -- touch {self.stop}")
+        said = self.process.communicate(timeout=60)[0]
+        assert self.process.returncode == 0, said
+        said = self.start(f"collect --run {self.run} --patience 60 > /tmp/{self.app}.lines").communicate(timeout=120)[0]
+        assert said == ""
+        return json.loads(self.start(f"reconcile --run {self.run} < /tmp/{self.app}.lines").communicate(timeout=60)[0])
 
 
 class Variants:

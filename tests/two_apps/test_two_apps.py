@@ -1,12 +1,11 @@
 """Two applications on one host: each has its own, and what is taken away is taken from one of them."""
 
-import json
 import re
 import shlex
 import subprocess
 
 import pytest
-from lab import play, until
+from lab import AppLoad, play, until
 
 pytestmark = pytest.mark.timeout(600)
 PETCT, SHOP_APP = "petct", "shop"
@@ -29,37 +28,6 @@ def redis(host, app, *commands):
 def python(host, app, code):
     """What code of an application prints, with its environment and as its user."""
     return host.run(f"{app} python -c {shlex.quote(code)} 2>&1")
-
-
-class Load:
-    """Numbered tasks for an application, by the release's own ledger, until told to stop."""
-
-    def __init__(self, host, app):
-        self.host, self.app, self.stop = host, app, f"/var/lib/{app}/load.stop"
-        words = f"publish -A {app} --queue {app} --run load --rate 10 --duration 300 --until {self.stop}"
-        self.process = self.start(words)
-
-    def start(self, words):
-        command = f"{self.app} celery-ops-ledger {words}"
-        return subprocess.Popen(
-            ["docker", "exec", self.host.name, "sh", "-c", command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def finish(self):
-        """Stop; return the books."""
-        self.host.run(f"runuser -u {self.app} -- touch {self.stop}")
-        assert self.process.wait(timeout=60) == 0, self.process.stdout.read()
-        said = self.start("collect --run load --patience 60 > /tmp/load.lines").communicate(timeout=120)[0]
-        assert said == ""
-        return json.loads(self.start("reconcile --run load < /tmp/load.lines").communicate(timeout=60)[0])
-
-
-def is_running(load):
-    """Whether the load has confirmed tasks behind it."""
-    return load.host.run(f"test -s /var/lib/{load.app}/ledger/load && echo yes") == "yes"
 
 
 def own(host, app):
@@ -134,9 +102,9 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
     kept, theirs = own(host, SHOP_APP), {name: pid for name, pid in before.items() if not name.startswith(f"{PETCT}-")}
     assert {name.partition("-")[0] for name in theirs} == {SHOP_APP, "crm"}
     services = host.run("pgrep -x 'beam.smp|redis-server|supervisord'")
-    loads = [Load(host, SHOP_APP), Load(host, PETCT)]
+    loads = [AppLoad(host, SHOP_APP), AppLoad(host, PETCT)]
     for load in loads:
-        until(lambda load=load: is_running(load), 30, f"tasks of {load.app}")
+        until(load.begun, 30, f"tasks of {load.app}")
 
     refused = play("uninstall", **YES, uninstall_services="yes")
     assert refused.rc != 0

@@ -1,0 +1,123 @@
+"""The applications of the catalog on the scenario's two hosts, each set up from an inventory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy"))
+
+from catalog import APPS, HERE, App
+from lab import Host, Inventory, Run
+
+FULL = ("acme", "blog")
+"""Those that go the whole way in CI; with CELERY_OPS_APPS=all (make apps) all do."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each application, in the process of its host."""
+    if "app" in metafunc.fixturenames:
+        cases = [pytest.param(app, id=app.name, marks=pytest.mark.xdist_group(app.debian)) for app in APPS]
+        metafunc.parametrize("app", cases, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the rest of the way out where it is not asked for; application by application."""
+    if os.environ.get("CELERY_OPS_APPS") != "all":
+        items[:] = [
+            one for one in items if not one.get_closest_marker("full") or one.callspec.params["app"].name in FULL
+        ]
+
+
+@dataclass
+class Deployed:
+    """An application on its host."""
+
+    app: App
+    host: Host
+    folder: Path
+    inventory: Inventory
+
+    def source(self, release: str, text: str = "") -> str:
+        """The source with a text added to one module: a directory, or a git repository where the owner has one."""
+        tree = self.folder / release
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "db.sqlite3")
+        shutil.copytree(HERE / self.app.tree, tree, ignore=ignore)
+        with (tree / self.app.module).open("a", encoding="utf-8") as module:
+            module.write(text)
+        if not self.app.inventory[1]["celery_app_source"].endswith(".git"):
+            return str(tree)
+        git = [
+            "git",
+            "-C",
+            str(tree),
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            "-c",
+            "init.defaultBranch=main",
+        ]
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", release], ["tag", "v1"]):
+            subprocess.run([*git, *words], check=True)
+        return f"file://{tree}"
+
+    def play(self, name: str, **variables: object) -> Run:
+        """Run a playbook as its owner does."""
+        return self.inventory.play(name, **variables)
+
+    def command(self, command: str) -> str:
+        """What a command prints as the application's user, in its directory and environment."""
+        at = f"$(readlink -f /srv/{self.app.name}/current)"
+        loaded = f"{at}/venv/bin/celery-ops-env /etc/{self.app.name}/env --chdir {at}/app"
+        return self.host.run(f"timeout 60 runuser -u {self.app.name} -- {loaded} -- {command} 2>&1")
+
+    def call(self, task: str, *arguments: object) -> str:
+        """Send a task as an operator does; return its result."""
+        at = f"/srv/{self.app.name}/current/venv/bin/celery -A {self.celery}"
+        said = self.command(f"{at} call {task} --args='{json.dumps(arguments)}'")
+        return self.command(f"timeout 20 {at} result {said.splitlines()[-1]}")
+
+    def page(self, path: str) -> str:
+        """What its web server answers."""
+        port = self.app.inventory[1].get("celery_web_bind", "127.0.0.1:8000")
+        fetch = f"import urllib.request as u; print(u.urlopen('http://{port}{path}', timeout=20).read().decode())"
+        return self.host.run(f'python3 -c "{fetch}" 2>&1')
+
+    @property
+    def celery(self) -> str:
+        """What `celery -A` gets."""
+        return self.app.inventory[1].get("celery_app_module", self.app.name)
+
+    def current(self) -> str:
+        """The current release's id."""
+        return self.host.run(f"basename $(readlink /srv/{self.app.name}/current)")
+
+    def programs(self) -> dict[str, str]:
+        """Its programs that run, and their pids."""
+        return {name: pid for name, pid in self.host.programs().items() if name.startswith(f"{self.app.name}-")}
+
+
+@pytest.fixture(scope="module")
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """An application, set up on a host that may have others already."""
+    if "MOLECULE_FILE" not in os.environ:
+        raise pytest.UsageError("tests/apps needs the hosts of a molecule scenario; type: make molecule")
+    app: App = request.param
+    host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.name)
+    groups, variables = app.inventory
+    # Each application of a host has a database in its Redis and a port of its own.
+    number = [one.name for one in APPS if one.debian == app.debian].index(app.name) + 1
+    own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
+    inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
+    deployed = Deployed(app, host, folder, inventory)
+    run = deployed.play("site", celery_app_source=deployed.source("first"))
+    assert run.rc == 0, run.text[-8000:]
+    return deployed

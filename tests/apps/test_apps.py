@@ -1,0 +1,71 @@
+"""Applications as strangers write them: set up, a task, a page, a deploy under load, a broken release, a rollback."""
+
+import pytest
+from lab import AppLoad, until
+
+pytestmark = pytest.mark.timeout(900)
+BROKEN = """
+from celery.signals import worker_init
+
+
+@worker_init.connect
+def stop(**_):
+    raise SystemExit("this release is broken")
+"""
+
+
+def test_a_task_goes_there_and_back(app):
+    task, arguments, result = app.app.task
+    assert result in app.call(task, *arguments)
+
+
+def test_its_page_answers_with_what_a_worker_did(app):
+    if app.app.page:
+        path, text = app.app.page
+        assert text in app.page(path)
+
+
+def test_a_users_commands_work(app):
+    for command, output in app.app.commands.items():
+        assert output in app.command(command)
+
+
+@pytest.mark.full
+def test_a_second_run_changes_nothing(app):
+    before = app.programs()
+    run = app.play("site", celery_app_source=f"{app.folder}/first")
+    assert (run.rc, run.changed) == (0, {app.host.name: 0}), run.text[-6000:]
+    assert app.programs() == before
+
+
+def test_a_code_only_deploy_under_load_loses_nothing(app):
+    before = app.current()
+    load = AppLoad(app.host, app.app.name, app.celery, app.app.queue)
+    until(load.begun, 60, "tasks of the load")
+    run = app.play("deploy", celery_app_source=app.source("second", "\nRELEASE = 2\n"))
+    books = load.finish()
+    assert run.rc == 0, run.text[-8000:]
+    assert app.current() != before
+    assert (books["lost"], books["doubled"], books["without_consumer"]) == ([], [], 0), books
+    assert books["confirmed"] > 50 and len(books["releases"]) == 2, books
+    test_a_task_goes_there_and_back(app)
+
+
+@pytest.mark.full
+def test_a_broken_release_goes_back(app):
+    before = app.current(), app.programs()
+    run = app.play("deploy", celery_app_source=app.source("broken", BROKEN))
+    assert run.rc != 0
+    assert "this release is broken" in run.words, run.text[-6000:]
+    assert app.current() == before[0]
+    test_a_task_goes_there_and_back(app)
+
+
+@pytest.mark.full
+def test_a_rollback_goes_to_the_release_before(app):
+    before = app.current()
+    run = app.play("rollback")
+    assert run.rc == 0, run.text[-6000:]
+    assert app.current() != before
+    test_a_task_goes_there_and_back(app)
+    test_its_page_answers_with_what_a_worker_did(app)
