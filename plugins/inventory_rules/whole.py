@@ -34,14 +34,11 @@ def groups(inventory: Inventory) -> Iterator[Mistake]:
 
 
 def scheduler(inventory: Inventory) -> Iterator[Mistake]:
-    """Where the application ticks, one host does for a broker; where it does not, none."""
+    """One host ticks for a broker; a group without a host is an application without a scheduler."""
     members = inventory.members("scheduler")
     if not inventory.hosts or inventory.hosts[0]["celery_scheduler_enabled"] is None:
         return
     enabled, variable = inventory.hosts[0].true("celery_scheduler_enabled"), "celery_scheduler_enabled"
-    if enabled and not members:
-        fix = f"scheduler: {{hosts: {{{inventory.example}: }}}}, or {variable}: false"
-        yield Mistake(variable, f"{variable} is true, and group scheduler has no host. Write: {fix}")
     # With -e it is said for one run, about one of several applications that share the groups.
     if not enabled and members and variable not in inventory.said_by_run:
         text = f"{variable} is false, and group scheduler has {', '.join(members)}: is there to be one?"
