@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +26,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each application, in the process of its host."""
     if "app" in metafunc.fixturenames:
         cases = [pytest.param(app, id=app.name, marks=pytest.mark.xdist_group(app.debian)) for app in APPS]
-        metafunc.parametrize("app", cases, indirect=True, scope="module")
+        metafunc.parametrize("app", cases, indirect=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the rest of the way out where it is not asked for; application by application."""
-    if os.environ.get("CELERY_OPS_APPS") != "all":
-        items[:] = [
-            one for one in items if not one.get_closest_marker("full") or one.callspec.params["app"].name in FULL
-        ]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Application after application; the rest of the way only where it is asked for."""
+    all_of_it = os.environ.get("CELERY_OPS_APPS") == "all"
+    app = {one: one.callspec.params["app"] for one in items}
+    chosen = [one for one in items if all_of_it or app[one].name in FULL or not one.get_closest_marker("full")]
+    items[:] = sorted(chosen, key=lambda one: APPS.index(app[one]))
 
 
 @dataclass
@@ -105,19 +106,31 @@ class Deployed:
         return {name: pid for name, pid in self.host.programs().items() if name.startswith(f"{self.app.name}-")}
 
 
-@pytest.fixture(scope="module")
-def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    """An application, set up on a host that may have others already."""
+@pytest.fixture(scope="session")
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[App], Deployed]:
+    """What sets an application up, once, on a host that may have others already."""
     if "MOLECULE_FILE" not in os.environ:
         raise pytest.UsageError("tests/apps needs the hosts of a molecule scenario; type: make molecule")
-    app: App = request.param
-    host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.name)
-    groups, variables = app.inventory
-    # Each application of a host has a database in its Redis and a port of its own.
-    number = [one.name for one in APPS if one.debian == app.debian].index(app.name) + 1
-    own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
-    inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
-    deployed = Deployed(app, host, folder, inventory)
-    run = deployed.play("site", celery_app_source=deployed.source("first"))
-    assert run.rc == 0, run.text[-8000:]
-    return deployed
+    tried: dict[str, tuple[Deployed, Run]] = {}
+
+    def of(app: App) -> Deployed:
+        if app.name not in tried:
+            host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.name)
+            groups, variables = app.inventory
+            # Each application of a host has a database of its own in the host's Redis.
+            number = [one.name for one in APPS if one.debian == app.debian].index(app.name) + 1
+            own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
+            inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
+            deployed = Deployed(app, host, folder, inventory)
+            tried[app.name] = deployed, deployed.play("site", celery_app_source=deployed.source("first"))
+        deployed, run = tried[app.name]
+        assert run.rc == 0, run.text[-8000:]
+        return deployed
+
+    return of
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest, set_up: Callable[[App], Deployed]) -> Deployed:
+    """An application on its host."""
+    return set_up(request.param)

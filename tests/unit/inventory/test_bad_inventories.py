@@ -401,5 +401,5 @@ def test_a_good_inventory_passes_without_a_word(case, first_play, tmp_path):
 
 def test_an_application_without_scheduler_and_web_leaves_their_groups_out(first_play, tmp_path):
     three = {group: ["a"] for group in ("rabbitmq", "result_store", "worker")}
-    run = play(first_play, inventory(three, {}, {"celery_web_command": ""}), tmp_path / "control")
+    run = play(first_play, inventory(three, {}, {"celery_web_command": "", "celery_app_prove_url": ""}), tmp_path)
     assert (run.rc, run.mistakes) == (0, []), run.text
