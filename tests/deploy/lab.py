@@ -231,11 +231,8 @@ class AppLoad:
 
     def start(self, words: str) -> subprocess.Popen[str]:
         """Start a command of the ledger's on the host."""
-        at = f"$(readlink -f /srv/{self.app}/current)"
-        loaded = f"{at}/venv/bin/celery-ops-env /etc/{self.app}/env --chdir {at}/app"
-        command = f"runuser -u {self.app} -- {loaded} -- {at}/venv/bin/celery-ops-ledger {words}"
         return subprocess.Popen(
-            ["docker", "exec", self.host.name, "sh", "-c", command],
+            ["docker", "exec", self.host.name, "sh", "-c", f"{self.app} celery-ops-ledger {words}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
