@@ -11,6 +11,8 @@ from ansible.errors import AnsibleFilterError
 
 # Stands for the generation until its hash is known; see plugins/action/supervisor_programs.py.
 GENERATION = "@GENERATION@"
+# Stands for the application's own queues until its release is built; see plugins/modules/supervisor_programs.py.
+QUEUES = "@QUEUES@"
 # Not every way to become root (`su`) comes with sbin in the PATH.
 RUNUSER = "/usr/sbin/runuser"
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
@@ -97,7 +99,8 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
     """The Supervisor program of one entry of celery_worker_programs."""
     app, family = context["app"], f"{context['app']}-worker-{definition['name']}"
     name = f"{family}-{GENERATION}"
-    queues, pool = ",".join(definition["queues"]), definition.get("pool", "prefork")
+    queues = ",".join(map(str, definition.get("queues") or context.get("own_queues") or [QUEUES]))
+    pool = definition.get("pool", "prefork")
     if pool not in POOLS:
         raise AnsibleFilterError(
             f"celery_worker_programs: pool of '{definition['name']}' is {pool}; it may be {', '.join(POOLS)}."
@@ -122,6 +125,16 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
         "strategy": context["handover"],
         "stop_timeout": int(context["stop_timeout"]),
     }
+
+
+def own_queues(report: dict[str, Any], programs: list[dict[str, Any]]) -> list[str]:
+    """The queues of a program that names none: the application's own, as inspected, that no other program names.
+
+    Where the others name them all, all of them; none where the release is not built yet.
+    """
+    queues = list(dict.fromkeys([*report.get("queues", []), *report.get("routes", [])]))
+    named = {str(queue) for program in programs for queue in program.get("queues") or []}
+    return [queue for queue in queues if queue not in named] or queues
 
 
 def soft_and_hard(limit: int) -> list[str]:
@@ -211,7 +224,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         names = (
-            url_part, env_file, supervisor_command, as_app,
+            url_part, env_file, supervisor_command, as_app, own_queues,
             worker_program, scheduler_program, web_program, listener_program, health_program,
         )  # fmt: skip
         return {function.__name__: function for function in names}

@@ -60,7 +60,7 @@ def workers(host: Host) -> Iterator[Mistake]:
         return
     if not entries and "worker" in host.groups:
         problem = f"{host.name} is in the group worker, and would have nothing to run."
-        yield wrong(variable, entries, problem, f"[{{name: default, queues: [{app}], concurrency: 2}}]")
+        yield wrong(variable, entries, problem, "[{name: default, concurrency: 2}]")
     for index, entry in enumerate(entries, 1):
         if not isinstance(entry, Mapping):
             text = f"{variable}, entry {index} is {shown(entry)}: it has to be a mapping."
@@ -90,7 +90,8 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
     elif not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,30}", str(name)):
         fix = re.sub(r"[^a-z0-9_]+", "_", str(name).lower()).strip("_")[:31] or "default"
         yield f"name may hold small letters, digits and _, at most 31 of them. Write: name: {fix}"
-    yield from queues(entry.get("queues"), app)
+    if "queues" in entry:
+        yield from queues(entry["queues"], app)
     pool = entry.get("pool", "prefork")
     if pool not in POOLS:
         asked = did_you_mean(pool, POOLS)
@@ -105,7 +106,7 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
 def queues(names: Any, app: str) -> Iterator[str]:
     """What is wrong with the queues of a worker program."""
     if not names:
-        yield f"it has no queues. Write: queues: [{app}]"
+        yield f"its queues are empty. Write: queues: [{app}], or leave queues out: the application's own"
     elif not isinstance(names, list):
         yield f"queues is {shown(names)}; it has to be a list. Write: queues: [{str(names).replace(',', ', ')}]"
     else:

@@ -325,6 +325,9 @@ ARGUMENTS: dict[str, Any] = {
     **host_work.OPTIONS,
 }
 
+QUEUES = "@QUEUES@"
+"""Stands for the application's own queues where they are not known; see plugins/filter/celery_programs.py."""
+
 AWAIT_SUPERVISORD = 5.0
 """Seconds for a supervisord that has just been started to answer."""
 
@@ -393,6 +396,7 @@ class Manifest:
         check_manifest(self.prefixes, self.programs)
         self.owned = self.conf_dir.owned()
         self.conf_dir.refuse_foreign(program.name for program in self.programs)
+        self._refuse_unknown_queues()
         if not self.module.check_mode:
             self.conf_dir.sweep()
             self._refuse_missing_commands()
@@ -402,6 +406,20 @@ class Manifest:
         orphans = orphans_of(self.prefixes, families, self.reread.removed)
         provisional = self.conf_dir.provisional()
         self.steps = plan(self.programs, self.owned, self.processes, differs, orphans, provisional)
+
+    def _refuse_unknown_queues(self) -> None:
+        for program in self.programs:
+            if QUEUES not in program.conf:
+                continue
+            if not self.module.check_mode:
+                raise Trouble(
+                    f"{program.name}: its entry in celery_worker_programs has no queues, and this release can't tell "
+                    "the application's own: an earlier version of the kit built it. Write: queues: [...]"
+                )
+            self.module.warn(
+                f"{program.family}: its queues are the application's own, which are known once the release is built; "
+                "check mode builds none."
+            )
 
     def _refuse_missing_commands(self) -> None:
         for program in self.programs:

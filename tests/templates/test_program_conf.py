@@ -62,6 +62,13 @@ def test_every_program_is_one_that_supervisor_reads(kind, program, render, super
     assert process.stdout_logfile == wanted["log"]
 
 
+def test_a_worker_without_queues_consumes_the_applications_own(program):
+    build = {"python": "3.13", "inspect": {"queues": ["celery"], "routes": ["mail"]}}
+    wanted = program("worker", celery_worker_programs=[{"name": "default"}], __celery_app_build=build)
+    for words in (wanted["command"], wanted["ready"]):
+        assert words[words.index("-Q" if "-Q" in words else "--queues") + 1] == "celery,mail"
+
+
 @pytest.mark.parametrize("kind", MANIFESTS)
 def test_a_stop_is_warm_and_a_program_is_never_left_down(kind, program, render, supervisor):
     process = supervisor(render(TEMPLATE, program=program(kind)))

@@ -265,6 +265,18 @@ def first_play(tmp_path) -> Path:
     return file
 
 
+@pytest.mark.parametrize("empty", [{}, {"scheduler": [], "web": []}])
+def test_three_variables_and_three_groups_are_enough(empty, first_play, tmp_path):
+    groups = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["a"]}
+    hosts = inventory(groups | empty, {}, {})
+    hosts["all"]["vars"] = {
+        "celery_app_name": "shop", "celery_app_module": "shop", "celery_app_source": str(APPS / "shop"),
+        "celery_app_requirements": "pyproject.toml",
+    }  # fmt: skip
+    run = play(first_play, hosts, tmp_path / "control")
+    assert run.rc == 0, run.text
+
+
 FLEET = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["b", "c"], "scheduler": ["b"], "web": ["d"]}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from celery_programs import as_app
+from celery_programs import as_app, own_queues
 from rabbitmq_filters import rabbitmq_password_hash
 
 
@@ -37,3 +37,18 @@ def test_a_commands_first_word_is_looked_up_on_the_host(command, words):
     found = as_app(command, context)
     assert found[found.index("/srv/shop/current/app") + 2 :] == words
     assert as_app(" ", context) == []
+
+
+@pytest.mark.parametrize(
+    ("report", "named", "queues"),
+    [
+        ({"queues": ["celery"], "routes": []}, [None], ["celery"]),
+        ({"queues": ["celery", "bills"], "routes": ["bills", "mail"]}, [None], ["celery", "bills", "mail"]),
+        ({"queues": ["celery"], "routes": ["mail"]}, [None, ["mail"]], ["celery"]),
+        ({"queues": ["celery"], "routes": []}, [None, ["celery"]], ["celery"]),
+        ({}, [None], []),
+    ],
+)
+def test_a_program_without_queues_consumes_the_applications_own_that_no_other_names(report, named, queues):
+    programs = [{"name": f"p{number}", **({"queues": names} if names else {})} for number, names in enumerate(named)]
+    assert own_queues(report, programs) == queues

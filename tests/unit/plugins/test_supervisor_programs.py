@@ -263,6 +263,15 @@ def test_check_mode_says_it_all_and_does_nothing(host):
     assert not host.apply(new, check=True)["changed"]
 
 
+def test_queues_that_are_not_known_are_said_in_check_mode_and_refused_else(host, capfd):
+    program = host.program(A1)
+    program["conf"] += "; worker -Q @QUEUES@\n"
+    host.apply([program], check=True)
+    assert "its queues are the application's own, which are known once the release is built" in capfd.readouterr().err
+    assert "Write: queues: [...]" in host.refuse([program])["msg"]
+    assert host.files() == {}
+
+
 def test_check_mode_before_there_is_a_supervisord(host):
     host.stop()
     assert actions(host.apply([host.program(A1)], check=True)) == {A1: "started"}
