@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from inventory_rules import mistakes_of
 from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
-from inventory_rules.values import generated
+from inventory_rules.values import generated, not_generated
 from inventory_rules.whole import left_behind
 
 
@@ -73,6 +73,7 @@ class ActionModule(ActionBase):
         }
         defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}
         templar = self._templar.copy_with_new_env(available_variables={**defaults, **around, **given})
+        templar.available_variables = templar.available_variables | not_generated(given, templar.template)
         in_groups = frozenset(group for group in GROUPS if name in groups.get(group, []))
         return Host(name, given, in_groups, templar.template)
 

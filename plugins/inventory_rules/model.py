@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
 APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 
+OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
+"""By group, the variable that names a service of somebody else, and its value where the group's is used."""
+
 _BOOLEANS = frozenset({"yes", "no", "true", "false", "on", "off", "1", "0", "y", "n", "t", "f"})
 _TRUE = frozenset({"yes", "true", "on", "1", "y", "t"})
 
@@ -188,6 +191,11 @@ class Host:
         """Whether a program of the application runs here."""
         return bool(self.groups & APP_GROUPS)
 
+    def uses_group(self, group: str) -> bool:
+        """Whether its broker or result store is that of the group, and not one of somebody else."""
+        variable, ours = OWN_SERVICE[group]
+        return str(self.given.get(variable) or ours) == ours
+
     @property
     def web_port(self) -> int | None:
         """The port of its web program, if it is to run one."""
@@ -214,15 +222,26 @@ class Inventory:
         return list(self.groups.get(group, []))
 
     def server(self, group: str, host: Host) -> Host | None:
-        """The broker or result store that a host uses: its own, or the group's first."""
+        """The broker or result store that a host uses: its own, or the group's first; None for somebody else's."""
+        if not host.uses_group(group):
+            return None
         name = host.name if group in host.groups else (self.members(group) or [""])[0]
         return next((other for other in [*self.hosts, *self.others] if other.name == name), None)
 
     def fleet(self, host: Host) -> tuple[str, str]:
         """What the hosts of one application's fleet have in common: its name and the broker."""
+        return host.text("celery_app_name"), self.broker(host)
+
+    def broker(self, host: Host) -> str:
+        """What the hosts that use one broker have in common; it may be a secret."""
+        if not host.uses_group("rabbitmq"):
+            return str(host.given["celery_app_broker_url"])
         server = self.server("rabbitmq", host)
-        broker = server.name if server and "celery_app_broker_host" not in host.given else ""
-        return host.text("celery_app_name"), broker or host.text("celery_app_broker_host")
+        return (
+            server.name
+            if server and "celery_app_broker_host" not in host.given
+            else host.text("celery_app_broker_host")
+        )
 
     @property
     def example(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from action.release_source import REQUIREMENTS, excluded, is_git
 from ansible.errors import AnsibleError
 
+from inventory_rules.addresses import ADDRESSES
 from inventory_rules.environment import variables
 from inventory_rules.model import (
     ROOT,
@@ -286,6 +287,11 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             yield from type_of(variable, value, spec)
             yield from variables(variable, values, hide=True, of_app=of_app)
             continue
+        if variable in ADDRESSES:
+            yield from type_of(variable, value, spec)
+            if isinstance(value, str) and (problem := ADDRESSES[variable](value)):
+                yield Mistake(variable, f"{variable} {problem}")
+            continue
         if variable == "celery_app_broker_salt":
             fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"
         else:
@@ -302,21 +308,30 @@ _PASSWORD = re.compile(
 )
 """A password that is generated on the control node and kept in a file; the file, as an expression."""
 _IN_ENVIRONMENT = {
-    "celery_app_broker_password": "CELERY_BROKER_URL",
-    "celery_app_result_store_password": "CELERY_RESULT_BACKEND",
+    "rabbitmq": ("celery_app_broker_password", "CELERY_BROKER_URL"),
+    "result_store": ("celery_app_result_store_password", "CELERY_RESULT_BACKEND"),
 }
 
 
 def generated(host: Host) -> dict[str, str]:
     """The secrets that would be generated now: the file each is missing in, by the environment variable it is for."""
     found = {}
-    for variable, name in _IN_ENVIRONMENT.items():
+    for group, (variable, name) in _IN_ENVIRONMENT.items():
+        if not host.uses_group(group):
+            continue
         value = host.given.get(variable, trusted(declared()[variable].get("default")))
         found[name] = missing_file(value, host.evaluate)
     given = host.given.get("celery_app_secrets")
     for name, value in given.items() if isinstance(given, Mapping) else ():
         found[str(name)] = missing_file(value, host.evaluate)
     return {name: file for name, file in found.items() if file}
+
+
+def not_generated(given: Mapping[str, Any], evaluate: Callable[[Any], Any]) -> dict[str, str]:
+    """Stand-ins for the passwords that evaluating the variables would generate: looking must not make one."""
+    passwords = [variable for variable, _ in _IN_ENVIRONMENT.values()]
+    values = {name: given.get(name, trusted(declared()[name].get("default"))) for name in passwords}
+    return {name: "not-generated-yet" for name, value in values.items() if missing_file(value, evaluate)}
 
 
 def missing_file(value: Any, evaluate: Callable[[Any], Any]) -> str:

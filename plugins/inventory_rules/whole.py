@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator
 
-from inventory_rules.model import GROUPS, Host, Inventory, Mistake, did_you_mean, nearest, shown, wrong
+from inventory_rules.model import GROUPS, OWN_SERVICE, Host, Inventory, Mistake, did_you_mean, nearest, shown, wrong
 
 DRAIN_MARGIN = 30
 """Seconds by which Supervisor waits longer than a task may run; see __celery_app_stop_timeout."""
@@ -21,11 +21,13 @@ def groups(inventory: Inventory) -> Iterator[Mistake]:
             yield Mistake(group, f"group {group}: no playbook knows it; did you mean {near[0]}? Write: {near[0]}:")
     for group in ("rabbitmq", "result_store", "worker"):
         instead = SERVICES.get(group, "")
-        elsewhere = inventory.hosts and all(instead in host.given for host in inventory.hosts)
+        elsewhere = inventory.hosts and all(
+            instead in host.given or (instead and not host.uses_group(group)) for host in inventory.hosts
+        )
         if inventory.members(group) or elsewhere:
             continue
         text = f"group {group} has no host" + (
-            f", and {instead} is not set." if instead else ": nobody would run a task."
+            f", and {OWN_SERVICE[group][0]} names no other." if instead else ": nobody would run a task."
         )
         yield Mistake(group, f"{text} Write: {group}: {{hosts: {{{inventory.example}: }}}}")
     if inventory.hosts and inventory.hosts[0]["celery_web_command"] and not inventory.members("web"):
@@ -46,12 +48,12 @@ def scheduler(inventory: Inventory) -> Iterator[Mistake]:
         first = f"ansible-playbook playbooks/deploy.yml -e {variable}=false"
         yield Mistake(variable, f"{text} Write: {fix}. To remove one that runs, first type: {first}")
     here = [host for host in [*inventory.hosts, *inventory.others] if "scheduler" in host.groups]
-    brokers = Counter(server.name for host in here if (server := inventory.server("rabbitmq", host)))
+    servers = {host.name: inventory.server("rabbitmq", host) for host in here}
+    brokers = Counter(server.name if (server := servers[host.name]) else inventory.broker(host) for host in here)
     for broker, count in brokers.items():
         if enabled and count > 1:
-            text = (
-                f"group scheduler has {', '.join(members)}: every task is sent {count} times to the broker on {broker}."
-            )
+            known = f"the broker on {broker}" if broker in inventory.members("rabbitmq") else "one broker"
+            text = f"group scheduler has {', '.join(members)}: every task is sent {count} times to {known}."
             yield Mistake("scheduler", f"{text} Write: scheduler: {{hosts: {{{members[0]}: }}}}")
 
 
@@ -140,6 +142,8 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
         port, bind, members = f"{group}_port", f"{group}_bind", inventory.members(group)
         if not host.runs_app or group in host.groups:
             continue
+        if not host.uses_group(group):
+            continue
         server = inventory.server(group, host)
         theirs, ours = server and server.int(port), host.int(port)
         if server and None not in (theirs, ours) and theirs != ours:
@@ -158,7 +162,11 @@ def clusters(inventory: Inventory) -> Iterator[Mistake]:
     """Several brokers or result stores are several systems, each on hosts of its own."""
     for group in SERVICES:
         members = inventory.members(group)
-        guests = [host.name for host in inventory.hosts if host.runs_app and group not in host.groups]
+        guests = [
+            host.name
+            for host in inventory.hosts
+            if host.runs_app and group not in host.groups and host.uses_group(group)
+        ]
         if guests and len(members) > 1:
             text = (
                 f"group {group} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from ansible.errors import AnsibleError
+from ansible.template import trust_as_template
 from celery_ops import env
 from hostile import each_newline, each_value
 
@@ -56,3 +57,31 @@ def test_any_password_survives_the_url(password, evaluate):
 
     variables = env.parse(evaluate("__celery_app_environment_text", celery_app_broker_password=password))
     assert parse_url(variables["CELERY_BROKER_URL"])["password"] == password
+
+
+FOREIGN = "amqps://shop:s%40fe@broker.example.com:5671/shop"
+
+
+@pytest.mark.parametrize(
+    ("backend", "found"),
+    [
+        ("redis", "redis://petct:of-the-store@127.0.0.1:6379/1?protocol=2"),
+        ("rediss://cache:6379/3", "rediss://cache:6379/3"),
+        ("none", "disabled"),
+        ("app", None),
+    ],
+)
+def test_celery_finds_the_broker_and_the_result_store_of_somebody_else(backend, found, evaluate):
+    nowhere = trust_as_template("{{ nowhere }}")  # nothing of the kit's own is needed
+    given = {"celery_app_broker_url": FOREIGN, "celery_app_result_backend": backend}
+    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_broker_password=nowhere, **given))
+    assert variables["CELERY_BROKER_URL"] == FOREIGN
+    assert variables.get("CELERY_RESULT_BACKEND") == found
+
+
+def test_the_urls_are_there_for_names_of_the_applications_own(evaluate):
+    secrets = {"REDIS_URL": "{{ celery_app_redis_url }}", "AMQP_URL": "{{ celery_app_broker_url_effective }}"}
+    secrets = {name: trust_as_template(text) for name, text in secrets.items()}
+    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_secrets=secrets))
+    assert variables["REDIS_URL"] == "redis://petct:of-the-store@127.0.0.1:6379/1"
+    assert variables["AMQP_URL"] == variables["CELERY_BROKER_URL"]

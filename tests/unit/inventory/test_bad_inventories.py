@@ -213,6 +213,7 @@ def test_a_bad_inventory_is_named_with_its_fix(case, control):
     run = play(SITE, hosts, control, limit=bad.get("limit", ""))
     missing = [words for words in bad["says"] if not any(words in mistake for mistake in run.mistakes)]
     assert not missing, f"missing {missing} in\n{run.text[-4000:]}"
+    assert SECRET not in run.text
     assert_untouched(run, [CHECK], control)
 
 
@@ -401,6 +402,31 @@ def test_hosts_that_each_migrate_may_be_deployed_one_at_a_time(limit, first_play
     hosts = inventory(FLEET, {}, {"celery_app_migrate_host": "{{ inventory_hostname }}"})
     run = play(first_play, hosts, tmp_path / "control", limit=limit)
     assert run.rc == 0, run.text
+
+
+FOREIGN = {"rabbitmq": [], "result_store": [], "worker": ["a"], "scheduler": ["a"], "web": ["a"]}
+
+
+@pytest.mark.parametrize("backend", ["app", "none", "redis://:{{ password }}@cache:6379/3", "db+postgresql://x@db/y"])
+def test_services_of_somebody_else_need_no_group_and_make_no_password(backend, first_play, tmp_path):
+    said = {
+        "celery_app_broker_url": "amqps://shop:{{ password }}@broker.example.com:5671/shop;amqp://shop:x@other/shop",
+        "celery_app_result_backend": backend,
+        "celery_app_environment": {},
+        "celery_app_secrets": {"CLOUDAMQP_URL": "{{ celery_app_broker_url_effective }}"},
+        "password": SECRET,
+    }
+    run = play(first_play, inventory(FOREIGN, {}, said), tmp_path / "control")
+    assert run.rc == 0 and run.mistakes == [], run.text
+    assert SECRET not in run.text and not list(tmp_path.glob("control/*"))
+
+
+def test_the_urls_for_names_of_the_applications_own_make_no_password_while_they_are_looked_at(first_play, tmp_path):
+    urls = {"REDIS_URL": "{{ celery_app_redis_url }}", "AMQP_URL": "{{ celery_app_broker_url_effective }}"}
+    hosts = inventory(everywhere(["a"]), {}, {"celery_app_secrets": urls})
+    run = play(first_play, hosts, tmp_path / "control", {"celery_app_environment": {"TOO": urls["REDIS_URL"]}})
+    assert run.rc == 0 and run.mistakes == [], run.text
+    assert not list(tmp_path.glob("control/secrets/*"))
 
 
 @pytest.mark.parametrize("case", GOOD)

@@ -1,0 +1,73 @@
+"""Rules for the addresses of somebody else's broker and result store. They hold passwords: no message shows one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+BACKENDS = ("redis", "app", "none")
+OPTIONS = frozenset({"heartbeat", "connect_timeout", "login_method"})
+"""What the client takes after a `?`, beside ssl_..."""
+EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode }}@rabbitmq.example.com:5671/shop"
+
+
+def broker_url(text: str) -> str:
+    """What is wrong with the broker's URL, or with one of several, and what to write; "" for nothing."""
+    write = f'Write: celery_app_broker_url: "{EXAMPLE}"'
+    for url in text.split(";") if text else ():
+        scheme, separator, _ = url.partition("://")
+        if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
+            return f"(not shown) is no URL. {write}"
+        if scheme not in ("amqp", "amqps"):
+            return (
+                f"(not shown) begins with {scheme}://, and the kit works with RabbitMQ alone (amqp:// or amqps://): no "
+                f"other broker gives a task of a worker that died to the next one, and counts how often. {write}"
+            )
+        try:
+            parts = urlsplit(url)
+            host, user, options = parts.hostname, parts.username, parts.query
+            _ = parts.port
+        except ValueError:  # its words would show a part of the password
+            host, user, options = None, None, ""
+        if re.search(r"\s", url) or not host or url.count("@") > 1:
+            return (
+                "(not shown) can't be taken apart into user, password, host, port and vhost. In a password every "
+                f"special character has to be encoded (@ as %40, / as %2F): the filter urlencode does it. {write}"
+            )
+        if not user:
+            return f"(not shown) names no user. {write}"
+        for option in parse_qs(options, keep_blank_values=True):
+            if option not in OPTIONS and not option.startswith("ssl"):
+                return (
+                    f"(not shown) has the option {option}, which Celery's client does not know. Write it in the "
+                    "application's settings: broker_use_ssl, broker_transport_options"
+                )
+    return ""
+
+
+def result_backend(text: str) -> str:
+    """What is wrong with the result backend, and what to write; "" for nothing."""
+    if text in BACKENDS:
+        return ""
+    if re.fullmatch(r"[\w+.-]*", text):  # a word is no secret
+        return (
+            f'is "{text}": it has to be {", ".join(BACKENDS)} or a URL. Do the application\'s own settings name its '
+            "result backend (as django-db)? Write: celery_app_result_backend: app"
+        )
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) or re.search(r"\s", text):
+        return "(not shown) is no URL. Write: celery_app_result_backend: redis, app, none, or a URL like redis://host:6379/1"
+    return ""
+
+
+def _derived(instead: str) -> Callable[[str], str]:
+    return lambda _: f"is made by the kit, to be read only. Leave it out, and write {instead}."
+
+
+ADDRESSES: dict[str, Callable[[str], str]] = {
+    "celery_app_broker_url": broker_url,
+    "celery_app_result_backend": result_backend,
+    "celery_app_broker_url_effective": _derived("celery_app_broker_url"),
+    "celery_app_redis_url": _derived("celery_app_result_backend"),
+}
+"""By variable, what is wrong with a value."""
