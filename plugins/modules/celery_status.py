@@ -42,6 +42,13 @@ options:
     description: Whether this host is the broker, so that queues can be looked at.
     type: bool
     default: false
+  ask_broker:
+    description:
+      - A command that asks a broker which is no host of the kit's; the names of queues are appended. Empty where the
+        broker is.
+    type: list
+    elements: str
+    default: []
   supervisord_conf:
     description: The configuration of supervisord, which says where it listens.
     type: path
@@ -99,6 +106,9 @@ INTERNAL = re.compile(r"celery_delayed_|celery-ops\.canary\.|celeryev\.|.*\.pidb
 """Queues that Celery and the kit make for themselves."""
 
 
+SRV = "/srv"
+"""Where releases are."""
+
 ENTRIES = 3
 """Lines of deploys.log that are shown."""
 
@@ -121,11 +131,15 @@ class Found:
     draft: dict[str, Any] = field(default_factory=dict)
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, see runtime/celery_ops/inspect.py."""
+    consumed: set[str] = field(default_factory=set)
+    """Queues that the worker programs of this host consume from."""
+    unseen: str = ""
+    """What can't be seen of the broker."""
     trouble: list[str] = field(default_factory=list)
     """What could not be looked at, with what to type."""
 
 
-def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
+def look(found: Found, conf: Path, broker: bool, programs: bool, ask: list[str]) -> None:
     """Fill `found` in from the host."""
     base = Path("/srv", found.app)
     with contextlib.suppress(OSError):
@@ -141,6 +155,8 @@ def look(found: Found, conf: Path, broker: bool, programs: bool) -> None:
         look_at_programs(found, conf)
     if broker:
         look_at_queues(found)
+    elif ask:
+        ask_for_queues(found, ask)
 
 
 def look_at_programs(found: Found, conf: Path) -> None:
@@ -169,6 +185,7 @@ def look_at_programs(found: Found, conf: Path) -> None:
             **{"release": release_of(name), "health": "", "why": "", "tasks": ""},
         }
         if beat.get("kind") == "worker":
+            found.consumed |= set(beat["queues"])
             queues = ", ".join(sorted(beat["queues"])) or "no queue"
             found.programs[name]["tasks"] = f"{queues} ({beat['active']}/{beat['slots']} busy)"
     # A host with nothing but the web program has no watch.
@@ -191,6 +208,27 @@ def look_at_queues(found: Found) -> None:
     for queue in queues:
         if not INTERNAL.match(queue["name"]):
             found.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
+
+
+def ask_for_queues(found: Found, ask: list[str]) -> None:
+    """What a broker of somebody else says, over AMQP, of the queues that are known here."""
+    dead = f"{found.app}.dead"
+    found.unseen = "celery_app_broker_url is no host of the kit's: its alarms, and other queues, can't be seen here"
+    if not Path(next(word for word in ask if word.startswith(SRV))).exists():
+        found.unseen += "; nor any queue, before the next deploy"
+        return
+    try:
+        done = subprocess.run((*ask, *sorted(found.consumed), dead), capture_output=True, text=True, timeout=90)
+        said = json.loads(done.stdout.strip().splitlines()[-1])
+        queues, why = said["queues"], said["reason"]
+    except (OSError, ValueError, LookupError, subprocess.TimeoutExpired) as error:
+        queues, why = {}, str(error)
+    if why:
+        found.trouble.append(f"The broker can't be asked for its queues: {why}")
+        return
+    found.queues = {name: counts for name, counts in queues.items() if counts is not None}
+    if dead not in found.queues:
+        found.unseen += f"; it has no queue {dead}, so that tasks no worker could do are lost: docs/dead-letters.md"
 
 
 def release_of(program: str) -> str:
@@ -270,12 +308,14 @@ def as_lines(found: Found, wrong: list[str], broker: bool, programs: bool) -> li
         lines += table(found)
         orphans = [f"pid {one['pid']} ({one['what']}) for {one['seconds']} s" for one in found.orphans]
         lines.append(f"orphans: {', '.join(orphans) or ('none' if found.watched else 'not known, nobody watches')}")
-    if broker:
+    if broker or found.queues:
         queues = [
             f"{name} {one['messages']}" + (f" ({one['consumers']} consumers)" if one["consumers"] else "")
             for name, one in sorted(found.queues.items())
         ]
         lines.append(f"queues: {', '.join(queues) or 'none'}")
+    if found.unseen:
+        lines.append(f"broker: {found.unseen}")
     if programs:
         lines += [
             f"unsafe setting: {one['setting']} is {one['value']!r}; write: {one['write']}" for one in found.unsafe
@@ -329,6 +369,7 @@ def main() -> None:
             "app": {"type": "str", "required": True},
             "programs": {"type": "bool", "default": True},
             "broker": {"type": "bool", "default": False},
+            "ask_broker": {"type": "list", "elements": "str", "default": []},
             "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
         },
         supports_check_mode=True,
@@ -338,7 +379,7 @@ def main() -> None:
     broker = options["broker"] and shutil.which("rabbitmqctl") is not None
     if options["broker"] and not broker:
         found.trouble.append("RabbitMQ is not installed; type: ansible-playbook playbooks/site.yml")
-    look(found, Path(options["supervisord_conf"]), broker, options["programs"])
+    look(found, Path(options["supervisord_conf"]), broker, options["programs"], options["ask_broker"])
     wrong = list(what_is_wrong(found, options["programs"]))
     module.exit_json(
         changed=False,

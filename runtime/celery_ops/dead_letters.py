@@ -131,7 +131,10 @@ class DeadQueue:
         try:
             return self.channel.queue_declare(self.name, passive=True).message_count
         except NotFound:
-            raise Trouble(f"there is no queue {self.name}; make it with: ansible-playbook playbooks/site.yml") from None
+            raise Trouble(
+                f"there is no queue {self.name}; make it with: ansible-playbook playbooks/site.yml. At a broker that "
+                "celery_app_broker_url names, whoever administers it makes it: docs/dead-letters.md"
+            ) from None
 
     def letters(self, selection: Selection, most: int) -> Iterator[tuple[Letter, "Message"]]:
         """Fetch the chosen ones among at most `most` letters; all but those acknowledged go back in the end.
@@ -317,6 +320,17 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def ssl_of(app: str) -> dict[str, Any]:
+    """The application's settings of a TLS connection; empty for none, and for an application that can't be imported."""
+    from celery_ops.probe import Hopeless, load_app
+
+    try:
+        settings = load_app(app).conf.broker_use_ssl if app else None
+    except Hopeless:
+        settings = None
+    return {"ssl": settings} if settings else {}
+
+
 def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
     from kombu import Connection
 
@@ -326,7 +340,8 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
     selection = Selection(options.task, options.id, options.reason)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
     # Whatever happens in here, with the connection's end every letter that was not acknowledged is in the queue again.
-    with Connection(url, connect_timeout=4, transport_options=transport) as connection:
+    ssl = ssl_of(options.app)
+    with Connection(url, connect_timeout=4, transport_options=transport, **ssl) as connection:
         try:
             channel = connection.connect().channel()
         except Exception as error:

@@ -133,3 +133,44 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
     lines = status.as_lines(found(deploys=[failed, {**entry, "changed": ["environment"]}]), [], True, True)
     assert "last: deploy r1 -> r2: failed: web on a; taken back, anna, noon" in lines
     assert "earlier: deploy r1 -> r1 (environment): good, anna, noon" in lines
+
+
+@pytest.mark.parametrize(
+    ("said", "lines", "wrong_words"),
+    [
+        (
+            '{"asked": true, "queues": {"demo": {"messages": 3, "consumers": 0}, "demo.dead": null}, "reason": ""}',
+            ["queues: demo 3", "it has no queue demo.dead, so that tasks no worker could do are lost"],
+            "Nobody consumes from demo, where 3 tasks wait",
+        ),
+        (
+            '{"asked": true, "queues": {"demo.dead": {"messages": 2, "consumers": 0}}, "reason": ""}',
+            [
+                "queues: demo.dead 2",
+                "broker: celery_app_broker_url is no host of the kit's: its alarms, and other queues",
+            ],
+            "2 dead letters",
+        ),
+        (
+            '{"asked": false, "queues": {}, "reason": "broker amqps://b refused the credentials"}',
+            ["can't be seen here"],
+            "The broker can't be asked for its queues: broker amqps://b refused the credentials",
+        ),
+        ("Traceback", ["can't be seen here"], "The broker can't be asked for its queues"),
+    ],
+    ids=["waiting tasks", "dead letters", "refused", "no answer"],
+)
+def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(
+    said, lines, wrong_words, tmp_path, monkeypatch
+):
+    asked = tmp_path / "asked"
+    script = tmp_path / "ask"
+    script.write_text(f"#!/bin/sh\necho \"$@\" >{asked}\necho '{said}'\n")
+    script.chmod(0o755)
+    seen = found(queues={}, consumed={"demo", "build:default"})
+    monkeypatch.setattr(status, "SRV", str(tmp_path))
+    status.ask_for_queues(seen, [str(script)])
+    text = "\n".join(status.as_lines(seen, [], broker=False, programs=True))
+    assert asked.read_text().split() == ["build:default", "demo", "demo.dead"]
+    assert all(line in text for line in lines), text
+    assert any(wrong_words in sentence for sentence in wrong(seen))
