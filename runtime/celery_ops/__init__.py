@@ -1,6 +1,19 @@
 """The part of celery-ops that lives in an application's virtualenv.
 
-An application needs one line of it: ``app.config_from_object("celery_ops.settings")``.
+An application needs one line of it: ``celery_ops.apply(app)``.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celery import Celery
+
 __version__ = "0.1.0"
+
+
+def apply(app: "Celery") -> None:
+    """Have `app` take the kit's settings where it has set none of its own (see `celery_ops.defaults`)."""
+    # Guard and listener import this package, and have no use for Celery.
+    from celery_ops import defaults
+
+    defaults.apply(app)

@@ -33,7 +33,8 @@ class Consumer(CeleryConsumer):
 
     def ensure_connected(self, conn: Connection) -> Any:
         """Ask for a broker that is away every RECONNECT seconds at least; Celery's pauses grow to half a minute."""
-        conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT)
+        # Kombu before 5.7 goes one step of two seconds beyond the maximum.
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT - 2)
         return super().ensure_connected(conn)
 
     @property

@@ -1,6 +1,7 @@
-"""Celery settings that lose nothing: take them with ``app.config_from_object("celery_ops.settings")``.
+"""Safe Celery settings: take them with ``celery_ops.apply(app)``, beside settings of the application's own.
 
-An application adds its own afterwards with ``app.conf.update(...)``. Producers need these settings as much
+An application without other settings may write ``app.config_from_object("celery_ops.settings")`` and add its own
+afterwards with ``app.conf.update(...)``. Producers need these settings as much
 as workers do. Celery itself reads the addresses from CELERY_BROKER_URL and CELERY_RESULT_BACKEND; read here
 are CELERY_OPS_DEFAULT_QUEUE (default "celery") and CELERY_OPS_TASK_TIME_LIMIT (seconds, default 300).
 Dead-lettering, the delivery limit and the consumer timeout are the broker's: a policy on the vhost.
@@ -9,6 +10,7 @@ Dead-lettering, the delivery limit and the consumer timeout are the broker's: a 
 import os as _os
 
 import celery_ops.arrays as _arrays
+import celery_ops.versions as _versions
 
 
 def _seconds(name: str, default: int) -> int:
@@ -26,8 +28,6 @@ result_serializer = _arrays.NAME
 
 # Quorum queues on topic exchanges: all else makes countdown, eta and retry block workers on RabbitMQ 4.
 task_default_queue = _os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or "celery"
-task_default_exchange = task_default_queue
-task_default_routing_key = task_default_queue
 task_default_queue_type = "quorum"
 task_default_exchange_type = "topic"
 task_create_missing_queue_type = "quorum"
@@ -46,6 +46,8 @@ broker_connection_max_retries = None  # a worker waits for its broker, however l
 # minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again.
 control_queue_exclusive = False
 control_queue_durable = True
+# RabbitMQ 4.3 takes no transient queue that isn't exclusive. Those of events have another name for each connection.
+event_queue_exclusive = True
 
 # A task is done when it returned, not when it was fetched. The broker's delivery limit ends a poison task.
 task_acks_late = True
@@ -65,6 +67,10 @@ redis_retry_on_timeout = True
 
 # An application's own logging configuration stays as it is.
 worker_hijack_root_logger = False
+
+# What the installed Celery does not know it would ignore silently; so nothing says it were set.
+for _name in _versions.missing_settings():
+    del globals()[_name]
 
 # The canary and the tick. Last, because making a task reads the settings of apps that are final already.
 import celery_ops.tasks as _tasks  # noqa: E402, F401

@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery, Task, shared_task
 from celery._state import _get_active_apps, connect_on_app_finalize
+from celery.loaders.base import BaseLoader
 from celery.signals import before_task_publish
 
 import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
@@ -54,6 +55,8 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     conf.beat_schedule = {**conf.beat_schedule, "celery-ops-tick": entry}
 
 
+# By name: the module is loaded, and with it redis-py, where a result backend is used.
+BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.results:RedisBackend"))
 canary.connect()
 heartbeat.connect()
 clock.connect()

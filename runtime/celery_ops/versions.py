@@ -1,0 +1,82 @@
+"""The versions of Celery, kombu and redis-py that the kit works with, and what the older ones lack.
+
+The one place for both: settings, refusals and docs are made from these tables. Nothing here imports Celery.
+"""
+
+import re
+from importlib import metadata
+from typing import NamedTuple
+
+OLDEST = {"celery": (5, 3), "kombu": (5, 3), "redis": (4, 6)}
+"""Older ones are refused. redis-py need not be there."""
+TESTED = {"celery": ((5, 3), (5, 7)), "kombu": ((5, 3), (5, 7)), "redis": ((4, 6), (8, 1))}
+"""The oldest and the newest that `make matrix` deploys."""
+
+
+class Lack(NamedTuple):
+    """What a setting is for, and the Celery since which it exists."""
+
+    since: tuple[int, int]
+    loss: str
+    write: str
+
+
+_QUORUM = "celery>=5.6 in the requirements, or Queue(name, queue_arguments={'x-queue-type': 'quorum'}) in task_queues"
+SETTINGS = {
+    "task_default_queue_type": Lack(
+        (5, 5),
+        "quorum queues need Celery 5.5: queues are classic, no delivery limit holds, and a task that kills its worker "
+        "process runs again and again",
+        "celery>=5.6 in the requirements",
+    ),
+    "task_create_missing_queue_type": Lack(
+        (5, 6), "queues other than the default one and those of task_queues are classic", _QUORUM
+    ),
+    "task_create_missing_queue_exchange_type": Lack(
+        (5, 6), "queues other than the default one and those of task_queues have a direct exchange", _QUORUM
+    ),
+    **{
+        name: Lack((5, 6), "RabbitMQ 4.3 refuses the control and event queues of this Celery", "celery>=5.6")
+        for name in ("control_queue_exclusive", "control_queue_durable", "event_queue_exclusive")
+    },
+}
+"""The kit's settings that not all supported versions of Celery know. Celery ignores an unknown one silently."""
+
+REDIS_PROTOCOL = (5, 0)
+"""The redis-py since which a connection takes `protocol`."""
+
+
+def installed(package: str) -> tuple[int, ...]:
+    """Return the installed version as numbers, (5, 3, 6); empty where the package is not installed."""
+    try:
+        version = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ()
+    return tuple(int(number) for number in re.match(r"[\d.]*", version)[0].split(".") if number)
+
+
+def missing_settings() -> dict[str, Lack]:
+    """Return the kit's settings that the installed Celery does not know."""
+    return {name: lack for name, lack in SETTINGS.items() if installed("celery") < lack.since}
+
+
+def redis_takes_protocol() -> bool:
+    """Whether the installed redis-py can be told which protocol to speak."""
+    return installed("redis") >= REDIS_PROTOCOL
+
+
+def refused() -> list[dict[str, str]]:
+    """Return a refusal for each package that is too old: the problem and the line to write."""
+    return [
+        {
+            "problem": f"{package} {metadata.version(package)} is too old: the kit works with {package} "
+            f"{_text(oldest)} and newer",
+            "write": f"{package}>={_text(oldest)} (in celery_app_requirements)",
+        }
+        for package, oldest in OLDEST.items()
+        if installed(package) and installed(package) < oldest
+    ]
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

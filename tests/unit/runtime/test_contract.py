@@ -1,0 +1,170 @@
+"""What the runtime touches of Celery, kombu and billiard beyond their documented interface is there, as installed.
+
+`make matrix` runs this with each supported version; a version in which something has gone fails here, by its name.
+"""
+
+import inspect
+import re
+from importlib import metadata
+from pathlib import Path
+
+import amqp
+import billiard.pool
+import billiard.process
+import celery._state
+import celery.app.utils
+import celery.worker.consumer
+import celery.worker.control
+import celery.worker.loops
+import kombu
+import kombu.message
+import pytest
+from celery import Celery, beat, signals
+from celery.app.defaults import DEFAULTS
+from celery.backends.redis import RedisBackend
+from celery.concurrency.prefork import TaskPool
+from celery.loaders.base import BaseLoader
+from celery.worker import state
+from celery.worker.request import Request
+from celery_ops import defaults, settings, versions
+
+RUNTIME = Path(versions.__file__).parent
+PRIVATE = {
+    # celery_ops.tasks, celery_ops.probe
+    "_get_active_apps": lambda: celery._state._get_active_apps,
+    "connect_on_app_finalize": lambda: celery._state.connect_on_app_finalize,
+    "find_app": lambda: celery.app.utils.find_app,
+    "override_backends": lambda: BaseLoader.override_backends,
+    # celery_ops.consumer
+    "on_decode_error": lambda: celery.worker.consumer.Consumer.on_decode_error,
+    "ensure_connected": lambda: celery.worker.consumer.Consumer.ensure_connected,
+    "on_close": lambda: celery.worker.consumer.Consumer.on_close,
+    "stop": lambda: celery.worker.consumer.Consumer.stop,
+    "bucket_for_task": lambda: celery.worker.consumer.Consumer.bucket_for_task,
+    "reserved_requests": lambda: state.reserved_requests,
+    "active_requests": lambda: state.active_requests,
+    "all_total_count": lambda: state.all_total_count[0],
+    "_apply_result": lambda: Request._apply_result,
+    "_write_to": lambda: billiard.pool.ApplyResult._write_to,
+    "_accepted": lambda: billiard.pool.ApplyResult({}, None)._accepted,
+    "_is_alive": lambda: billiard.process.BaseProcess._is_alive,
+    "num_processes": lambda: TaskPool.num_processes,
+    # celery_ops.clock
+    "_heap": lambda: beat.Scheduler(app=app(), lazy=True)._heap,
+    # celery_ops.canary
+    "create_task_handler": lambda: celery.worker.consumer.Consumer.create_task_handler,
+    "inspect_command": lambda: celery.worker.control.inspect_command,
+    "annotate": lambda: celery.Task.annotate,
+    "type_to_name": lambda: kombu.serialization.registry.type_to_name["application/json"],
+    # celery_ops.heartbeat
+    "_active_tags": lambda: kombu.Consumer(app().connection_for_read().channel())._active_tags,
+    "callbacks": lambda: "self.callbacks = {}" in inspect.getsource(amqp.Channel.__init__) or 1 / 0,
+    # celery_ops.defaults
+    "_to_keys": lambda: app().conf._to_keys("task_acks_late"),
+    "_keys": lambda: app().conf._keys,
+    "maps": lambda: app().conf.maps,
+    "defaults": lambda: app().conf.defaults,
+    # celery_ops.results
+    "connparams": lambda: RedisBackend(app=app(), url="redis://127.0.0.1/0").connparams,
+}
+
+
+def app():
+    return Celery("demo", broker="memory://", set_as_current=False)
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_what_the_runtime_touches_is_there(name):
+    PRIVATE[name]()
+
+
+def test_the_runtime_touches_nothing_private_that_is_not_listed_here():
+    code = "\n".join(path.read_text() for path in RUNTIME.glob("*.py"))
+    touched = set(re.findall(r"(?<!self)(?<!\bos)\.(_[a-z]\w+)", code)) - {"_state"}
+    assert touched - {"_cache", "_pool", "_exit"} <= PRIVATE.keys()
+
+
+def test_the_pools_jobs_are_where_they_are_looked_for():
+    assert "self._pool = " in inspect.getsource(TaskPool.on_start)
+    assert "self._cache = {}" in inspect.getsource(billiard.pool.Pool.__init__)
+
+
+def test_a_prefork_pool_gives_its_jobs_a_process():
+    from celery.concurrency import asynpool
+
+    assert "job._write_to = proc" in inspect.getsource(asynpool.AsynPool._create_write_handlers)
+
+
+def test_a_rate_limited_task_waits_in_a_bucket():
+    from kombu.utils.limits import TokenBucket
+
+    assert "contents" in vars(TokenBucket(1))
+
+
+def test_a_message_without_acknowledgement_needs_these_methods_of_its_channel_only():
+    asked = set(re.findall(r"self\.channel\.(\w+)", inspect.getsource(kombu.message.Message)))
+    assert asked <= {"no_ack_consumers", "basic_ack", "basic_reject", "message_to_python"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "worker_init", "worker_ready", "worker_shutting_down", "worker_before_create_process", "beat_init",
+        "before_task_publish",
+    ],
+)  # fmt: skip
+def test_the_signals_are_there(name):
+    assert hasattr(signals, name)
+
+
+@pytest.mark.parametrize("step", ["celery.worker.components:Timer", "celery.worker.consumer.tasks:Tasks"])
+def test_the_steps_that_ours_come_after_are_there(step):
+    module, _, name = step.partition(":")
+    assert getattr(__import__(module, fromlist=[name]), name).__name__ == name
+
+
+@pytest.mark.parametrize("name", sorted({*defaults.VALUES, "task_default_queue"}))
+def test_each_setting_of_the_kit_is_known(name):
+    assert name in DEFAULTS
+    assert hasattr(settings, name)
+
+
+@pytest.mark.parametrize("name", versions.SETTINGS)
+def test_the_table_says_of_each_setting_since_when_it_is_known(name):
+    assert (name in DEFAULTS) == (versions.installed("celery") >= versions.SETTINGS[name].since)
+
+
+def test_the_protocol_is_told_to_clients_that_know_it_and_results_work_with_all():
+    backend = RedisBackend(app=app(), url="redis://127.0.0.1/0")
+    assert "protocol" not in backend.connparams
+    import celery_ops.tasks  # noqa: F401
+
+    ours = Celery("demo", backend="redis://127.0.0.1/0", set_as_current=False).backend
+    assert type(ours).__module__ == "celery_ops.results"
+    connection = ours.client.connection_pool.make_connection()  # an argument that it doesn't know raises here
+    assert getattr(connection, "protocol", 2) in (2, "2")
+    theirs = Celery("demo", backend="redis://127.0.0.1/0?protocol=3", set_as_current=False)
+    assert theirs.backend.connparams["protocol"] in (3, "3")
+
+
+def test_what_is_installed_is_supported():
+    assert versions.refused() == []
+    assert versions.installed("celery") == tuple(map(int, metadata.version("celery").split(".")))
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "oldest"),
+    [("celery", "5.2.7", "5.3"), ("celery", "4.4.7", "5.3"), ("kombu", "5.2.4", "5.3"), ("redis", "3.5.3", "4.6")],
+)
+def test_an_older_one_is_refused_by_name_and_version(monkeypatch, package, version, oldest):
+    asked = metadata.version
+    monkeypatch.setattr(versions.metadata, "version", lambda name: version if name == package else asked(name))
+    (refusal,) = versions.refused()
+    assert refusal["problem"].startswith(f"{package} {version} is too old")
+    assert refusal["write"].startswith(f"{package}>={oldest}")
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("5.6.0rc1", (5, 6, 0)), ("5.10", (5, 10)), ("5.5.0b4.dev1", (5, 5, 0))])
+def test_a_version_is_read_as_numbers(monkeypatch, text, numbers):
+    monkeypatch.setattr(versions.metadata, "version", lambda _: text)
+    assert versions.installed("celery") == numbers
