@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops import versions
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -58,7 +60,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
     # The line alone on stdout, whatever the application, or a command that it runs, prints while it is imported.
     line = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    print(json.dumps(inspect(load(options.app)), default=str), file=line, flush=True)
+    # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
+    refused = versions.refused()
+    report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app))
+    print(json.dumps(report, default=str), file=line, flush=True)
     sys.stderr.flush()
     # Not sys.exit: the application may have started a thread that never ends.
     os._exit(0)
@@ -80,8 +85,9 @@ def inspect(app: "Celery") -> Report:
     schedule = dict(app.conf.beat_schedule or {})
     report: Report = {
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": installed(),
         "settings": settings_of(app),
+        "left": left(app),
         "default_queue": str(app.conf.task_default_queue),
         "queues": consumed(app),
         "routes": routed(app, schedule),
@@ -93,6 +99,11 @@ def inspect(app: "Celery") -> Report:
     report["unsafe"] = list(unsafe(app))
     report["refused"] = [refusal for refuse in REFUSALS for refusal in refuse(app, report)]
     return report
+
+
+def installed() -> dict[str, str]:
+    """Return the installed version of each package that decides what works."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def version(name: str) -> str:
@@ -110,6 +121,15 @@ def settings_of(app: "Celery") -> str:
     # Which source a setting came from Celery doesn't say; this one has no other.
     ours = app.conf.worker_consumer == "celery_ops.consumer:Consumer"
     return "celery_ops.settings" if ours and "celery_ops.settings" in sys.modules else ""
+
+
+def left(app: "Celery") -> list[str]:
+    """Return which of the kit's settings the application keeps a value of its own for; none where it takes none."""
+    if not settings_of(app):
+        return []
+    from celery_ops import defaults
+
+    return sorted(defaults.left(app))
 
 
 def consumed(app: "Celery") -> list[str]:
@@ -164,6 +184,9 @@ def unsafe(app: "Celery") -> Iterator[Report]:
         value = app.conf.get(setting)
         if is_unsafe(value):
             yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {safe!r}"}
+    if settings_of(app):
+        for lack in dict.fromkeys(versions.missing_settings().values()):
+            yield {"setting": "celery", "value": f"{version('celery')}: {lack.loss}", "write": lack.write}
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:

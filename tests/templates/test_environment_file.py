@@ -65,7 +65,7 @@ FOREIGN = "amqps://shop:s%40fe@broker.example.com:5671/shop"
 @pytest.mark.parametrize(
     ("backend", "found"),
     [
-        ("redis", "redis://petct:of-the-store@127.0.0.1:6379/1?protocol=2"),
+        ("redis", "redis://petct:of-the-store@127.0.0.1:6379/1"),
         ("rediss://cache:6379/3", "rediss://cache:6379/3"),
         ("none", "disabled"),
         ("app", None),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from stand_in import clean_environment
+from stand_in import RUNTIME, clean_environment
 
 PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
 
@@ -45,6 +45,25 @@ def test_an_application_with_the_kits_settings_has_nothing_unsafe(ask):
     report = ask("app.config_from_object('celery_ops.settings')\n", CELERY_OPS_DEFAULT_QUEUE="shop")
     assert (report["settings"], report["queues"], report["unsafe"]) == ("celery_ops.settings", ["shop"], [])
     assert report["schedule"] == ["celery-ops-tick"]
+
+
+def test_what_an_application_keeps_beside_celery_ops_apply_is_named(ask):
+    report = ask("import celery_ops\napp.conf.task_acks_late = False\ncelery_ops.apply(app)\n")
+    assert (report["settings"], report["left"]) == ("celery_ops.apply", ["task_acks_late"])
+    assert [one["setting"] for one in report["unsafe"]] == ["task_acks_late"]
+
+
+def test_a_celery_that_is_too_old_is_refused_by_name_and_version_before_the_application_is_imported(ask, tmp_path):
+    (tmp_path / "celery-5.2.7.dist-info").mkdir()
+    (tmp_path / "celery-5.2.7.dist-info/METADATA").write_text("Name: celery\nVersion: 5.2.7\n")
+    report = ask("raise SystemExit('imported')\n", PYTHONPATH=f"{tmp_path}:{RUNTIME}")
+    assert report["versions"]["celery"] == "5.2.7"
+    assert report["refused"] == [
+        {
+            "problem": "celery 5.2.7 is too old: the kit works with celery 5.3 and newer",
+            "write": "celery>=5.3 (in celery_app_requirements)",
+        }
+    ]
 
 
 def test_settings_that_were_replaced_since_are_not_in_force(ask):
