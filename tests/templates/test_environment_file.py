@@ -85,3 +85,11 @@ def test_the_urls_are_there_for_names_of_the_applications_own(evaluate):
     variables = env.parse(evaluate("__celery_app_environment_text", celery_app_secrets=secrets))
     assert variables["REDIS_URL"] == "redis://petct:of-the-store@127.0.0.1:6379/1"
     assert variables["AMQP_URL"] == variables["CELERY_BROKER_URL"]
+
+
+@pytest.mark.parametrize("groups", [{}, {"rabbitmq": [], "result_store": []}])
+def test_every_variable_can_be_evaluated_where_broker_and_result_store_are_somebody_elses(groups, evaluate):
+    """As Ansible does when it validates a role's arguments."""
+    given = {"celery_app_broker_url": FOREIGN, "celery_app_result_backend": "app", "groups": groups, "group_names": []}
+    for variable in ("celery_app_broker_host", "celery_app_result_store_host", "celery_app_redis_url"):
+        assert evaluate(variable, **given)
