@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import errno
 import glob
+import hashlib
 import io
 import os
 import re
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class Program:
         known = {key: value for key, value in recorded.items() if key in cls.__dataclass_fields__}
         strategy = recorded.get("restore_strategy") or recorded.get("strategy", "overlap")
         return cls(**{**known, "settle": 0, "strategy": strategy})
+
+    def again(self, number: int) -> Program:
+        """The same program as another generation, which can run while this one still drains; 0 is itself."""
+        if not number or not GENERATION.search(self.name):
+            return self
+        name = f"{self.family}-{hashlib.sha256(f'{self.name} {number}'.encode()).hexdigest()[:8]}"
+        return replace(
+            self,
+            name=name,
+            conf=self.conf.replace(self.name, name),
+            ready=[word.replace(self.name, name) for word in self.ready],
+            log=self.log and self.log.replace(self.name, name),
+        )
 
     @property
     def executable(self) -> str:
@@ -240,6 +254,15 @@ class ConfDir:
         with suppress(OSError):
             return self._volatile(name).stat().st_mtime or time.time()
         return time.time()
+
+    def retiring(self) -> set[str]:
+        """Return the programs that were told to stop since this boot."""
+        told = set()
+        for name in self.provisional():
+            with suppress(OSError):
+                if self._volatile(name).stat().st_mtime:
+                    told.add(name)
+        return told
 
     def sweep(self) -> None:
         """Delete what an interrupted run left of its preparations."""

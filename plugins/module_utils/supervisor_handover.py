@@ -10,7 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.supervisor_conf import GENERATION, NAME, ConfDir, NoSpace, Program, family_of, prefix_of
+from ansible.module_utils.supervisor_conf import (
+    GENERATION,
+    NAME,
+    ConfDir,
+    NoSpace,
+    Program,
+    family_of,
+    prefix_of,
+)
 from ansible.module_utils.supervisor_logs import point
 from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
 from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
@@ -26,6 +34,9 @@ POLL = (0.02, 0.2)
 
 STOP_MARGIN = 10.0
 """Seconds beyond stopwaitsecs, when supervisord sends KILL, until we stop waiting for a program to end."""
+
+AGAIN = 10
+"""Generations of one program, alike but for their name, that may drain at a time."""
 
 UNKNOWN_STOP = 600.0
 """Seconds to wait for a program whose conf is gone, so that its stopwaitsecs isn't known."""
@@ -53,6 +64,13 @@ class Step:
     def brings_in(self) -> bool:
         """Whether a program is to be started, or its file to be written."""
         return self.program is not None and self.action not in ("unchanged", "drained")
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be done, or was: an old generation that still drains is only looked at."""
+        return self.action not in ("unchanged", "drained") or (
+            self.action == "drained" and bool(set(self.olds) - set(self.draining))
+        )
 
     def result(self) -> dict[str, Any]:
         """Return what the module reports of it."""
@@ -107,6 +125,30 @@ def plan(
     taken = {name for step in steps for name in step.olds}
     gone = sorted({*leftovers, *provisional} - intended - taken)
     return steps + [Step("removed", family_of(name), name) for name in gone]
+
+
+def one_that_can_run(
+    program: Program,
+    processes: Mapping[str, Process],
+    owned: Iterable[str],
+    provisional: frozenset[str] | set[str],
+) -> Program:
+    """The program, or the same as another generation where its own still drains: one name can't run twice.
+
+    A run that goes back to a generation which is still at its last task starts it anew, beside itself.
+    """
+    for number in range(AGAIN):
+        candidate = program.again(number)
+        process = processes.get(candidate.name)
+        if process and process.up and candidate.name in owned and candidate.name not in provisional:
+            return candidate
+    for number in range(AGAIN):
+        candidate = program.again(number)
+        process = processes.get(candidate.name)
+        leaves = candidate.name in provisional or candidate.name not in owned
+        if not (process and process.state == "STOPPING" and leaves):
+            return candidate
+    return program
 
 
 def orphans_of(prefixes: Iterable[str], families: Iterable[str] | None, removed: Iterable[str]) -> set[str]:
@@ -374,8 +416,13 @@ class Handover:
             # Whoever waits for stopwaitsecs wants to see the end, which comes a moment after it.
             early = own is not None and own < self.stopwaitsecs.get(name, 0)
             limits[name] = max(0.0, (float(own) if early else self._kill_wait(name)) - earlier[name])
-            step.draining.append(name)
-        waits = {name: limit if drain_wait is None else min(limit, drain_wait) for name, limit in limits.items()}
+            if name not in step.draining:
+                step.draining.append(name)
+        # What an earlier run told to stop has had its time: no run waits for it again.
+        waits = {
+            name: limit if drain_wait is None else min(limit, 0 if earlier[name] else drain_wait)
+            for name, limit in limits.items()
+        }
         took = {name: seconds + earlier[name] for name, seconds in self._stop(waits).items()}
         for step, name in leaving:
             if name in took:

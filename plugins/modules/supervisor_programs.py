@@ -20,13 +20,16 @@ from ansible.module_utils.deployments import Deployments
 from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted, interrupt
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
+from ansible.module_utils.supervisor_drain import forget_later
 from ansible.module_utils.supervisor_handover import (
     RUN_ON,
     SIGNALS,
     START_AGAIN,
     STOP_MARGIN,
+    UNKNOWN_STOP,
     Handover,
     Step,
+    one_that_can_run,
     orphans_of,
     plan,
 )
@@ -186,9 +189,10 @@ options:
     default: 5
   drain_wait:
     description:
-      - Seconds that this call waits for old generations to finish; what still drains is listed in RV(draining). The
-        next call with the same programs waits for those and does nothing else. By default, the call waits until they
-        are gone. With V(one_by_one), it limits the wait for the last program only.
+      - Seconds that this call waits for old generations to finish; what still drains is listed in RV(draining), and
+        no later call with a O(drain_wait) waits for it. With O(app), a process of its own stays until they are gone,
+        and removes their conf files. By default, the call waits until they are gone. With V(one_by_one), it limits the
+        wait for the last program only; with V(replace), it has no effect.
     type: int
   run:
     description: The run of ansible-playbook; set by the action plugin.
@@ -401,11 +405,21 @@ class Manifest:
             self.conf_dir.sweep()
             self._refuse_missing_commands()
         self._connect()
+        if self.supervisord:
+            processes, provisional = self.supervisord.processes(), self.conf_dir.provisional()
+            self.programs = [one_that_can_run(program, processes, self.owned, provisional) for program in self.programs]
         differs = self._read_loaded() if self.supervisord else set()
         families = None if self.absent else {program.family for program in self.programs}
         orphans = orphans_of(self.prefixes, families, self.reread.removed)
         provisional = self.conf_dir.provisional()
         self.steps = plan(self.programs, self.owned, self.processes, differs, orphans, provisional)
+        if self.module.params["drain_wait"] is not None:
+            for step in self.steps:
+                if step.action == "drained":
+                    step.draining = [old for old in step.olds if self._is_stopping(old)]
+
+    def _is_stopping(self, name: str) -> bool:
+        return name in self.processes and self.processes[name].state == "STOPPING"
 
     def _refuse_unknown_queues(self) -> None:
         for program in self.programs:
@@ -496,7 +510,7 @@ class Manifest:
     def result(self) -> dict[str, Any]:
         """Return what is reported whether or not it is done."""
         return {
-            "changed": any(step.action != "unchanged" for step in self.steps),
+            "changed": any(step.changes for step in self.steps),
             "programs": [step.result() for step in self.steps],
             "draining": sorted(name for step in self.steps for name in step.draining),
             "pruned": self.pruned,
@@ -534,6 +548,9 @@ class Manifest:
             self._fail(handover, error)
         for warning in handover.warnings + self._tidy():
             self.module.warn(warning)
+        if drain_wait is not None and self.app and self.conf_dir.retiring():
+            longest = max(self.stopwaitsecs.values(), default=0) + UNKNOWN_STOP
+            forget_later(self.supervisord_conf, self.conf_dir, self.app, longest)
 
     def _tidy(self) -> list[str]:
         """Delete preparations, logs and locks of generations that are gone; return what went wrong, which can wait."""

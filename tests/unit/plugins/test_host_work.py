@@ -253,8 +253,9 @@ def test_a_rollback_in_the_drain_of_an_interrupted_deploy_does_not_collide_with_
     assert take_over(lock)["phase"] == "workers"
     assert time.monotonic() - begun < 1.5, "it waits for no drain, which ends by itself"
     assert host.states()[NEW] == "RUNNING" and host.states()[OLD] == "STOPPING"
-    host.apply([old], app="app", run="bert")
-    assert host.states() == {OLD: "RUNNING"}
+    [program] = host.apply([old], app="app", run="bert")["programs"]
+    assert program["from"] == [OLD, NEW], "another generation, alike, took over from both"
+    assert host.states() == {program["name"]: "RUNNING"}
     assert "end" in host.events(OLD), "it was not killed"
 
 

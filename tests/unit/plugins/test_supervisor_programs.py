@@ -626,14 +626,15 @@ def test_links_of_others_are_left_alone(host):
 
 
 def test_a_rollback_right_after_an_interrupted_drain(host):
-    """The old one is asked to come back while it still stops."""
+    """The old one is asked to come back while it still stops: it begins anew, as another generation."""
     old = host.program(A1, ["--drain", 2])
     host.apply([old])
     process = host.begin([host.program(A2)])
     until(lambda: host.states().get(A1) == "STOPPING")
     process.kill()
-    assert actions(host.apply([old])) == {A1: "handed_over"}
-    assert serving(host, A1)
+    [(again, action)] = actions(host.apply([old])).items()
+    assert action == "handed_over" and again != A1
+    assert serving(host, again)
 
 
 # A full disk.
@@ -790,7 +791,7 @@ def test_a_file_edited_and_loaded_is_loaded_anew(host, and_back):
 # An old generation that takes its time.
 
 
-def test_a_call_may_end_while_old_generations_drain_and_the_next_waits_for_them(host):
+def test_a_call_may_end_while_old_generations_drain_and_one_without_a_limit_waits_for_them(host):
     done = host.folder / "done"
     host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]), host.program(B1)])
     new = [host.program(A2), host.program(B1)]
@@ -798,7 +799,8 @@ def test_a_call_may_end_while_old_generations_drain_and_the_next_waits_for_them(
     assert result["draining"] == [A1] and not result.get("warnings")
     pids = host.pids()
     result = host.apply(new, drain_wait=0)
-    assert actions(result) == {A2: "drained", B1: "unchanged"} and result["draining"] == [A1] and result["changed"]
+    assert actions(result) == {A2: "drained", B1: "unchanged"} and result["draining"] == [A1]
+    assert not result["changed"], "what drains already is only looked at"
     told = time.time() - host.events(A1)["term"]
     done.touch()
     result = host.apply(new)
@@ -826,6 +828,86 @@ def test_interrupted_while_the_old_drains_it_ends_at_once(host, number):
     assert f"Interrupted by {number.name}" in result["msg"]
     assert f"These finish by themselves: {A1}." in result["msg"] and result["release_fault"] is False
     assert host.states() == {A1: "STOPPING", A2: "RUNNING"} and host.links() == {A1}
+
+
+def draining_a1(host):
+    """A1 is at its last task, until the file that this returns is there; A2 serves."""
+    done = host.folder / "done"
+    host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"])])
+    assert host.apply([host.program(A2)], drain_wait=0)["draining"] == [A1]
+    return done
+
+
+def test_the_next_deploy_does_not_wait_for_what_drains_since_an_earlier_one(host):
+    draining_a1(host)
+    begun = time.monotonic()
+    result = host.apply([host.program(A3)], drain_wait=20)
+    assert time.monotonic() - begun < 10
+    assert actions(result) == {A3: "handed_over"} and result["draining"] == [A1]
+    assert host.states() == {A1: "STOPPING", A3: "RUNNING"} and host.links() == {A1}
+
+
+def test_a_program_to_be_replaced_waits_for_all_that_drains(host):
+    done = draining_a1(host)
+    call = host.begin([host.program(A3)], strategy="replace", drain_wait=0)
+    until(lambda: host.states().get(A2) == "STOPPED")
+    assert A3 not in host.states(), "never do two run"
+    done.touch()
+    assert actions(call.result()) == {A3: "replaced"}
+    assert host.events(A3)["start"] > host.events(A1)["end"]
+
+
+def test_going_back_to_a_generation_that_still_drains_starts_it_beside_itself(host):
+    done = draining_a1(host)
+    old, drain = host.program(A1), host.pids()[A1]
+    result = host.apply([old], drain_wait=5)
+    [again] = [name for name in host.pids() if name != A1 and host.states()[name] == "RUNNING"]
+    assert again.startswith("app-worker-a-") and again not in (A1, A2)
+    assert actions(result) == {again: "handed_over"} and host.pids()[A1] == drain
+    assert host.conf_d.joinpath(f"{again}.conf").read_text() == old["conf"].replace(A1, again)
+    pids = host.pids()
+    assert not host.apply([old], drain_wait=5)["changed"], "it runs already, under the other name"
+    assert host.pids() == pids
+    done.touch()
+    host.apply([old])
+    assert host.pids() == {again: pids[again]} and host.links() == set()
+    assert not host.apply([old])["changed"]
+
+
+def deploy(host, *programs, **more):
+    """As a playbook calls it: for an application, whose work goes on by itself on the host."""
+    return host.apply(programs, app="app", **{"drain_wait": 0, **more})
+
+
+def test_what_drains_is_forgotten_when_it_has_ended_though_no_run_comes(host):
+    done = host.folder / "done"
+    deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
+    assert deploy(host, host.program(A2))["draining"] == [A1]
+    assert deploy(host, host.program(A3), drain_wait=5)["draining"] == [A1], "no run waits for the process that waits"
+    assert host.states() == {A1: "STOPPING", A3: "RUNNING"}
+    done.touch()
+    until(lambda: set(host.states()) == {A3})
+    until(lambda: set(host.files()) == {f"{A3}.conf"})
+    assert host.rpc.reloadConfig() == [[[], [], []]] and list(host.volatile.iterdir()) == []
+
+
+def test_what_drains_is_stopped_again_where_supervisord_starts_anew(host):
+    done = host.folder / "done"
+    deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
+    assert deploy(host, host.program(A2))["draining"] == [A1]
+    host.stop()
+    done.touch()
+    host.start()
+    until(lambda: set(host.states()) == {A2} and set(host.files()) == {f"{A2}.conf"})
+
+
+def test_what_was_begun_anew_meanwhile_is_not_forgotten(host):
+    deploy(host, host.program(A1, ["--drain", 1.5], settings=["stopwaitsecs=60"]))
+    assert deploy(host, host.program(A2))["draining"] == [A1]
+    until(lambda: host.states().get(A1) in ("STOPPED", None))
+    deploy(host, host.program(A1))
+    until(lambda: set(host.files()) == {f"{A1}.conf"} and host.states() == {A1: "RUNNING"})
+    assert host.links() == set()
 
 
 # What a generation leaves behind.

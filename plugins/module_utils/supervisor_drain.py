@@ -1,0 +1,86 @@
+"""Old generations that outlive the run which told them to stop: a process of its own waits for them and forgets them.
+
+It holds no lock while it waits, so that no run waits for it. A run that comes meanwhile may forget them as well, and
+one that comes after it was killed does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import time
+import xmlrpc.client
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ansible.module_utils import host_work
+from ansible.module_utils.supervisor_conf import ConfDir
+from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
+
+EVERY = 1.0
+"""Seconds between two looks at what drains."""
+
+
+def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> None:
+    """Leave a process that forgets what retires once it has ended, and gives up after so many seconds.
+
+    To be called by the process that works on the host, before it answers.
+    """
+    if os.fork():
+        return
+    atexit._clear()  # the answer is the other process's
+    try:
+        os.setsid()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nowhere, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 4096 else 4096)  # the lock, too
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _forget(Supervisord(Endpoint.from_conf(conf)), conf_dir, host_work.directory_of(app), seconds)
+    finally:
+        os._exit(0)
+
+
+def _forget(supervisord: Supervisord, conf_dir: ConfDir, directory: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while conf_dir.retiring() and time.monotonic() < deadline:
+        # supervisord may be away, a run at work: the next look is as good.
+        with suppress(Trouble, xmlrpc.client.Fault, OSError, host_work.HostWorkError):
+            if not_stopping(supervisord, conf_dir):
+                with _at_work(directory):
+                    _finish(supervisord, conf_dir)
+        time.sleep(EVERY)
+
+
+def _finish(supervisord: Supervisord, conf_dir: ConfDir) -> None:
+    for name, process in not_stopping(supervisord, conf_dir).items():
+        if process and process.up:  # a supervisord that was started anew, or somebody, has started it
+            supervisord.stop(process)
+        else:
+            supervisord.remove(name)
+            conf_dir.put(name, None)
+    supervisord.reread()
+
+
+def not_stopping(supervisord: Supervisord, conf_dir: ConfDir) -> dict[str, Process | None]:
+    """Return the programs that were told to stop and are not at it: they have ended, or were started again."""
+    processes = supervisord.processes()
+    found = {name: processes.get(name) for name in sorted(conf_dir.retiring())}
+    return {name: process for name, process in found.items() if not process or process.up or process.down}
+
+
+@contextmanager
+def _at_work(directory: Path) -> Iterator[None]:
+    """Be the one process that works on this host, for a moment in which nothing ends it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        file = host_work.take(directory)
+        try:
+            host_work.Work(file).say(what="the end of a drain", phase="drain", job="drain")
+            yield
+        finally:
+            os.close(file)
+    finally:
+        signal.signal(signal.SIGTERM, before)
