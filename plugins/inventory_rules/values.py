@@ -57,6 +57,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "celery_app_task_time_limit": (2, 30 * DAY, 300, "seconds; the soft limit is a second shorter at least"),
     "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to go back to"),
     "celery_app_lock_wait": (0, DAY, 0, "seconds; 0 does not wait"),
+    "celery_app_drain_wait": (0, 30 * DAY, 60, "seconds; 0 does not wait"),
     "celery_worker_ready_timeout": (5, DAY, 60, "seconds; a worker needs a few to start"),
     "celery_worker_settle": (0, 3600, 6, "seconds"),
     "celery_web_settle": (0, 3600, 4, "seconds"),
