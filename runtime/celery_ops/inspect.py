@@ -216,7 +216,22 @@ def open_backend(app: "Celery") -> None:
         importlib.import_module("sqlalchemy").create_engine(made.url)
 
 
-REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (missing_client,)
+def quorum_queues_too_early(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse quorum queues with a Celery that asks for a prefetch which they don't have: its worker never consumes."""
+    quorum = [name for name, queue in app.amqp.queues.items() if is_quorum(queue)]
+    if quorum and versions.installed("celery") < versions.QUORUM:
+        yield {
+            "problem": f"Celery {version('celery')} can't consume from quorum queues ({', '.join(sorted(quorum))})",
+            "write": "celery>=5.6 (in celery_app_requirements), or no x-queue-type in task_queues",
+        }
+
+
+def is_quorum(queue: Any) -> bool:
+    """Whether the application declares this queue as a quorum queue."""
+    return (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
+
+
+REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (missing_client, quorum_queues_too_early)
 """What can't work with the application as it is installed. Each yields ``problem`` and the line to ``write``."""
 
 

@@ -42,6 +42,8 @@ SETTINGS = {
 }
 """The kit's settings that not all supported versions of Celery know. Celery ignores an unknown one silently."""
 
+QUORUM = (5, 5)
+"""The Celery since which a worker can consume from quorum queues."""
 REDIS_PROTOCOL = (5, 0)
 """The redis-py since which a connection takes `protocol`."""
 

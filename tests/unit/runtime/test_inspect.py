@@ -53,10 +53,31 @@ def test_what_an_application_keeps_beside_celery_ops_apply_is_named(ask):
     assert [one["setting"] for one in report["unsafe"]] == ["task_acks_late"]
 
 
+def pretend(version, folder):
+    """Have this version of Celery installed, as far as its metadata tell."""
+    (folder / f"celery-{version}.dist-info").mkdir()
+    (folder / f"celery-{version}.dist-info/METADATA").write_text(f"Name: celery\nVersion: {version}\n")
+    return {"PYTHONPATH": f"{folder}:{RUNTIME}"}
+
+
+def test_quorum_queues_with_a_celery_that_can_not_consume_from_them_are_refused(ask, tmp_path):
+    queues = (
+        "from kombu import Queue\napp.conf.task_queues = [Queue('a', queue_arguments={'x-queue-type': 'quorum'})]\n"
+    )
+    assert ask(queues)["refused"] == []
+    (refusal,) = ask(queues, **pretend("5.4.0", tmp_path))["refused"]
+    assert refusal["problem"] == "Celery 5.4.0 can't consume from quorum queues (a)"
+
+
+@pytest.mark.parametrize(("version", "lacks"), [("5.3.6", 4), ("5.5.3", 3), ("5.6.0", 0)])
+def test_what_a_version_lacks_is_named_where_the_kits_settings_are_in_force(ask, tmp_path, version, lacks):
+    report = ask("app.config_from_object('celery_ops.settings')\n", **pretend(version, tmp_path))
+    assert len(report["unsafe"]) == lacks
+    assert all(one["value"].startswith(version) for one in report["unsafe"])
+
+
 def test_a_celery_that_is_too_old_is_refused_by_name_and_version_before_the_application_is_imported(ask, tmp_path):
-    (tmp_path / "celery-5.2.7.dist-info").mkdir()
-    (tmp_path / "celery-5.2.7.dist-info/METADATA").write_text("Name: celery\nVersion: 5.2.7\n")
-    report = ask("raise SystemExit('imported')\n", PYTHONPATH=f"{tmp_path}:{RUNTIME}")
+    report = ask("raise SystemExit('imported')\n", **pretend("5.2.7", tmp_path))
     assert report["versions"]["celery"] == "5.2.7"
     assert report["refused"] == [
         {
