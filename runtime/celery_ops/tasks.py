@@ -10,7 +10,7 @@ from celery.loaders.base import BaseLoader
 from celery.signals import before_task_publish
 
 import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
-from celery_ops import canary, clock, heartbeat, prefork
+from celery_ops import canary, clock, heartbeat, prefork, revoked
 from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
 
@@ -61,6 +61,7 @@ canary.connect()
 heartbeat.connect()
 clock.connect()
 prefork.connect()
+revoked.connect()
 connect_on_app_finalize(add_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:

@@ -56,6 +56,10 @@ PRIVATE = {
     "inspect_command": lambda: celery.worker.control.inspect_command,
     "annotate": lambda: celery.Task.annotate,
     "type_to_name": lambda: kombu.serialization.registry.type_to_name["application/json"],
+    # celery_ops.revoked
+    "revoked": lambda: state.revoked.update,
+    "revoke": lambda: celery.worker.control.Panel.data["revoke"],
+    "terminate": lambda: celery.worker.control.Panel.data["terminate"],
     # celery_ops.heartbeat
     "_active_tags": lambda: kombu.Consumer(app().connection_for_read().channel())._active_tags,
     "callbacks": lambda: "self.callbacks = {}" in inspect.getsource(amqp.Channel.__init__) or 1 / 0,

@@ -1,0 +1,97 @@
+"""Revoked tasks stay revoked across deploys, restarts and reboots.
+
+Celery keeps the ids in the worker's memory. Each worker also appends those that it is told to a file of its own in
+``/var/lib/<app>/revoked``, and a worker that starts reads what all of them noted on its host. A revocation is a
+broadcast, so each host with a running worker has it; one that was down has not.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from celery_ops.env import application_name
+
+KEEP = 30 * 86400
+"""Seconds that a revocation is kept."""
+MOST = 50_000
+"""How many are read; Celery keeps no more than that in memory either."""
+
+
+def connect() -> None:
+    """Have a worker of this process keep what it is told to revoke, if the guard started it."""
+    program = os.environ.get("CELERY_OPS_PROGRAM")
+    home = Path(os.environ.get("CELERY_OPS_STATE_DIR") or f"/var/lib/{application_name('')}")
+    if not program or not home.is_dir():
+        return
+    from celery import signals
+
+    kept = Revocations(home / "revoked", program)
+    signals.worker_init.connect(lambda **_: _keep(kept), weak=False)
+    # Again, when it hears for itself: until then the worker before it was told alone.
+    signals.worker_ready.connect(lambda **_: kept.load(), weak=False)
+
+
+class Revocations:
+    """The files in `folder`, of which this worker writes the one that is named like its program."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.folder, self.own = folder, folder / program
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Note these."""
+        lines = "".join(f"{int(time.time())} {json.dumps(str(one))}\n" for one in ids)
+        with _only_said():
+            self.folder.mkdir(mode=0o750, exist_ok=True)
+            with self.own.open("a", encoding="utf-8") as file:
+                file.write(lines)
+
+    def load(self) -> None:
+        """Have this worker refuse what any worker noted; remove files in which all is too old."""
+        from celery.worker import state
+
+        with _only_said():
+            noted = sorted(self._read(time.time() - KEEP))[-MOST:]
+            state.revoked.update([one for _, one in noted if one not in state.revoked])
+
+    def _read(self, oldest: float) -> Iterator[tuple[int, str]]:
+        for path in self.folder.glob("*"):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+                continue
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                stamp, _, text = line.partition(" ")
+                with contextlib.suppress(ValueError):  # half a line, of a host that lost power
+                    if int(stamp) >= oldest:
+                        yield int(stamp), json.loads(text)
+
+
+def _keep(kept: Revocations) -> None:
+    """Load what is kept, and note what the control commands revoke from now on."""
+    from celery.worker.control import Panel
+
+    kept.load()
+    for name in ("revoke", "terminate"):
+        Panel.data[name] = _noting(Panel.data[name], kept)
+
+
+def _noting(command: Callable[..., Any], kept: Revocations) -> Callable[..., Any]:
+    def noting(state: Any, task_id: str | list[str], **options: Any) -> Any:
+        kept.add([task_id] if isinstance(task_id, str) else task_id or [])
+        return command(state, task_id=task_id, **options)
+
+    return noting
+
+
+@contextlib.contextmanager
+def _only_said() -> Iterator[None]:
+    """A full disk ends no worker."""
+    from celery.utils.log import get_logger
+
+    try:
+        yield
+    except OSError as error:
+        get_logger(__name__).warning("Revocations of tasks can't be kept for the next worker: %s", error)

@@ -1,0 +1,93 @@
+"""Revoked tasks across generations: real workers, whose broker here is a directory."""
+
+import os
+import time
+
+import pytest
+from celery.worker import state
+from celery_ops.revoked import KEEP, Revocations
+from stand_in import APP as NAME
+from stand_in import BIN, wait_for
+
+APP = """
+from pathlib import Path
+from celery import Celery
+app = Celery("demo", broker="filesystem://")
+app.conf.broker_transport_options = {{"data_folder_in": "{folder}/data", "data_folder_out": "{folder}/data",
+    "control_folder": "{folder}/control", "polling_interval": 0.1}}
+app.conf.worker_hijack_root_logger = False
+
+@app.task(name="demo.run")
+def run(name):
+    Path("{folder}", name).touch()
+"""
+
+
+@pytest.fixture
+def app(stage):
+    for name in ("data", "control"):
+        (stage.folder / name).mkdir()
+    code = APP.format(folder=stage.folder)
+    (stage.folder / "demo.py").write_text(code)
+    found = {}
+    exec(code, found)
+    return found["app"]
+
+
+def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, app):
+    def start(generation):
+        program = f"{NAME}-worker-{generation}"
+        started = stage.start(
+            *(BIN / "celery", "-A", "demo", "worker", "-P", "solo", "-n", f"{program}@here", "-l", "INFO"),
+            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
+            name=program,
+            options=("--chdir", stage.folder),
+            pidfile=stage.run / f"{program}.pid",
+            environment={"CELERY_OPS_STATE_DIR": str(stage.folder)},
+        )
+        wait_for(lambda: " ready." in started.output, f"the worker:\n{started.output}", 30)
+        return started
+
+    old = start("1a2b3c4d")
+    app.control.revoke(["gone", "also"])
+    wait_for(lambda: "flagged as revoked" in old.output, "the revocation", 20)
+    assert old.stop() == 0
+    new = start("5e6f7a8b")
+    for name in ("gone", "also", "kept"):
+        app.send_task("demo.run", [name], task_id=name)
+    wait_for((stage.folder / "kept").exists, f"the task that was not revoked:\n{new.output}", 20)
+    assert not (stage.folder / "gone").exists() and not (stage.folder / "also").exists()
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """As much of a worker's memory as counts here."""
+    monkeypatch.setattr(state, "revoked", type(state.revoked)(maxlen=50_000, expires=10_800))
+    return state.revoked
+
+
+def test_what_any_worker_of_the_host_noted_is_known_to_the_next(tmp_path, memory):
+    Revocations(tmp_path / "revoked", "one").add(["a", 'b "c"\n', "ä/.."])
+    Revocations(tmp_path / "revoked", "two").add(["d"])
+    Revocations(tmp_path / "revoked", "three").load()
+    assert set(memory) == {"a", 'b "c"\n', "ä/..", "d"}
+
+
+def test_old_ones_and_half_a_line_are_left_out(tmp_path, memory):
+    kept = Revocations(tmp_path / "revoked", "one")
+    kept.add(["new"])
+    with kept.own.open("a") as file:
+        file.write(f'{int(time.time()) - KEEP - 9} "old"\n{int(time.time())} "ha')
+    Revocations(tmp_path / "revoked", "long-gone").add(["long ago"])
+    os.utime(tmp_path / "revoked/long-gone", (0, 0))
+    kept.load()
+    assert set(memory) == {"new"}
+    assert [path.name for path in (tmp_path / "revoked").iterdir()] == ["one"]
+
+
+def test_a_folder_that_can_not_be_written_ends_no_worker(tmp_path, memory):
+    (tmp_path / "revoked").write_text("a file")
+    kept = Revocations(tmp_path / "revoked", "one")
+    kept.add(["a"])
+    kept.load()
+    assert not set(memory)
