@@ -9,7 +9,8 @@ from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.loaders.base import BaseLoader
 from celery.signals import before_task_publish
 
-import celery_ops.ledger  # noqa: F401 - its task is one of the kit's
+import celery_ops.echo
+import celery_ops.ledger  # noqa: F401 - their tasks are the kit's, too
 from celery_ops import canary, clock, heartbeat, prefork, revoked
 from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
