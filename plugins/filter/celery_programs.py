@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from typing import Any
@@ -160,6 +161,13 @@ def scheduler_program(options: list[str], context: dict[str, Any]) -> dict[str, 
     }
 
 
+def scheduler_class(options: list[Any]) -> str:
+    """The scheduler that options of beat name; "" for none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-S", "--scheduler", default="")
+    return parser.parse_known_args(list(map(str, options)))[0].scheduler
+
+
 def health_program(context: dict[str, Any]) -> dict[str, Any]:
     """The watch's Supervisor program. Its pidfile is the same in every generation: never two."""
     app = context["app"]
@@ -225,6 +233,6 @@ class FilterModule:
         """Filters by name."""
         names = (
             url_part, env_file, supervisor_command, as_app, own_queues,
-            worker_program, scheduler_program, web_program, listener_program, health_program,
+            worker_program, scheduler_program, scheduler_class, web_program, listener_program, health_program,
         )  # fmt: skip
         return {function.__name__: function for function in names}

@@ -113,6 +113,9 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
         _matches(r"([0-9a-f]{12})?"), "a release is called by 12 hexadecimal digits; see ls /srv/<app>/releases.", "''",
     ),
     "celery_app_prove_url": (_matches(r"(/\S*)?"), "it has to be the part after the address.", "/"),
+    "celery_app_prove_host": (
+        _matches(r"([A-Za-z0-9._-]+(:[0-9]{1,5})?)?"), "it has to be a name, without scheme or path.", "shop.example",
+    ),
     "celery_app_command": (
         _matches(r"([A-Za-z0-9][A-Za-z0-9._-]*)?"), "it has to be the name of a command, without a directory.", "shop",
     ),
