@@ -190,7 +190,7 @@ class RoundTrip:
 
 
 def _begun(stats: dict[str, Any]) -> int:
-    """Return how many tasks nodes have begun since they started; checks and ticks, which come all the time, left out."""
+    """Return how many tasks nodes have begun since they started, without the kit's checks and ticks."""
     ours = {"celery_ops.canary", "celery_ops.echo", "celery_ops.tick"}
     totals = [each.get("total", {}) for each in stats.values()]
     return sum(count for total in totals for name, count in total.items() if name not in ours)
