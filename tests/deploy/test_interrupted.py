@@ -60,7 +60,7 @@ def draining(hosts, variants, settings, request, tmp_path):
     for host in hosts:
         host.run(f"rm -f /var/lib/petct/ready /var/lib/petct/go {HOLD} {began}")
     source = variants.make(f"interrupted_{name}", {"petct/__init__.py": f"INTERRUPTED = '{name}'\n"})
-    more = {**settings, "celery_app_hooks": {"after_release": str(hook)}}
+    more = {**settings, "celery_app_hooks": {"after_release": str(hook)}, "celery_app_drain_wait": 600}
     deploy = subprocess.Popen(
         command_of("deploy", celery_app_source=str(source), **more),
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
