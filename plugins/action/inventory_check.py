@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
@@ -17,6 +18,11 @@ from inventory_rules import mistakes_of
 from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
 from inventory_rules.values import generated, not_generated
 from inventory_rules.whole import left_behind
+
+LONGEST_TIME_LIMIT = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())[
+    "__celery_app_longest_time_limit"
+]
+"""What defaults of other roles refer to."""
 
 
 class ActionModule(ActionBase):
@@ -69,6 +75,7 @@ class ActionModule(ActionBase):
         around = {
             "hostvars": task_vars["hostvars"],
             "role_path": str(ROOT / "roles/any"),
+            "__celery_app_longest_time_limit": trusted(LONGEST_TIME_LIMIT),
             "__celery_app_hosts": [host for group in APP_GROUPS for host in groups.get(group, [])],
         }
         defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}

@@ -107,10 +107,16 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
             f"celery_worker_programs: pool of '{definition['name']}' is {pool}; it may be {', '.join(POOLS)}."
         )
     pidfile, node = f"/run/{app}/{name}.pid", f"{name}@{context['host']}"
-    limits = soft_and_hard(int(context["time_limit"])) if pool == "prefork" else []
+    # As long as its tasks may take, and not those of another program, it may drain.
+    limit = int(definition.get("time_limit", context["time_limit"]))
+    drains = int(context["stop_timeout"]) - int(context["time_limit"]) + limit
+    limits = soft_and_hard(limit) if pool == "prefork" else []
+    slots = ["-c", str(definition.get("concurrency", 2))]
+    if "autoscale" in definition:
+        slots = ["--autoscale", str(definition["autoscale"])]
     celery = [
         f"{context['release']}/venv/bin/celery", "-A", context["module"], "worker", "-l", "INFO", "-n", node,
-        "-Q", queues, "-c", str(definition.get("concurrency", 2)), "-P", pool, "-I", "celery_ops.tasks", *limits,
+        "-Q", queues, *slots, "-P", pool, "-I", "celery_ops.tasks", *limits,
         "--without-gossip", "--without-mingle", "--pidfile", pidfile, *map(str, definition.get("options", [])),
     ]  # fmt: skip
     ready = [
@@ -119,12 +125,12 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
     ]  # fmt: skip
     return {
         "family": family,
-        "command": guarded(name, pidfile, celery, context),
+        "command": guarded(name, pidfile, celery, {**context, "stop_timeout": drains}),
         "ready": [RUNUSER, "-u", app, "--", *with_environment(ready, context)],
         "ready_timeout": int(context["ready_timeout"]),
         "settle": int(context["settle"]),
-        "strategy": context["handover"],
-        "stop_timeout": int(context["stop_timeout"]),
+        "strategy": definition.get("handover", context["handover"]),
+        "stop_timeout": drains,
     }
 
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, shown, wrong
 
-KEYS = ("name", "queues", "concurrency", "pool", "options")
+KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale")
+HANDOVERS = ("overlap", "one_by_one", "replace")
+LIMITS = (2, 30 * 86400)
+"""Seconds that a task may take, at least and at most."""
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 MOST = {"prefork": 512, "solo": 1}
 MOST_THREADS = 10_000
@@ -30,10 +33,11 @@ TAKEN = {
 }
 TAKEN_BY_WORKER = TAKEN | {
     ("-Q", "--queues", "-X", "--exclude-queues"): "the key queues says it",
-    ("-c", "--concurrency", "--autoscale"): "the key concurrency says it",
+    ("-c", "--concurrency"): "the key concurrency says it",
+    ("--autoscale",): "the key autoscale says it",
     ("-P", "--pool"): "the key pool says it",
     ("-I", "--include"): "the kit includes its own tasks by it; import yours in the application",
-    ("--time-limit", "--soft-time-limit"): "celery_app_task_time_limit says it",
+    ("--time-limit", "--soft-time-limit"): "the key time_limit says it, or celery_app_task_time_limit for all programs",
     ("-B", "--beat", "--scheduler"): "the group scheduler runs beat, once",
     ("--purge", "--discard"): "it would throw waiting tasks away at every start",
 }
@@ -101,6 +105,31 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
         problem = f"with pool {pool} it has to be a whole number from 1 to {most}"
         yield f"concurrency is {shown(concurrency)}; {problem}. Write: concurrency: {min(most, 2)}"
     yield from options(entry.get("options", []), TAKEN_BY_WORKER)
+    handover, limit = entry.get("handover", "overlap"), entry.get("time_limit", LIMITS[0])
+    if handover not in HANDOVERS:
+        asked = did_you_mean(handover, HANDOVERS)
+        yield (
+            f"handover is {shown(handover)}; it may be {', '.join(HANDOVERS)}; {asked} "
+            f"Write: handover: {nearest(handover, HANDOVERS)}"
+        )
+    if not is_int(limit) or not LIMITS[0] <= int(limit) <= LIMITS[1]:
+        problem = f"it has to be a whole number of seconds from {LIMITS[0]} to {LIMITS[1]}"
+        yield f"time_limit is {shown(limit)}; {problem}. Write: time_limit: 7200"
+    if "autoscale" in entry:
+        yield from autoscale(entry)
+
+
+def autoscale(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a number of processes that follows the load."""
+    found = re.fullmatch(r"([0-9]{1,5}),([0-9]{1,5})", str(entry["autoscale"]))
+    most, least = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= least <= most <= MOST["prefork"]:
+        problem = f"it has to be the most and the least processes, as Celery takes them, from 1 to {MOST['prefork']}"
+        yield f"autoscale is {shown(entry['autoscale'])}; {problem}. Write: autoscale: 10,2"
+    if entry.get("pool", "prefork") != "prefork":
+        yield f"autoscale works with pool prefork, not {entry['pool']}. Leave autoscale out."
+    if "concurrency" in entry:
+        yield "autoscale and concurrency both say how many tasks run at a time. Leave concurrency out."
 
 
 def queues(names: Any, app: str) -> Iterator[str]:
@@ -110,13 +139,19 @@ def queues(names: Any, app: str) -> Iterator[str]:
     elif not isinstance(names, list):
         yield f"queues is {shown(names)}; it has to be a list. Write: queues: [{str(names).replace(',', ', ')}]"
     else:
+        for name in names:
+            if not isinstance(name, (str, int)) or isinstance(name, bool):
+                yield f"queue {shown(name)} is no text. Write it in quotes: queues: [{shown(str(name))}]"
         for name in dict.fromkeys(map(str, names)):
             if HOUSEKEEPING.fullmatch(name):
                 yield f"queue {shown(name)} is one of the broker's or the kit's own. Write: queues: [{app}]"
-            elif not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-                fix = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("_")[:200] or app
-                problem = "a queue's name may hold letters, digits, '.', '_' and '-'"
-                yield f"queue {shown(name)}: {problem}. Write: queues: [{fix}]"
+            elif "," in name:  # Celery's -Q takes it for several
+                parts = [part.strip() for part in name.split(",") if part.strip()]
+                yield f"queue {shown(name)} is several. Write: queues: {shown(parts)}"
+            elif name != name.strip() or not name.isprintable() or not 0 < len(name.encode()) <= 255:
+                problem = "RabbitMQ takes 1 to 255 bytes, and Celery no spaces at its ends and nothing unprintable"
+                fix = "".join(char for char in name if char.isprintable()).strip()[:60] or app
+                yield f"queue {shown(name)}: {problem}. Write: queues: [{shown(fix)}]"
             elif [str(each) for each in names].count(name) > 1:
                 yield f"queue {shown(name)} is there more than once. Write: queues: {shown(list(dict.fromkeys(names)))}"
 

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from inventory_rules.model import GROUPS, OWN_SERVICE, Host, Inventory, Mistake, did_you_mean, nearest, shown, wrong
+from inventory_rules.model import (
+    GROUPS,
+    OWN_SERVICE,
+    Host,
+    Inventory,
+    Mistake,
+    did_you_mean,
+    is_int,
+    nearest,
+    shown,
+    wrong,
+)
 
 DRAIN_MARGIN = 30
 """Seconds by which Supervisor waits longer than a task may run; see __celery_app_stop_timeout."""
@@ -120,15 +131,20 @@ def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     limit, stop = host.int("celery_app_task_time_limit"), host.int("supervisor_stop_timeout")
     if limit is None or limit < 2:
         return
+    variable = "celery_app_task_time_limit"
+    for entry in host["celery_worker_programs"] or [] if "worker" in host.groups else []:
+        own = entry.get("time_limit") if isinstance(entry, Mapping) else None
+        if is_int(own) and int(own) > limit:
+            limit, variable = int(own), f"time_limit of {entry.get('name')} in celery_worker_programs"
     longest = max(limit + DRAIN_MARGIN, host.int("celery_web_stop_timeout") or 0)
     if host.runs_app and stop is not None and stop <= longest:
-        why = f"celery_app_task_time_limit is {limit}" if longest == limit + DRAIN_MARGIN else "celery_web_stop_timeout"
+        why = f"{variable} is {limit}" if longest == limit + DRAIN_MARGIN else "celery_web_stop_timeout"
         problem = f"a program may take {longest} s to stop ({why}), and systemd would kill it before."
         yield wrong("supervisor_stop_timeout", stop, problem, f"{4 * longest}, or leave it out")
     broker = inventory.server("rabbitmq", host)
     timeout = broker.int("rabbitmq_consumer_timeout") if broker else None
     if timeout is not None and timeout <= limit:
-        problem = f"celery_app_task_time_limit is {limit}, and the broker would cut off a worker that is still at work."
+        problem = f"{variable} is {limit}, and the broker would cut off a worker that is still at work."
         yield wrong("rabbitmq_consumer_timeout", timeout, problem, f"{max(86400, 2 * limit)}, or leave it out")
     ready, settle = host.int("celery_worker_ready_timeout"), host.int("celery_worker_settle")
     if ready is not None and settle is not None and 5 <= ready < settle:

@@ -151,10 +151,15 @@ def root() -> Iterator[str]:
         yield f"tasks run as {user}, and they need root. Write: ansible_become: true (for the host), or type: {line}"
 
 
+def slots_of(program: dict[str, Any]) -> int:
+    """How many tasks a worker program runs at a time, at most."""
+    return int(str(program.get("autoscale", program.get("concurrency", 2))).partition(",")[0])
+
+
 def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterator[str]:
     """The workers' processes fit into memory and are not out of proportion to the cores."""
     total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
-    count = sum(int(each.get("concurrency", 2)) for each in programs if each.get("pool", "prefork") == "prefork")
+    count = sum(slots_of(each) for each in programs if each.get("pool", "prefork") == "prefork")
     needed = count * PROCESS_MEMORY * (2 if overlap else 1)
     cores = os.cpu_count() or 1
     if needed > total:
@@ -179,7 +184,7 @@ def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterato
 def open_files(programs: list[dict[str, Any]], limit: int) -> Iterator[str]:
     """Each worker program may open as many files as its slots need."""
     for each in programs:
-        slots, pool = int(each.get("concurrency", 2)), str(each.get("pool", "prefork"))
+        slots, pool = slots_of(each), str(each.get("pool", "prefork"))
         a_slot = FILES_PER_SLOT.get(pool, 2)
         if slots * a_slot + OTHER_FILES > limit:
             files, fits = slots * a_slot + OTHER_FILES, max(1, (limit - OTHER_FILES) // a_slot)

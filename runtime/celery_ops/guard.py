@@ -148,6 +148,7 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
             "CELERY_OPS_PROGRAM": me.program,
             # So that this virtualenv is not removed while it runs, whatever title it gives itself.
             "CELERY_OPS_VIRTUALENV": sys.prefix,
+            "CELERY_OPS_DRAIN_TIMEOUT": f"{options.drain_timeout:g}",
             "CELERY_OPS_CANARY_FILE": str(options.pidfile.with_name(f"{me.program}.canary")),
             "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(f"{me.program}.heartbeat")),
             # setproctitle would otherwise write its titles over the environment, and the mark with it.

@@ -96,6 +96,8 @@ class Seen:
     """Seconds since it began to drain."""
     idle: float = 0.0
     """Seconds since it last accepted a task, as far as the watch has seen."""
+    starts: float = 0.0
+    """Seconds that it, or a process of its pool, may take to start."""
 
 
 def judge(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Verdict:
@@ -106,12 +108,14 @@ def judge(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Ve
         what = "its main process is" if seen.main.pid in frozen else f"{len(frozen)} of its pool processes are"
         return Verdict("frozen", f"{what} stopped (state T)", frozen)
     if not beat:
-        young = ("-worker-" in seen.name or "-scheduler-" in seen.name) and seen.main.age < YOUNG
+        young = ("-worker-" in seen.name or "-scheduler-" in seen.name) and seen.main.age < max(YOUNG, seen.starts)
         return Verdict("starting") if young else Verdict("up", "it writes no heartbeat")
     if beat["state"] == DRAINING:
         if seen.drains > drain_timeout + MARGIN:
             return Verdict("overdue", f"it has drained for {seen.drains:.0f} s and may for {drain_timeout:g} s")
         return Verdict("draining", f"{beat.get('active', 0)} tasks to finish")
+    if beat["state"] == STARTING and seen.main.age < seen.starts:
+        return Verdict("starting")
     connected = beat.get("connected", True)
     if seen.late > LATE or (not connected and beat["state"] == READY):
         if beat.get("broker") and not broker(beat["broker"]):
@@ -128,7 +132,7 @@ def judge(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Ve
         return Verdict("deaf", f"it is connected and does not consume from {', '.join(closed)}")
     if not beat["queues"]:
         return Verdict("paused", "it was told to consume from no queue")
-    if beat["reserved"] and not beat["active"] and seen.idle > IDLE:
+    if beat["reserved"] and not beat["active"] and seen.idle > max(IDLE, seen.starts):
         return Verdict("stuck", f"its pool has taken none of {beat['reserved']} tasks for {seen.idle:.0f} s")
     return Verdict("busy" if beat["active"] >= beat["slots"] else "ready")
 
@@ -195,8 +199,19 @@ class Patient:
 class Watch:
     """Looks after the programs of one application on this host."""
 
-    def __init__(self, app: str, module: str, supervisor: int, run: Path, conf_dir: Path, drain_timeout: float) -> None:
+    def __init__(
+        self,
+        app: str,
+        module: str,
+        supervisor: int,
+        run: Path,
+        conf_dir: Path,
+        drain_timeout: float,
+        start_timeout: float = 0.0,
+    ) -> None:
         self.app, self.module, self.supervisor = app, module, supervisor
+        # What is quicker than this has the ordinary limits.
+        self.starts = start_timeout if start_timeout > YOUNG else 0.0
         self.run, self.conf_dir, self.drain_timeout = run, conf_dir, drain_timeout
         self.home = Path("/srv", app)
         self.patients: dict[str, Patient] = {}
@@ -245,7 +260,7 @@ class Watch:
     def _see(self, name: str, main: Process, children: list[Process], now: float) -> Seen:
         beat = read(self.run / f"{name}.heartbeat")
         if beat.get("pid") != main.pid:  # of an earlier process of that name
-            return Seen(name, main, tuple(children))
+            return Seen(name, main, tuple(children), starts=self.starts)
         return Seen(
             name,
             main,
@@ -254,6 +269,7 @@ class Watch:
             late=now - beat["beat"] - beat["due"],
             drains=now - beat["since"],
             idle=self._patient(name).idle(beat.get("accepted", 0), now),
+            starts=self.starts,
         )
 
     def _patient(self, name: str) -> Patient:
@@ -261,9 +277,10 @@ class Watch:
 
     def _care(self, seen: Seen, now: float) -> None:
         patient = self._patient(seen.name)
-        verdict = judge(seen, self.drain_timeout, self._answers)
+        drain_timeout = seen.main.drain_timeout or self.drain_timeout
+        verdict = judge(seen, drain_timeout, self._answers)
         patient.note(verdict, seen.main.pid, now)
-        number = patient.due(course(verdict, seen, self.drain_timeout), now)
+        number = patient.due(course(verdict, seen, drain_timeout), now)
         if number is None:
             return
         receivers = [seen.main]
@@ -310,7 +327,7 @@ class Watch:
             self.say(f"pid {key[0]} ({self.orphans.pop(key).what}) has ended")
         for key, main in found.items():
             if key not in self.orphans:
-                self.orphans[key] = Orphan(main, self.drain_timeout, self.say)
+                self.orphans[key] = Orphan(main, main.drain_timeout or self.drain_timeout, self.say)
             self.orphans[key].step(main, processes)
 
     def _tidy(self, known: set[str]) -> None:
@@ -358,6 +375,12 @@ class WatchHeartbeat(Heartbeat):
         return self.watch.about()
 
 
+def start_timeout() -> float:
+    """Return the seconds that a worker may take to start, as the application's environment says; 0 for nothing."""
+    seconds = os.environ.get("CELERY_OPS_START_TIMEOUT", "")
+    return float(seconds) if seconds.isdigit() else 0.0
+
+
 def main(argv: list[str] | None = None) -> NoReturn:
     """Watch until told to stop (console script ``celery-ops-health``)."""
     parser = argparse.ArgumentParser(
@@ -372,7 +395,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         sys.exit("celery-ops-health: it was not started by celery-ops-guard; type: supervisorctl status")
     stop = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop)
-    watch = Watch(app, options.module, os.getppid(), Path(path).parent, options.conf_dir, options.drain_timeout)
+    watch = Watch(
+        app, options.module, os.getppid(), Path(path).parent, options.conf_dir, options.drain_timeout, start_timeout()
+    )
     heartbeat = WatchHeartbeat(path, watch)
     heartbeat.enter(READY)
     watch.say(f"the watch over {app} begins")

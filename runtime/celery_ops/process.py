@@ -64,6 +64,8 @@ class Process:
     group: int
     start: int
     identity: Identity | None = None
+    drain_timeout: float = 0.0
+    """Seconds that it may finish its work in, as its guard was told; 0 where that is not known."""
     state: str = ""
     """As in ps: R, S, D, T (stopped by a signal), t (by a debugger) ..."""
 
@@ -115,10 +117,10 @@ def of_this_user() -> list[Process]:
             continue
         with contextlib.suppress(OSError):
             if entry.stat().st_uid == os.getuid():
-                identity = _mark(entry)
+                identity, drain_timeout = _mark(entry)
                 process = find(int(entry.name))
                 if process:
-                    found.append(replace(process, identity=identity))
+                    found.append(replace(process, identity=identity, drain_timeout=drain_timeout))
     return found
 
 
@@ -127,12 +129,15 @@ def marked(pidfile: str) -> list[Process]:
     return [process for process in of_this_user() if process.identity and process.identity.pidfile == pidfile]
 
 
-def _mark(entry: Path) -> Identity | None:
-    prefix = f"{MARK}=".encode()
+def _mark(entry: Path) -> tuple[Identity | None, float]:
+    """Return what the guard wrote into a process's environment: who it is, and the seconds it may drain for."""
+    found = {}
     for variable in (entry / "environ").read_bytes().split(b"\0"):
-        if variable.startswith(prefix):
-            return Identity.load(variable[len(prefix) :].decode(errors="replace"))
-    return None
+        name, _, value = variable.decode(errors="replace").partition("=")
+        found[name] = value
+    drains = found.get("CELERY_OPS_DRAIN_TIMEOUT", "")
+    seconds = float(drains) if drains.replace(".", "", 1).isdigit() else 0.0
+    return Identity.load(found.get(MARK, "")), seconds
 
 
 def command(pid: int) -> str:

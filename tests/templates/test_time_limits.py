@@ -63,3 +63,30 @@ def test_the_application_and_the_worker_have_the_same(limit, worker, evaluate):
     settings = subprocess.run([sys.executable, "-c", code], env=variables | path, capture_output=True, check=True)
     words, _ = worker(limit)
     assert json.loads(settings.stdout) == [option(words, "--soft-time-limit"), option(words, "--time-limit")]
+
+
+def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(evaluate, render):
+    mine = [{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 21600}]
+    programs = {
+        program["family"]: program for program in evaluate("__celery_worker_manifest", celery_worker_programs=mine)
+    }
+    long, default = programs["petct-worker-long"], programs["petct-worker-default"]
+    assert option(long["command"], "--time-limit") == 21600 and option(default["command"], "--time-limit") == 300
+    assert option(long["command"], "--drain-timeout") == long["stop_timeout"] == 21630
+    assert option(default["command"], "--drain-timeout") == default["stop_timeout"] == 330
+    given = {"celery_worker_programs": mine}
+    conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", **given)
+    assert int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1]) == 86400_000
+    unit = render(ROOT / "roles/supervisor/templates/dropin.conf.j2", **given)
+    assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > 21630
+
+
+def test_a_program_has_its_own_way_of_taking_over_and_number_of_processes(evaluate):
+    mine = [
+        {"name": "gpu", "queues": ["gpu"], "handover": "replace", "concurrency": 1},
+        {"name": "many", "queues": ["build:default", "Mails & more"], "autoscale": "10,2"},
+    ]
+    gpu, many = evaluate("__celery_worker_manifest", celery_worker_programs=mine)[:2]
+    assert (gpu["strategy"], many["strategy"]) == ("replace", "overlap")
+    assert many["command"][many["command"].index("--autoscale") + 1] == "10,2" and "-c" not in many["command"]
+    assert many["command"][many["command"].index("-Q") + 1] == "build:default,Mails & more"

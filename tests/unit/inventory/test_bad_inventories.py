@@ -59,6 +59,14 @@ GOOD = {
             {"name": "mail", "queues": ["mail", "bulk"], "concurrency": 4, "pool": "threads"},
             {"name": "net", "queues": ["net"], "concurrency": 20, "pool": "gevent"},
             {"name": "reports", "queues": ["reports"], "options": ["--max-tasks-per-child", "20", "-l", "DEBUG"]},
+            {
+                "name": "many",
+                "queues": ["build:default", "Mails & Post"],
+                "autoscale": "10,2",
+                "handover": "one_by_one",
+            },
+            {"name": "gpu", "queues": ["gpu"], "concurrency": 1, "handover": "replace", "time_limit": 21600},
+            {"name": "fair", "queues": ["fair"], "options": ["-E", "-O", "fair", "--prefetch-multiplier", "4"]},
         ],
     },
     "with web": {
@@ -101,7 +109,7 @@ def places(tmp_path_factory) -> dict[str, str]:
     (folder / "old").write_text("#!/bin/sh\necho 3 8\n")
     (folder / "old").chmod(0o755)
     found = {path.name: str(path) for path in folder.iterdir()}
-    return found | {"busy": str(64 * (os.cpu_count() or 1) + 1)}
+    return found | {"long": 256 * "q", "busy": str(64 * (os.cpu_count() or 1) + 1)}
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,11 @@ def seen(beat=WELL, main="S", children="SS", name=NAME, age=1000.0, **more):
         (seen({}, age=-3600), True, "starting"),
         (seen({}, age=61), True, "up"),
         (seen({}, name="demo-web-1a2b3c4d", age=1), True, "up"),
+        (seen(reserved=1, idle=200, starts=300), True, "ready"),
+        (seen(reserved=1, idle=301, starts=300), True, "stuck"),
+        (seen({}, age=200, starts=300), True, "starting"),
+        (seen(state="starting", connected=False, queues={}, late=200, age=210, starts=300), True, "starting"),
+        (seen(state="starting", connected=False, queues={}, late=300, age=310, starts=300), True, "stuck"),
         (seen(BEAT, due=300, late=-200), True, "ready"),
         (seen(BEAT, late=31), True, "stuck"),
         (seen(BEAT, late=31), False, "broker away"),
@@ -320,10 +325,10 @@ class TestPrograms:
         assert len(lookout.said) == 1, lookout.said
 
     @pytest.mark.parametrize(("drained", "ends"), [(DRAIN, False), (DRAIN + 31, True)])
-    def test_a_drain_has_its_time_and_no_more(self, stage, quick, drained, ends):
-        program = stage.up(*stage.program("--stubborn"))
+    def test_a_drain_has_its_programs_time_and_no_more(self, stage, quick, drained, ends):
+        program = stage.up(*stage.program("--stubborn"), options=("--drain-timeout", DRAIN))
         beat(stage, program.pid, state="draining", since=time.monotonic() - drained)
-        lookout = Lookout(stage, program.supervisor.pid)
+        lookout = Lookout(stage, program.supervisor.pid, drain_timeout=1 if ends is False else 3600)
         for _ in range(5):
             lookout.watch.look()
             time.sleep(0.1)
@@ -367,9 +372,9 @@ class TestOrphans:
         lookout.until(lambda: lookout.heard("has ended"), "a word about its end")
 
     def test_one_that_does_not_finish_is_killed(self, stage):
-        program = stage.up(*stage.program("--deaf", "--stubborn"))
+        program = stage.up(*stage.program("--deaf", "--stubborn"), options=("--drain-timeout", 0.5))
         program.lose_supervisor()
-        lookout = Lookout(stage, os.getpid(), drain_timeout=0.5)
+        lookout = Lookout(stage, os.getpid(), drain_timeout=3600)
         lookout.until(lambda: not alive(program.pid), "its end")
         assert lookout.heard("SIGTERM sent")
         assert lookout.heard("did not finish within 0.5 s: SIGKILL sent")
