@@ -199,13 +199,16 @@ class Visitor(threading.Thread):
 
 
 class Load:
-    """Numbered tasks published on a host, until told to stop."""
+    """Numbered tasks published on a host, until told to stop; `through` runs a command as the application."""
 
-    def __init__(self, host: Host, name: str, rate: float, tasks: int, queue: str = APP, patience: int = 90) -> None:
+    def __init__(
+        self, host: Host, name: str, rate: float, tasks: int,
+        queue: str = APP, patience: int = 90, through: str = APP,
+    ) -> None:  # fmt: skip
         self.host, self.stop = host, f"/var/lib/petct/{name}.stop"
         host.run(f"rm -f {self.stop}")
         command = (
-            f"{APP} python {LEDGER} --queue {queue} --run {name} "
+            f"{through} python {LEDGER} --queue {queue} --run {name} "
             f"--folder {BOOKS} --rate {rate} --tasks {tasks} --until {self.stop} --patience {patience}"
         )
         words = ["docker", "exec", host.name, "sh", "-c", f"exec {command}"]

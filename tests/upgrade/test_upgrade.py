@@ -9,6 +9,9 @@ import pytest
 from lab import APP, Load, Visitor, until
 
 pytestmark = pytest.mark.timeout(1800)  # a busy machine installs the packages in ten minutes
+# How a command ran as the application before there was one for it.
+BIN = f"$(readlink -f /srv/{APP}/current/venv)/bin"
+AS_APP = f"env PATH={BIN}:/usr/bin:/bin runuser -u {APP} -- celery-ops-env $(readlink -f /etc/{APP}/env) --"
 # What has to be written into the inventory for this version: the results stay where they are.
 UPGRADED = {"celery_app_result_store_database": 0}
 
@@ -31,7 +34,7 @@ def whole(host) -> bool:
 @pytest.fixture(scope="module")
 def load(before, host) -> Iterator[Load]:
     """Numbered tasks, from before the upgrade until after the rollback."""
-    load = Load(host, "upgrade", rate=15, tasks=1_000_000)  # until it is told to stop
+    load = Load(host, "upgrade", rate=15, tasks=1_000_000, through=AS_APP)  # until it is told to stop
     yield load
     host.run(f"touch {load.stop}")
     load.process.wait(150)
