@@ -48,6 +48,12 @@ def test_a_supervisor_that_was_there_before_and_runs_programs_of_others_keeps_wh
     assert "KillMode=process" in unit
 
 
+def test_a_full_redis_takes_results_and_not_the_locks_that_an_application_uses(render):
+    """RedBeat's lock lives for a minute and is renewed all the time; volatile-ttl takes it before any result."""
+    conf = render(ROOT / "roles/result_store/templates/celery-ops.conf.j2")
+    assert "maxmemory-policy volatile-lru\n" in conf
+
+
 def test_a_broker_under_its_hosts_name_registers_by_loopback_and_is_found_at_its_address(render):
     template = ROOT / "roles/rabbitmq/templates/epmd.conf.j2"
     listens = [line for line in render(template, rabbitmq_distribution_bind="10.0.0.5").splitlines() if "4369" in line]
