@@ -11,7 +11,7 @@ from lab import APP, Load, Visitor, until
 pytestmark = pytest.mark.timeout(1800)  # a busy machine installs the packages in ten minutes
 # How a command ran as the application before there was one for it.
 BIN = f"$(readlink -f /srv/{APP}/current/venv)/bin"
-AS_APP = f"env PATH={BIN}:/usr/bin:/bin runuser -u {APP} -- celery-ops-env $(readlink -f /etc/{APP}/env) --"
+AS_APP = f"env PATH={BIN}:$PATH runuser -u {APP} -- celery-ops-env $(readlink -f /etc/{APP}/env) --"
 # What has to be written into the inventory for this version: the results stay where they are.
 UPGRADED = {"celery_app_result_store_database": 0}
 
