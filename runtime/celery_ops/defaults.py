@@ -6,7 +6,7 @@ It may be called before or after the application's configuration is read, and wo
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from celery_ops import settings
+from celery_ops import settings, tasks
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -55,8 +55,7 @@ def _add_to(sender: "Celery", source: "Settings", **_: Any) -> None:
         maps.insert(len(maps) - 1, defaults)
     for name in MERGED:
         if defaults.is_set(name):
-            # Under the name that is looked up first: with a namespace, Celery before 5.7 finds the application's else.
-            source[source._to_keys(name)[0]] = {**VALUES[name], **(source.get(name) or {})}
+            tasks.put(source, name, {**VALUES[name], **(source.get(name) or {})})
 
 
 class Defaults(Mapping):

@@ -184,6 +184,10 @@ def unsafe(app: "Celery") -> Iterator[Report]:
         value = app.conf.get(setting)
         if is_unsafe(value):
             yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {safe!r}"}
+    if uses_redbeat(app) and app.conf.get("redbeat_lock_key", "") is not None:
+        # The kit never runs two schedulers; and a full Redis evicts the lock, which has a time to live, and ends beat.
+        value = app.conf.get("redbeat_lock_key") or "redbeat::lock"
+        yield {"setting": "redbeat_lock_key", "value": value, "write": "app.conf.redbeat_lock_key = None"}
     if settings_of(app):
         for lack in dict.fromkeys(versions.missing_settings().values()):
             yield {"setting": "celery", "value": f"{version('celery')}: {lack.loss}", "write": lack.write}
@@ -226,12 +230,31 @@ def quorum_queues_too_early(app: "Celery", report: Report) -> Iterator[Report]:
         }
 
 
+def redbeat_without_redis(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse RedBeat where it would take the broker's URL for that of a Redis: its scheduler ends at once."""
+    given = app.conf.get("redbeat_redis_url") or app.conf.get("REDBEAT_REDIS_URL")
+    if uses_redbeat(app) and not given and not report["broker"]["transport"].startswith("redis"):
+        yield {
+            "problem": "the scheduler is RedBeat, and without redbeat_redis_url it takes the broker for its Redis",
+            "write": "app.conf.redbeat_redis_url = os.environ['CELERY_RESULT_BACKEND'] (or a Redis of your own)",
+        }
+
+
+def uses_redbeat(app: "Celery") -> bool:
+    """Whether the schedule is kept by RedBeat."""
+    return "redbeat" in str(app.conf.beat_scheduler).lower()
+
+
 def is_quorum(queue: Any) -> bool:
     """Whether the application declares this queue as a quorum queue."""
     return (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
 
 
-REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (missing_client, quorum_queues_too_early)
+REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
+    missing_client,
+    quorum_queues_too_early,
+    redbeat_without_redis,
+)
 """What can't work with the application as it is installed. Each yields ``problem`` and the line to ``write``."""
 
 

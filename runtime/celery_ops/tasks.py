@@ -11,7 +11,7 @@ from celery.signals import before_task_publish
 
 import celery_ops.echo
 import celery_ops.ledger  # noqa: F401 - their tasks are the kit's, too
-from celery_ops import canary, clock, heartbeat, prefork, revoked
+from celery_ops import canary, clock, heartbeat, prefork, revoked, schedule
 from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
 
@@ -51,9 +51,18 @@ def add_tick(app: Celery, conf: Any = None) -> None:
         "schedule": float(TICK_SECONDS),
         "options": {"expires": 60, "ignore_result": True},
     }
-    conf = app.conf if conf is None else conf
+    # Read first: before that, it is only the promise of a configuration.
+    schedule = (app.conf if conf is None else conf).beat_schedule
     # A new dict: Celery's default is one object shared by all apps.
-    conf.beat_schedule = {**conf.beat_schedule, "celery-ops-tick": entry}
+    put(app.conf if conf is None else conf, "beat_schedule", {**schedule, "celery-ops-tick": entry})
+
+
+def put(conf: Any, name: str, value: Any) -> None:
+    """Set a setting under the name that is looked up first.
+
+    With a namespace, Celery before 5.7 finds the application's own ``CELERY_BEAT_SCHEDULE`` before a ``beat_schedule``.
+    """
+    conf[conf._to_keys(name)[0]] = value
 
 
 # By name: the module is loaded, and with it redis-py, where a result backend is used.
@@ -63,6 +72,7 @@ heartbeat.connect()
 clock.connect()
 prefork.connect()
 revoked.connect()
+schedule.connect()
 connect_on_app_finalize(add_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:

@@ -102,6 +102,16 @@ def test_what_the_application_sets_stays_and_the_rest_is_ours(app, monkeypatch, 
     assert defaults.left(app).keys() == {"task_acks_late", "broker_transport_options"}
 
 
+@pytest.mark.parametrize("order", [apply_first, apply_last, apply_when_read, apply_to_a_final_app])
+@pytest.mark.parametrize("namespace", ["CELERY", "SHOP", None])
+def test_the_tick_joins_a_schedule_under_any_name(app, namespace, order):
+    mine = {"mine": {"task": "demo.mine", "schedule": 60.0}}
+    name = f"{namespace}_BEAT_SCHEDULE" if namespace else "beat_schedule"
+    order(app, lambda: app.config_from_object(named(**{name: mine}), namespace=namespace))
+    app.finalize()
+    assert app.conf.beat_schedule.keys() == {"mine", "celery-ops-tick"}
+
+
 def test_an_application_without_settings_takes_all_but_the_name_of_its_queue(app, monkeypatch):
     celery_ops.apply(app)
     assert defaults.left(app) == {}

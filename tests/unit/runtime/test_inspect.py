@@ -76,6 +76,18 @@ def test_what_a_version_lacks_is_named_where_the_kits_settings_are_in_force(ask,
     assert all(one["value"].startswith(version) for one in report["unsafe"])
 
 
+def test_redbeat_needs_a_redis_and_no_lock_that_can_be_evicted(ask):
+    redbeat = "app.conf.beat_scheduler = 'redbeat.RedBeatScheduler'\n"
+    report = ask(redbeat)
+    (refusal,) = report["refused"]
+    assert "redbeat_redis_url" in refusal["write"]
+    (lock,) = [one for one in report["unsafe"] if one["setting"] == "redbeat_lock_key"]
+    report = ask(f"{redbeat}import os\n{refusal['write'].partition(' (or')[0]}\n{lock['write']}\n",
+                 CELERY_RESULT_BACKEND="redis://there/0")  # fmt: skip
+    assert report["refused"] == []
+    assert "redbeat_lock_key" not in [one["setting"] for one in report["unsafe"]]
+
+
 def test_a_celery_that_is_too_old_is_refused_by_name_and_version_before_the_application_is_imported(ask, tmp_path):
     report = ask("raise SystemExit('imported')\n", **pretend("5.2.7", tmp_path))
     assert report["versions"]["celery"] == "5.2.7"
