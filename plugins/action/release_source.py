@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import fnmatch
 import gzip
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -20,14 +20,18 @@ from urllib.parse import unquote
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from module_utils.deployments import new_id
 from module_utils.listeners import listener_version
+from module_utils.requirement_files import RequirementsError, included
+from plugin_utils.python_project import requirements_of
+from plugin_utils.source_files import Files, SourceError, excluded, files_of, is_private
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
-REQUIREMENTS = ("requirements.txt", "pyproject.toml")
+REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "pyproject.toml")
 ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
 # Wheels hold file times; a fixed one makes the same source the same wheel.
 WHEEL_EPOCH = "946684800"
@@ -38,35 +42,32 @@ def is_git(source: str) -> bool:
     return bool(GIT_ADDRESS.search(source)) and not (Path(source).is_dir() and not source.rstrip("/").endswith(".git"))
 
 
-def files_of(folder: Path, exclude: list[str]) -> list[Path]:
-    """Every file and link below `folder` that no pattern excludes, sorted, as relative paths."""
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not excluded(name, exclude))
-        here = Path(root).relative_to(folder)
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
-        found += [here / name for name in [*names, *links] if not excluded(name, exclude)]
-    return sorted(found)
+def pack(files: dict[str, Path], links: dict[str, str] | None = None, texts: dict[str, str] | None = None) -> bytes:
+    """Files by their name in it, links and texts, as a tar that depends on nothing but names, contents and modes.
 
-
-def excluded(name: str, patterns: list[str]) -> bool:
-    """Whether a file or folder of that name stays out of a release."""
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-
-def pack(files: dict[str, Path]) -> bytes:
-    """Files by their name in it, as a tar that depends on nothing but names, contents and executable bits."""
+    Of the modes counts whether a file can be run, and whether it is for root and the application only.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, path in files.items():
             entry = tar.gettarinfo(path, arcname=name)
             entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
-            entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+            entry.mode = (0o755 if entry.mode & 0o100 else 0o644) & (0o750 if is_private(name) else 0o755)
+            if entry.islnk():  # a second name of a file that is there already
+                entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
             if entry.isreg():
                 with path.open("rb") as content:
                     tar.addfile(entry, content)
             else:
                 tar.addfile(entry)
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+        for name, text in (texts or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
     return buffer.getvalue()
 
 
@@ -106,7 +107,7 @@ class Address:
 
 
 def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
-    """Put the tree of `version` into a folder; the commit's hash comes back.
+    """Put the tree of `version` into a folder, with its submodules; the commit's hash comes back.
 
     Raises AnsibleActionFail when the repository or the version is not there.
     """
@@ -116,21 +117,54 @@ def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
         git(address, "--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
     else:
         git(address, "clone", "--quiet", "--mirror", address.bare, str(mirror))
-    commit = git(address, "--git-dir", str(mirror), "rev-parse", "--verify", version + "^{commit}").strip()
-    git(
-        address,
-        "--git-dir",
-        str(mirror),
-        "--work-tree",
-        str(into),
-        "checkout",
-        "--quiet",
-        "--force",
-        commit,
-        "--",
-        ".",
-    )
+    at = ("--git-dir", str(mirror))
+    commit = git(address, *at, "rev-parse", "--verify", version + "^{commit}").strip()
+    git(address, *at, "--work-tree", str(into), "checkout", "--quiet", "--force", commit, "--", ".")
+    entries = (entry.partition("\t") for entry in git(address, *at, "ls-tree", "-rz", commit).split("\0"))
+    for about, _, path in entries:
+        if about.startswith("160000"):
+            url = submodule_url(address, mirror, commit, path)
+            (into / path).mkdir(parents=True, exist_ok=True)
+            try:
+                checkout(url, about.split()[2], cache, into / path)
+            except AnsibleActionFail as error:
+                raise AnsibleActionFail(f"The submodule {path} of {address.bare}: {error}") from None
     return commit
+
+
+def submodule_url(address: Address, mirror: Path, commit: str, path: str) -> Address:
+    """Where a submodule is, in a repository of `address`; on the same server the login is the same."""
+    listed = ("config", "--blob", f"{commit}:.gitmodules", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$")
+    try:
+        lines = git(address, "--git-dir", str(mirror), *listed).split("\0")
+    except AnsibleActionFail:
+        lines = []
+    settings = dict(line.split("\n", 1) for line in lines if "\n" in line)
+    name = next(
+        (key[: -len(".path")] for key, value in settings.items() if key.endswith(".path") and value == path), ""
+    )
+    url = settings.get(f"{name}.url", "")
+    if not url:
+        raise AnsibleActionFail(
+            f"{path} is a git submodule of {address.bare}, and .gitmodules does not say where it is. Correct "
+            f".gitmodules, or remove it: git rm --cached {path}"
+        )
+    base = address.bare.rstrip("/")
+    while url.startswith(("./", "../")):
+        if url.startswith("../"):
+            base = base[: max(base.rfind("/"), base.rfind(":") + 1)]
+        url = url.partition("/")[2]
+        if not url.startswith(("./", "../")):
+            url = f"{base}{'' if base.endswith(':') else '/'}{url}"
+    found = Address(url)
+    if not found.user and host_of(found.bare) == host_of(address.bare):
+        found.user, found.password, found.hidden = address.user, address.password, address.hidden
+    return found
+
+
+def host_of(url: str) -> str:
+    """Scheme and host of an address; empty for one that takes no login."""
+    return (re.match(r"https?://[^/]+", url) or [""])[0]
 
 
 def forget_logins(cache: Path) -> None:
@@ -143,23 +177,42 @@ def forget_logins(cache: Path) -> None:
 
 def git(address: Address, *arguments: str) -> str:
     """Run git; no prompt ever blocks a headless run."""
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **address.environment()}
+    ssh = os.environ.get("GIT_SSH_COMMAND") or "ssh"
+    environment = {
+        **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": f"{ssh} -o BatchMode=yes", "LC_ALL": "C.UTF-8",
+        **address.environment(),
+    }  # fmt: skip
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
         verb = arguments[0] if not arguments[0].startswith("-") else arguments[2]
-        raise AnsibleActionFail(
-            f"git {verb} failed: {address.without_login(done.stderr.strip())}\n"
-            "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
-        )
+        said = address.without_login(done.stderr.strip())
+        raise AnsibleActionFail(f"git {verb} failed: {said}\n{what_to_do(said, address.bare)}")
     return done.stdout
+
+
+def what_to_do(said: str, address: str) -> str:
+    """What an operator does about a git that failed."""
+    server = re.match(r"(?:ssh://)?(?:[^@/]+@)?(?:\[?([^/:\]]+)\]?)", address)
+    host = server[1] if server else address
+    if "Host key verification failed" in said:
+        return (
+            f"The control node does not know {host}. Compare its key, then type: "
+            f"ssh-keyscan {host} >> ~/.ssh/known_hosts"
+        )
+    if "Permission denied (publickey" in said:
+        return (
+            f"{host} takes no key of the user who runs ansible-playbook, and no passphrase is asked for. Load one "
+            f"(ssh-add), or name it: export GIT_SSH_COMMAND='ssh -i /path/to/key'. Look: ssh -o BatchMode=yes {host}"
+        )
+    return "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
 
 
 def build_runtime(runtime: Path, cache: Path) -> Path:
     """The wheel of the kit's runtime, built only when its source has changed."""
     from flit_core import buildapi
 
-    names = files_of(runtime, ["__pycache__", "*.pyc", "*.egg-info", "dist"])
-    digest = hashlib.sha256(pack({str(name): runtime / name for name in names})).hexdigest()[:16]
+    names = files_of(runtime, ["**/__pycache__", "**/*.pyc", "**/*.egg-info", "dist"], checked_out=True).names
+    digest = hashlib.sha256(pack({name: runtime / name for name in names})).hexdigest()[:16]
     folder = cache / f"runtime-{digest}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -178,7 +231,10 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
 
 
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Pack the source, as app/, and the runtime's wheel into the cache; say where, and what the release is called."""
+    """Pack the source and the runtime's wheel into the cache; say where, and what the release is called.
+
+    The source is app/. Where the application is a directory of it, the source is source/, and app is a link to that.
+    """
     source, cache = str(arguments["source"]), Path(arguments["cache"]).expanduser()
     runtime = Path(arguments["runtime"])
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,23 +250,15 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
                 f"celery_app_source is {source}: no such folder on the control node, and no git address. "
                 "Set it to your application's folder (the one that holds its requirements)."
             )
-        exclude = list(arguments["exclude"])
-        names = files_of(folder, exclude)
-        if not names:
-            raise AnsibleActionFail(f"celery_app_source is {source}: there is not a file in it to release.")
-        if Path(arguments["requirements"]) not in names:
-            there = [name for name in REQUIREMENTS if Path(name) in names]
-            raise AnsibleActionFail(
-                f"celery_app_requirements is {arguments['requirements']}: no such file in {source}. "
-                + (
-                    f"There is {there[0]}: set celery_app_requirements: {there[0]}"
-                    if there
-                    else "Name a lock file in it."
-                )
-            )
+        try:
+            found = files_of(folder, list(arguments["exclude"]), checked_out=bool(commit))
+            members, links, texts = layout(folder, source, found, arguments)
+        except (SourceError, RequirementsError) as error:
+            raise AnsibleActionFail(str(error)) from None
         wheel = build_runtime(runtime, cache)
-        tar = pack({wheel.name: wheel, **{f"app/{name}": folder / name for name in names}})
-        identity = hashlib.sha256(tar + str(arguments["requirements"]).encode()).hexdigest()[:12]
+        tar = pack({wheel.name: wheel, **members}, links, texts)
+        settings = json.dumps([str(arguments["requirements"]), list(arguments.get("commands") or [])])
+        identity = hashlib.sha256(tar + settings.encode()).hexdigest()[:12]
         archive = cache / f"{identity}.tar.gz"
         if archive.exists():
             archive.touch()  # another run that packs meanwhile forgets the oldest
@@ -220,7 +268,54 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             fresh.replace(archive)
             forget_old(cache, keep=20)
     listener = listener_version(lambda name: (runtime / name).read_bytes())
-    return {"id": identity, "archive": str(archive), "commit": commit, "source": source, "listener": listener}
+    return {
+        "id": identity, "archive": str(archive), "commit": commit, "source": source, "listener": listener,
+        "left_out": [f"{len(names)} ({why}): {some(names)}" for why, names in found.left_out.items()],
+    }  # fmt: skip
+
+
+def some(names: list[str]) -> str:
+    """The first of some names."""
+    return ", ".join(names[:5]) + (", ..." if names[5:] else "")
+
+
+def layout(
+    folder: Path, source: str, found: Files, arguments: dict[str, Any]
+) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
+    """The files, links and texts of a release, by their names in it.
+
+    Raises SourceError, RequirementsError or AnsibleActionFail for what is not there.
+    """
+    directory, requirements = str(arguments.get("directory") or "").strip("/"), str(arguments["requirements"])
+    if not found.names:
+        raise AnsibleActionFail(f"celery_app_source is {source}: there is not a file in it to release.")
+    root, names = folder / directory, set(found.names)
+    if directory and not any(name.startswith(f"{directory}/") for name in names):
+        there = sorted({name.split("/")[0] for name in names if "/" in name})
+        raise AnsibleActionFail(
+            f"celery_app_directory is {directory}: no such directory in {source}. There is {some(there) or 'none'}. "
+            "Write: celery_app_directory: a directory of the source, or leave it out."
+        )
+    if os.path.normpath(Path(directory, requirements)) not in names:
+        there = [name for name in REQUIREMENTS if str(Path(directory, name)) in names]
+        raise AnsibleActionFail(
+            f"celery_app_requirements is {requirements}: no such file in {Path(source) / directory}. "
+            + (f"There is {there[0]}: set celery_app_requirements: {there[0]}" if there else "Name a lock file in it.")
+        )
+    texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
+    if not texts:
+        for name in included(folder, str(Path(directory, requirements))):
+            if name not in names:
+                raise RequirementsError(f"{requirements} includes {name}, which is not part of the release. Add it.")
+    top = "source" if directory else "app"
+    shared = {str(Path(directory, path)): path.strip("/") for path in arguments.get("shared") or []}
+    kept = [name for name in found.names if not excluded(name, list(shared))]
+    links = {f"{top}/{name}": f"{arguments.get('shared_directory')}/{path}" for name, path in shared.items()}
+    if directory:
+        links["app"] = f"source/{directory}"
+    for name in sorted(names - set(kept)):
+        found.leave_out("celery_app_shared", name)
+    return {f"{top}/{name}": folder / name for name in kept}, links, texts
 
 
 def forget_old(cache: Path, keep: int) -> None:
@@ -237,4 +332,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Pack, and return id, archive, commit, source."""
         super().run(tmp, task_vars)
-        return {"changed": False, "deployment": new_id(), **prepare(self._task.args)}
+        packed = prepare(self._task.args)
+        if packed["left_out"]:
+            # Once for a run: it packs once for all hosts.
+            Display().display(f"Not part of the release: {'; '.join(packed['left_out'])}")
+        return {"changed": False, "deployment": new_id(), **packed}

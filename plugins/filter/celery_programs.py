@@ -72,6 +72,12 @@ def as_app(command: str, context: dict[str, Any]) -> list[str]:
     return [RUNUSER, "-u", context["app"], "--", *with_environment(words, context)]
 
 
+def as_app_each(commands: str | list[str], context: dict[str, Any]) -> list[list[str]]:
+    """The words of each of several commands, or of one; see `as_app`."""
+    commands = [commands] if isinstance(commands, str) else commands
+    return [words for command in commands if (words := as_app(command, context))]
+
+
 def with_environment(words: list[str], context: dict[str, Any]) -> list[str]:
     """`words` run by celery-ops-env, which loads the environment file."""
     release = context["release"]
@@ -238,7 +244,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         names = (
-            url_part, env_file, supervisor_command, as_app, own_queues,
+            url_part, env_file, supervisor_command, as_app, as_app_each, own_queues,
             worker_program, scheduler_program, scheduler_class, web_program, listener_program, health_program,
         )  # fmt: skip
         return {function.__name__: function for function in names}

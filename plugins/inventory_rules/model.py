@@ -76,6 +76,7 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("text", lambda value: isinstance(value, (str, int, float)) and not isinstance(value, bool)),
     "path": ("a path", lambda value: isinstance(value, str)),
     "list": ("a list", lambda value: isinstance(value, list)),
+    "raw": ("a command, or a list of commands", lambda value: isinstance(value, (str, list))),
     "dict": ("a mapping of names to values", lambda value: isinstance(value, Mapping)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -201,11 +202,13 @@ def web(host: Host) -> Iterator[Mistake]:
 
 def commands(host: Host) -> Iterator[Mistake]:
     """The commands of a deploy."""
-    for variable in ("celery_app_migrate_command", "celery_app_seed_command", "celery_app_prove_command"):
-        yield from command(variable, host.text(variable))
+    for variable in ("celery_app_migrate_command", "celery_app_seed_command", "celery_app_build_commands"):
+        for line in [host[variable]] if isinstance(host[variable], str) else host[variable] or []:
+            yield from command(variable, str(line), may_be_list=True)
+    yield from command("celery_app_prove_command", host.text("celery_app_prove_command"))
 
 
-def command(variable: str, line: str) -> Iterator[Mistake]:
+def command(variable: str, line: str, may_be_list: bool = False) -> Iterator[Mistake]:
     """What is wrong with a command: it is words for a program, not a line for a shell."""
     try:
         words = shlex.split(line)
@@ -215,6 +218,10 @@ def command(variable: str, line: str) -> Iterator[Mistake]:
     if "\n" in line.strip() or SHELL & set(words) or any(word.endswith(";") for word in words):
         parts = [part.strip() for part in re.split(r"\n|&&|[|;&<>]", line.strip())]
         # A command runs in the release's folder already.
-        first = next((part for part in parts if part and not part.startswith("cd ")), "")
+        parts = [part for part in parts if part and not part.startswith("cd ")]
+        first = parts[0] if parts else ""
         problem = "no shell runs it, so that it can't hold several commands, pipes or redirections."
+        if may_be_list and parts[1:] and not re.search(r"[|<>]|(?<!&)&(?!&)", line):
+            yield wrong(variable, line, problem, f"{json.dumps(parts)}, each a command")
+            return
         yield wrong(variable, line, problem, f"{first} (or a script inside your source)")

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from action.release_source import REQUIREMENTS, excluded, is_git
+from action.release_source import REQUIREMENTS, is_git
 from ansible.errors import AnsibleError
+from plugin_utils.source_files import UNTRACKED, excluded
 
 from inventory_rules.addresses import ADDRESSES
 from inventory_rules.environment import variables
@@ -105,6 +106,10 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_requirements": (
         lambda text: bool(text) and not text.startswith("/") and ".." not in Path(text).parts,
         "it has to be the path of a file inside the source.", "requirements.txt",
+    ),
+    "celery_app_directory": (
+        lambda text: not text.startswith("/") and ".." not in Path(text).parts,
+        "it has to be the path of a directory inside the source.", "services/shop",
     ),
     "celery_app_version": (
         _matches(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*"), "it has to be a branch, a tag or a commit.", "main",
@@ -224,22 +229,35 @@ def source(host: Host) -> Iterator[Mistake]:
     if where is None or is_git(where):
         return
     folder, fix = Path(where).expanduser(), "/home/you/shop"
+    directory = host.text("celery_app_directory")
     if not where or not folder.is_dir():
         seen_from = "" if folder.is_absolute() else f" (looked for in {Path.cwd()})"
         problem = f"no such folder on the control node{seen_from}, and no git address."
         yield wrong("celery_app_source", where, problem, fix)
     elif not _holds_a_file(folder, host["celery_app_source_exclude"] or []):
         yield wrong("celery_app_source", where, "there is not a file in it to release.", fix)
-    elif not (folder / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
-        there = [file for file in REQUIREMENTS if (folder / file).is_file()]
-        problem = f"no such file in {where}."
+    elif not (folder / directory).is_dir():
+        yield wrong("celery_app_directory", directory, f"no such directory in {where}.", "a directory of the source")
+    elif not (folder / directory / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
+        there = [file for file in REQUIREMENTS if (folder / directory / file).is_file()]
+        problem = f"no such file in {Path(where) / directory}."
         yield wrong("celery_app_requirements", requirements, problem, there[0] if there else "one that is there")
 
 
+def shared(host: Host) -> Iterator[Mistake]:
+    """What is kept across releases is inside the application."""
+    for path in host["celery_app_shared"] or []:
+        parts = Path(str(path)).parts
+        if not parts or str(path).startswith("/") or ".." in parts or re.search(r"\s", str(path)):
+            problem = "it has to be a path inside the application, which becomes a link to /srv/<app>/shared."
+            yield wrong("celery_app_shared", path, problem, "[db.sqlite3, media]")
+
+
 def _holds_a_file(folder: Path, exclude: list[str]) -> bool:
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not excluded(name, exclude)]
-        if any(not excluded(name, exclude) for name in names):
+    for at, folders, names in os.walk(folder):
+        here, patterns = Path(at).relative_to(folder), [*UNTRACKED, *exclude]
+        folders[:] = [name for name in folders if not excluded(str(here / name), patterns)]
+        if any(not excluded(str(here / name), patterns) for name in names):
             return True
     return False
 

@@ -8,25 +8,30 @@ import errno
 import hashlib
 import json
 import os
+import pwd
 import re
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import time
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from ansible.module_utils.listeners import install_listener, put
+from ansible.module_utils.requirement_files import RequirementsError, included, names_local
 
 GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
 IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
+COMMANDS_RAN = ".commands-ran"
+"""In a release: its build commands were run in it."""
 FILES = ".files.json"
-"""In a release: what app/ holds, by name: a file's size, or a link's target."""
+"""In a release: what its source holds, by name: a file's size, or a link's target."""
 KEPT_TIME = 0
 """Every packed file's modification time: one that has another was changed on the host."""
 FAULT_OF_HOST = re.compile(
@@ -39,6 +44,45 @@ FAULT_OF_HOST = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 """In the output of a command: what no release is to blame for."""
+LAST_LINES = 20
+CAUSE = re.compile(r"\berror:|ERROR: |The conflict is caused by|^\s*\w*(Error|Exception): ", re.IGNORECASE)
+"""In the output of a command: a line that says why it failed, however much follows."""
+
+
+MISSING = (
+    (r"Python\.h: No such file", "Python's header", "python3-dev"),
+    (
+        r"'[^'\n]*\b(gcc|cc|g\+\+|c\+\+)'[^\n]*No such file|No such file[^\n]*'[^'\n]*\b(gcc|cc)'",
+        "A compiler",
+        "python3-dev",
+    ),
+    (r"libpq-fe\.h: No such file|pg_config executable not found", "PostgreSQL's header", "libpq-dev"),
+    (
+        r"mysql_config: not found|mysql\.h: No such file|Can not find valid pkg-config name",
+        "MySQL's header",
+        "pkg-config, default-libmysqlclient-dev",
+    ),
+    (r"ffi\.h: No such file", "libffi's header", "libffi-dev"),
+    (r"openssl/\S+\.h: No such file", "OpenSSL's header", "libssl-dev"),
+    (r"libxml/\S+\.h: No such file|xml2-config|libxslt development", "libxml2's header", "libxml2-dev, libxslt1-dev"),
+    (r"(lber|ldap)\.h: No such file", "OpenLDAP's header", "libldap-dev, libsasl2-dev"),
+    (r"jpeglib\.h: No such file|could not be found for jpeg", "libjpeg's header", "libjpeg-dev, zlib1g-dev"),
+    (r"curl-config|curl/curl\.h: No such file", "libcurl's header", "libcurl4-openssl-dev, libssl-dev"),
+)
+"""What a compiler says, what is missing, and the packages that bring it, beside build-essential."""
+KNOWN = [
+    *((pattern, f"{what} is missing on the host.", f"build-essential, {names}") for pattern, what, names in MISSING),
+    (r"can't find Rust compiler|the Rust package manager, is not", "A Rust compiler is missing on the host.", "cargo"),
+    (r"Cannot find command 'git'", "A requirement is in a git repository, and git is missing on the host.", "git"),
+    (r"failed to find libmagic", "libmagic is missing on the host.", "libmagic1"),
+    (
+        r"PermissionError: .*/releases/|Read-only file system: '/srv/|readonly database|unable to open database file",
+        "A release is read-only. What the application writes belongs to a path of celery_app_shared (kept in "
+        "/srv/<app>/shared across releases), or to /var/lib/<app>.",
+        "",
+    ),
+]
+"""In the output of a command: what is known to be behind it, and the packages to write."""
 
 
 class ReleaseError(Exception):
@@ -80,8 +124,9 @@ def run(
     environment: dict[str, str],
     timeout: float | None,
     of_release: bool = False,
+    directory: Path | None = None,
 ) -> str:
-    """Run a command; ReleaseError with its last lines when it fails.
+    """Run a command; ReleaseError with why it failed, out of what it said, when it does.
 
     `of_release` says whether it runs what the release brings, so that failing is the release's fault, unless what it
     said tells of the host or the network.
@@ -96,6 +141,7 @@ def run(
             errors="replace",
             env={**without_unpack_place(), **environment},
             process_group=0,
+            cwd=directory,
         )
     except OSError as error:
         raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
@@ -109,11 +155,29 @@ def run(
         raise
     if process.returncode:
         said = (out + err).strip()
-        tail = "\n".join(said.splitlines()[-20:])
         killed = process.returncode < 0 or process.returncode == 137
         fault = of_release and not killed and not FAULT_OF_HOST.search(said)
-        raise ReleaseError(masked(f"{what} failed. {hint}\n{tail}", environment.values()), fault)
+        text = "\n".join([f"{what} failed. {hint}", *known_causes(said), reason(said)])
+        raise ReleaseError(masked(text, environment.values()), fault)
     return out
+
+
+def known_causes(said: str) -> Iterator[str]:
+    """What is known to be behind the output of a command that failed, and what to write."""
+    for pattern, text, packages in KNOWN:
+        if re.search(pattern, said):
+            write = f" Write: host_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
+            yield text + (write if packages else "")
+
+
+def reason(said: str) -> str:
+    """Why a command failed: the last lines of what it said, and before them what a compiler or pip's resolver said."""
+    lines = said.splitlines()
+    tail = len(lines) - LAST_LINES
+    shown = {number for number, line in enumerate(lines[: max(0, tail)]) if CAUSE.search(line)}
+    for number in [number for number in shown if "The conflict is caused by" in lines[number]]:
+        shown |= set(range(number, min(number + LAST_LINES, tail)))
+    return "\n".join([*(lines[number] for number in sorted(shown)[:LAST_LINES]), *lines[max(0, tail) :]])
 
 
 def without_unpack_place() -> dict[str, str]:
@@ -235,7 +299,8 @@ def forget_logins(releases: Releases) -> None:
 def make(releases: Releases, release: Path, options: dict[str, Any], proven: bool) -> None:
     """Unpack, make the virtualenv, inspect the application, install the listener. Raises ReleaseError."""
     if options["archive"]:
-        unpack(Path(options["archive"]), release)
+        unpack(Path(options["archive"]), release, options["user"])
+    share(releases, release, options["user"])
     if not proven:
         releases.write_note(
             options["id"], status="building", reason="", source=options["source"], commit=options["commit"],
@@ -243,40 +308,103 @@ def make(releases: Releases, release: Path, options: dict[str, Any], proven: boo
         )  # fmt: skip
     wheel = wheel_of(release)
     before = (release / "venv").resolve() if (release / "venv").is_symlink() else None
-    venv = virtualenv(releases, release / "app", wheel, options)
+    venv = virtualenv(releases, release, wheel, options)
     point(release / "venv", os.path.relpath(venv, release))
     if before and before != venv:
         # The same damaged virtualenv may be other releases' as well.
         for other in releases.folder.glob("*/venv"):
             if other.resolve() == before and stem_of(before) == stem_of(venv):
                 point(other, os.path.relpath(venv, release))
+    run_commands(release, options)
     # Best effort: a file that does not compile is nobody's fault until something imports it.
-    compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(release / "app")]
+    compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(top_of(release))]
     with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         report = inspect(release, options)
     releases.write_note(options["id"], inspect=report, inspected_with=inspected_with(options))
     install_listener(releases.base, wheel)
 
 
-def unpack(archive: Path, release: Path) -> None:
-    """Bring app/ and the runtime's wheel to what the archive holds, file by file: a program may run from there."""
+def top_of(release: Path) -> Path:
+    """The source in a release: source/, where app is a link to the application in it, or app/."""
+    return release / ("source" if (release / "source").is_dir() else "app")
+
+
+def unpack(archive: Path, release: Path, user: str) -> None:
+    """Bring the source and the runtime's wheel to what the archive holds.
+
+    File by file: a program may run from there.
+    """
     fresh = release / ".unpacked"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(fresh)], "Unpacking", "", {}, 300)
-    files = files_of(fresh / "app")
-    if (release / "app").is_dir():
+    source = top_of(fresh)
+    files, top = files_of(source), release / source.name
+    for path in (source / name for name in files):
+        if not path.is_symlink() and not path.stat().st_mode & 0o004:  # a key, or alike
+            os.chown(path, 0, pwd.getpwnam(user).pw_gid)
+    if top.is_dir():
         for name in files:
-            if not _is_whole(release / "app" / name, files[name]):
-                put(fresh / "app" / name, release / "app" / name)
+            if not _is_whole(top / name, files[name]):
+                put(source / name, top / name)
     else:
-        put(fresh / "app", release / "app")
-    for wheel in fresh.glob("*.whl"):
-        wheel.replace(release / wheel.name)
+        put(source, top)
+        (release / COMMANDS_RAN).unlink(missing_ok=True)
+    if (fresh / "app").is_symlink():
+        point(release / "app", str((fresh / "app").readlink()))
+    for path in [*fresh.glob("*.whl"), *fresh.glob("*.txt")]:
+        path.replace(release / path.name)
     (fresh / FILES).write_text(json.dumps(files))
     (fresh / FILES).replace(release / FILES)
     shutil.rmtree(fresh)
     archive.unlink(missing_ok=True)
+
+
+def share(releases: Releases, release: Path, user: str) -> None:
+    """Make the directories of what a release has links to in shared/: its own, for the application to write."""
+    account, shared = pwd.getpwnam(user), releases.base / "shared"
+    files = json.loads((release / FILES).read_text()) if (release / FILES).exists() else {}
+    for target in (Path(target) for target in files.values() if isinstance(target, str)):
+        if target.is_relative_to(shared) and target != shared:
+            directory = target.parent if target.suffix else target
+            for path in [*reversed(directory.relative_to(shared).parents), directory.relative_to(shared)]:
+                if not (shared / path).exists():
+                    (shared / path).mkdir(mode=0o750, parents=True)
+                    os.chown(shared / path, account.pw_uid, account.pw_gid)
+
+
+def run_commands(release: Path, options: dict[str, Any]) -> None:
+    """Run the build commands as the application's user, who owns the source meanwhile. Raises ReleaseError."""
+    if not options["commands"] or (release / COMMANDS_RAN).exists():
+        return
+    top, account = top_of(release), pwd.getpwnam(options["user"])
+    before = files_of(top)
+    own(top, account.pw_uid, account.pw_gid, account.pw_gid)
+    try:
+        for words in options["commands"]:
+            run(
+                words, f"celery_app_build_commands (release {release.name})",
+                f"Nothing that runs was touched. Correct it, then deploy again: {shlex.join(words)}", {},
+                INSTALL_TIMEOUT, of_release=True,
+            )  # fmt: skip
+    finally:
+        own(top, 0, 0, account.pw_gid)
+    # What a command has changed is as it is to be.
+    (release / FILES).write_text(json.dumps({name: at for name, at in before.items() if _is_whole(top / name, at)}))
+    (release / COMMANDS_RAN).touch()
+
+
+def own(top: Path, user: int, group: int, of_private: int) -> None:
+    """Give a tree to a user and a group; what others may not read, to the group `of_private`.
+
+    By file descriptors: a process of the application may move things about meanwhile.
+    """
+    os.chown(top, user, group)
+    for _, directories, names, at in os.fwalk(top):
+        for name in [*directories, *names]:
+            mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+            private = not stat.S_ISLNK(mode) and not mode & 0o004
+            os.chown(name, user, of_private if private else group, dir_fd=at, follow_symlinks=False)
 
 
 def files_of(folder: Path) -> dict[str, int | str]:
@@ -311,14 +439,15 @@ def damaged_files(release: Path) -> Iterator[str]:
     """What is wrong with the files of a release. One built before 0.3 has no list of them."""
     if not wheel_of(release).exists():
         yield "its wheel of the runtime is missing"
+    top = top_of(release)
     if not (release / "app").is_dir():
         yield "its app/ is missing"
     elif (release / FILES).exists():
         files = json.loads((release / FILES).read_text())
-        changed = [name for name, expected in files.items() if not _is_whole(release / "app" / name, expected)]
+        changed = [name for name, expected in files.items() if not _is_whole(top / name, expected)]
         if changed:
             more = f" and {len(changed) - 1} more" if changed[1:] else ""
-            yield f"app/{changed[0]}{more} is missing or was changed"
+            yield f"{top.name}/{changed[0]}{more} is missing or was changed"
 
 
 def damaged_virtualenv(venv: Path) -> Iterator[str]:
@@ -362,32 +491,37 @@ def _missing(site: Path, record: Path) -> Iterator[str]:
                     yield row[0]
 
 
-def requirement_lines(app: Path, name: str) -> str:
-    """What to install, as a requirements file's text; a pyproject.toml's dependencies are taken from it."""
-    path = app / name
-    if path.suffix != ".toml":
-        return path.read_text()
+def requirement_files(release: Path, name: str) -> list[Path]:
+    """The files that pip is given: made on the control node, or the application's own."""
+    made = [path for path in (release / "requirements.txt", release / "project.txt") if path.exists()]
+    return made or [release / "app" / name]
+
+
+def requirement_texts(release: Path, name: str) -> dict[str, str]:
+    """The texts of all requirement files, and of those that they include. Raises ReleaseError."""
+    found: dict[str, str] = {}
     try:
-        project = tomllib.loads(path.read_text()).get("project", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ReleaseError(f"{name}: {error}", release_fault=True) from None
-    if "dependencies" in project.get("dynamic", []):
-        raise ReleaseError(
-            f"{name}: its dependencies are dynamic. Lock them into a requirements.txt and name that file.",
-            release_fault=True,
-        )
-    return "\n".join(project.get("dependencies", [])) + "\n"
+        for path in requirement_files(release, name):
+            root = top_of(release) if path.is_relative_to(release / "app") else release
+            found |= included(root, str(path.resolve().relative_to(root.resolve())))
+    except RequirementsError as error:
+        raise ReleaseError(str(error), release_fault=True) from None
+    return found
 
 
-def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, Any]) -> Path:
-    """The virtualenv for this lock file, runtime and Python; made if it is not there, or not whole.
+def virtualenv(releases: Releases, release: Path, wheel: Path, options: dict[str, Any]) -> Path:
+    """The virtualenv for these requirements, runtime and Python; made if it is not there, or not whole.
 
-    A damaged one stays where it is while a release or a program uses it: the new one has a name beside.
+    One that something of the source is installed into is the release's own. A damaged one stays where it is while a
+    release or a program uses it: the new one has a name beside.
     """
-    lines = requirement_lines(app, options["requirements"])
+    texts = requirement_texts(release, options["requirements"])
     python = options["python"]
     version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
-    identity = json.dumps([lines, hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine])
+    whose = [release.name] if names_local(texts) else []
+    identity = json.dumps(
+        [*texts.items(), hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine, *whose]
+    )
     stem = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = releases.base / "venvs"
     folder.mkdir(exist_ok=True)
@@ -403,7 +537,7 @@ def virtualenv(releases: Releases, app: Path, wheel: Path, options: dict[str, An
     names = [stem, *(f"{stem}-{number}" for number in range(1, 1 + len(there)))]
     venv = next(path for path in (folder / name for name in names) if not path.exists())
     try:
-        install(venv, lines, wheel, options)
+        install(venv, release, wheel, options)
     except ReleaseError:
         shutil.rmtree(venv, ignore_errors=True)
         raise
@@ -416,26 +550,28 @@ def stem_of(venv: Path) -> str:
     return venv.name.partition("-")[0]
 
 
-def install(venv: Path, lines: str, wheel: Path, options: dict[str, Any]) -> None:
+def install(venv: Path, release: Path, wheel: Path, options: dict[str, Any]) -> None:
     """Make a virtualenv and install into it. Raises ReleaseError."""
     environment = {
         **{key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()},
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
+        "GIT_TERMINAL_PROMPT": "0",
     }
     run(
         [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",
         "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, INSTALL_TIMEOUT,
     )  # fmt: skip
-    wanted = venv / "requirements.txt"
-    wanted.write_text(lines)
-    pip = [str(venv / "bin/python"), "-m", "pip", "install", "-q", "--progress-bar", "off"]
-    run(
-        [*pip, "-r", str(wanted)], f"Installing {options['requirements']}",
-        "Fix the file, or reach the index: celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
-        environment, INSTALL_TIMEOUT, of_release=True,
-    )  # fmt: skip
+    # The script, in the application's directory: with -m, a module there would be imported instead of Python's own.
+    pip = [str(venv / "bin/pip"), "install", "--progress-bar", "off"]
+    for path in requirement_files(release, options["requirements"]):
+        run(
+            [*pip, *(["--no-deps"] if path.name == "project.txt" else []), "-r", str(path)],
+            f"Installing {options['requirements']}",
+            "Fix the file, or reach the index: celery_app_install_environment (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY).",
+            environment, INSTALL_TIMEOUT, of_release=True, directory=release / "app",
+        )  # fmt: skip
     if not (venv / "bin/celery").exists():
         raise ReleaseError(
             f"{options['requirements']} does not bring celery. Add it, at the version you want.", release_fault=True

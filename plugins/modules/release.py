@@ -75,15 +75,20 @@ options:
     description: The version of the web's listener in the runtime, for check mode, where the release is not there yet.
     type: str
     default: ""
-  migrate:
-    description: The words of the command that migrates; not run for the release that is current.
+  commands:
+    description: The words of each command that runs in the release before it becomes read-only.
     type: list
-    elements: str
+    elements: list
+    default: []
+  migrate:
+    description: The words of each command that migrates; not run for the release that is current.
+    type: list
+    elements: list
     default: []
   seed:
-    description: The words of the command that puts the first records in; run where no release was current before.
+    description: The words of each command that puts the first records in; run where no release was current before.
     type: list
-    elements: str
+    elements: list
     default: []
   reason: {description: "With state=failed, what went wrong.", type: str, default: ""}
   release_fault: {description: "With state=failed, whether it was the release's own fault.", type: bool, default: false}
@@ -151,8 +156,9 @@ ARGUMENTS: dict[str, Any] = {
     "source": {"type": "str", "default": ""},
     "commit": {"type": "str", "default": ""},
     "listener": {"type": "str", "default": ""},
-    "migrate": {"type": "list", "elements": "str", "default": []},
-    "seed": {"type": "list", "elements": "str", "default": []},
+    "commands": {"type": "list", "elements": "list", "default": []},
+    "migrate": {"type": "list", "elements": "list", "default": []},
+    "seed": {"type": "list", "elements": "list", "default": []},
     "reason": {"type": "str", "default": ""},
     "release_fault": {"type": "bool", "default": False},
     "taken_back": {"type": "bool", "default": False},
@@ -253,8 +259,8 @@ def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
 def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the command that migrates and, where there was no release yet, the one that puts the first records in."""
     current = releases.current()
-    commands = [("Migrating", options["migrate"]), ("Seeding", [] if current else options["seed"])]
-    commands = [(what, words) for what, words in commands if words and current != options["id"]]
+    kinds = [("Migrating", options["migrate"]), ("Seeding", [] if current else options["seed"])]
+    commands = [(what, words) for what, each in kinds for words in each if current != options["id"]]
     for what, words in [] if check_mode else commands:
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)

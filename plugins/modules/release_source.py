@@ -16,12 +16,17 @@ options:
     description: Branch, tag or commit, when the source is a git repository.
     type: str
     default: HEAD
+  directory: {description: The application's directory in the source., type: str, default: ""}
   requirements:
-    description: The lock file inside the source.
+    description: The requirements file, pyproject.toml or lock file in that directory.
     type: str
     required: true
+  extras: {description: Extras and dependency groups to install., type: list, elements: str, default: []}
+  shared: {description: Paths of the application that become links., type: list, elements: str, default: []}
+  shared_directory: {description: Where those links lead to on a host., type: path}
+  commands: {description: The build commands; they are part of the id., type: list, elements: str, default: []}
   exclude:
-    description: Patterns of file and folder names that stay out.
+    description: Patterns of paths below the source that stay out; C(**/) at the beginning is any depth.
     type: list
     elements: str
     default: []
@@ -47,5 +52,6 @@ RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
 archive: {description: "The packed source, as C(app/), and the runtime's wheel.", type: str, returned: success}
 commit: {description: The commit, for a git source., type: str, returned: success}
+left_out: {description: "What is not part of the release, by reason.", type: list, elements: str, returned: success}
 listener: {description: The hash of what the web's listener runs., type: str, returned: success}
 """

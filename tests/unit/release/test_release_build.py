@@ -65,11 +65,12 @@ class Host:
         self.environment.write_text("")
         self.packed = self.pack()
 
-    def pack(self) -> dict[str, str]:
+    def pack(self, **changes) -> dict[str, str]:
         return release_source.prepare(
             {
-                "source": str(self.source), "version": "HEAD", "requirements": "requirements.txt",
-                "exclude": ["__pycache__"], "runtime": str(ROOT / "runtime"), "cache": str(self.folder / "cache"),
+                "source": str(self.source), "version": "HEAD", "requirements": "requirements.txt", "exclude": [],
+                "runtime": str(ROOT / "runtime"), "cache": str(self.folder / "cache"),
+                "shared_directory": str(self.releases.base / "shared"), **changes,
             }
         )  # fmt: skip
 
@@ -339,20 +340,22 @@ def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):
 
 
 def test_a_migration_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(built):
-    failing = ["sh", "-c", "echo no such column >&2; exit 1"]
-    assert built.fail(archive=False, migrate=failing).release_fault
-    assert not built.fail(archive=False, migrate=["sh", "-c", "echo Connection refused >&2; exit 1"]).release_fault
-    assert not built.fail(archive=False, migrate=["sh", "-c", "kill -9 $$"]).release_fault
+    for script, fault in {
+        "echo no such column >&2; exit 1": True,
+        "echo Connection refused >&2; exit 1": False,
+        "kill -9 $$": False,
+    }.items():
+        assert built.fail(archive=False, migrate=[["true"], ["sh", "-c", script]]).release_fault is fault
 
 
 def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
-    migrate = ["sh", "-c", f"echo done >> {tmp_path}/done"]
+    migrate = [["sh", "-c", f"echo {what} >> {tmp_path}/done"] for what in ("once", "only")]
     assert built.build(check_mode=True, archive=False, migrate=migrate)["changed"]
     assert built.build(archive=False, migrate=migrate)["changed"]
     release.point(built.releases.base / "current", f"releases/{built.packed['id']}")
     assert not built.build(archive=False, migrate=migrate)["changed"]
     (built.releases.base / "current").unlink()
-    assert (tmp_path / "done").read_text().split() == ["done"]
+    assert (tmp_path / "done").read_text().split() == ["once", "only"]
 
 
 def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built, tmp_path):
@@ -390,14 +393,6 @@ def test_only_what_may_be_a_secret_is_masked():
     )
 
 
-def test_pyproject_dependencies_are_what_is_installed(tmp_path):
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
-    assert release_build.requirement_lines(tmp_path, "pyproject.toml") == "celery\nflask>=3\n"
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndynamic = ["dependencies"]\n')
-    with pytest.raises(ReleaseError, match="dynamic"):
-        release_build.requirement_lines(tmp_path, "pyproject.toml")
-
-
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):
     error = release_build.of_host(OSError(28, "No space left on device", "/srv/shop/x"), Path("/srv/shop"))
     assert "/srv/shop/x: No space left on device. Make room, then run this again: df -h /srv/shop" in str(error)
@@ -409,3 +404,185 @@ def test_a_host_without_a_web_program_does_not_install_the_listener_again(built,
     release.point(built.releases.base / "current", f"releases/{built.packed['id']}")
     release.prune(built.releases, 5)
     assert built.build(archive=False)["changed"] is False
+
+
+BACKEND = """
+import base64, pathlib, zipfile
+def _build(directory, files):
+    info = "prices-2.1.dist-info"
+    files[f"{info}/METADATA"] = "Metadata-Version: 2.1\\nName: prices\\nVersion: 2.1\\n"
+    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    files[f"{info}/entry_points.txt"] = "[console_scripts]\\nprices = prices:main\\n"
+    files[f"{info}/RECORD"] = ""
+    with zipfile.ZipFile(pathlib.Path(directory, "prices-2.1-py3-none-any.whl"), "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    return "prices-2.1-py3-none-any.whl"
+def build_editable(directory, *_):
+    return _build(directory, {"prices.pth": str(pathlib.Path("src").absolute()) + "\\n"})
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "prices"
+version = "2.1"
+"""
+
+
+def a_monorepo(host: Host, requirements: dict[str, str]) -> None:
+    """services/prices with a package below src/ that is installed; it imports libs/money of the same repository."""
+    files = {
+        **{f"services/prices/{name}": text for name, text in requirements.items()},
+        "services/prices/pyproject.toml": PROJECT,
+        "services/prices/backend.py": BACKEND,
+        "services/prices/src/prices/__init__.py": "import sys\nfrom importlib import metadata\n"
+        "sys.path.append('../../libs')\nimport money\n"
+        + APP
+        + "app.conf.task_default_queue = metadata.version('prices')\n",
+        "libs/money.py": "",
+    }
+    for name, text in files.items():
+        (host.source / name).parent.mkdir(parents=True, exist_ok=True)
+        (host.source / name).write_text(text)
+    host.packed = host.pack(directory="services/prices")
+
+
+def test_a_directory_of_a_repository_with_nested_requirements_and_the_project_itself_installed(host):
+    a_monorepo(
+        host,
+        {"requirements.txt": "-r deep/base.txt\n-e .\n", "deep/base.txt": "-r more.txt\n", "deep/more.txt": "celery\n"},
+    )
+    host.build(celery_module="prices")
+    assert host.status == "built"
+    app = (host.release / "app").resolve()
+    assert app == host.release / "source/services/prices"
+    assert host.releases.note(host.packed["id"])["inspect"]["default_queue"] == "2.1"
+    assert (host.venv / "bin/prices").exists()
+    assert host.build(archive=False, celery_module="prices")["changed"] is False
+    # The project's code is in the virtualenv of its own release.
+    first = host.venv
+    (host.source / "services/prices/src/prices/more.py").write_text("")
+    host.packed = host.pack(directory="services/prices")
+    host.build(celery_module="prices")
+    assert host.venv != first
+    (app / "deep/base.txt").write_text("")
+    assert (
+        "source/services/prices/deep/base.txt is missing or was changed"
+        in host.build(check_mode=True, archive=False, id=first_id(host), celery_module="prices")["warnings"][0]
+    )
+
+
+def first_id(host: Host) -> str:
+    return min(host.releases.all(), key=lambda name: host.releases.note(name)["built_at"])
+
+
+def test_an_included_file_that_changes_is_another_virtualenv(host):
+    files = {"requirements.txt": "-r base.txt\n-c pins.txt\n", "base.txt": "celery\n", "pins.txt": "x==1\n"}
+    release = host.releases.folder / "r1"
+    (release / "app").mkdir(parents=True)
+    for name, text in files.items():
+        (release / "app" / name).write_text(text)
+    assert set(release_build.requirement_texts(release, "requirements.txt").values()) == set(files.values())
+    (release / "app/pins.txt").unlink()
+    with pytest.raises(ReleaseError, match=r"requirements.txt names pins.txt: No such file.*Add it to the source"):
+        release_build.requirement_texts(release, "requirements.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "local"),
+    [
+        *((line, True) for line in ("-e .", ".", ".[web]", "./libs/x", "../x", "libs/x", "w/x.whl ; os_name == 'x'")),
+        *((line, True) for line in ("x @ file:///x", "--editable=libs/x", "x-1.0.tar.gz")),
+        *(
+            (line, False)
+            for line in ("celery[redis]==5.4 --hash=sha256:a/b", "-e git+https://h/x#egg=x", "-r base.txt")
+        ),
+        *((line, False) for line in ("x @ git+ssh://git@h/x", "https://h/x.whl", "--find-links ./wheels", "x # ./y")),
+    ],
+)
+def test_what_is_of_the_source_itself_is_told_from_what_pip_fetches(line, local):
+    assert release_build.names_local({"requirements.txt": line}) is local
+
+
+def test_shared_paths_are_links_that_outlive_a_release_and_are_the_applications_to_write(host):
+    (host.source / "media").mkdir()
+    (host.source / "media/sample.png").write_text("")
+    host.packed = host.pack(shared=["db.sqlite3", "media", "var/uploads/"])
+    assert host.packed["left_out"] == ["1 (celery_app_shared): media/sample.png"]
+    host.build()
+    shared = host.releases.base / "shared"
+    for name in ("db.sqlite3", "media", "var/uploads"):
+        assert (host.release / "app" / name).readlink() == shared / name
+    assert (shared / "media").is_dir() and (shared / "var/uploads").is_dir()
+    assert not (shared / "db.sqlite3").exists(), "it is the application that makes it"
+    (host.release / "app/db.sqlite3").write_text("kept")
+    (host.source / "shop.py").write_text(f"{APP}\n# two\n")
+    host.packed = host.pack(shared=["db.sqlite3", "media", "var/uploads/"])
+    host.build()
+    assert (host.release / "app/db.sqlite3").read_text() == "kept"
+    assert host.build(archive=False)["changed"] is False
+
+
+def test_build_commands_run_in_the_release_once_before_it_is_imported(host):
+    (host.source / "shop.py").write_text(f"import made\n{APP}")
+    host.packed = host.pack(commands=["make it"])
+    app = host.release / "app"
+    script = f"echo ran >> {host.folder}/ran; echo > {app}/made.py; echo changed > {app}/data.txt; id -un > {app}/who"
+    commands = [["sh", "-c", script], ["test", "-f", f"{app}/made.py"]]
+    host.build(commands=commands)
+    assert (app / "made.py").stat().st_uid == 0
+    assert host.build(archive=False, commands=commands)["changed"] is False
+    assert (app / "data.txt").read_text() == "changed\n"
+    assert (host.folder / "ran").read_text() == "ran\n"
+    assert host.pack(commands=["make more"])["id"] != host.packed["id"]
+
+
+def test_a_build_command_that_fails_is_the_releases_fault_and_is_shown(built, tmp_path):
+    host = Host(tmp_path)
+    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    error = host.fail(commands=[["sh", "-c", "echo no such template >&2; exit 1"]])
+    assert error.release_fault and host.status == "failed"
+    assert "celery_app_build_commands (release" in str(error) and "no such template" in str(error)
+
+
+def test_keys_and_environment_files_are_for_root_and_the_application_only(host):
+    for name in (".env", "server.key", "run.log"):
+        (host.source / name).write_text("secret\n")
+    host.packed = host.pack()
+    host.build()
+    for name, mode in {".env": 0o640, "server.key": 0o640, "run.log": 0o640, "shop.py": 0o644}.items():
+        assert (host.release / "app" / name).stat().st_mode & 0o777 == mode, name
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("x.c:1:10: fatal error: libpq-fe.h: No such file or directory", "host_packages: [build-essential, libpq-dev]"),
+        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "host_packages: [build-essential,"),
+        ("ERROR: Cannot find command 'git' - do you have it installed", "Write: host_packages: [git]"),
+        ("PermissionError: [Errno 13] Permission denied: '/srv/shop/releases/1/app/x'", "A release is read-only."),
+        ("sqlite3.OperationalError: unable to open database file", "celery_app_shared"),
+    ],
+)
+def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
+    with pytest.raises(ReleaseError) as error:
+        release_build.run(["sh", "-c", f'echo "{said}"; exit 1'], "Installing", "", {}, 5, of_release=True)
+    assert words in str(error.value)
+
+
+def test_what_is_not_known_is_not_guessed():
+    assert list(release_build.known_causes("ERROR: No matching distribution found for celery==9")) == []
+
+
+def test_the_reason_is_shown_however_much_follows_it():
+    said = [
+        "Collecting a", "ERROR: Cannot install a and b because these package versions have conflicting dependencies.",
+        "The conflict is caused by:", "    a 1.0 depends on kombu<5.4", "    b 1.0 depends on kombu>=5.5", "",
+    ]  # fmt: skip
+    shown = release_build.reason("\n".join([*said, *(f"line {number}" for number in range(100))]))
+    for line in said[1:5]:
+        assert line in shown
+    assert "line 99" in shown and "line 60" not in shown

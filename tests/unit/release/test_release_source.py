@@ -6,6 +6,8 @@ import functools
 import http.server
 import importlib.util
 import os
+import shutil
+import socket
 import subprocess
 import tarfile
 import threading
@@ -38,7 +40,7 @@ def prepare(tmp_path, source):
             "source": str(source),
             "version": "HEAD",
             "requirements": "requirements.txt",
-            "exclude": [".git", "__pycache__", "*.pyc"],
+            "exclude": [],
             "runtime": str(ROOT / "runtime"),
             "cache": str(tmp_path / "cache"),
         }
@@ -218,3 +220,261 @@ def test_a_mirror_that_an_earlier_version_made_with_the_token_goes(prepare, serv
     git(old, "config", "remote.origin.url", f"http://ci:{TOKEN}@{server}/shop.git")
     prepare(source=f"http://ci:{TOKEN}@{server}/shop.git", version="main")
     assert not old.exists()
+
+
+def packed(answer):
+    """The files of a release, by name."""
+    with tarfile.open(answer["archive"]) as tar:
+        return {entry.name.removeprefix("app/"): entry for entry in tar if not entry.name.endswith(".whl")}
+
+
+def write(folder, *names, text=""):
+    """Write files below a directory."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def commit(folder):
+    """Commit all that is there."""
+    if not (folder / ".git").exists():
+        git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "one")
+
+
+def test_a_pattern_is_anchored_at_the_source(prepare, source):
+    write(source, "data/a", "shop/data/a", "shop/notes.txt", "notes.txt", "requirements.in")
+    names = packed(prepare(exclude=["data", "*.txt", "**/tasks.py"], requirements="requirements.in"))
+    assert set(names) == {"shop/data/a", "shop/notes.txt", "shop/__init__.py", "requirements.in"}
+
+
+def test_what_is_in_git_is_in_the_release_from_the_repository_and_from_its_working_copy(prepare, source):
+    wanted = {
+        "data/a",
+        "venv/b",
+        "x.sqlite3",
+        "node_modules/c",
+        "shop/__init__.py",
+        "shop/tasks.py",
+        "requirements.txt",
+    }
+    write(source, *(wanted - {"requirements.txt"}))
+    commit(source)
+    assert set(packed(prepare(source=f"file://{source}"))) == wanted
+    write(source, "db.sqlite3", ".venv/x", "shop/__pycache__/x.pyc", "new.py")
+    assert set(packed(prepare())) == wanted | {"new.py"}
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_what_git_ignores_and_what_is_no_file_is_left_out_and_said(prepare, source, in_git):
+    (source / ".gitignore").write_text(".env\nmedia/\n__pycache__/\n")
+    if in_git:
+        commit(source)
+    write(source, ".env", "media/a", "shop/__pycache__/x.pyc", "server.key")
+    os.mkfifo(source / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(source / "run.sock"))
+        answer = prepare()
+    names = packed(answer)
+    assert {"pipe", "run.sock", "shop/__pycache__/x.pyc"}.isdisjoint(names)
+    assert {".env", "media/a"}.isdisjoint(names) is in_git
+    ignored, special = "2 (git ignores it): .env, media/", "2 (no regular file): pipe, run.sock"
+    assert answer["left_out"] == [ignored if in_git else special], "git does not know of special files"
+    assert names["server.key"].mode == 0o640, "a key is for root and the application"
+
+
+@pytest.mark.parametrize(
+    ("name", "private"),
+    [
+        *((name, True) for name in (".env", ".env.production", "prod.env", "tls/server.key", "id_ed25519", "a.log")),
+        *((name, False) for name in (".env.example", "environment.py", "keys.py", "logs.py", "id.py")),
+    ],
+)
+def test_names_of_secrets_keys_and_logs(name, private):
+    assert release_source.is_private(name) is private
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A repository that others have as a submodule."""
+    folder = tmp_path / "www/money"
+    write(folder, "money.py")
+    commit(folder)
+    return folder
+
+
+def with_submodule(source, library):
+    """A repository with it at libs/money."""
+    git(source, "init", "-q", "-b", "main")
+    git(source, "-c", "protocol.file.allow=always", "submodule", "add", "-q", f"file://{library}", "libs/money")
+    commit(source)
+
+
+@pytest.mark.parametrize("url", ["", "../www/money"])
+def test_submodules_are_fetched_with_the_repository(prepare, source, library, url):
+    with_submodule(source, library)
+    if url:
+        git(source, "config", "-f", ".gitmodules", "submodule.libs/money.url", url)
+        commit(source)
+    answer = prepare(source=f"file://{source}")
+    assert "libs/money/money.py" in packed(answer)
+    assert answer["id"] == prepare()["id"], "the working copy has them as well"
+
+
+def test_a_submodule_that_is_not_there_is_refused_by_name(prepare, source, library, tmp_path):
+    with_submodule(source, library)
+    git(tmp_path, "clone", "-q", str(source), str(tmp_path / "copy"))
+    with pytest.raises(AnsibleActionFail, match=r"libs/money is a git submodule that was not fetched.*update --init"):
+        prepare(source=str(tmp_path / "copy"))
+    library.rename(library.with_name("gone"))
+    with pytest.raises(AnsibleActionFail, match=r"The submodule libs/money of file://.*git clone failed"):
+        prepare(source=f"file://{source}")
+    git(source, "rm", "-q", "--cached", ".gitmodules")
+    git(source, "commit", "-qm", "lost")
+    with pytest.raises(AnsibleActionFail, match=r"libs/money is a git submodule of .*Correct \.gitmodules"):
+        prepare(source=f"file://{source}")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("git@git.example: Permission denied (publickey).", "takes no key of the user who runs.*ssh-add"),
+        ("Host key verification failed.", "ssh-keyscan git.example >> ~/.ssh/known_hosts"),
+        ("Connection timed out", "needs read access to the repository"),
+    ],
+)
+def test_a_private_repository_by_ssh_never_asks_and_says_what_to_do(prepare, tmp_path, monkeypatch, said, words):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\necho "{said}" >&2\nexit 255\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(source="git@git.example:acme/acme.git")
+    assert "-o BatchMode=yes" in (tmp_path / "words").read_text()
+
+
+def test_a_directory_of_the_source_is_the_application_and_all_of_the_source_is_there(prepare, source):
+    write(source, "libs/money.py")
+    write(source, "shop/requirements.txt", text="-r ../requirements.txt\n")
+    answer = prepare(directory="shop/")
+    names = packed(answer)
+    assert names["app"].linkname == "source/shop"
+    assert {"source/libs/money.py", "source/shop/tasks.py", "source/requirements.txt"} <= set(names)
+    assert answer["id"] != prepare()["id"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "words"),
+    [
+        ({"directory": "services"}, {}, "celery_app_directory is services: no such directory in .*There is shop"),
+        ({"directory": "shop"}, {}, "celery_app_requirements is requirements.txt: no such file in .*/shop"),
+        (
+            {},
+            {"requirements.txt": "-r base.txt\n"},
+            "requirements.txt names base.txt: No such file.*Add it to the source",
+        ),
+        ({}, {"requirements.txt": "-r ../base.txt\n"}, "requirements.txt names .*outside of the source"),
+        ({"exclude": ["base.txt"]}, {"requirements.txt": "-cbase.txt\n", "base.txt": ""}, "not part of the release"),
+        ({"extras": ["web"]}, {}, "celery_app_extras is .*only a pyproject.toml or a lock file has extras"),
+    ],
+)
+def test_requirements_that_are_not_there_are_named(prepare, source, changes, files, words):
+    for name, text in files.items():
+        write(source, name, text=text)
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(**changes)
+
+
+STATIC = """
+[project]
+name = "shop"
+dependencies = ["celery", "flask>=3"]
+[project.optional-dependencies]
+web = ["gunicorn"]
+[dependency-groups]
+base = ["rich"]
+prod = [{include-group = "base"}, "sentry-sdk"]
+"""
+BUILD = '[build-system]\nrequires = ["setuptools"]\n'
+DYNAMIC = '[project]\nname = "shop"\ndynamic = ["dependencies"]\n'
+POETRY = """
+[tool.poetry]
+name = "shop"
+[tool.poetry.dependencies]
+celery = "^5.4"
+[tool.poetry.group.prod.dependencies]
+gunicorn = "*"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "extras", "lines"),
+    [
+        (STATIC, [], ["celery", "flask>=3"]),
+        (STATIC, ["web", "prod"], ["celery", "flask>=3", "gunicorn", "rich", "sentry-sdk"]),
+        (STATIC + BUILD, [], ["-e ."]),
+        (STATIC + BUILD, ["prod", "web"], ["-e .[web]", "rich", "sentry-sdk"]),
+        (POETRY + BUILD, [], ["-e ."]),
+        (DYNAMIC + BUILD, [], ["-e ."]),
+    ],
+)
+def test_a_pyproject_is_installed_as_it_stands(prepare, source, text, extras, lines):
+    write(source, "pyproject.toml", text=text)
+    answer = prepare(requirements="pyproject.toml", extras=extras)
+    with tarfile.open(answer["archive"]) as tar:
+        assert tar.extractfile("requirements.txt").read().decode().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "extras", "words"),
+    [
+        (STATIC, ["wbe"], "no such extra or dependency group; there is web, base, prod. Write: celery_app_extras: "),
+        (DYNAMIC, [], "dependencies are dynamic.*write: celery_app_requirements: requirements.txt"),
+        (POETRY, [], r"in \[tool.poetry\].*poetry lock; and write: celery_app_requirements: poetry.lock"),
+        (POETRY + BUILD, ["prod"], r"\[tool.poetry.group\], which pip can't read. Type, in the source: poetry lock"),
+        ("[project\n", [], "celery_app_requirements: pyproject.toml: "),
+    ],
+)
+def test_a_pyproject_that_pip_can_not_read_is_refused_with_what_to_write(prepare, source, text, extras, words):
+    write(source, "pyproject.toml", text=text)
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(requirements="pyproject.toml", extras=extras)
+
+
+@pytest.mark.parametrize(
+    ("lock", "command"),
+    [
+        ("uv.lock", "uv export --frozen --no-dev --no-emit-project --format requirements-txt --extra web --group prod"),
+        ("poetry.lock", "poetry export --no-interaction --only main,prod --format requirements.txt --extras web"),
+        ("pdm.lock", "pdm export --prod --format requirements --group web --group prod"),
+    ],
+)
+def test_a_lock_file_whose_tool_is_missing_is_refused_with_the_command(prepare, source, monkeypatch, lock, command):
+    write(source, lock)
+    write(source, "pyproject.toml", text=STATIC)
+    monkeypatch.setenv("PATH", str(Path(shutil.which("git")).parent))
+    words = f"is not on the control node.*{command} > requirements.txt; commit that file, and write: celery_app_requ"
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(requirements=lock, extras=["web", "prod"])
+
+
+@pytest.mark.parametrize(("project", "own"), [(STATIC, []), (STATIC + BUILD, ["-e ."])])
+def test_what_a_lock_file_has_of_the_source_is_installed_after_the_rest(
+    prepare, source, monkeypatch, tmp_path, project, own
+):
+    write(source, "uv.lock")
+    write(source, "pyproject.toml", text=project)
+    # What `uv export` prints; the tool itself is no part of the kit.
+    exported = "# made\\ncelery==5.4 \\\\\\n  --hash=sha256:a\\n-e ./libs/money\\n"
+    write(tmp_path, "bin/uv", text=f"#!/bin/sh\nprintf '{exported}'\n")
+    (tmp_path / "bin/uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    answer = prepare(requirements="uv.lock")
+    with tarfile.open(answer["archive"]) as tar:
+        requirements, rest = (tar.extractfile(f"{name}.txt").read().decode() for name in ("requirements", "project"))
+    assert requirements.split() == ["celery==5.4", "--hash=sha256:a"]
+    assert rest.splitlines() == ["-e ./libs/money", *own]
+    write(tmp_path, "bin/uv", text="#!/bin/sh\necho the lock file is out of date >&2\nexit 2\n")
+    with pytest.raises(AnsibleActionFail, match=r"failed on the control node:\n.*out of date"):
+        prepare(requirements="uv.lock")

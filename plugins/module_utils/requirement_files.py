@@ -1,0 +1,64 @@
+"""Requirement files as pip reads them: what they include, and whether they name something of the source itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
+EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
+URL = re.compile(r"\S+://")
+ARCHIVE = (".whl", ".tar.gz", ".zip", ".tar.bz2")
+
+
+class RequirementsError(Exception):
+    """What is wrong with a requirement file, as the operator reads it."""
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The logical lines of a requirement file: without comments, continued lines joined."""
+    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
+        if line := re.sub(r"(^|\s)#.*", "", line).strip():
+            yield line
+
+
+def included(root: Path, name: str) -> dict[str, str]:
+    """The texts of a requirement file and of all files that it includes, by their paths below `root`.
+
+    Raises RequirementsError for one that is not there.
+    """
+    found: dict[str, str] = {}
+    _include((root / name).resolve(), root.resolve(), "celery_app_requirements", found)
+    return found
+
+
+def _include(path: Path, root: Path, by: str, found: dict[str, str]) -> None:
+    if not path.is_relative_to(root):
+        raise RequirementsError(f"{by} names {path}, which is outside of the source. Put it into the source.")
+    name = str(path.relative_to(root))
+    if name in found:
+        return
+    try:
+        found[name] = path.read_text()
+    except OSError as error:
+        raise RequirementsError(f"{by} names {name}: {error.strerror}. Add it to the source.") from None
+    for line in lines_of(found[name]):
+        if (match := INCLUDE.match(line)) and not URL.match(match[1]):
+            _include((path.parent / match[1].strip("'\"")).resolve(), root, name, found)
+
+
+def is_local(line: str) -> bool:
+    """Whether a line installs something of the source: the project itself, another directory, a file."""
+    editable = EDITABLE.match(line)
+    what = (editable[1] if editable else line.rpartition(" @ ")[2]).split(";")[0].split(" --")[0].strip().strip("'\"")
+    if what.startswith("file:"):
+        return True
+    if what.startswith("-") or URL.match(what):
+        return False
+    return bool(editable) or what.startswith(".") or "/" in what or what.lower().endswith(ARCHIVE)
+
+
+def names_local(texts: dict[str, str]) -> bool:
+    """Whether any of these files installs something of the source."""
+    return any(is_local(line) for text in texts.values() for line in lines_of(text))

@@ -1,0 +1,146 @@
+"""What to install for a pyproject.toml or a lock file: a requirement file's text, made on the control node."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from module_utils.requirement_files import is_local, lines_of
+from plugin_utils.source_files import SourceError
+
+LOCKS = {
+    "uv.lock": ["uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--format", "requirements-txt"],
+    "poetry.lock": ["poetry", "export", "--no-interaction", "--only", "main", "--format", "requirements.txt"],
+    "pdm.lock": ["pdm", "export", "--prod", "--format", "requirements"],
+}
+"""The export of the tool that wrote a lock file; extras and groups follow."""
+TIMEOUT = 120
+
+
+def requirements_of(folder: Path, name: str, extras: list[str]) -> dict[str, str]:
+    """Texts of the requirement files to make, `requirements.txt` and `project.txt`; none for a plain requirements file.
+
+    `project.txt` is installed without its dependencies, after the other. Raises SourceError.
+    """
+    path = folder / name
+    if path.name in LOCKS:
+        project = _read(path.with_name("pyproject.toml"))
+        lines = list(lines_of(_export(path, project, extras)))
+        local = [line for line in lines if is_local(line)] + (["-e ."] if _is_package(project) else [])
+        texts = {"requirements.txt": [line for line in lines if not is_local(line)], "project.txt": local}
+        return {file: "\n".join(wanted) + "\n" for file, wanted in texts.items() if wanted}
+    if path.suffix == ".toml":
+        return {"requirements.txt": "\n".join(_project_lines(name, _read(path), extras)) + "\n"}
+    if extras:
+        raise SourceError(
+            f"celery_app_extras is {extras}, and celery_app_requirements is {name}: only a pyproject.toml or a lock "
+            f"file has extras and groups. Write them into {name}, or leave celery_app_extras out."
+        )
+    return {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SourceError(f"celery_app_requirements: {path.name}: {error}") from None
+    except OSError as error:
+        raise SourceError(f"celery_app_requirements: {path.name}: {error.strerror}. Add it to the source.") from None
+
+
+def _is_package(project: dict[str, Any]) -> bool:
+    """Whether the project itself can be installed."""
+    poetry = project.get("tool", {}).get("poetry", {})
+    return "build-system" in project and poetry.get("package-mode", True)
+
+
+def _named(project: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The extras and the dependency groups of a project."""
+    poetry = project.get("tool", {}).get("poetry", {})
+    extras = {**project.get("project", {}).get("optional-dependencies", {}), **poetry.get("extras", {})}
+    return extras, {**project.get("dependency-groups", {}), **poetry.get("group", {})}
+
+
+def _refuse_unknown(name: str, project: dict[str, Any], wanted: list[str]) -> None:
+    extras, groups = _named(project)
+    for one in wanted:
+        if one not in extras and one not in groups:
+            there = ", ".join([*extras, *groups]) or "none"
+            raise SourceError(
+                f"celery_app_extras has {one}: {name} has no such extra or dependency group; there is {there}. "
+                f"Write: celery_app_extras: [{there}]"
+            )
+
+
+def _project_lines(name: str, project: dict[str, Any], wanted: list[str]) -> list[str]:
+    _refuse_unknown(name, project, wanted)
+    extras, groups = _named(project)
+    own = [one for one in wanted if one in extras]
+    lines = [line for one in wanted if one not in extras for line in _group(name, one, groups)]
+    if _is_package(project):
+        # pip asks the project's own build backend for the dependencies, whatever form they have.
+        return [f"-e .[{','.join(own)}]" if own else "-e .", *lines]
+    static = project.get("project", {})
+    if "dependencies" in static.get("dynamic", []):
+        raise SourceError(
+            f"celery_app_requirements: {name}: its dependencies are dynamic, and it has no [build-system] that could "
+            "tell them. Lock them into a requirements.txt, and write: celery_app_requirements: requirements.txt"
+        )
+    if "dependencies" not in static and "poetry" in project.get("tool", {}):
+        raise SourceError(
+            f"celery_app_requirements: {name}: its dependencies are in [tool.poetry], which pip reads only through a "
+            "[build-system]. Type, in the source: poetry lock; and write: celery_app_requirements: poetry.lock"
+        )
+    return [*static.get("dependencies", []), *(line for one in own for line in extras[one]), *lines]
+
+
+def _group(name: str, group: str, groups: dict[str, Any]) -> Iterator[str]:
+    """The lines of a dependency group, of those that it includes as well."""
+    found = groups.get(group)
+    if not isinstance(found, list):
+        raise SourceError(
+            f"celery_app_extras has {group}: {name} has it in [tool.poetry.group], which pip can't read. "
+            "Type, in the source: poetry lock; and write: celery_app_requirements: poetry.lock"
+        )
+    for line in found:
+        if isinstance(line, dict):
+            yield from _group(name, str(line.get("include-group")), groups)
+        else:
+            yield line
+
+
+def _export(path: Path, project: dict[str, Any], wanted: list[str]) -> str:
+    """The requirements of a lock file, by the tool that wrote it. Raises SourceError."""
+    _refuse_unknown("pyproject.toml", project, wanted)
+    command = list(LOCKS[path.name])
+    extras, _ = _named(project)
+    for one in wanted:
+        if path.name == "pdm.lock":
+            command += ["--group", one]
+        elif path.name == "uv.lock":
+            command += ["--extra" if one in extras else "--group", one]
+        elif one in extras:
+            command += ["--extras", one]
+        else:
+            command[command.index("main")] += f",{one}"
+    instead = f"{shlex.join(command)} > requirements.txt"
+    if not shutil.which(command[0]):
+        raise SourceError(
+            f"celery_app_requirements is {path.name}, and {command[0]} is not on the control node. Install it there; "
+            f"or type, in the source: {instead}; commit that file, and write: celery_app_requirements: requirements.txt"
+        )
+    try:
+        done = subprocess.run(
+            command, cwd=path.parent, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT
+        )
+    except subprocess.TimeoutExpired:
+        raise SourceError(f"{shlex.join(command)} did not end within {TIMEOUT} s.") from None
+    if done.returncode:
+        said = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-15:])
+        raise SourceError(f"{shlex.join(command)} failed on the control node:\n{said}")
+    return done.stdout

@@ -1,0 +1,130 @@
+"""Which files of an application's source belong to a release."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UNTRACKED = (
+    "**/.git", "**/.hg", "**/.svn", "**/.venv", "**/venv", "**/node_modules", "**/.tox", "**/__pycache__", "**/*.pyc",
+    "**/.pytest_cache", "**/.ruff_cache", "**/.mypy_cache", "**/*.egg-info", "**/*.sqlite3*",
+)  # fmt: skip
+"""What no directory brings into a release, unless git has it."""
+PRIVATE = (
+    ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "id_rsa*", "id_dsa*", "id_ecdsa*",
+    "id_ed25519*", ".netrc", ".pgpass", ".pypirc", ".npmrc", ".htpasswd", "*.log",
+)  # fmt: skip
+"""Names of files that only root and the application read on a host."""
+
+
+class SourceError(Exception):
+    """What is wrong with the source, as the operator reads it."""
+
+
+@dataclass
+class Files:
+    """The files of a release, by their names below the source, and what was left out, by reason."""
+
+    names: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, why: str, name: str) -> None:
+        """Leave a file out, to be said."""
+        self.left_out.setdefault(why, []).append(name)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a path, or a directory that it is in, is what a pattern names.
+
+    A pattern is anchored at the source's root, part by part; `**/` at its beginning is any directory.
+    """
+    parts, wanted = name.split("/"), pattern.strip("/").split("/")
+    starts = range(len(parts)) if wanted[0] == "**" else range(1)
+    wanted = wanted[1:] if wanted[0] == "**" else wanted
+    return any(
+        len(parts) - start >= len(wanted) and all(map(fnmatch.fnmatchcase, parts[start:], wanted)) for start in starts
+    )
+
+
+def excluded(name: str, patterns: list[str] | tuple[str, ...]) -> bool:
+    """Whether a path stays out of a release."""
+    return any(matches(name, pattern) for pattern in patterns)
+
+
+def is_private(name: str) -> bool:
+    """Whether a file's name is that of a secret, a key or a log."""
+    name = name.rpartition("/")[2]
+    sample = name.endswith((".example", ".sample", ".template", ".dist"))
+    return not sample and any(fnmatch.fnmatchcase(name, pattern) for pattern in PRIVATE)
+
+
+def files_of(folder: Path, exclude: list[str], checked_out: bool = False) -> Files:
+    """Every file and link of a source that belongs to a release, sorted.
+
+    What is in git is in the release. Of a directory what git ignores is left out, and what `UNTRACKED` names.
+    `exclude` are the operator's own patterns. Raises SourceError for a submodule that was not fetched.
+    """
+    found = Files()
+    _collect(folder, "", found, checked_out)
+    kept = []
+    for name in sorted(set(found.names)):
+        path = folder / name
+        if excluded(name, exclude):
+            continue
+        if path.is_symlink() or path.is_file():
+            kept.append(name)
+        elif path.exists():
+            found.leave_out("no regular file", name)
+    found.names = kept
+    return found
+
+
+def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
+    folder = root / below
+    tracked = None if checked_out else _git_list(folder, "--cached")
+    if not tracked:
+        # A checkout, no repository, or a directory that the repository around it does not know.
+        names = [below + name for name in _walk(folder)]
+        found.names += names if checked_out else [name for name in names if not excluded(name, UNTRACKED)]
+        return
+    others = _git_list(folder, "--others", "--exclude-standard") or []
+    ignored = _git_list(folder, "--others", "--ignored", "--exclude-standard", "--directory") or []
+    for name in ignored:
+        if not excluded(below + name.rstrip("/"), UNTRACKED):
+            found.leave_out("git ignores it", below + name)
+    for name in [*tracked, *(name for name in others if not excluded(below + name.rstrip("/"), UNTRACKED))]:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():  # a submodule, or a repository inside this one
+            if name in tracked and not any(path.iterdir()):
+                raise SourceError(
+                    f"{below}{name} is a git submodule that was not fetched. Type, in {root}: "
+                    "git submodule update --init --recursive"
+                )
+            _collect(root, f"{below}{name.rstrip('/')}/", found, checked_out)
+        else:
+            found.names.append(below + name)
+
+
+def _walk(folder: Path) -> list[str]:
+    found = []
+    for at, folders, names in os.walk(folder):
+        here = Path(at).relative_to(folder)
+        links = [name for name in folders if (Path(at) / name).is_symlink()]
+        folders[:] = [name for name in folders if not excluded(str(here / name), ("**/.git",))]
+        found += [str(here / name) for name in [*names, *links]]
+    return found
+
+
+def _git_list(folder: Path, *options: str) -> list[str] | None:
+    """What `git ls-files` lists below a directory; None where there is no git or no repository."""
+    # The owner of a working copy may be another; nothing of its configuration is run by listing.
+    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
+    except OSError:
+        return None
+    return [name for name in done.stdout.split("\0") if name] if done.returncode == 0 else None
