@@ -198,7 +198,7 @@ def migrate(releases, check_mode=False, **commands):
 
 
 def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, tmp_path):
-    commands = {name: ["sh", "-c", f"echo {name} >> {tmp_path}/done"] for name in ("migrate", "seed")}
+    commands = {name: [["sh", "-c", f"echo {name} >> {tmp_path}/done"]] for name in ("migrate", "seed")}
     assert migrate(releases, check_mode=True, **commands)
     assert not (tmp_path / "done").exists()
     assert migrate(releases, **commands)
@@ -213,7 +213,7 @@ def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, t
 def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releases):
     command = ["sh", "-c", "echo no such table >&2; exit 3"]
     with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release two\) failed.*deploy again: sh -c.*no such table"):
-        migrate(releases, migrate=command)
+        migrate(releases, migrate=[command])
 
 
 @pytest.mark.parametrize("module", [release, deploy_lock], ids=lambda module: module.__name__)

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,16 +34,16 @@ CELERY = {"celery_here.pth": f"{sysconfig.get_path('purelib')}\n", "shoplib/big.
 APP = "from celery import Celery\n\napp = Celery('shop')\n"
 
 
-def make_wheel(folder: Path, name: str, files: dict[str, str]) -> None:
+def make_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> None:
     """A wheel with these files and a console script of its own name."""
-    info = f"{name}-1.0.dist-info"
+    info = f"{name}-{version}.dist-info"
     files = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
     }
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, text in files.items():
             wheel.writestr(path, text)
         wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
@@ -57,7 +58,7 @@ class Host:
         self.source, self.wheels = folder / "source", folder / "wheels"
         for path in (self.source, self.wheels, self.releases.folder, folder / "etc", folder / "conf.d"):
             path.mkdir(parents=True)
-        make_wheel(self.wheels, "celery", CELERY)
+        make_wheel(self.wheels, "celery", metadata.version("celery"), CELERY)
         (self.source / "requirements.txt").write_text("celery\n")
         (self.source / "shop.py").write_text(APP)
         (self.source / "data.txt").write_text("data\n")
