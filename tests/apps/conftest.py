@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy"))
 
@@ -22,11 +24,22 @@ FULL = ("acme", "blog")
 """Those that go the whole way in CI; with CELERY_OPS_APPS=all (make apps) all do."""
 
 
+class ByHost(LoadScopeScheduling):
+    """A process for each host: its applications one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next(app.debian for app in APPS if nodeid.endswith(f"[{app.name}]"))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """The scheduler that xdist takes."""
+    return ByHost(config, log)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each application, in the process of its host."""
+    """Each application."""
     if "app" in metafunc.fixturenames:
-        cases = [pytest.param(app, id=app.name, marks=pytest.mark.xdist_group(app.debian)) for app in APPS]
-        metafunc.parametrize("app", cases, indirect=True)
+        metafunc.parametrize("app", APPS, ids=[app.name for app in APPS], indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
