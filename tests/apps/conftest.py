@@ -59,33 +59,27 @@ class Deployed:
     folder: Path
     inventory: Inventory
 
-    def source(self, release: str, text: str = "") -> str:
-        """The source with a text added to one module: a directory, or a git repository where the owner has one."""
+    def write(self, release: str, text: str = "") -> None:
+        """Write a release, the source with a text added to one module, and its place into the inventory.
+
+        It is a directory, or a git repository where the owner has one.
+        """
         tree = self.folder / release
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "db.sqlite3")
         shutil.copytree(HERE / self.app.tree, tree, ignore=ignore)
         with (tree / self.app.module).open("a", encoding="utf-8") as module:
             module.write(text)
-        if not self.app.inventory[1]["celery_app_source"].endswith(".git"):
-            return str(tree)
-        git = [
-            "git",
-            "-C",
-            str(tree),
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@example.org",
-            "-c",
-            "init.defaultBranch=main",
-        ]
-        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", release], ["tag", "v1"]):
-            subprocess.run([*git, *words], check=True)
-        return f"file://{tree}"
+        source = str(tree)
+        if self.app.inventory[1]["celery_app_source"].endswith(".git"):
+            git = ["git", "-C", source, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+            for words in (["init", "-qb", "main"], ["add", "-A"], ["commit", "-qm", release], ["tag", "v1"]):
+                subprocess.run([*git, *words], check=True)
+            source = f"file://{tree}"
+        self.inventory.set("source", celery_app_source=source)
 
-    def play(self, name: str, **variables: object) -> Run:
+    def play(self, name: str) -> Run:
         """Run a playbook as its owner does."""
-        return self.inventory.play(name, **variables)
+        return self.inventory.play(name)
 
     def command(self, command: str) -> str:
         """What a command prints as the application's user, in its directory and environment."""
@@ -132,7 +126,8 @@ def set_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[App], Deployed
             own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
             inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
             deployed = Deployed(app, host, folder, inventory)
-            tried[app.name] = deployed, deployed.play("site", celery_app_source=deployed.source("first"))
+            deployed.write("first")
+            tried[app.name] = deployed, deployed.play("site")
         deployed, run = tried[app.name]
         assert run.rc == 0, run.text[-8000:]
         return deployed

@@ -93,12 +93,16 @@ class Inventory:
         there = {host: {"ansible_connection": "community.docker.docker"}}
         (folder / "group_vars/all").mkdir(parents=True)
         (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": there, "children": children}}))
-        (folder / "group_vars/all/app.yml").write_text(json.dumps(variables))
+        inventory = cls(folder)
+        inventory.set("app", **variables)
         # Where the control node trusts private CAs, so do its test hosts; pip has to be told.
         if any(Path("/usr/local/share/ca-certificates").glob("*.crt")):
-            pip = {"celery_app_install_environment": {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}}
-            (folder / "group_vars/all/host.yml").write_text(json.dumps(pip))
-        return cls(folder)
+            inventory.set("pip", celery_app_install_environment={"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"})
+        return inventory
+
+    def set(self, name: str, **variables: Any) -> None:
+        """Write a file of variables; one that comes later in the alphabet wins."""
+        (self.folder / f"group_vars/all/{name}.yml").write_text(json.dumps(variables))
 
     def play(self, name: str, **variables: Any) -> Run:
         """Run a playbook as an operator does."""
