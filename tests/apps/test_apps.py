@@ -53,6 +53,16 @@ def test_a_code_only_deploy_under_load_loses_nothing(app):
 
 
 @pytest.mark.full
+def test_a_rollback_goes_to_the_release_before(app):
+    before = app.current()
+    run = app.play("rollback")
+    assert run.rc == 0, run.text[-6000:]
+    assert app.current() != before
+    test_a_task_goes_there_and_back(app)
+    test_its_page_answers_with_what_a_worker_did(app)
+
+
+@pytest.mark.full
 def test_a_broken_release_goes_back(app):
     before = app.current(), app.programs()
     app.write("broken", BROKEN)
@@ -61,13 +71,3 @@ def test_a_broken_release_goes_back(app):
     assert "this release is broken" in run.words, run.text[-6000:]
     assert app.current() == before[0]
     test_a_task_goes_there_and_back(app)
-
-
-@pytest.mark.full
-def test_a_rollback_goes_to_the_release_before(app):
-    before = app.current()
-    run = app.play("rollback")
-    assert run.rc == 0, run.text[-6000:]
-    assert app.current() != before
-    test_a_task_goes_there_and_back(app)
-    test_its_page_answers_with_what_a_worker_did(app)
