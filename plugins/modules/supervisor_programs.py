@@ -19,6 +19,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.deployments import Deployments
 from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted, interrupt
+from ansible.module_utils.queue_conflict import advice
 from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
 from ansible.module_utils.supervisor_drain import forget_later
 from ansible.module_utils.supervisor_handover import (
@@ -592,9 +593,12 @@ class Manifest:
                 said.append("Run this again when you are ready.")
         if isinstance(error, NotProven):
             facts["failed_program"] = error.program.name
-            facts["release_fault"] = error.is_release_fault(self.release_root)
-            facts["log_tail"] = log_tail(error.program.log, handover.log_starts.get(error.program.name, 0))
-            said.append(self._advice(error.program, facts["release_fault"]))
+            since = handover.log_starts.get(error.program.name, 0)
+            facts["log_tail"] = log_tail(error.program.log, since)
+            # The release works as soon as the queue is another.
+            conflict = advice(log_tail(error.program.log, since, 1000), self.app, self._running_olds())
+            facts["release_fault"] = error.is_release_fault(self.release_root) and not conflict
+            said.append(conflict or self._advice(error.program, facts["release_fault"]))
             if facts["log_tail"]:
                 said.append(f"The end of {error.program.log}:\n" + "\n".join(facts["log_tail"]))
         for warning in handover.warnings:
@@ -631,6 +635,9 @@ class Manifest:
             for old in olds
             if old in now and old in self.processes and now[old].pid and now[old].pid == self.processes[old].pid
         ]
+
+    def _running_olds(self) -> list[str]:
+        return [old for step in self.steps for old in step.olds if old in self.processes and self.processes[old].up]
 
     def _advice(self, program: Program, release_fault: bool) -> str:
         look = f"tail -n 100 {program.log}" if program.log else f"supervisorctl tail {program.name}"

@@ -140,6 +140,26 @@ def test_a_bad_generation_never_replaces_a_good_one(host, worker, more, seen):
     assert host.rpc.reloadConfig() == [[[], [], []]]
 
 
+def test_a_queue_that_exists_with_other_arguments_is_told_from_a_crash(host):
+    refusal = (
+        "PRECONDITION_FAILED - inequivalent arg 'x-max-priority' for queue 'build:default' in vhost 'shop': "
+        "received none but current is the value '10' of type 'signedint'"
+    )
+    words = host.folder / "words"
+    words.write_text(f"Unrecoverable error: PreconditionFailed(406, \"{refusal}\", (50, 10), 'Queue.declare')\n")
+    host.apply([host.program(A1)])
+    new = host.program(A2, ["--die-after", 0], settle=3)
+    new["conf"] = new["conf"].replace(
+        f"command={sys.executable}", f"command=/bin/sh -c 'cat {words}; sleep 0.2; exit 1' --"
+    )
+    result = host.refuse([new], app="app")
+    assert "queue build:default (vhost shop) exists with x-max-priority 10" in result["msg"]
+    assert "the release declares it with no x-max-priority" in result["msg"]
+    assert f"supervisorctl stop {A1}" in result["msg"]
+    assert "app celery amqp queue.delete build:default false true" in result["msg"]
+    assert result["failed_program"] == A2 and not result["release_fault"]
+
+
 def test_a_command_that_does_not_exist(host):
     program = host.program(A1)
     program["conf"] = program["conf"].replace(sys.executable, "/nowhere/celery-ops-guard")
