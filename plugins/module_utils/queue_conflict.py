@@ -35,7 +35,7 @@ def advice(log: Iterable[str], app: str, old: Iterable[str]) -> str:
     stop = " ".join(sorted(old))
     return (
         f"{told}stop what sends to it, wait until it is empty (ansible-playbook playbooks/status.yml shows it), stop "
-        f"the workers that declare it as it was{f' (supervisorctl stop {stop})' if stop else ''}, and on this host type "
+        f"the workers that declare it as it was{f' (supervisorctl stop {stop})' if stop else ''}, and here type "
         f"{delete}false true (it deletes an empty queue only); then deploy."
     )
 

@@ -17,7 +17,7 @@ SAYS = "PRECONDITION_FAILED - inequivalent arg "
         (
             "'x-queue-type' for queue 'mails & more' in vhost '/': received the value 'quorum' of type 'longstr' but "
             "current is none",
-            "The queue mails & more (vhost /) exists with no x-queue-type, and the release declares it with x-queue-type",
+            "The queue mails & more (vhost /) exists with no x-queue-type, and the release declares it with x-queue",
         ),
         (
             "'x-queue-type' for queue 'a b' in vhost 'shop': received 'quorum' but current is 'classic'",
