@@ -102,7 +102,7 @@ SICK = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "ove
 SILENT = 15.0
 """Seconds after which the watch's heartbeat is too old to be believed."""
 
-INTERNAL = re.compile(r"celery_delayed_|celery-ops\.canary\.|celeryev\.|.*\.pidbox$|.*\.reply\.")
+INTERNAL = re.compile(r"celery_delayed_|celery-ops\.(?:canary|echo)\.|celeryev\.|.*\.pidbox$|.*\.reply\.")
 """Queues that Celery and the kit make for themselves."""
 
 

@@ -30,9 +30,17 @@ description:
   - Looks only, and reports all that is in the way at once.
 options:
   supported:
-    description: Major versions by distribution (C(ID) and C(VERSION_ID) of os-release).
+    description: Tested versions by distribution (C(ID) and C(VERSION_ID) of os-release).
     type: dict
     required: true
+  untested:
+    description: Versions that have the same packages and init and are not tested, likewise.
+    type: dict
+    default: {}
+  allow_untested:
+    description: Whether the host may have one of those.
+    type: bool
+    default: false
   app:
     description: The application's name.
     type: str
@@ -132,15 +140,38 @@ LISTENING = "0A"
 OWNERS = {"rabbitmq_port": "rabbitmq", "result_store_port": "redis"}
 
 
-def distribution(supported: dict[str, list[str]], release: Path = Path("/etc/os-release")) -> Iterator[str]:
-    """The distribution is one that the kit is tested on."""
-    pairs = (line.partition("=") for line in release.read_text().splitlines() if "=" in line)
-    about = {key: "".join(shlex.split(value)) for key, _, value in pairs}
-    version = about.get("VERSION_ID", "").partition(".")[0]
-    if version not in [str(each) for each in supported.get(about.get("ID", ""), [])]:
-        wanted = "; ".join(f"{name.capitalize()} {' and '.join(map(str, each))}" for name, each in supported.items())
-        runs = about.get("PRETTY_NAME", "an unknown system")
-        yield f"it runs {runs}; the kit supports {wanted}. Use a host with one of these."
+@dataclass(frozen=True)
+class Distribution:
+    """What os-release says."""
+
+    id: str
+    version: str
+    name: str
+
+    @classmethod
+    def read(cls, release: Path = Path("/etc/os-release")) -> Distribution:
+        """Return this host's."""
+        pairs = (line.partition("=") for line in release.read_text().splitlines() if "=" in line)
+        about = {key: "".join(shlex.split(value)) for key, _, value in pairs}
+        return cls(about.get("ID", ""), about.get("VERSION_ID", ""), about.get("PRETTY_NAME", "an unknown system"))
+
+    def is_one_of(self, known: dict[str, list[str]]) -> bool:
+        """Whether it is among these versions by distribution; 12 means every point release of it."""
+        versions = [str(each) for each in known.get(self.id, [])]
+        return self.version in versions or self.version.partition(".")[0] in versions
+
+
+def distribution(
+    runs: Distribution, supported: dict[str, list[str]], untested: dict[str, list[str]], allowed: bool
+) -> Iterator[str]:
+    """The distribution is one that the kit is tested on, or one that may be untested."""
+    if runs.is_one_of(supported) or (allowed and runs.is_one_of(untested)):
+        return
+    wanted = "; ".join(f"{name.capitalize()} {' and '.join(map(str, each))}" for name, each in supported.items())
+    if runs.is_one_of(untested):
+        yield f"it runs {runs.name}, not tested by this project. Write: host_allow_untested: true, or use {wanted}"
+    else:
+        yield f"it runs {runs.name}; the kit supports {wanted}. Use a host with one of these."
 
 
 def root() -> Iterator[str]:
@@ -542,6 +573,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "supported": {"type": "dict", "required": True},
+            "untested": {"type": "dict", "default": {}},
+            "allow_untested": {"type": "bool", "default": False},
             "app": {"type": "str", "required": True},
             "command": {"type": "str", "default": ""},
             "groups": {"type": "list", "elements": "str", "required": True},
@@ -563,9 +596,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     want = module.params
+    runs = Distribution.read()
     runs_app = bool({"worker", "scheduler", "web"} & set(want["groups"]))
     found = [
-        *distribution(want["supported"]),
+        *distribution(runs, want["supported"], want["untested"], want["allow_untested"]),
         *root(),
         *disk(want["disk_free"]),
         *ports(want["listeners"], want["app"]),
@@ -594,6 +628,8 @@ def main() -> None:
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         module.fail_json(msg="\n".join(["This host can't carry it; nothing was changed.", *lines]))
+    if not runs.is_one_of(want["supported"]):
+        module.warn(f"{runs.name} is not tested by this project (host_allow_untested).")
     for other in (each for each in running if not each.is_debians):
         module.warn(
             f"Beside Debian's Supervisor another one runs: {other}. The kit leaves it alone; to ask Debian's, type: "

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes what the molecule scenarios run on: a Docker engine, Debian base images, a browser.
 
-Run as root on a bare Debian machine. Installs what is missing, starts dockerd only if none answers, and
-builds an image only when its inputs (the packages below, image/, the machine's private CAs) have changed.
-Needs nothing but Python.
+Run as root on a bare Debian machine: `tests/hosts/build.py [SUITE[=MIRROR]...]`, by default both Debians. Ubuntu's
+suites need its keyring, and a mirror where mmdebstrap doesn't know the suite. Installs what is missing, starts dockerd
+only if none answers, and builds an image only when its inputs (the packages below, image/, the machine's private CAs)
+have changed. Needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SUITES = ("bookworm", "trixie")
+COMPONENTS = {"noble": "main,universe", "resolute": "main,universe"}
+"""Where the packages of the kit are, other than in main: Ubuntu 24.04 and 26.04."""
 REPOSITORY = "celery-ops-test"
 PACKAGES = "python3,systemd,systemd-sysv,dbus,ca-certificates,iproute2,procps,sudo,faketime,openssh-server"
 COMMANDS = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "chromium": "chromium", "ssh": "openssh-client"}
@@ -118,8 +121,23 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def build_image(suite: str, inputs: str) -> None:
+def bootstrap(suite: str, mirror: str, tar: Path, hooks: list[str]) -> list[str | Path]:
+    """Returns the command that makes a suite's root file system."""
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={PACKAGES}",
+        *([f"--components={COMPONENTS[suite]}"] if suite in COMPONENTS else []),
+        *(f"--customize-hook={hook}" for hook in hooks),
+        suite,
+        tar,
+        *([mirror] if mirror else []),
+    ]
+
+
+def build_image(wanted: str, inputs: str) -> None:
     """Makes the image `celery-ops-test:<suite>` unless the one there has the same inputs."""
+    suite, _, mirror = wanted.partition("=")
     image = f"{REPOSITORY}:{suite}"
     ask = ("docker", "image", "inspect", "--format", '{{ .Id }} {{ index .Config.Labels "inputs" }}', image)
     old, _, old_inputs = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.partition(" ")
@@ -134,14 +152,7 @@ def build_image(suite: str, inputs: str) -> None:
         hooks += [f'cp {PRIVATE_CAS}/*.crt "$1"{PRIVATE_CAS}/', 'chroot "$1" update-ca-certificates']
     with tempfile.TemporaryDirectory(prefix="celery-ops-test-") as folder:
         tar = Path(folder, f"{suite}.tar")
-        output(
-            "mmdebstrap",
-            "--variant=minbase",
-            f"--include={PACKAGES}",
-            *(f"--customize-hook={hook}" for hook in hooks),
-            suite,
-            tar,
-        )
+        output(*bootstrap(suite, mirror, tar, hooks))
         output("docker", "import", "--change", f"LABEL inputs={inputs}", tar, image)
     if old:
         subprocess.run(("docker", "image", "rm", old), capture_output=True, check=False)
@@ -157,7 +168,7 @@ def main() -> int:
         start_docker()
         inputs = fingerprint()
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda suite: build_image(suite, inputs), SUITES))
+            list(pool.map(lambda suite: build_image(suite, inputs), sys.argv[1:] or SUITES))
     except SetUpError as error:
         print(f"test hosts: {error}", file=sys.stderr)
         return 1

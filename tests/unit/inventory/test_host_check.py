@@ -12,9 +12,11 @@ from pathlib import Path
 
 import host_check
 import pytest
-from host_check import Supervisord
+import yaml
+from host_check import Distribution, Supervisord
 
-SUPPORTED = {"debian": ["12", "13"]}
+TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/host/vars/main.yml").read_text())
+SUPPORTED, UNTESTED = TABLE["__host_supported"], TABLE["__host_untested"]
 
 
 @pytest.mark.parametrize(
@@ -22,17 +24,32 @@ SUPPORTED = {"debian": ["12", "13"]}
     [
         ('ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n', False),
         ('ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"\n', True),
-        ('ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04"\n', True),
+        ('ID=ubuntu\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04"\n', True),
+        ('ID=linuxmint\nID_LIKE="ubuntu debian"\nVERSION_ID="22"\nPRETTY_NAME="Linux Mint 22"\n', True),
         ("ID=debian\nPRETTY_NAME='Debian GNU/Linux forky/sid'\n", True),
         ("", True),
     ],
-    ids=["bookworm", "bullseye", "ubuntu", "sid", "nothing"],
+    ids=["bookworm", "bullseye", "old ubuntu", "mint", "sid", "nothing"],
 )
 def test_only_debian_12_and_13(release, refused, tmp_path):
     (tmp_path / "os-release").write_text(release)
-    said = list(host_check.distribution(SUPPORTED, tmp_path / "os-release"))
-    assert bool(said) is refused
-    assert all("the kit supports Debian 12 and 13" in text for text in said)
+    runs = Distribution.read(tmp_path / "os-release")
+    for allowed in (False, True):
+        said = list(host_check.distribution(runs, SUPPORTED, UNTESTED, allowed))
+        assert bool(said) is refused
+        assert all("the kit supports Debian 12 and 13" in text for text in said)
+
+
+@pytest.mark.parametrize("version", ["24.04", "26.04"])
+def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_path):
+    (tmp_path / "os-release").write_text(f'ID=ubuntu\nVERSION_ID="{version}"\nPRETTY_NAME="Ubuntu {version}.1 LTS"\n')
+    runs = Distribution.read(tmp_path / "os-release")
+    assert list(host_check.distribution(runs, SUPPORTED, UNTESTED, True)) == []
+    [said] = host_check.distribution(runs, SUPPORTED, UNTESTED, False)
+    assert said == (
+        f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: host_allow_untested: true, or use Debian "
+        "12 and 13"
+    )
 
 
 def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
