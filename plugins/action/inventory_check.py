@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from inventory_rules import mistakes_of
 from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
 from inventory_rules.values import generated, not_generated
-from inventory_rules.whole import left_behind
+from inventory_rules.whole import left_behind, longest_time_limit
 
 LONGEST_TIME_LIMIT = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())[
     "__celery_app_longest_time_limit"
@@ -122,7 +122,7 @@ def wanted_of(host: Host) -> dict[str, Any]:
         "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
         "distribution_bind": host.text("rabbitmq_distribution_bind"),
         "broker_shared": host.true("rabbitmq_shared"),
-        "time_limit": host.int("celery_app_task_time_limit"),
+        "time_limit": longest_time_limit(host)[0],
         "store_instance": host.text("result_store_instance"),
         "store_database": host.int("celery_app_result_store_database"),
         "store_database_is_set": "celery_app_result_store_database" in host.given,

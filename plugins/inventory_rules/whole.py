@@ -126,16 +126,21 @@ def left_behind(inventory: Inventory) -> list[str]:
     return [host.name for host in inventory.others if host.runs_app and inventory.fleet(host) in fleets]
 
 
+def longest_time_limit(host: Host) -> tuple[int | None, str]:
+    """The seconds that a task of any program may take, and what says so."""
+    limit, variable = host.int("celery_app_task_time_limit"), "celery_app_task_time_limit"
+    for entry in host["celery_worker_programs"] or []:
+        own = entry.get("time_limit") if isinstance(entry, Mapping) else None
+        if limit is not None and is_int(own) and int(own) > limit:
+            limit, variable = int(own), f"time_limit of {entry.get('name')} in celery_worker_programs"
+    return limit, variable
+
+
 def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     """Each waits longer than the one inside: task, Supervisor, systemd; and task, broker."""
-    limit, stop = host.int("celery_app_task_time_limit"), host.int("supervisor_stop_timeout")
+    (limit, variable), stop = longest_time_limit(host), host.int("supervisor_stop_timeout")
     if limit is None or limit < 2:
         return
-    variable = "celery_app_task_time_limit"
-    for entry in host["celery_worker_programs"] or [] if "worker" in host.groups else []:
-        own = entry.get("time_limit") if isinstance(entry, Mapping) else None
-        if is_int(own) and int(own) > limit:
-            limit, variable = int(own), f"time_limit of {entry.get('name')} in celery_worker_programs"
     longest = max(limit + DRAIN_MARGIN, host.int("celery_web_stop_timeout") or 0)
     if host.runs_app and stop is not None and stop <= longest:
         why = f"{variable} is {limit}" if longest == limit + DRAIN_MARGIN else "celery_web_stop_timeout"

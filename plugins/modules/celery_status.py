@@ -183,6 +183,7 @@ def look_at_programs(found: Found, conf: Path) -> None:
         found.programs[name] = {
             **{"state": process.state, "pid": process.pid, "uptime": process.uptime if process.pid else 0},
             **{"release": release_of(name), "health": "", "why": "", "tasks": ""},
+            "retires": Path("/etc/supervisor/conf.d", f"{name}.conf").is_symlink(),
         }
         if beat.get("kind") == "worker":
             found.consumed |= set(beat["queues"])
@@ -253,7 +254,9 @@ def what_is_wrong(found: Found, programs: bool) -> Iterator[str]:
         yield f"{found.app} was not deployed here yet; type: ansible-playbook playbooks/site.yml"
     for name, program in found.programs.items():
         state, log = program["state"], f"/var/log/{found.app}/{name}.log"
-        if state == "STOPPED":
+        if program.get("retires") and state in ("STOPPED", "EXITED"):
+            pass  # an old generation that has finished: it is about to be removed, at the latest by the next run
+        elif state == "STOPPED":
             yield f"{name} is stopped, by somebody; type: supervisorctl start {name}"
         elif state in ("FATAL", "UNKNOWN"):
             yield f"{name} is {state}; look: tail -n 30 {log}, then type: supervisorctl restart {name}"

@@ -220,6 +220,19 @@ def open_backend(app: "Celery") -> None:
         importlib.import_module("sqlalchemy").create_engine(made.url)
 
 
+def other_brokers(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse settings that lead workers or publishers to another broker: they beat CELERY_BROKER_URL."""
+    ours = os.environ.get("CELERY_BROKER_URL")
+    for setting in ("broker_read_url", "broker_write_url"):
+        value = getattr(app.conf, setting)
+        if ours and value != ours:
+            yield {
+                "problem": f"the application's {setting} is {without_password(value)}, and the rest of the system uses "
+                "CELERY_BROKER_URL",
+                "write": f"app.conf.{setting} = None (a broker of your own: celery_app_broker_url)",
+            }
+
+
 def quorum_queues_too_early(app: "Celery", report: Report) -> Iterator[Report]:
     """Refuse quorum queues with a Celery that asks for a prefetch which they don't have: its worker never consumes."""
     quorum = [name for name, queue in app.amqp.queues.items() if is_quorum(queue)]
@@ -252,6 +265,7 @@ def is_quorum(queue: Any) -> bool:
 
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
+    other_brokers,
     quorum_queues_too_early,
     redbeat_without_redis,
 )

@@ -174,3 +174,10 @@ def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(
     assert asked.read_text().split() == ["build:default", "demo", "demo.dead"]
     assert all(line in text for line in lines), text
     assert any(wrong_words in sentence for sentence in wrong(seen))
+
+
+def test_an_old_generation_that_has_finished_is_nobodys_mistake():
+    assert wrong(found(programs={WORKER: program(state="STOPPED", pid=0, retires=True)})) == []
+    assert (
+        wrong(found(programs={WORKER: program(state="STOPPING", release="r0", health="draining", retires=True)})) == []
+    )

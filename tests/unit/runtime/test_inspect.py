@@ -157,3 +157,13 @@ def test_a_client_that_is_there_is_not_asked_for(ask, code):
 
 def test_an_application_that_can_not_be_imported_shows_its_own_traceback(ask):
     assert "ModuleNotFoundError: No module named 'nowhere'" in ask("import nowhere\n", returncode=1)
+
+
+@pytest.mark.parametrize("setting", ["broker_read_url", "broker_write_url"])
+def test_a_setting_that_leads_to_another_broker_is_refused(ask, setting):
+    ours = {"CELERY_BROKER_URL": "amqp://shop:s3cret@ours/shop"}
+    assert ask("app.conf.broker_url = 'amqp://shop:s3cret@other/shop'\n", **ours)["refused"] == [], "ours beats it"
+    (refusal,) = ask(f"app.conf.{setting} = 'amqp://shop:s3cret@other/shop'\n", **ours)["refused"]
+    assert f"the application's {setting} is amqp://shop:********@other/shop, and the rest of" in refusal["problem"]
+    assert refusal["write"].startswith(f"app.conf.{setting} = None")
+    assert ask(f"app.conf.{setting} = None\n", **ours)["refused"] == []
