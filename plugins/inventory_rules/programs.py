@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from inventory_rules import web_servers
 from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, shown, wrong
 
 KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale")
@@ -41,19 +42,6 @@ TAKEN_BY_WORKER = TAKEN | {
     ("--time-limit", "--soft-time-limit"): "the key time_limit says it, or celery_app_task_time_limit for all programs",
     ("-B", "--beat", "--scheduler"): "the group scheduler runs beat, once",
     ("--purge", "--discard"): "it would throw waiting tasks away at every start",
-}
-TAKEN_BY_WEB = {
-    ("-D", "--daemon", "--daemonize"): "Supervisor needs its programs in the foreground",
-    (
-        "-b",
-        "--bind",
-        "--host",
-        "--port",
-        "--uds",
-        "--http",
-        "--http-socket",
-    ): "celery_web_bind says it, and its socket is handed over",
-    ("-u", "--user", "-g", "--group", "--uid", "--gid"): "it runs as celery_app_name",
 }
 SHELL = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
 
@@ -192,8 +180,8 @@ def web(host: Host) -> Iterator[Mistake]:
     line = host.text("celery_web_command")
     mistakes = list(command("celery_web_command", line))
     yield from mistakes
-    for word, why in () if mistakes else taken_among(shlex.split(line), TAKEN_BY_WEB):
-        yield wrong("celery_web_command", line, f"{word}: {why}.", f"the same without {word}")
+    for problem, write in () if mistakes else web_servers.problems(shlex.split(line)):
+        yield wrong("celery_web_command", line, problem, write)
     url = host["celery_app_prove_url"]
     if url and not line:
         problem = "celery_web_command is empty, so that no page would answer."
