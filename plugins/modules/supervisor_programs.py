@@ -549,7 +549,11 @@ class Manifest:
             self._fail(handover, error)
         for warning in handover.warnings + self._tidy():
             self.module.warn(warning)
-        if drain_wait is not None and self.app and self.conf_dir.retiring():
+        self._leave_to_finish()
+
+    def _leave_to_finish(self) -> None:
+        """Let what still drains be forgotten when it has ended, whether or not a run comes."""
+        if self.app and self.conf_dir.retiring():
             longest = max(self.stopwaitsecs.values(), default=0) + UNKNOWN_STOP
             forget_later(self.supervisord_conf, self.conf_dir, self.app, longest)
 
@@ -584,6 +588,7 @@ class Manifest:
             said.append("What was handed over is proven and stays. The old generations were told to stop.")
             said.append(f"These finish by themselves: {finish}." if finish else "")
             said.append("The next run completes the handover.")
+            self._leave_to_finish()
         else:
             said += handover.undo.run() if handover.undo else ["Nothing was changed."]
             said += self._still_running()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from system import KINDS, Program, System, wait_until
 
@@ -91,3 +93,10 @@ def test_a_second_one_on_the_same_pidfile_is_refused(system, program, kind):
     assert str(program.pid) in second.stderr
     assert system.program(kind) == program
     assert pid_in(system, program.pidfile) == str(program.pid)
+
+
+def test_queues_are_counted_over_amqp_with_no_more_than_the_applications_access(system):
+    said = json.loads(system.output(system.in_release("celery-ops-queues -A petct petct petct.dead none:such")))
+    assert said["asked"] and said["reason"] == ""
+    assert said["queues"]["petct"]["consumers"] >= 1 and said["queues"]["petct.dead"]["consumers"] == 0
+    assert said["queues"]["none:such"] is None
