@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
 def _publish(options: argparse.Namespace, record: Path) -> None:
     from celery_ops.probe import load_app
 
-    app = load_app(options.app)
+    app = load_app(options.app, results=True)
     monitor = Monitor(app.connection_for_write, options.queue)
     publisher = Publisher(app, app.connection_for_write, options.queue, options.run, options.rate)
     stopped = threading.Event()

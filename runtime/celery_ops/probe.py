@@ -1,6 +1,7 @@
 """What the probes `ready` and `prove` share: an app to ask, a time that is kept, one line of JSON."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -81,8 +82,11 @@ def answer(key: str, timeout: float, found: dict[str, Any], probe: Callable[[Clo
     os._exit(0 if result[key] else 1)
 
 
-def load_app(name: str) -> "Celery":
-    """Return the app as ``celery -A`` finds it; raise Hopeless when it can't be imported."""
+def load_app(name: str, results: bool = False) -> "Celery":
+    """Return the app as ``celery -A`` finds it; raise Hopeless when it can't be imported.
+
+    With `results`, its result backend can be used, also one that keeps them in Django's database.
+    """
     from celery.app.utils import find_app
 
     sys.path.insert(0, str(Path.cwd()))
@@ -90,6 +94,10 @@ def load_app(name: str) -> "Celery":
         app = find_app(name)
         app.finalize()
         app.conf.broker_url  # noqa: B018 - reads the configuration, which may fail as well
+        if results and os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
+            import django
+
+            django.setup()  # as Celery's worker does; before, there are no models
     except Exception as error:
         raise Hopeless(f"-A {name} can't be imported from {Path.cwd()}: {type(error).__name__}: {error}") from error
     return app

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     options = parser.parse_args(argv)
 
     def probe(clock: Clock, found: dict[str, Any]) -> None:
-        app = load_app(options.app)
+        app = load_app(options.app, results=True)
         with connected(app, clock, found) as connection:
             RoundTrip(app, connection, clock, found).make()
         if found["busy"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,9 +86,12 @@ class Deployed:
         return self.host.run(f"timeout 60 {self.app.name} {command} 2>&1")
 
     def call(self, task: str, *arguments: object) -> str:
-        """Send a task as an operator does; return its result."""
-        said = self.command(f"celery call {task} --args='{json.dumps(arguments)}'")
-        return self.command(f"celery result {said.splitlines()[-1]}")
+        """Send a task as a program of its owner's does; return its result."""
+        code = (
+            "from celery_ops.probe import load_app; "
+            f"print(load_app('{self.celery}', results=True).send_task('{task}', {arguments!r}).get(timeout=20))"
+        )
+        return self.command(f"python -c {shlex.quote(code)}")
 
     def page(self, path: str) -> str:
         """What its web server answers."""

@@ -51,6 +51,25 @@ def ask(start):
     return ask
 
 
+def test_a_result_backend_in_djangos_database_can_be_used(tmp_path):
+    (tmp_path / "site_settings.py").write_text("INSTALLED_APPS = ['django.contrib.contenttypes']\n")
+    (tmp_path / "kept.py").write_text(
+        "from celery.backends.base import KeyValueStoreBackend\n"
+        "from django.contrib.contenttypes.models import ContentType\n"
+        "class Backend(KeyValueStoreBackend): pass\n"
+    )
+    (tmp_path / "blog.py").write_text(
+        "import os\nfrom celery import Celery\n"
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'site_settings'\n"
+        "app = Celery('blog', backend='kept:Backend')\n"
+    )
+    code = "from celery_ops.probe import load_app; print(type(load_app('blog', results=True).backend))"
+    environment = clean_environment(CELERY_BROKER_URL="amqp://127.0.0.1:1/")
+    environment.pop("CELERY_RESULT_BACKEND", None)
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert said.stdout == "<class 'kept.Backend'>\n", said.stderr
+
+
 @both
 @pytest.mark.parametrize(
     ("app", "said"), [("nothing", "No module named 'nothing'"), ("broken", "SyntaxError: invalid syntax")]
