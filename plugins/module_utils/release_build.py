@@ -26,7 +26,6 @@ from ansible.module_utils.requirement_files import RequirementsError, included, 
 
 GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first
-IMPORT_TIMEOUT = 60.0  # seconds
 INSTALL_TIMEOUT = 1800.0  # seconds
 COMMANDS_RAN = ".commands-ran"
 """In a release: its build commands were run in it."""
@@ -125,6 +124,7 @@ def run(
     timeout: float | None,
     of_release: bool = False,
     directory: Path | None = None,
+    too_slow: str = "see how busy the host is: uptime",
 ) -> str:
     """Run a command; ReleaseError with why it failed, out of what it said, when it does.
 
@@ -149,7 +149,7 @@ def run(
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as expired:
         end_group(process)
-        raise ReleaseError(f"{what} did not end within {timeout:.0f} s; see how busy the host is: uptime") from expired
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s; {too_slow}") from expired
     except BaseException:  # we are to end
         end_group(process)
         raise
@@ -607,7 +607,9 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
             "-A", options["celery_module"],
         ],
         f"Importing {options['celery_module']} (release {release.name})",
-        "Nothing that runs was touched. Fix the source and deploy again.", {}, IMPORT_TIMEOUT, of_release=True,
+        "Nothing that runs was touched. Fix the source and deploy again.", {}, options["import_timeout"],
+        of_release=True, too_slow="see how busy the host is (uptime). If the application takes its time, write: "
+        f"celery_worker_ready_timeout: {5 * options['import_timeout']}",
     )  # fmt: skip
     report = json.loads(out.splitlines()[-1])
     if refused := report["refused"]:

@@ -61,6 +61,7 @@ options:
   requirements: {description: The lock file inside the source., type: str, default: requirements.txt}
   python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
   celery_module: {description: What C(celery -A) gets; it is imported as a check., type: str}
+  import_timeout: {description: Seconds that the import may take., type: int, default: 60}
   environment_file: {description: The environment file that goes with the release., type: path}
   environment_text: {description: What it is to hold., type: str}
   install_environment:
@@ -149,6 +150,7 @@ ARGUMENTS: dict[str, Any] = {
     "requirements": {"type": "str", "default": "requirements.txt"},
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "celery_module": {"type": "str"},
+    "import_timeout": {"type": "int", "default": 60},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},
     "install_environment": {"type": "str", "no_log": True},

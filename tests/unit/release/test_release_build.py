@@ -295,6 +295,16 @@ def test_an_import_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(
     assert host.status == ("failed" if fault else "building")
 
 
+def test_an_import_may_take_as_long_as_a_worker_to_start(built, tmp_path):
+    host = Host(tmp_path)
+    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    (host.source / "shop.py").write_text(f"import time\ntime.sleep(4)\n{APP}")
+    host.packed = host.pack()
+    assert "did not end within 1 s" in str(error := host.fail(import_timeout=1)) and not error.release_fault
+    assert "write: celery_worker_ready_timeout: 5" in str(error)
+    assert host.build(import_timeout=60)["changed"]
+
+
 def test_what_the_application_is_stands_in_its_release_and_is_said_once(built):
     answer = built.build(archive=False)
     report = answer["inspect"]
