@@ -140,6 +140,12 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
     }
 
 
+def tick_queue(programs: list[dict[str, Any]], default: str) -> str:
+    """The queue for the scheduler's ticks; "" for the application's default queue, where a program consumes from it."""
+    names = [str(queue) for program in programs for queue in program.get("queues") or [default]]
+    return names[0] if names and default not in names else ""
+
+
 def own_queues(report: dict[str, Any], programs: list[dict[str, Any]]) -> list[str]:
     """The queues of a program that names none: the application's own, as inspected, that no other program names.
 
@@ -244,7 +250,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Filters by name."""
         names = (
-            url_part, env_file, supervisor_command, as_app, as_app_each, own_queues,
+            url_part, env_file, supervisor_command, as_app, as_app_each, own_queues, tick_queue,
             worker_program, scheduler_program, scheduler_class, web_program, listener_program, health_program,
         )  # fmt: skip
         return {function.__name__: function for function in names}

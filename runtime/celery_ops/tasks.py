@@ -1,5 +1,6 @@
 """The kit's own tasks: the canary proves that a node executes, the tick that the schedule arrives."""
 
+import os
 import socket
 import time
 from typing import Any
@@ -51,6 +52,8 @@ def add_tick(app: Celery, conf: Any = None) -> None:
         "schedule": float(TICK_SECONDS),
         "options": {"expires": 60, "ignore_result": True},
     }
+    if queue := os.environ.get("CELERY_OPS_TICK_QUEUE"):
+        entry["options"]["queue"] = queue
     # Read first: before that, it is only the promise of a configuration.
     schedule = (app.conf if conf is None else conf).beat_schedule
     # A new dict: Celery's default is one object shared by all apps.

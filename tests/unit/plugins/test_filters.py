@@ -2,7 +2,7 @@
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from celery_programs import as_app, own_queues
+from celery_programs import as_app, own_queues, tick_queue
 from rabbitmq_filters import rabbitmq_password_hash
 
 
@@ -52,3 +52,19 @@ def test_a_commands_first_word_is_looked_up_on_the_host(command, words):
 def test_a_program_without_queues_consumes_the_applications_own_that_no_other_names(report, named, queues):
     programs = [{"name": f"p{number}", **({"queues": names} if names else {})} for number, names in enumerate(named)]
     assert own_queues(report, programs) == queues
+
+
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [
+        ([["shop"]], ""),
+        ([["mail"], ["shop", "bulk"]], ""),
+        ([["mail", "bulk"], ["reports"]], "mail"),
+        ([["mail"], None], ""),
+        ([], ""),
+    ],
+    ids=["default", "default of another", "named ones alone", "the application's own", "no program"],
+)
+def test_ticks_go_to_a_queue_that_a_program_consumes(queues, expected):
+    programs = [{"name": f"p{number}", **({"queues": names} if names else {})} for number, names in enumerate(queues)]
+    assert tick_queue(programs, "shop") == expected

@@ -68,17 +68,18 @@ def test_senseless_limit_names_the_variable(limit):
     assert f"CELERY_OPS_TASK_TIME_LIMIT is '{limit}'" in done.stderr
 
 
-def test_the_tick_joins_the_apps_own_schedule():
+@pytest.mark.parametrize("queue", ["", "mail"])
+def test_the_tick_joins_the_apps_own_schedule(queue):
     code = (
         "app.conf.update(beat_schedule={'mine': {'task': 'a', 'schedule': 60}})\n"
         "app.conf.timezone\napp.finalize()\nprint(json.dumps(app.conf.beat_schedule))"
     )
-    schedule = ask(code, CELERY_OPS_APP="petct")
+    schedule = ask(code, CELERY_OPS_APP="petct", CELERY_OPS_TICK_QUEUE=queue)
     assert schedule.keys() == {"mine", "celery-ops-tick"}
     tick = schedule["celery-ops-tick"]
     assert (tick["task"], tick["schedule"]) == ("celery_ops.tick", 15)
     # An id of its own each time: a worker that drops one tick as expired would refuse the id from then on.
-    assert tick["options"] == {"expires": 60, "ignore_result": True}
+    assert tick["options"] == {"expires": 60, "ignore_result": True, **({"queue": queue} if queue else {})}
 
 
 def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
@@ -89,7 +90,7 @@ def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
         " [tick_id(a) for a in (app, other) if 'celery-ops-tick' in a.conf.beat_schedule]]))"
     )
     assert ask(code) == [
-        ["celery_ops.canary", "celery_ops.ledger", "celery_ops.tick"],
+        ["celery_ops.canary", "celery_ops.echo", "celery_ops.ledger", "celery_ops.tick"],
         ["celery-ops-tick-demo", "celery-ops-tick-other"],
     ]
 
