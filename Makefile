@@ -18,7 +18,7 @@ export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit molecule apps bench chaos
+.PHONY: help up down test lint unit molecule apps bench matrix chaos
 
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -49,6 +49,9 @@ bench: .venv/tests ## measure deploys beside the plain way, and print a table
 
 apps: .venv/tests ## deploy every application of tests/apps all the way: second run, load, rollback, broken release
 	CELERY_OPS_APPS=all tests/run apps
+
+matrix: .venv/tests ## try every supported version of Celery on both Debians (an hour)
+	tests/matrix/run
 
 chaos: .venv/tests ## break everything under load on both Debians (hours), and write docs/reliability.md
 	tests/chaos/run

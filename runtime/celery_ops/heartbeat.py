@@ -92,7 +92,8 @@ class WorkerHeartbeat(Heartbeat):
         }
         # Pool and connection may be coming or going in this very moment.
         with contextlib.suppress(Exception):
-            found["slots"] = self.worker.pool.num_processes
+            # With --autoscale the pool grows to that many by itself.
+            found["slots"] = self.worker.max_concurrency or self.worker.pool.num_processes
         with contextlib.suppress(Exception):
             consumer = self.worker.consumer
             found["connected"] = bool(consumer.connection and consumer.connection.connected)

@@ -126,7 +126,9 @@ class Node:
         )
 
     def _is_busy(self) -> bool:
-        slots = self._ask("stats").get("pool", {}).get("max-concurrency")
+        stats = self._ask("stats")
+        # With --autoscale the pool's own figure is the smallest that it had.
+        slots = (stats.get("autoscaler") or {}).get("max") or stats.get("pool", {}).get("max-concurrency")
         accepted = [task for task in self._ask("active") if task.get("time_start")]
         return bool(slots) and len(accepted) >= slots
 

@@ -52,6 +52,12 @@ def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
     assert beat()["since"] >= found["since"]
 
 
+def test_a_pool_that_grows_by_itself_has_as_many_slots_as_it_may_grow_to(stage, celery, beat):
+    worker = celery("worker", "--autoscale", "3,1", "-I", "celery_ops.tasks", "--without-mingle")
+    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
+    assert found["slots"] == 3
+
+
 def test_a_worker_goes_on_saying_it(celery, beat):
     worker = celery("worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle")
     first = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)

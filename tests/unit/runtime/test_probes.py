@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from celery_ops.ready import Node
 from stand_in import clean_environment, wait_for
 
 READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
@@ -117,6 +118,21 @@ def test_told_to_stop_still_answers(start):
     process.send_signal(signal.SIGTERM)
     answer = json.loads(process.communicate(timeout=10)[0])
     assert (process.returncode, answer["ready"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("stats", "running", "busy"),
+    [
+        ({"pool": {"max-concurrency": 2}}, 1, False),
+        ({"pool": {"max-concurrency": 2}}, 2, True),
+        ({"pool": {"max-concurrency": 1}, "autoscaler": {"max": 3, "min": 1}}, 2, False),
+        ({"pool": {"max-concurrency": 1}, "autoscaler": {"max": 3, "min": 1}}, 3, True),
+    ],
+)
+def test_busy_is_a_node_all_of_whose_slots_run_tasks_those_that_it_may_grow_to_as_well(stats, running, busy):
+    node = Node(None, None, "demo@host")
+    node._ask = {"stats": stats, "active": [{"time_start": 1.0}] * running + [{"time_start": None}]}.get
+    assert node._is_busy() is busy
 
 
 def has_asked(pid):

@@ -1,0 +1,11 @@
+"""The workers of the matrix use the stage of the runtime's unit tests."""
+
+import pytest
+from stand_in import Stage
+
+
+@pytest.fixture
+def stage(tmp_path):
+    stage = Stage(tmp_path)
+    yield stage
+    stage.close()

@@ -1,0 +1,120 @@
+"""A worker under the guard against a real RabbitMQ and Redis: ready by its canary, tasks there and back, a handover."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from stand_in import APP, BIN, clean_environment, wait_for
+
+CODE = """
+import time
+from celery import Celery, chord
+import celery_ops
+
+app = Celery("demo")
+{settings}
+
+@app.task(name="demo.add")
+def add(a, b):
+    return a + b
+
+@app.task(name="demo.total")
+def total(numbers):
+    return sum(numbers)
+
+@app.task(name="demo.again", bind=True, max_retries=2, default_retry_delay=1)
+def again(self):
+    if not self.request.retries:
+        raise self.retry()
+    return self.request.retries
+
+@app.task(name="demo.routed")
+def routed():
+    return "there"
+
+def ask():
+    "Print what a caller gets."
+    many = [add.delay(number, 1) for number in range(50)]
+    later, retried, other = add.apply_async((1, 1), countdown=1), again.delay(), routed.delay()
+    fan = chord(add.s(number, number) for number in range(4))(total.s())
+    print(sum(one.get(timeout=60) for one in many), later.get(timeout=60), retried.get(timeout=60),
+          other.get(timeout=60), fan.get(timeout=60))
+"""
+ROUTES = 'app.conf.task_routes = {"demo.routed": {"queue": "other"}}\n'
+STYLES = {
+    "without settings": ROUTES,
+    "celery_ops.settings": 'app.config_from_object("celery_ops.settings")\n' + ROUTES,
+    "celery_ops.apply": ROUTES + "app.conf.task_acks_late = False\ncelery_ops.apply(app)\n",
+    "priorities": ROUTES
+    + "app.conf.update(task_queue_max_priority=10, task_default_priority=5)\ncelery_ops.apply(app)\n",
+}
+OPTIONS = {
+    "prefork": ["-c", "2", "-E", "-O", "fair", "--max-tasks-per-child", "20"],
+    "autoscale": ["--autoscale", "3,1"],
+    "threads": ["-P", "threads", "-c", "2"],
+}
+
+
+@pytest.fixture
+def broker():
+    """A vhost of its own, gone afterwards."""
+    rabbitmqctl = ["rabbitmqctl", "-q"]
+    subprocess.run([*rabbitmqctl, "add_vhost", APP], check=True)
+    subprocess.run([*rabbitmqctl, "set_permissions", "-p", APP, "guest", ".*", ".*", ".*"], check=True)
+    yield f"amqp://guest:guest@127.0.0.1/{APP}"
+    subprocess.run([*rabbitmqctl, "delete_vhost", APP], check=True)
+
+
+@pytest.mark.parametrize(
+    ("style", "options"),
+    [
+        *((style, "prefork") for style in STYLES),
+        ("celery_ops.settings", "autoscale"),
+        ("celery_ops.settings", "threads"),
+    ],
+)
+def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, options):
+    (stage.folder / "demo.py").write_text(CODE.replace("{settings}", STYLES[style]))
+    environment = {
+        "CELERY_BROKER_URL": broker,
+        "CELERY_RESULT_BACKEND": "redis://127.0.0.1:6379/0",
+        "C_FORCE_ROOT": "1",
+        "CELERY_OPS_STATE_DIR": str(stage.folder),
+    }
+
+    def run(*command):
+        done = subprocess.run(
+            [sys.executable, *command],
+            **{"cwd": stage.folder, "capture_output": True, "text": True, "env": clean_environment(**environment)},
+        )
+        return done.stdout or done.stderr
+
+    def start(generation):
+        program = f"{APP}-worker-default-{generation}"
+        started = stage.start(
+            *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", "-Q", "celery,other", *OPTIONS[options]),
+            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
+            name=program,
+            options=("--chdir", stage.folder),
+            pidfile=stage.run / f"{program}.pid",
+            environment=environment,
+        )
+        answer = json.loads(
+            run(
+                *("-m", "celery_ops.ready", "-A", "demo", "--node", f"{program}@here", "--queues", "celery,other"),
+                *("--canary-file", str(stage.run / f"{program}.canary"), "--timeout", "60"),
+            )
+        )
+        assert (answer["ready"], answer["canary"]) == (True, "run"), f"{answer}\n{started.output}"
+        return started, stage.run / f"{program}.heartbeat"
+
+    old, _ = start("1a2b3c4d")
+    assert run("-c", "import demo; demo.ask()").split() == ["1275", "2", "1", "there", "12"], old.output
+    new, heartbeat = start("5e6f7a8b")
+    assert old.stop() == 0, old.output
+    assert run("-c", "import demo; demo.ask()").split() == ["1275", "2", "1", "there", "12"], new.output
+    beat = wait_for(lambda: json.loads(heartbeat.read_text()), "the heartbeat")
+    assert (beat["state"], beat["slots"]) == ("ready", 3 if options == "autoscale" else 2)
+    assert beat["queues"] == {"celery": True, "other": True}
+    assert new.stop() == 0, new.output
