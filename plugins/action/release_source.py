@@ -28,7 +28,7 @@ from module_utils.deployments import new_id
 from module_utils.listeners import listener_version
 from module_utils.requirement_files import RequirementsError, included
 from plugin_utils.python_project import requirements_of
-from plugin_utils.source_files import Files, SourceError, excluded, files_of, is_private
+from plugin_utils.source_files import Files, SourceError, excluded, files_of, is_private, refuse_pointers
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "pyproject.toml")
@@ -252,6 +252,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             )
         try:
             found = files_of(folder, list(arguments["exclude"]), checked_out=bool(commit))
+            refuse_pointers(folder, found.names)
             members, links, texts = layout(folder, source, found, arguments)
         except (SourceError, RequirementsError) as error:
             raise AnsibleActionFail(str(error)) from None

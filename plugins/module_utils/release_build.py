@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,7 +76,8 @@ KNOWN = [
     (r"Cannot find command 'git'", "A requirement is in a git repository, and git is missing on the host.", "git"),
     (r"failed to find libmagic", "libmagic is missing on the host.", "libmagic1"),
     (
-        r"PermissionError: .*/releases/|Read-only file system: '/srv/|readonly database|unable to open database file",
+        r"PermissionError: .*'([^/'][^']*|/\S*/(releases|current)/[^']*)'|Read-only file system: '/srv/"
+        r"|readonly database|unable to open database file",
         "A release is read-only. What the application writes belongs to a path of celery_app_shared (kept in "
         "/srv/<app>/shared across releases), or to /var/lib/<app>.",
         "",
@@ -494,7 +496,11 @@ def _missing(site: Path, record: Path) -> Iterator[str]:
 def requirement_files(release: Path, name: str) -> list[Path]:
     """The files that pip is given: made on the control node, or the application's own."""
     made = [path for path in (release / "requirements.txt", release / "project.txt") if path.exists()]
-    return made or [release / "app" / name]
+    own = release / "app" / name
+    if not made and own.suffix == ".toml":  # packed before 0.4
+        made = [release / "requirements.txt"]
+        made[0].write_text("\n".join(tomllib.loads(own.read_text())["project"]["dependencies"]) + "\n")
+    return made or [own]
 
 
 def requirement_texts(release: Path, name: str) -> dict[str, str]:

@@ -19,6 +19,9 @@ PRIVATE = (
 )  # fmt: skip
 """Names of files that only root and the application read on a host."""
 
+LFS, POINTER = b"version https://git-lfs.github.com/spec/", 1024
+"""What a file of Git LFS begins with that was not fetched, and how long it is at most."""
+
 
 class SourceError(Exception):
     """What is wrong with the source, as the operator reads it."""
@@ -80,6 +83,19 @@ def files_of(folder: Path, exclude: list[str], checked_out: bool = False) -> Fil
             found.leave_out("no regular file", name)
     found.names = kept
     return found
+
+
+def refuse_pointers(folder: Path, names: list[str]) -> None:
+    """Raise SourceError where files that Git LFS keeps were not fetched: the release would hold pointers to them."""
+    attributes = [folder / name for name in names if name.rpartition("/")[2] == ".gitattributes"]
+    if not any("filter=lfs" in path.read_text(errors="replace") for path in attributes):
+        return
+    for path in (folder / name for name in names):
+        if not path.is_symlink() and path.stat().st_size < POINTER and path.read_bytes().startswith(LFS):
+            raise SourceError(
+                f"{path.relative_to(folder)} is kept by Git LFS and was not fetched. Type, on the control node: "
+                "apt-get install git-lfs && git lfs install; in a working copy also: git lfs pull"
+            )
 
 
 def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:

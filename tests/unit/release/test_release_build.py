@@ -140,6 +140,13 @@ def built(tmp_path_factory):
     return host
 
 
+def like(built: Host, folder: Path) -> Host:
+    """Another host, which has the virtualenvs already."""
+    host = Host(folder)
+    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    return host
+
+
 def test_a_release_is_built_once_and_looked_at_in_a_moment(built):
     assert built.build(archive=False)["changed"] is False
     begun = time.process_time()
@@ -287,8 +294,7 @@ def test_a_requirement_that_does_not_exist_is_the_releases_fault(host):
     ],
 )
 def test_an_import_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(code, fault, built, tmp_path):
-    host = Host(tmp_path)
-    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    host = like(built, tmp_path)
     (host.source / "shop.py").write_text(f"{code}\n{APP}")
     host.packed = host.pack()
     assert host.fail().release_fault is fault
@@ -296,8 +302,7 @@ def test_an_import_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(
 
 
 def test_an_import_may_take_as_long_as_a_worker_to_start(built, tmp_path):
-    host = Host(tmp_path)
-    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    host = like(built, tmp_path)
     (host.source / "shop.py").write_text(f"import time\ntime.sleep(4)\n{APP}")
     host.packed = host.pack()
     assert "did not end within 1 s" in str(error := host.fail(import_timeout=1)) and not error.release_fault
@@ -329,8 +334,7 @@ def test_another_environment_is_inspected_before_anything_runs_with_it(built):
 
 
 def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(built, tmp_path):
-    host = Host(tmp_path)
-    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    host = like(built, tmp_path)
     (host.source / "shop.py").write_text(APP + "app.conf.result_backend = 'mongodb://there/'\n")
     host.packed = host.pack()
     error = host.fail()
@@ -449,6 +453,7 @@ def a_monorepo(host: Host, requirements: dict[str, str]) -> None:
         **{f"services/prices/{name}": text for name, text in requirements.items()},
         "services/prices/pyproject.toml": PROJECT,
         "services/prices/backend.py": BACKEND,
+        "services/prices/plain.py": APP,
         "services/prices/src/prices/__init__.py": "import sys\nfrom importlib import metadata\n"
         "sys.path.append('../../libs')\nimport money\n"
         + APP
@@ -486,6 +491,22 @@ def test_a_directory_of_a_repository_with_nested_requirements_and_the_project_it
     )
 
 
+def test_a_host_builds_a_release_that_another_host_has_from_its_files(host, tmp_path):
+    a_monorepo(host, {"requirements.txt": "celery\n"})
+    host.packed = host.pack(directory="services/prices", shared=["media"])
+    commands = [["touch", str(host.release / "app/made.css")]]
+    host.build(celery_module="plain", commands=commands)
+    other = Host(tmp_path / "other")
+    other.packed = {**host.packed, "archive": str(tmp_path / "release.tar.gz")}
+    left_out = ("--exclude=./venv", "--exclude=./release.json", "--exclude=__pycache__")
+    subprocess.run(["tar", "-czf", other.packed["archive"], *left_out, "-C", str(host.release), "."], check=True)
+    other.build(celery_module="plain", commands=[["touch", str(other.release / "app/ran")]])
+    app = other.release / "app"
+    assert app.resolve() == other.release / "source/services/prices"
+    assert (app / "made.css").exists() and (app / "ran").exists() and (app / "media").is_symlink()
+    assert other.build(archive=False, celery_module="plain")["changed"] is False
+
+
 def first_id(host: Host) -> str:
     return min(host.releases.all(), key=lambda name: host.releases.note(name)["built_at"])
 
@@ -518,7 +539,8 @@ def test_what_is_of_the_source_itself_is_told_from_what_pip_fetches(line, local)
     assert release_build.names_local({"requirements.txt": line}) is local
 
 
-def test_shared_paths_are_links_that_outlive_a_release_and_are_the_applications_to_write(host):
+def test_shared_paths_are_links_that_outlive_a_release_and_are_the_applications_to_write(built, tmp_path):
+    host = like(built, tmp_path)
     (host.source / "media").mkdir()
     (host.source / "media/sample.png").write_text("")
     host.packed = host.pack(shared=["db.sqlite3", "media", "var/uploads/"])
@@ -537,7 +559,8 @@ def test_shared_paths_are_links_that_outlive_a_release_and_are_the_applications_
     assert host.build(archive=False)["changed"] is False
 
 
-def test_build_commands_run_in_the_release_once_before_it_is_imported(host):
+def test_build_commands_run_in_the_release_once_before_it_is_imported(built, tmp_path):
+    host = like(built, tmp_path)
     (host.source / "shop.py").write_text(f"import made\n{APP}")
     host.packed = host.pack(commands=["make it"])
     app = host.release / "app"
@@ -552,14 +575,14 @@ def test_build_commands_run_in_the_release_once_before_it_is_imported(host):
 
 
 def test_a_build_command_that_fails_is_the_releases_fault_and_is_shown(built, tmp_path):
-    host = Host(tmp_path)
-    shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
+    host = like(built, tmp_path)
     error = host.fail(commands=[["sh", "-c", "echo no such template >&2; exit 1"]])
     assert error.release_fault and host.status == "failed"
     assert "celery_app_build_commands (release" in str(error) and "no such template" in str(error)
 
 
-def test_keys_and_environment_files_are_for_root_and_the_application_only(host):
+def test_keys_and_environment_files_are_for_root_and_the_application_only(built, tmp_path):
+    host = like(built, tmp_path)
     for name in (".env", "server.key", "run.log"):
         (host.source / name).write_text("secret\n")
     host.packed = host.pack()
@@ -575,6 +598,7 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(host):
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "host_packages: [build-essential,"),
         ("ERROR: Cannot find command 'git' - do you have it installed", "Write: host_packages: [git]"),
         ("PermissionError: [Errno 13] Permission denied: '/srv/shop/releases/1/app/x'", "A release is read-only."),
+        ("PermissionError: [Errno 13] Permission denied: 'shop.log'", "A release is read-only."),
         ("sqlite3.OperationalError: unable to open database file", "celery_app_shared"),
     ],
 )
@@ -584,7 +608,14 @@ def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
     assert words in str(error.value)
 
 
+def test_a_pyproject_that_was_packed_by_an_earlier_version_is_still_installed(tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
+    assert release_build.requirement_texts(tmp_path, "pyproject.toml") == {"requirements.txt": "celery\nflask>=3\n"}
+
+
 def test_what_is_not_known_is_not_guessed():
+    assert list(release_build.known_causes("PermissionError: [Errno 13] Permission denied: '/etc/shadow'")) == []
     assert list(release_build.known_causes("ERROR: No matching distribution found for celery==9")) == []
 
 

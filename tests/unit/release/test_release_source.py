@@ -336,6 +336,15 @@ def test_a_submodule_that_is_not_there_is_refused_by_name(prepare, source, libra
         prepare(source=f"file://{source}")
 
 
+def test_a_file_of_git_lfs_that_was_not_fetched_is_refused_by_name(prepare, source):
+    write(source, ".gitattributes", text="*.bin filter=lfs\n")
+    write(source, "model.bin", text="\0 a model")
+    prepare()
+    write(source, "model.bin", text="version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(AnsibleActionFail, match=r"model.bin is kept by Git LFS and was not fetched.*git lfs pull"):
+        prepare()
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [
