@@ -101,7 +101,8 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     ),
     "celery_app_module": (
         _matches(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?"),
-        "it has to be what `celery -A` takes: a Python module, and perhaps :attribute.", "shop.celery:app",
+        "it has to be what `celery -A` takes: a Python module, and perhaps :attribute. A factory can't be called: name "
+        "a module that calls it (app = create_app().extensions['celery']).", "shop.celery:app",
     ),
     "celery_app_requirements": (
         lambda text: bool(text) and not text.startswith("/") and ".." not in Path(text).parts,

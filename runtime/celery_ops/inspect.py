@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops import versions
@@ -62,19 +63,59 @@ def main(argv: list[str] | None = None) -> NoReturn:
     os.dup2(2, 1)
     # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
     refused = versions.refused()
-    report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app))
+    try:
+        report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app))
+    except NoApplication as found:
+        report = {"versions": installed(), "refused": [{"problem": found.problem, "write": found.write}]}
     print(json.dumps(report, default=str), file=line, flush=True)
     sys.stderr.flush()
     # Not sys.exit: the application may have started a thread that never ends.
     os._exit(0)
 
 
+class NoApplication(Exception):
+    """The module was imported, and there is no Celery application where ``celery -A`` looks for it."""
+
+    def __init__(self, name: str, found: Any) -> None:
+        from celery import Celery
+
+        module = sys.modules[name.partition(":")[0]]
+        applications = [one for one, value in vars(module).items() if isinstance(value, Celery)]
+        factories = [
+            one
+            for one, value in vars(module).items()
+            if isinstance(value, FunctionType) and value.__module__.startswith(module.__name__) and "create" in one
+        ]
+        instead = f", but a {type(found).__name__}" if found is not None else ""
+        self.problem = f"celery -A {name} finds no Celery application{instead}"
+        if applications:
+            self.write = f"celery_app_module: {module.__name__}:{applications[0]}"
+        elif factories:
+            self.problem += f". Celery can't call the factory {factories[0]}"
+            self.write = (
+                f"a file make_celery.py with the lines `from {module.__name__} import {factories[0]}` and "
+                f'`app = {factories[0]}().extensions["celery"]` (or whatever makes it), and '
+                "celery_app_module: make_celery"
+            )
+        else:
+            self.write = "celery_app_module: <module>:<name of the Celery application in it>"
+
+
 def load(name: str) -> "Celery":
     """Return the application as a worker has it: its tasks imported, all of them bound."""
+    from celery import Celery
     from celery.app.utils import find_app
 
     sys.path.insert(0, str(Path.cwd()))
-    app = find_app(name)
+    try:
+        app = find_app(name)
+    except (AttributeError, ImportError):
+        # What was imported itself has nothing where Celery looks. An error of the module's own is shown as it is.
+        if name.partition(":")[0] not in sys.modules:
+            raise
+        raise NoApplication(name, None) from None
+    if not isinstance(app, Celery):
+        raise NoApplication(name, app)
     app.loader.import_default_modules()
     app.finalize()
     return app

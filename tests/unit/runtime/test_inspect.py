@@ -12,10 +12,10 @@ PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3c
 
 @pytest.fixture
 def ask(tmp_path):
-    def ask(code, returncode=0, **environment):
+    def ask(code, returncode=0, name="shop", **environment):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
-            [sys.executable, "-m", "celery_ops.inspect", "-A", "shop"],
+            [sys.executable, "-m", "celery_ops.inspect", "-A", name],
             capture_output=True, text=True, cwd=tmp_path, env=clean_environment(**environment),
         )  # fmt: skip
         assert done.returncode == returncode, done.stderr
@@ -74,6 +74,34 @@ def test_what_a_version_lacks_is_named_where_the_kits_settings_are_in_force(ask,
     report = ask("app.config_from_object('celery_ops.settings')\n", **pretend(version, tmp_path))
     assert len(report["unsafe"]) == lacks
     assert all(one["value"].startswith(version) for one in report["unsafe"])
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "problem", "write"),
+    [
+        ("def create_app():\n    return None\ndel app", "shop", "Celery can't call the factory create_app",
+         "`from shop import create_app`"),
+        ("def create_app():\n    return None\ndel app", "shop:create_app()", "Celery can't call the factory create_app",
+         "celery_app_module: make_celery"),
+        ("def create_app():\n    return app\n", "shop:create_app", "finds no Celery application, but a function",
+         "celery_app_module: shop:app"),
+        ("worker, app = app, object()\n", "shop", "finds no Celery application, but a object",
+         "celery_app_module: shop:worker"),
+        ("del app\n", "shop", "celery -A shop finds no Celery application", "celery_app_module: <module>:<name"),
+        ("", "shop:nothing", "celery -A shop:nothing finds no Celery application", "celery_app_module: shop:app"),
+    ],
+)  # fmt: skip
+def test_a_module_without_an_application_where_celery_looks_is_refused_with_what_to_write(
+    ask, code, name, problem, write
+):
+    (refusal,) = ask(code, name=name)["refused"]
+    assert problem in refusal["problem"]
+    assert write in refusal["write"]
+
+
+@pytest.mark.parametrize("code", ["import nowhere\n", "[].nothing\n"])
+def test_an_error_of_the_modules_own_is_shown_as_it_is(ask, code):
+    assert code.split()[-1].strip("[].") in ask(code, returncode=1)
 
 
 def test_redbeat_needs_a_redis_and_no_lock_that_can_be_evicted(ask):
