@@ -49,6 +49,8 @@ CLIENTS = {
     },
 }  # fmt: skip
 """The requirement that brings the client of a broker or backend, by the scheme of its URL."""
+DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+"""The requirement that brings a database's driver, by the module that SQLAlchemy misses."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -250,8 +252,16 @@ def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
             reason = " ".join(str(error).split())
             yield {
                 "problem": f"the application's {what} is {kind}, and its client can't be imported ({reason})",
-                "write": f"{CLIENTS.get(kind, f'the package that brings {kind}')} (in celery_app_requirements)",
+                "write": f"{requirement_of(kind, error)} (in celery_app_requirements)",
             }
+
+
+def requirement_of(kind: str, error: Exception) -> str:
+    """Return the requirement that brings a missing client, or the driver of a database that SQLAlchemy asks for."""
+    missing = getattr(error, "name", None) or ""
+    if kind == "db" and missing.partition(".")[0] not in ("", "sqlalchemy", "celery"):
+        return DRIVERS.get(missing, missing)
+    return CLIENTS.get(kind, f"the package that brings {kind}")
 
 
 def open_backend(app: "Celery") -> None:

@@ -6,6 +6,8 @@ import configparser
 from pathlib import Path
 
 import pytest
+import yaml
+from ansible.template import trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = sorted(ROOT.glob("roles/*/templates/*.j2"))
@@ -46,6 +48,14 @@ def test_a_supervisor_that_was_there_before_and_runs_programs_of_others_keeps_wh
     unit = render(ROOT / "roles/supervisor/templates/dropin.conf.j2", **users)
     assert ("NoNewPrivileges" not in unit) is left_alone
     assert "KillMode=process" in unit
+
+
+def test_the_packages_of_the_inventory_are_installed_with_the_applications_own(evaluate):
+    (install,) = yaml.safe_load((ROOT / "roles/celery_app/tasks/install.yml").read_text())
+    wanted = evaluate("wanted", wanted=trust_as_template(install["vars"]["__host_wanted"]), host_packages=["libpq-dev"])
+    assert wanted == ["python3-venv", "ca-certificates", "libpq-dev"]
+    (packages,) = yaml.safe_load((ROOT / "roles/host/tasks/packages.yml").read_text())
+    assert packages["packages"]["names"] == "{{ __host_wanted }}"
 
 
 def test_a_full_redis_takes_results_and_not_the_locks_that_an_application_uses(render):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from celery_ops import inspect
 from stand_in import RUNTIME, clean_environment
 
 PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
@@ -176,6 +177,22 @@ def test_a_client_that_the_virtualenv_lacks_is_refused_with_the_requirement_to_a
     (refusal,) = ask(code + "\n")["refused"]
     assert f"the application's {what}, and its client can't be imported" in refusal["problem"]
     assert refusal["write"] == f"{write} (in celery_app_requirements)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing", "requirement"),
+    [
+        ("db", "sqlalchemy", "celery[sqlalchemy]"),
+        ("db", "psycopg2", "psycopg2-binary"),
+        ("db", "pymysql", "pymysql"),
+        ("redis", "redis", "celery[redis]"),
+        ("mine", "mine", "the package that brings mine"),
+    ],
+)
+def test_a_databases_driver_is_asked_for_by_its_own_name(kind, missing, requirement):
+    assert (
+        inspect.requirement_of(kind, ModuleNotFoundError(f"No module named {missing!r}", name=missing)) == requirement
+    )
 
 
 @pytest.mark.parametrize("code", ["app.conf.result_backend = 'rpc://'", "app.conf.result_backend = 'redis://h/1'"])
