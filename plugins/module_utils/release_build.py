@@ -606,17 +606,21 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
     venv = release / "venv/bin"
     if not (venv / "celery-ops-inspect").exists():
         return {}
-    out = run(
-        [
-            "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
-            "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", str(venv / "celery-ops-inspect"),
-            "-A", options["celery_module"],
-        ],
-        f"Importing {options['celery_module']} (release {release.name})",
-        "Nothing that runs was touched. Fix the source and deploy again.", {}, options["import_timeout"],
-        of_release=True, too_slow="see how busy the host is (uptime). If the application takes its time, write: "
-        f"celery_worker_ready_timeout: {5 * options['import_timeout']}",
-    )  # fmt: skip
+    command = [
+        "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
+        "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", str(venv / "celery-ops-inspect"),
+        "-A", options["celery_module"],
+    ]  # fmt: skip
+    try:
+        out = run(
+            command, f"Importing {options['celery_module']} (release {release.name})",
+            "Nothing that runs was touched. Fix the source and deploy again.", {}, options["import_timeout"],
+            of_release=True, too_slow="see how busy the host is (uptime). If the application takes its time, write: "
+            f"celery_worker_ready_timeout: {5 * options['import_timeout']}",
+        )  # fmt: skip
+    except ReleaseError as error:
+        where = where_it_is(release, options) if "No module named" in str(error) else ""
+        raise ReleaseError(f"{error}{where}", error.release_fault) from None
     report = json.loads(out.splitlines()[-1])
     if refused := report["refused"]:
         lines = [f"{one['problem']}. Write: {one['write']}" for one in refused]
@@ -626,6 +630,22 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
             release_fault=True,
         )
     return report
+
+
+def where_it_is(release: Path, options: dict[str, Any]) -> str:
+    """Where the application's package is, one directory below, and what to write; empty where it isn't there."""
+    name = re.split(r"[.:]", options["celery_module"])[0]
+    app = (release / "app").resolve()
+    if list(app.glob(name)) + list(app.glob(f"{name}.py")):
+        return ""
+    found = sorted({path.parent for pattern in (f"*/{name}", f"*/{name}.py") for path in app.glob(pattern)})
+    if not found:
+        return ""
+    if app / "src" in found:
+        write = f"`-e .` into {options['requirements']}, or celery_app_environment: {{PYTHONPATH: src}}"
+    else:
+        write = f"celery_app_directory: {found[0].relative_to(top_of(release).resolve())}"
+    return f"\n{name} is in {found[0].name}/ of the source, where Python does not look. Write: {write}"
 
 
 def prune_virtualenvs(base: Path, linked: set[Path], used: str) -> None:

@@ -342,6 +342,22 @@ def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(buil
     assert "Nothing that runs was touched" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("place", "write"),
+    [
+        ("src/prices/__init__.py", "`-e .` into requirements.txt, or celery_app_environment: {PYTHONPATH: src}"),
+        ("backend/prices.py", "celery_app_directory: backend"),
+    ],
+)
+def test_an_application_that_is_one_directory_below_is_found_and_said(built, tmp_path, place, write):
+    host = like(built, tmp_path)
+    (host.source / place).parent.mkdir(parents=True)
+    (host.source / place).write_text(APP)
+    host.packed = host.pack()
+    error = host.fail(celery_module="prices.celery")
+    assert "No module named 'prices'" in str(error) and f"Write: {write}" in str(error)
+
+
 def test_a_release_whose_runtime_can_not_inspect_is_taken_as_it_is(built, tmp_path):
     (tmp_path / "venv/bin").mkdir(parents=True)
     assert release_build.inspect(tmp_path, built.options(archive=False)) == {}
