@@ -244,14 +244,14 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         if is_git(source):
             folder = Path(scratch)
             address = Address(source)
-            commit, source = checkout(address, str(arguments["version"]), cache, folder), address.bare
+            commit, source = checkout(address, str(arguments.get("version") or "HEAD"), cache, folder), address.bare
         elif not folder.is_dir():
             raise AnsibleActionFail(
                 f"celery_app_source is {source}: no such folder on the control node, and no git address. "
                 "Set it to your application's folder (the one that holds its requirements)."
             )
         try:
-            found = files_of(folder, list(arguments["exclude"]), checked_out=bool(commit))
+            found = files_of(folder, list(arguments.get("exclude") or []), checked_out=bool(commit))
             refuse_pointers(folder, found.names)
             members, links, texts = layout(folder, source, found, arguments)
         except (SourceError, RequirementsError) as error:

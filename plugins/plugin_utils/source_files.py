@@ -100,15 +100,14 @@ def refuse_pointers(folder: Path, names: list[str]) -> None:
 
 def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
     folder = root / below
-    tracked = None if checked_out else _git_list(folder, "--cached")
-    if not tracked:
+    tracked = [] if checked_out else _git_list(folder, "--cached")
+    others = [] if checked_out else _git_list(folder, "--others", "--exclude-standard")
+    if not tracked and not others:
         # A checkout, no repository, or a directory that the repository around it does not know.
         names = [below + name for name in _walk(folder)]
         found.names += names if checked_out else [name for name in names if not excluded(name, UNTRACKED)]
         return
-    others = _git_list(folder, "--others", "--exclude-standard") or []
-    ignored = _git_list(folder, "--others", "--ignored", "--exclude-standard", "--directory") or []
-    for name in ignored:
+    for name in _git_list(folder, "--others", "--ignored", "--exclude-standard", "--directory"):
         if not excluded(below + name.rstrip("/"), UNTRACKED):
             found.leave_out("git ignores it", below + name)
     for name in [*tracked, *(name for name in others if not excluded(below + name.rstrip("/"), UNTRACKED))]:
@@ -134,13 +133,13 @@ def _walk(folder: Path) -> list[str]:
     return found
 
 
-def _git_list(folder: Path, *options: str) -> list[str] | None:
-    """What `git ls-files` lists below a directory; None where there is no git or no repository."""
+def _git_list(folder: Path, *options: str) -> list[str]:
+    """What `git ls-files` lists below a directory; nothing where there is no git or no repository."""
     # The owner of a working copy may be another; nothing of its configuration is run by listing.
     command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run([*command, *options], capture_output=True, env=environment, check=False)
     except OSError:
-        return None
-    return [name for name in done.stdout.split("\0") if name] if done.returncode == 0 else None
+        return []
+    return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name] if done.returncode == 0 else []

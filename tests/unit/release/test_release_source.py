@@ -266,6 +266,15 @@ def test_what_is_in_git_is_in_the_release_from_the_repository_and_from_its_worki
     assert set(packed(prepare())) == wanted | {"new.py"}
 
 
+def test_a_repository_without_a_commit_and_a_directory_that_its_repository_ignores(prepare, source):
+    write(source, ".gitignore", text=".env\nbuild/\n")
+    write(source, ".env", "build/requirements.txt", "build/shop.py", "caf\udce9.py")
+    git(source, "init", "-q", "-b", "main")
+    names = set(packed(prepare()))
+    assert {".gitignore", "shop/tasks.py", "caf\udce9.py"} <= names and {".env", "build/shop.py"}.isdisjoint(names)
+    assert set(packed(prepare(source=str(source / "build")))) == {"requirements.txt", "shop.py"}
+
+
 @pytest.mark.parametrize("in_git", [True, False])
 def test_what_git_ignores_and_what_is_no_file_is_left_out_and_said(prepare, source, in_git):
     (source / ".gitignore").write_text(".env\nmedia/\n__pycache__/\n")
