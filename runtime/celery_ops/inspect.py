@@ -30,6 +30,7 @@ UNSAFE: tuple[tuple[str, Callable[[Any], bool], Any], ...] = (
     ("task_acks_late", lambda value: not value, True),
     ("task_reject_on_worker_lost", lambda value: not value, True),
     ("broker_transport_options", lambda value: not (value or {}).get("confirm_publish"), {"confirm_publish": True}),
+    ("task_always_eager", bool, False),
     ("accept_content", lambda value: bool({"pickle", "application/x-python-serialize"} & set(value or ())), ["json"]),
     ("result_accept_content", lambda value: "pickle" in (value or ()), ["json"]),
 )
@@ -309,6 +310,15 @@ def uses_redbeat(app: "Celery") -> bool:
     return "redbeat" in str(app.conf.beat_scheduler).lower()
 
 
+def without_remote_control(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse workers that answer nobody: readiness, drain and status ask them."""
+    if not app.conf.worker_enable_remote_control:
+        yield {
+            "problem": "worker_enable_remote_control is False, and deploys and status.yml ask the workers",
+            "write": "app.conf.worker_enable_remote_control = True",
+        }
+
+
 def is_quorum(queue: Any) -> bool:
     """Whether the application declares this queue as a quorum queue."""
     return (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
@@ -318,6 +328,7 @@ REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
     other_brokers,
     quorum_queues_too_early,
+    without_remote_control,
     redbeat_without_redis,
 )
 """What can't work with the application as it is installed. Each yields ``problem`` and the line to ``write``."""

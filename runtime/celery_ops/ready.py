@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery_ops import canary
+from celery_ops import canary, versions
 from celery_ops.probe import Clock, Hopeless, NotYet, answer, connected, load_app
 
 if TYPE_CHECKING:
@@ -46,8 +46,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
                 steps.append(lambda: found.update(queues=node.consumes(options.queues.split(","))))
             if options.canary_file:
                 steps.append(lambda: found.update(canary=node.run_canary(options.canary_file, clock)))
-            for step in steps:
-                _insist(step, clock, found)
+            try:
+                for step in steps:
+                    _insist(step, clock, found)
+            except (NotYet, Hopeless) as why:
+                about = getattr(connection.connection, "server_properties", {})
+                known = versions.unfit_for(str(about.get("version", "")))
+                raise Hopeless(f"{why}. {known}" if known else str(why)) from None
 
     answer("ready", options.timeout, {"ping": False, "queues": [], "canary": None}, probe)
 

@@ -44,6 +44,10 @@ SETTINGS = {
 
 QUORUM = (5, 5)
 """The Celery since which a worker can consume from quorum queues."""
+NO_TRANSIENT_QUEUES = (4, 3)
+"""The RabbitMQ since which there are no transient queues for more than one connection, and no prefetch per channel."""
+ANY_BROKER = (5, 7)
+"""The Celery since which that is no matter."""
 REDIS_PROTOCOL = (5, 0)
 """The redis-py since which a connection takes `protocol`."""
 
@@ -54,6 +58,11 @@ def installed(package: str) -> tuple[int, ...]:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:
         return ()
+    return numbers(version)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with: (5, 6, 0) for "5.6.0rc1"."""
     return tuple(int(number) for number in re.match(r"[\d.]*", version)[0].split(".") if number)
 
 
@@ -65,6 +74,16 @@ def missing_settings() -> dict[str, Lack]:
 def redis_takes_protocol() -> bool:
     """Whether the installed redis-py can be told which protocol to speak."""
     return installed("redis") >= REDIS_PROTOCOL
+
+
+def unfit_for(broker: str) -> str:
+    """Return why workers may not consume from a RabbitMQ of this version; empty where nothing is known against it."""
+    if numbers(broker) < NO_TRANSIENT_QUEUES or installed("celery") >= ANY_BROKER:
+        return ""
+    return (
+        f"RabbitMQ {broker} refuses the control queues and the prefetch of Celery {metadata.version('celery')}: take "
+        f"Celery {_text(ANY_BROKER)}, or 5.6 with celery_ops.apply(app)"
+    )
 
 
 def refused() -> list[dict[str, str]]:

@@ -172,3 +172,18 @@ def test_an_older_one_is_refused_by_name_and_version(monkeypatch, package, versi
 def test_a_version_is_read_as_numbers(monkeypatch, text, numbers):
     monkeypatch.setattr(versions.metadata, "version", lambda _: text)
     assert versions.installed("celery") == numbers
+
+
+@pytest.mark.parametrize(
+    ("broker", "celery_version", "fit"),
+    [
+        *(("4.3.0", version, False) for version in ("5.3.6", "5.6.3")),
+        *((broker, version, True) for broker in ("3.10.8", "4.0.5", "4.2.1", "") for version in ("5.3.6", "5.6.3")),
+        ("4.3.0", "5.7.0", True),
+    ],
+)
+def test_a_broker_that_is_too_new_for_a_celery_is_named(monkeypatch, broker, celery_version, fit):
+    monkeypatch.setattr(versions.metadata, "version", lambda _: celery_version)
+    said = versions.unfit_for(broker)
+    assert (said == "") is fit
+    assert fit or (f"RabbitMQ {broker}" in said and f"Celery {celery_version}" in said)

@@ -105,6 +105,15 @@ def test_an_error_of_the_modules_own_is_shown_as_it_is(ask, code):
     assert code.split()[-1].strip("[].") in ask(code, returncode=1)
 
 
+def test_workers_that_answer_nobody_are_refused_and_tasks_that_never_reach_a_queue_are_unsafe(ask):
+    report = ask("app.conf.update(worker_enable_remote_control=False, task_always_eager=True)\n")
+    (refusal,) = report["refused"]
+    assert refusal["write"] == "app.conf.worker_enable_remote_control = True"
+    assert {"setting": "task_always_eager", "value": True, "write": "app.conf.task_always_eager = False"} in report[
+        "unsafe"
+    ]
+
+
 def test_redbeat_needs_a_redis_and_no_lock_that_can_be_evicted(ask):
     redbeat = "app.conf.beat_scheduler = 'redbeat.RedBeatScheduler'\n"
     report = ask(redbeat)
