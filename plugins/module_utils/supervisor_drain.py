@@ -7,6 +7,7 @@ one that comes after it was killed does.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import signal
 import time
@@ -38,14 +39,29 @@ def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> Non
             os.dup2(nowhere, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 4096 else 4096)  # the lock, too
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _forget(Supervisord(Endpoint.from_conf(conf)), conf_dir, host_work.directory_of(app), seconds)
+        directory = host_work.directory_of(app)
+        if _is_the_only_one(directory / f"drain-{conf_dir.prefixes[0]}"):
+            _forget(Supervisord(Endpoint.from_conf(conf)), conf_dir, directory, seconds)
     finally:
         os._exit(0)
 
 
+def _is_the_only_one(path: Path) -> bool:
+    """Take the file's lock, for as long as this process lives; one that waits already sees what we would."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _forget(supervisord: Supervisord, conf_dir: ConfDir, directory: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while conf_dir.retiring() and time.monotonic() < deadline:
+    waits_for, deadline = conf_dir.retiring(), time.monotonic() + seconds
+    while (now := conf_dir.retiring()) and time.monotonic() < deadline:
+        if now - waits_for:  # a later run has told more to stop, and leaves them to us
+            deadline = time.monotonic() + seconds
+        waits_for = now
         # supervisord may be away, a run at work: the next look is as good.
         with suppress(Trouble, xmlrpc.client.Fault, OSError, host_work.HostWorkError):
             if not_stopping(supervisord, conf_dir):

@@ -899,12 +899,26 @@ def deploy(host, *programs, **more):
     return host.apply(programs, app="app", **{"drain_wait": 0, **more})
 
 
+def waiting(host):
+    """The processes that wait for what drains: they hold the lock's file."""
+    lock = next(host.folder.glob("run-celery-ops/app/drain-*"))
+    return {path.parent.parent.name for path in Path("/proc").glob("[0-9]*/fd/*") if leads_to(path, lock)}
+
+
+def leads_to(path, file):
+    try:
+        return path.readlink() == file
+    except OSError:
+        return False
+
+
 def test_what_drains_is_forgotten_when_it_has_ended_though_no_run_comes(host):
     done = host.folder / "done"
     deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
     assert deploy(host, host.program(A2))["draining"] == [A1]
     assert deploy(host, host.program(A3), drain_wait=5)["draining"] == [A1], "no run waits for the process that waits"
     assert host.states() == {A1: "STOPPING", A3: "RUNNING"}
+    assert len(waiting(host)) == 1, "one process waits for all that drains"
     done.touch()
     until(lambda: set(host.states()) == {A3})
     until(lambda: set(host.files()) == {f"{A3}.conf"})
