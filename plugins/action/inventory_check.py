@@ -19,10 +19,9 @@ from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, dec
 from inventory_rules.values import generated, not_generated
 from inventory_rules.whole import left_behind, longest_time_limit
 
-LONGEST_TIME_LIMIT = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())[
-    "__celery_app_longest_time_limit"
-]
-"""What defaults of other roles refer to."""
+PRIVATE = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())
+REFERRED_TO = ("__celery_app_programs", "__celery_app_own_time_limits", "__celery_app_longest_time_limit")
+"""Private variables that defaults refer to."""
 
 
 class ActionModule(ActionBase):
@@ -75,7 +74,7 @@ class ActionModule(ActionBase):
         around = {
             "hostvars": task_vars["hostvars"],
             "role_path": str(ROOT / "roles/any"),
-            "__celery_app_longest_time_limit": trusted(LONGEST_TIME_LIMIT),
+            **{name: trusted(value) for name, value in PRIVATE.items() if name in REFERRED_TO},
             "__celery_app_hosts": [host for group in APP_GROUPS for host in groups.get(group, [])],
         }
         defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}

@@ -117,6 +117,8 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
     limit = int(definition.get("time_limit", context["time_limit"]))
     drains = int(context["stop_timeout"]) - int(context["time_limit"]) + limit
     limits = soft_and_hard(limit) if pool == "prefork" else []
+    if pool == "gevent" and context.get("own_time_limits"):  # else celery_ops.settings limit it, in each message
+        limits = ["--time-limit", str(limit)]
     slots = ["-c", str(definition.get("concurrency", 2))]
     if "autoscale" in definition:
         slots = ["--autoscale", str(definition["autoscale"])]

@@ -15,8 +15,8 @@ import celery_ops.versions as _versions
 
 def _seconds(name: str, default: int) -> int:
     value = _os.environ.get(name) or str(default)
-    if not value.isdigit() or int(value) < 2:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of seconds, 2 or more")
+    if not value.isdigit() or int(value) == 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of seconds, 2 or more, or 0 for none")
     return int(value)
 
 
@@ -56,8 +56,10 @@ worker_prefetch_multiplier = 1
 # What can't be decoded is rejected, so that it is a dead letter; Celery would acknowledge it.
 worker_consumer = "celery_ops.consumer:Consumer"
 
-task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300)
-task_soft_time_limit = task_time_limit - max(1, min(30, task_time_limit // 10))
+# 0 where programs have limits of their own, on their command lines: a sender writes this one into each message, where
+# it beats those.
+task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300) or None
+task_soft_time_limit = task_time_limit and task_time_limit - max(1, min(30, task_time_limit // 10))
 
 result_expires = 24 * 3600
 redis_socket_connect_timeout = 4

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible.template import trust_as_template
 from celery_ops import env
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,37 @@ def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(evaluate, ren
     assert int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1]) == 86400_000
     unit = render(ROOT / "roles/supervisor/templates/dropin.conf.j2", **given)
     assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > 21630
+
+
+@pytest.mark.parametrize(
+    ("programs", "found"),
+    [
+        ([{"name": "default", "queues": ["a"]}], [270, 300]),
+        ([{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 900}], [None, None]),
+    ],
+)
+def test_where_a_program_has_a_limit_of_its_own_no_sender_writes_another_into_the_messages(programs, found, evaluate):
+    """Celery takes a limit in a message for more than that of the worker's command line."""
+    variables = env.parse(evaluate("__celery_app_environment_text", celery_worker_programs=programs))
+    code = "import json, celery_ops.settings as s; print(json.dumps([s.task_soft_time_limit, s.task_time_limit]))"
+    path = {"PYTHONPATH": str(ROOT / "runtime")}
+    settings = subprocess.run([sys.executable, "-c", code], env=variables | path, capture_output=True, check=True)
+    assert json.loads(settings.stdout) == found
+
+
+def test_a_host_without_workers_knows_the_limits_too(evaluate):
+    mine = [{"name": "long", "queues": ["{{ nowhere }}"], "time_limit": 900}]
+    given = {
+        "groups": {"worker": ["w"], "web": ["host1"]},
+        "hostvars": {"w": {"celery_worker_programs": mine}, "host1": {}},
+    }
+    undefined = trust_as_template("{{ undefined_here }}")
+    assert evaluate("__celery_app_own_time_limits", celery_worker_programs=undefined, **given) == [900]
+    pool = [{"name": "net", "queues": ["a"], "pool": "gevent"}, *mine]
+    [net, _] = [
+        one for one in evaluate("__celery_worker_manifest", celery_worker_programs=pool) if "worker" in one["family"]
+    ]
+    assert option(net["command"], "--time-limit") == 300 and "--soft-time-limit" not in net["command"]
 
 
 def test_a_program_has_its_own_way_of_taking_over_and_number_of_processes(evaluate):
