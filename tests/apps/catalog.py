@@ -85,7 +85,7 @@ APPS = [
         page=("/reverse/abc", "cba"), recipe="FastAPI",
     ),
     App(
-        "press", "bookworm", "press/tasks.py", ("press.tasks.mail", ["me"], "to me"), "press:render",
+        "press", "trixie", "press/tasks.py", ("press.tasks.mail", ["me"], "to me"), "press:render",
         groups=["rabbitmq", "result_store", "worker", "scheduler"],
         variables={
             "celery_app_name": "press", "celery_app_module": "press.app", "celery_app_source": "press",
