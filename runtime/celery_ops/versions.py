@@ -4,13 +4,14 @@ The one place for both: settings, refusals and docs are made from these tables. 
 """
 
 import re
+import sys
 from importlib import metadata
 from typing import NamedTuple
 
 OLDEST = {"celery": (5, 3), "kombu": (5, 3), "redis": (4, 6)}
 """Older ones are refused. redis-py need not be there."""
-TESTED = {"celery": ((5, 3), (5, 7)), "kombu": ((5, 3), (5, 7)), "redis": ((4, 6), (8, 1))}
-"""The oldest and the newest that `make matrix` deploys."""
+BY_PYTHON = (((3, 13), "billiard", (4, 2, 1)),)
+"""What a Python needs beyond that: since which, the package, and its oldest version that runs there."""
 
 
 class Lack(NamedTuple):
@@ -86,15 +87,20 @@ def unfit_for(broker: str) -> str:
     )
 
 
-def refused() -> list[dict[str, str]]:
+def refused(python: tuple[int, ...] = sys.version_info[:2]) -> list[dict[str, str]]:
     """Return a refusal for each package that is too old: the problem and the line to write."""
+    needs = [(package, oldest, f"the kit works with {package}") for package, oldest in OLDEST.items()]
+    needs += [
+        (package, oldest, f"Python {_text(python)} needs {package}")
+        for since, package, oldest in BY_PYTHON
+        if python >= since
+    ]
     return [
         {
-            "problem": f"{package} {metadata.version(package)} is too old: the kit works with {package} "
-            f"{_text(oldest)} and newer",
+            "problem": f"{package} {metadata.version(package)} is too old: {why} {_text(oldest)} and newer",
             "write": f"{package}>={_text(oldest)} (in celery_app_requirements)",
         }
-        for package, oldest in OLDEST.items()
+        for package, oldest, why in needs
         if installed(package) and installed(package) < oldest
     ]
 

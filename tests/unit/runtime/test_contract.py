@@ -168,6 +168,18 @@ def test_an_older_one_is_refused_by_name_and_version(monkeypatch, package, versi
     assert refusal["write"].startswith(f"{package}>={oldest}")
 
 
+@pytest.mark.parametrize(
+    ("python", "billiard", "is_refused"),
+    [((3, 11), "4.1.0", False), ((3, 13), "4.2.0", True), ((3, 13), "4.2.1", False), ((3, 14), "4.1.0", True)],
+)
+def test_one_that_does_not_run_on_this_python_is_refused(monkeypatch, python, billiard, is_refused):
+    asked = metadata.version
+    monkeypatch.setattr(versions.metadata, "version", lambda name: billiard if name == "billiard" else asked(name))
+    refused = versions.refused(python)
+    assert bool(refused) is is_refused
+    assert not refused or refused[0]["write"].startswith("billiard>=4.2.1")
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("5.6.0rc1", (5, 6, 0)), ("5.10", (5, 10)), ("5.5.0b4.dev1", (5, 5, 0))])
 def test_a_version_is_read_as_numbers(monkeypatch, text, numbers):
     monkeypatch.setattr(versions.metadata, "version", lambda _: text)
