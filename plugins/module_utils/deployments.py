@@ -198,7 +198,8 @@ def new_id() -> str:
 
 def identity(record: Record) -> tuple[str, str, list[str]]:
     """Return what makes two deployments the same: a program's name holds the hash of its settings."""
-    return record["release"], record["environment"], sorted(program["name"] for program in record["programs"])
+    names = sorted(program.get("of") or program["name"] for program in record["programs"])
+    return record["release"], record["environment"], names
 
 
 def differences(old: Record, new: Record) -> list[str]:

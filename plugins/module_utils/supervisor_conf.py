@@ -59,6 +59,8 @@ class Program:
     restore_strategy: str | None = None
     stop_timeout: int | None = None
     log: str | None = None
+    of: str = ""
+    """The program that this one is alike but for its name, see `again`."""
 
     @classmethod
     def restored(cls, recorded: Mapping[str, Any]) -> Program:
@@ -78,6 +80,7 @@ class Program:
             conf=self.conf.replace(self.name, name),
             ready=[word.replace(self.name, name) for word in self.ready],
             log=self.log and self.log.replace(self.name, name),
+            of=self.of or self.name,
         )
 
     @property

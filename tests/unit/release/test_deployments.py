@@ -1,9 +1,11 @@
 """Deployment records: what a rollback goes back to, and the audit log of what was tried."""
 
 import json
+from dataclasses import asdict
 
 import pytest
-from deployments import ADOPTED, Deployments, differences
+from ansible.module_utils.supervisor_conf import Program
+from deployments import ADOPTED, Deployments, differences, identity
 
 
 @pytest.fixture
@@ -133,3 +135,14 @@ def test_pruned_is_what_no_rollback_needs(deployments):
 )
 def test_what_changed_from_one_deployment_to_the_next(changes, parts):
     assert differences(record("one"), record("two", **changes)) == parts
+
+
+def test_a_program_that_runs_under_another_name_makes_no_other_deployment():
+    """As after a rollback to a generation that still finishes a task."""
+    program = Program("shop-worker-a", "shop-worker-a-11111111", "[program:shop-worker-a-11111111]\n")
+    again = program.again(1)
+    assert again.name != program.name and f"[program:{again.name}]" in again.conf
+    records = [
+        {"release": "r", "environment": "env-1", "programs": [asdict(one)]} for one in (program, again, again.again(1))
+    ]
+    assert len({repr(identity(record)) for record in records}) == 1
