@@ -601,7 +601,7 @@ class Manifest:
             since = handover.log_starts.get(error.program.name, 0)
             facts["log_tail"] = log_tail(error.program.log, since)
             # The release works as soon as the queue is another.
-            conflict = advice(log_tail(error.program.log, since, 1000), self.app, self._running_olds())
+            conflict = advice(log_tail(error.program.log, since, 1000), self.app, self._running_olds(error.program))
             facts["release_fault"] = error.is_release_fault(self.release_root) and not conflict
             said.append(conflict or self._advice(error.program, facts["release_fault"]))
             if facts["log_tail"]:
@@ -641,8 +641,9 @@ class Manifest:
             if old in now and old in self.processes and now[old].pid and now[old].pid == self.processes[old].pid
         ]
 
-    def _running_olds(self) -> list[str]:
-        return [old for step in self.steps for old in step.olds if old in self.processes and self.processes[old].up]
+    def _running_olds(self, program: Program) -> list[str]:
+        olds = [old for step in self.steps if step.family == program.family for old in step.olds]
+        return [old for old in olds if old in self.processes and self.processes[old].up]
 
     def _advice(self, program: Program, release_fault: bool) -> str:
         look = f"tail -n 100 {program.log}" if program.log else f"supervisorctl tail {program.name}"
