@@ -524,11 +524,10 @@ def virtualenv(releases: Releases, release: Path, wheel: Path, options: dict[str
     texts = requirement_texts(release, options["requirements"])
     python = options["python"]
     version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
-    whose = [release.name] if names_local(texts) else []
-    identity = json.dumps(
-        [*texts.items(), hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine, *whose]
-    )
-    stem = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    common = [*texts.items(), hashlib.sha256(wheel.read_bytes()).hexdigest(), version, os.uname().machine]
+    local = names_local(texts)
+    identity, kind = json.dumps([*common, release.name] if local else common), json.dumps([*common, *projects(release)])
+    stem, kind = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (identity, kind))
     folder = releases.base / "venvs"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
@@ -543,12 +542,44 @@ def virtualenv(releases: Releases, release: Path, wheel: Path, options: dict[str
     names = [stem, *(f"{stem}-{number}" for number in range(1, 1 + len(there)))]
     venv = next(path for path in (folder / name for name in names) if not path.exists())
     try:
+        if local and (old := alike(folder, kind)):
+            clone(old, venv)
         install(venv, release, wheel, options)
     except ReleaseError:
         shutil.rmtree(venv, ignore_errors=True)
         raise
-    (venv / ".complete").touch()
+    (venv / ".complete").write_text(kind)
     return venv
+
+
+def alike(folder: Path, kind: str) -> Path | None:
+    """The newest virtualenv of this kind that is whole."""
+    known = sorted(folder.glob("*/.complete"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = (path.parent for path in known if path.read_text() == kind)
+    return next((venv for venv in found if not list(damaged_virtualenv(venv))), None)
+
+
+def projects(release: Path) -> list[str]:
+    """The texts that say what the projects of a source require."""
+    top = top_of(release)
+    names = [name for name in files_of(top) if name.rpartition("/")[2] in ("pyproject.toml", "setup.py", "setup.cfg")]
+    return [(top / name).read_text(errors="replace") for name in sorted(names) if (top / name).is_file()]
+
+
+def clone(old: Path, new: Path) -> None:
+    """Make a virtualenv out of another release's with the same requirements: pip then installs the projects alone.
+
+    Its files are the same ones on the disk; pip never writes into a file, it makes a new one.
+    """
+    run(["cp", "-al", str(old), str(new)], "Copying the virtualenv", "", {}, INSTALL_TIMEOUT)
+    (new / ".complete").unlink()
+    for path in [*(new / "bin").iterdir(), new / "pyvenv.cfg"]:
+        text = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if str(old).encode() in text:
+            fresh = path.with_name(f".{path.name}.new")
+            fresh.write_bytes(text.replace(str(old).encode(), str(new).encode()))
+            fresh.chmod(path.stat().st_mode & 0o777)
+            fresh.replace(path)
 
 
 def stem_of(venv: Path) -> str:
@@ -565,10 +596,11 @@ def install(venv: Path, release: Path, wheel: Path, options: dict[str, Any]) -> 
         "PIP_ROOT_USER_ACTION": "ignore",
         "GIT_TERMINAL_PROMPT": "0",
     }
-    run(
-        [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",
-        "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, INSTALL_TIMEOUT,
-    )  # fmt: skip
+    if not venv.exists():
+        run(
+            [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",
+            "Debian's python3-venv has to be installed: apt-get install python3-venv", {}, INSTALL_TIMEOUT,
+        )  # fmt: skip
     # The script, in the application's directory: with -m, a module there would be imported instead of Python's own.
     pip = [str(venv / "bin/pip"), "install", "--progress-bar", "off"]
     for path in requirement_files(release, options["requirements"]):

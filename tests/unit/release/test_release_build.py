@@ -494,12 +494,18 @@ def test_a_directory_of_a_repository_with_nested_requirements_and_the_project_it
     assert host.releases.note(host.packed["id"])["inspect"]["default_queue"] == "2.1"
     assert (host.venv / "bin/prices").exists()
     assert host.build(archive=False, celery_module="prices")["changed"] is False
-    # The project's code is in the virtualenv of its own release.
+    # The project's code is in the virtualenv of its own release, which has the rest of the one before.
     first = host.venv
     (host.source / "services/prices/src/prices/more.py").write_text("")
     host.packed = host.pack(directory="services/prices")
-    host.build(celery_module="prices")
+    host.build(celery_module="prices", install_environment=json.dumps({"PIP_NO_INDEX": "1"}))
     assert host.venv != first
+    for name in ("prices", "celery", "pip", "celery-ops-guard"):
+        assert (host.venv / "bin" / name).read_text().startswith(f"#!{host.venv}/bin/python")
+        assert (first / "bin" / name).read_text().startswith(f"#!{first}/bin/python")
+    show = [str(host.venv / "bin/python"), "-c", "import prices; print(prices.__path__)"]
+    said = subprocess.run(show, capture_output=True, text=True, cwd=host.release / "app", check=True).stdout
+    assert str(host.release) in said
     (app / "deep/base.txt").write_text("")
     assert (
         "source/services/prices/deep/base.txt is missing or was changed"
@@ -525,6 +531,15 @@ def test_a_host_builds_a_release_that_another_host_has_from_its_files(host, tmp_
 
 def first_id(host: Host) -> str:
     return min(host.releases.all(), key=lambda name: host.releases.note(name)["built_at"])
+
+
+def test_a_virtualenv_that_is_damaged_is_not_copied(built, tmp_path):
+    for name in ("broken", "other"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / ".complete").write_text("kind" if name == "broken" else "other kind")
+    assert release_build.alike(tmp_path, "kind") is None
+    kind = (built.venv / ".complete").read_text()
+    assert release_build.alike(built.venv.parent, kind) == built.venv
 
 
 def test_an_included_file_that_changes_is_another_virtualenv(host):
