@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 OLDEST = {"celery": (5, 3), "kombu": (5, 3), "redis": (4, 6)}
 """Older ones are refused. redis-py need not be there."""
-BY_PYTHON = (((3, 13), "billiard", (4, 2, 1)),)
+BY_PYTHON = (((3, 12), "kombu", (5, 3, 3)), ((3, 13), "billiard", (4, 2, 1)))
 """What a Python needs beyond that: since which, the package, and its oldest version that runs there."""
 
 

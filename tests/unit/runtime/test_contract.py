@@ -163,21 +163,28 @@ def test_what_is_installed_is_supported():
 def test_an_older_one_is_refused_by_name_and_version(monkeypatch, package, version, oldest):
     asked = metadata.version
     monkeypatch.setattr(versions.metadata, "version", lambda name: version if name == package else asked(name))
-    (refusal,) = versions.refused()
+    (refusal,) = versions.refused((3, 11))
     assert refusal["problem"].startswith(f"{package} {version} is too old")
     assert refusal["write"].startswith(f"{package}>={oldest}")
 
 
 @pytest.mark.parametrize(
-    ("python", "billiard", "is_refused"),
-    [((3, 11), "4.1.0", False), ((3, 13), "4.2.0", True), ((3, 13), "4.2.1", False), ((3, 14), "4.1.0", True)],
+    ("python", "package", "version", "oldest"),
+    [
+        ((3, 11), "billiard", "4.1.0", ""),
+        ((3, 13), "billiard", "4.2.0", "4.2.1"),
+        ((3, 13), "billiard", "4.2.1", ""),
+        ((3, 14), "billiard", "4.1.0", "4.2.1"),
+        ((3, 11), "kombu", "5.3.0", ""),
+        ((3, 12), "kombu", "5.3.2", "5.3.3"),
+        ((3, 13), "kombu", "5.3.3", ""),
+    ],
 )
-def test_one_that_does_not_run_on_this_python_is_refused(monkeypatch, python, billiard, is_refused):
-    asked = metadata.version
-    monkeypatch.setattr(versions.metadata, "version", lambda name: billiard if name == "billiard" else asked(name))
-    refused = versions.refused(python)
-    assert bool(refused) is is_refused
-    assert not refused or refused[0]["write"].startswith("billiard>=4.2.1")
+def test_one_that_does_not_run_on_this_python_is_refused(monkeypatch, python, package, version, oldest):
+    asked = {"billiard": "4.3.2", "kombu": "5.7.0", "celery": "5.7.0", "redis": "8.1.0", package: version}
+    monkeypatch.setattr(versions.metadata, "version", asked.__getitem__)
+    written = [one["write"].partition(" ")[0] for one in versions.refused(python)]
+    assert written == ([f"{package}>={oldest}"] if oldest else [])
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("5.6.0rc1", (5, 6, 0)), ("5.10", (5, 10)), ("5.5.0b4.dev1", (5, 5, 0))])
