@@ -227,7 +227,12 @@ def unsafe(app: "Celery") -> Iterator[Report]:
     for setting, is_unsafe, safe in UNSAFE:
         value = app.conf.get(setting)
         if is_unsafe(value):
-            yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {safe!r}"}
+            write = repr(safe)
+            if isinstance(value, dict):
+                # What else is in it may be a secret, and stays.
+                write = f"{{**app.conf.{setting}, {repr(safe)[1:]}" if value else write
+                value = {name: value.get(name) for name in safe}
+            yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {write}"}
     if uses_redbeat(app) and app.conf.get("redbeat_lock_key", "") is not None:
         # The kit never runs two schedulers; and a full Redis evicts the lock, which has a time to live, and ends beat.
         value = app.conf.get("redbeat_lock_key") or "redbeat::lock"
@@ -250,7 +255,7 @@ def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
             # Whatever else a backend raises, such as a server that is away, is not for this check.
             if not isinstance(error, ImportError) and type(error).__name__ != "ImproperlyConfigured":
                 continue
-            reason = " ".join(str(error).split())
+            reason = without_password(" ".join(str(error).split()))
             yield {
                 "problem": f"the application's {what} is {kind}, and its client can't be imported ({reason})",
                 "write": f"{requirement_of(kind, error)} (in celery_app_requirements)",

@@ -159,6 +159,16 @@ def every(sender, **_): sender.add_periodic_task(5, slow.s(), name="five", queue
     assert report["schedule"] == ["five"]
 
 
+def test_what_else_is_in_the_transport_options_is_not_shown_and_stays(ask):
+    options = "app.conf.broker_transport_options = {'login': 's3cret', 'confirm_publish': False}\n"
+    (found,) = [one for one in ask(options)["unsafe"] if one["setting"] == "broker_transport_options"]
+    assert found["value"] == {"confirm_publish": False}
+    kept = f"{options}{found['write']}\napp.conf.task_default_queue = app.conf.broker_transport_options['login'][2:]\n"
+    report = ask(kept)
+    assert report["default_queue"] == "cret"
+    assert "broker_transport_options" not in [one["setting"] for one in report["unsafe"]]
+
+
 def test_unsafe_content_is_named(ask):
     report = ask("app.conf.accept_content = ['json', 'pickle']\n")
     assert {
