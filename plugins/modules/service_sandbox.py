@@ -127,6 +127,8 @@ def main() -> None:
         path.chmod(0o644)
         before = path.read_text()
         systemctl("daemon-reload")
+        # An attempt that systemd began by itself meanwhile still has the options as they were.
+        systemctl("stop", unit)
         systemctl("reset-failed", unit)
         systemctl("start", unit)
     if switched_off:
