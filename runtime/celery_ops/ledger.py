@@ -75,7 +75,9 @@ def note(run: str, number: int, what: str) -> None:
     if not RUN.fullmatch(run):
         raise ValueError(f"{run!r} can't name a run: letters, digits, _ and -")
     folder().mkdir(mode=0o750, parents=True, exist_ok=True)
-    release = Path.cwd().parent.name  # a program of the kit runs in releases/<id>/app
+    # A program of the kit runs in releases/<id>/app or, with celery_app_directory, below it.
+    here = Path.cwd()
+    release = next((top.name for top in (here, *here.parents) if top.parent.name == "releases"), here.parent.name)
     line = f"{int(number)} {what} {time.time():.4f} {release} {os.getpid()}\n"
     with (folder() / run).open("ab", buffering=0) as book:
         book.write(line.encode())

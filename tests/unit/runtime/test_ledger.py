@@ -125,3 +125,12 @@ def test_reconcile_says_what_is_missing(capsys):
 def test_the_load_is_the_same_for_the_same_run():
     first, second = (ledger.Publisher(None, None, "q", "r", 1.0)._drawn.random() for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("below", ["app", "app/services/prices"])
+def test_the_books_name_the_release_wherever_in_it_a_program_runs(below, tmp_path, monkeypatch):
+    (tmp_path / "releases/abc" / below).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "releases/abc" / below)
+    monkeypatch.setenv("CELERY_OPS_LEDGER_FOLDER", str(tmp_path / "ledger"))
+    ledger.note("run", 1, "done")
+    assert (tmp_path / "ledger/run").read_text().split()[3] == "abc"
