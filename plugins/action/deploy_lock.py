@@ -24,6 +24,7 @@ RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
 ENDS_WITHIN = 60.0  # seconds in which work ends that was told to, unless it said otherwise
 KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
+KEEPER_TRIES = 45.0  # seconds: then the lease is stale, and free without it
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -102,6 +103,15 @@ def leave_keeper(playbook: int, ask: Ask) -> None:
     os._exit(0)
 
 
+def answer_of(ask: Ask, state: str) -> dict[str, Any]:
+    """The module's answer; empty where it gave none, as when the connection is lost for a moment."""
+    try:
+        answer = ask(state=state)
+    except Exception:
+        return {}
+    return {} if answer.get("failed") or answer.get("unreachable") else answer
+
+
 def keep(playbook: int, ask: Ask) -> None:
     """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -112,9 +122,11 @@ def keep(playbook: int, ask: Ask) -> None:
     while began and start_time(playbook) == began:
         if time.monotonic() - renewed >= RENEW_EVERY:
             renewed = time.monotonic()
-            if ask(state="renewed").get("ours") is False:
+            if answer_of(ask, "renewed").get("ours") is False:
                 return
         time.sleep(POLL)
-    ask(state="freed")
+    deadline = time.monotonic() + KEEPER_TRIES
+    while not answer_of(ask, "freed") and time.monotonic() < deadline:
+        time.sleep(POLL)
     # ansible-playbook removed it when it ended; to pack the module once more has made it again.
     shutil.rmtree(C.DEFAULT_LOCAL_TMP, ignore_errors=True)
