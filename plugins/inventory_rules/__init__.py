@@ -9,11 +9,11 @@ from inventory_rules import environment, programs, values, whole
 from inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
-    values.types, values.unknown, values.bounds, values.forms, values.name, values.ports, values.source, values.shared,
+    values.types, values.unknown, values.bounds, values.forms, values.name, values.ports, values.shared,
     environment.environment, values.hooks, values.folders,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
-PLACE_RULES = (whole.times, whole.migrate_host, whole.services)
+PLACE_RULES = (values.source, whole.times, whole.migrate_host, whole.services)
 INVENTORY_RULES = (
     whole.groups, whole.scheduler, whole.clusters, whole.one_application, whole.neighbours, whole.migration,
 )  # fmt: skip

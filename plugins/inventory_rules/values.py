@@ -22,6 +22,7 @@ from inventory_rules.environment import variables
 from inventory_rules.model import (
     ROOT,
     Host,
+    Inventory,
     Mistake,
     declared,
     did_you_mean,
@@ -224,10 +225,13 @@ def ports(host: Host) -> Iterator[Mistake]:
             seen[port] = variable
 
 
-def source(host: Host) -> Iterator[Mistake]:
-    """The source folder holds something, requirements among it. What is in a git repository shows when it is packed."""
+def source(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """The source folder holds something, requirements among it. What is in a git repository shows when it is packed.
+
+    A rollback packs no source: it has to work where that is gone.
+    """
     where, requirements = host["celery_app_source"], host.text("celery_app_requirements")
-    if where is None or is_git(where):
+    if where is None or is_git(where) or inventory.action != "deploy":
         return
     folder, fix = Path(where).expanduser(), "/home/you/shop"
     directory = host.text("celery_app_directory")

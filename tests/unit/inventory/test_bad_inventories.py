@@ -286,6 +286,15 @@ def test_three_variables_and_three_groups_are_enough(empty, first_play, tmp_path
     assert run.rc == 0, run.text
 
 
+def test_a_rollback_needs_no_source(first_play, tmp_path):
+    gone = {"celery_app_source": "/nowhere/shop"}
+    deploy = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", gone)
+    assert deploy.rc != 0
+    assert "no such folder on the control node" in " ".join(deploy.text.split())
+    back = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", {**gone, "celery_app_action": "rollback"})
+    assert back.rc == 0, back.text
+
+
 FLEET = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["b", "c"], "scheduler": ["b"], "web": ["d"]}
 
 
