@@ -84,10 +84,17 @@ def load(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def with_virtualenv(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `environment` as in an activated virtualenv, this one: its commands come first in PATH."""
-    own = f"{sys.prefix}/bin"
+    prefix = virtualenv()
+    own = f"{prefix}/bin"
     others = (environment.get("PATH") or os.defpath).split(os.pathsep)
     path = os.pathsep.join([own, *(each for each in others if each != own)])
-    return {**environment, "PATH": path, "VIRTUAL_ENV": sys.prefix}
+    return {**environment, "PATH": path, "VIRTUAL_ENV": prefix}
+
+
+def virtualenv() -> str:
+    """Return this virtualenv by the path that it was called by: a release's link to it names the release."""
+    called = Path(sys.argv[0]).parent.parent
+    return str(called) if called.is_absolute() and called.resolve() == Path(sys.prefix).resolve() else sys.prefix
 
 
 def find_program(word: str, path: str) -> str:

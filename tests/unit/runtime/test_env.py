@@ -129,16 +129,21 @@ def test_command_names_what_is_missing(tmp_path, command, said):
 
 @pytest.fixture
 def release(tmp_path):
-    """A virtualenv with a program of its own, and a script in the source that uses it."""
-    venv.create(tmp_path / "venv", with_pip=False)
+    """A link to a virtualenv with a program of its own, and a script in the source that uses it."""
+    venv.create(tmp_path / "venvs/one", with_pip=False)
+    (tmp_path / "venv").symlink_to("venvs/one")
+    start = f"#!{tmp_path}/venvs/one/bin/python\nfrom celery_ops.{{}} import main\nmain()\n"
     for folder, name, text in (
+        ("venv/bin", "celery-ops-env", start.format("env")),
+        ("venv/bin", "celery-ops-guard", start.format("guard")),
         ("venv/bin", "own", '#!/bin/sh\necho "own $VIRTUAL_ENV"\n'),
         ("app", "script.sh", 'own && python -c "import sys; print(sys.prefix)"\n'),
         (".", "env", "PATH=/opt/tools:/usr/bin:/bin\n"),
     ):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_text(text)
-    (tmp_path / "venv/bin/own").chmod(0o755)
+    for path in ("own", "celery-ops-env", "celery-ops-guard"):
+        (tmp_path / "venv/bin" / path).chmod(0o755)
     return tmp_path
 
 
@@ -165,9 +170,7 @@ def test_the_virtualenv_comes_first_in_path_and_the_rest_of_it_after(release, co
     }[module]
     done = subprocess.run(
         [
-            release / "venv/bin/python",
-            "-m",
-            f"celery_ops.{module}",
+            release / f"venv/bin/celery-ops-{module}",
             *options,
             "--chdir",
             place,
