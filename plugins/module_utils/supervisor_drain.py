@@ -37,7 +37,7 @@ def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> Non
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nowhere, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 4096 else 4096)  # the lock, too
+        os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))  # the lock, too
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         directory = host_work.directory_of(app)
         if _is_the_only_one(directory / f"drain-{conf_dir.prefixes[0]}"):
