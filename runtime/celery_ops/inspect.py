@@ -12,7 +12,6 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -147,15 +146,7 @@ def inspect(app: "Celery") -> Report:
 
 def installed() -> dict[str, str]:
     """Return the installed version of each package that decides what works."""
-    return {name: version(name) for name in PACKAGES}
-
-
-def version(name: str) -> str:
-    """Return the installed version of a package; empty for none."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    return {name: versions.version(name) for name in PACKAGES}
 
 
 def settings_of(app: "Celery") -> str:
@@ -239,7 +230,7 @@ def unsafe(app: "Celery") -> Iterator[Report]:
         yield {"setting": "redbeat_lock_key", "value": value, "write": "app.conf.redbeat_lock_key = None"}
     if settings_of(app):
         for lack in dict.fromkeys(versions.missing_settings().values()):
-            yield {"setting": "celery", "value": f"{version('celery')}: {lack.loss}", "write": lack.write}
+            yield {"setting": "celery", "value": f"{versions.version('celery')}: {lack.loss}", "write": lack.write}
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
@@ -295,7 +286,8 @@ def quorum_queues_too_early(app: "Celery", report: Report) -> Iterator[Report]:
     quorum = [name for name, queue in app.amqp.queues.items() if is_quorum(queue)]
     if quorum and versions.installed("celery") < versions.QUORUM:
         yield {
-            "problem": f"Celery {version('celery')} can't consume from quorum queues ({', '.join(sorted(quorum))})",
+            "problem": f"Celery {versions.version('celery')} can't consume from quorum queues "
+            f"({', '.join(sorted(quorum))})",
             "write": "celery>=5.6 (in celery_app_requirements), or no x-queue-type in task_queues",
         }
 

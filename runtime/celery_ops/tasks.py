@@ -11,7 +11,7 @@ from celery.loaders.base import BaseLoader
 from celery.signals import before_task_publish
 
 import celery_ops.echo
-import celery_ops.ledger  # noqa: F401 - their tasks are the kit's, too
+import celery_ops.ledger  # their tasks are the kit's, too
 from celery_ops import canary, clock, heartbeat, prefork, revoked, schedule
 from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
@@ -39,12 +39,6 @@ def tick(self: Task) -> dict[str, Any]:
     return moment
 
 
-@before_task_publish.connect(sender="celery_ops.tick")
-def leave_expiry_to_the_worker(properties: dict[str, Any], **_: Any) -> None:
-    """Have a worker drop an old tick: one that the broker drops, while no worker is there, is a dead letter."""
-    properties.pop("expiration", None)
-
-
 def add_tick(app: Celery, conf: Any = None) -> None:
     """Add the tick to the beat schedule of `app`, beside whatever the application schedules itself."""
     entry = {
@@ -68,6 +62,7 @@ def put(conf: Any, name: str, value: Any) -> None:
     conf[conf._to_keys(name)[0]] = value
 
 
+before_task_publish.connect(celery_ops.echo.leave_expiry_to_the_worker, sender="celery_ops.tick")
 # By name: the module is loaded, and with it redis-py, where a result backend is used.
 BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.results:RedisBackend"))
 canary.connect()

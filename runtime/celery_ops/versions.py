@@ -53,18 +53,22 @@ REDIS_PROTOCOL = (5, 0)
 """The redis-py since which a connection takes `protocol`."""
 
 
+def version(package: str) -> str:
+    """Return the installed version of a package; empty where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def installed(package: str) -> tuple[int, ...]:
     """Return the installed version as numbers, (5, 3, 6); empty where the package is not installed."""
-    try:
-        version = metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ()
-    return numbers(version)
+    return numbers(version(package))
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
     """Return the numbers that a version begins with: (5, 6, 0) for "5.6.0rc1"."""
-    return tuple(int(number) for number in re.match(r"[\d.]*", version)[0].split(".") if number)
+    return tuple(int(number) for number in re.match(r"[\d.]*", text)[0].split(".") if number)
 
 
 def missing_settings() -> dict[str, Lack]:
@@ -82,7 +86,7 @@ def unfit_for(broker: str) -> str:
     if numbers(broker) < NO_TRANSIENT_QUEUES or installed("celery") >= ANY_BROKER:
         return ""
     return (
-        f"RabbitMQ {broker} refuses the control queues and the prefetch of Celery {metadata.version('celery')}: take "
+        f"RabbitMQ {broker} refuses the control queues and the prefetch of Celery {version('celery')}: take "
         f"Celery {_text(ANY_BROKER)}, or 5.6 with celery_ops.apply(app)"
     )
 
@@ -97,7 +101,7 @@ def refused(python: tuple[int, ...] = sys.version_info[:2]) -> list[dict[str, st
     ]
     return [
         {
-            "problem": f"{package} {metadata.version(package)} is too old: {why} {_text(oldest)} and newer",
+            "problem": f"{package} {version(package)} is too old: {why} {_text(oldest)} and newer",
             "write": f"{package}>={_text(oldest)} (in celery_app_requirements)",
         }
         for package, oldest, why in needs
@@ -105,5 +109,5 @@ def refused(python: tuple[int, ...] = sys.version_info[:2]) -> list[dict[str, st
     ]
 
 
-def _text(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def _text(parts: tuple[int, ...]) -> str:
+    return ".".join(map(str, parts))
