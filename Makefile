@@ -23,7 +23,7 @@ endif
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-up: .venv/tools ## set up this machine (or INVENTORY=...) and prove that it works
+up: .venv/tools ## set up this machine (or INVENTORY=...) and check that it works
 	$(PLAY) playbooks/site.yml
 
 down: .venv/tools ## remove what `make up` made (asks first; CONFIRM=yes does not; SERVICES=no keeps RabbitMQ, Redis, Supervisor)
