@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,10 @@ def checkout(public) -> Path:
     shutil.copytree(ROOT / "runtime", target / "runtime")
     shutil.copytree(ROOT / "templates", target / "templates")
     (target / ".venv/bin").mkdir(parents=True)
-    (target / ".venv/bin/ansible-playbook").symlink_to(BIN / "ansible-playbook")
+    # No link: make asks access(2), which knows no capabilities, and the checkout may be in a directory of mode 0700.
+    command = target / ".venv/bin/ansible-playbook"
+    command.write_text(f"#!/bin/sh\nexec {shlex.quote(str(BIN / 'ansible-playbook'))} \"$@\"\n")
+    command.chmod(0o755)
     target.chmod(0o777)
     return target
 
