@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.files import point, read_json, write_json
+
 Record = dict[str, Any]
 """id, previous, release, environment (a file's name), programs (a list), who, at, action, commit."""
 
@@ -25,6 +27,8 @@ COMMAND = re.compile(r"^command=(.*)$", re.MULTILINE)
 OWNER = re.compile(r"^# owner: celery-ops (\S+)$", re.MULTILINE)
 ADOPTED = "before-records"
 """The id of the deployment that was made by a version of the kit that kept no records."""
+PRIVATE = 0o600
+"""Mode of the records: the programs' files in them hold what their environment does."""
 READY_TIMEOUT = 60
 """Seconds that a worker of such a deployment has to become ready, as that version's default was."""
 
@@ -42,7 +46,7 @@ class Deployments:
 
     def read(self, deployment: str) -> Record:
         """Return a record; empty when there is none of that id."""
-        return _json(self.folder / f"{deployment}.json") if deployment else {}
+        return read_json(self.folder / f"{deployment}.json") if deployment else {}
 
     def current_id(self) -> str:
         """Return the id of the deployment that is live; empty when none is."""
@@ -54,12 +58,12 @@ class Deployments:
 
     def all(self) -> dict[str, Record]:
         """Return all records by id."""
-        found = {path.stem: _json(path) for path in sorted(self.folder.glob("*.json")) if path != self._draft}
+        found = {path.stem: read_json(path) for path in sorted(self.folder.glob("*.json")) if path != self._draft}
         return {name: record for name, record in found.items() if record}
 
     def draft(self) -> Record:
         """Return what is under way, or was interrupted; empty when nothing is."""
-        return _json(self._draft)
+        return read_json(self._draft)
 
     def begin(self, draft: Record) -> None:
         """Note what is under way. A draft of another run was interrupted: that goes into the audit log."""
@@ -71,7 +75,7 @@ class Deployments:
             # What it handed over may still run, whether or not this run touches it.
             old = {"begun": old["begun"]} if old.get("begun") else {}
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        _write(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old})
+        write_json(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old}, PRIVATE)
 
     def note_programs(
         self, prefixes: Iterable[str], programs: list[dict[str, Any]], phase: str, is_change: bool
@@ -81,12 +85,14 @@ class Deployments:
         if draft:
             others = [program for program in draft["programs"] if not program["name"].startswith(prefixes)]
             begun = [*draft.get("begun", []), *([phase] if is_change else [])]
-            _write(self._draft, {**draft, "programs": [*others, *programs], "begun": begun, "phase": phase})
+            write_json(
+                self._draft, {**draft, "programs": [*others, *programs], "begun": begun, "phase": phase}, PRIVATE
+            )
 
     def keep_draft(self, reason: str) -> None:
         """Leave the draft of a deploy that failed and is not taken back: a rollback still has to."""
         if draft := self.draft():
-            _write(self._draft, {**draft, "failed": reason})
+            write_json(self._draft, {**draft, "failed": reason}, PRIVATE)
 
     def drop_draft(self) -> None:
         """Nothing is under way any more."""
@@ -95,14 +101,11 @@ class Deployments:
     def write(self, record: Record) -> None:
         """Write a record that is to be kept."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        _write(self.folder / f"{record['id']}.json", record)
+        write_json(self.folder / f"{record['id']}.json", record, PRIVATE)
 
     def point(self, deployment: str) -> None:
         """Make a record the current one, in one step and without a byte of disk space."""
-        fresh = self._current.with_name(".current.new")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(f"{deployment}.json")
-        fresh.replace(self._current)
+        point(self._current, f"{deployment}.json")
 
     def point_nowhere(self) -> None:
         """No deployment is live any more."""
@@ -211,18 +214,3 @@ def differences(old: Record, new: Record) -> list[str]:
     # With another release or environment every program is another generation; only what came or went counts then.
     same["programs"] = families[0] == families[1] if not all(same.values()) else identity(old) == identity(new)
     return [part for part, is_same in same.items() if not is_same]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(json.dumps(content, indent=1) + "\n")
-    fresh.replace(path)

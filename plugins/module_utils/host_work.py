@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.files import read_json
 
 RUN = Path("/run/celery-ops")
 
@@ -87,15 +88,6 @@ def unusable(path: Path, error: OSError) -> HostWorkError:
         f"{path} can't be written ({error.strerror}). Deploy and rollback keep their lock there. "
         f"Run as root (become: true), with some space in /run: df -h /run"
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty when there is none, or something else."""
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def lease_of(directory: Path) -> dict[str, Any]:

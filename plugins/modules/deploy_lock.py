@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.files import read_json, write_json
 from ansible.module_utils.host_work import CALL, STALE_AFTER, HostWorkError, age, lease_of
 from ansible.module_utils.surroundings import take_over
 
@@ -81,14 +82,11 @@ class Lock:
 
     def read(self) -> dict[str, Any]:
         """Who holds it; empty when nobody does, or when the file is no lock of ours."""
-        return lease_of(self.directory) or host_work.read_json(self.before)
+        return lease_of(self.directory) or read_json(self.before)
 
     def write(self, holder: dict[str, Any]) -> None:
         """Note the holder as a whole."""
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(holder) + "\n")
-        fresh.chmod(0o644)
-        fresh.replace(self.path)
+        write_json(self.path, holder)
         self._remove_the_one_before()
 
     def remove(self) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import shared_services
+from ansible.module_utils import proc, shared_services
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.surroundings import take_over
 
@@ -301,13 +301,11 @@ class Supervisord:
 
 def supervisords() -> Iterator[Supervisord]:
     """Those that root runs on this host, not those of containers on it."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError):
-            words = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
-            [pids] = [line for line in (folder / "status").read_text().splitlines() if line.startswith("NSpid:")]
-            found = Supervisord(int(folder.name), words, str((folder / "cwd").readlink()))
-            is_python = (folder / "exe").readlink().name.startswith(("python", "pypy"))
-            if is_python and found.program and folder.stat().st_uid == 0 and len(pids.split()) == 2:
+    for pid in proc.of_this_host(uid=0):
+        with contextlib.suppress(OSError):
+            folder = Path("/proc", str(pid))
+            found = Supervisord(pid, tuple(proc.words(pid)), str((folder / "cwd").readlink()))
+            if found.program and (folder / "exe").readlink().name.startswith(("python", "pypy")):
                 yield found
 
 

@@ -13,7 +13,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from ansible.module_utils import proc
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.files import write_json
 from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
@@ -86,9 +88,7 @@ def read_record(path: Path) -> list[str]:
 def write_record(path: Path, packages: list[str]) -> None:
     """Replace the note as a whole."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({"packages": packages}, indent=1) + "\n")
-    fresh.replace(path)
+    write_json(path, {"packages": packages})
 
 
 def lists_are_stale() -> bool:
@@ -160,20 +160,10 @@ def stop(module: AnsibleModule, packages: set[str]) -> None:
 
 
 def processes_of(user: str) -> list[int]:
-    """Pids of a user's processes, without those that have ended and that nobody has waited for.
-
-    Nor those of containers on this host, whose users may have the same number: they have a pid of their own in there
-    (NSpid in proc_pid_status(5)).
-    """
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, KeyError):
-            lines = (folder / "status").read_text().splitlines()
-            status = dict(line.partition(":")[::2] for line in lines)
-            is_here = len(status["NSpid"].split()) == 1 and status["State"].split()[0] not in "ZX"
-            if folder.stat().st_uid == pwd.getpwnam(user).pw_uid and is_here:
-                found.append(int(folder.name))
-    return found
+    """Pids of a user's processes on this host; none for a user that is not there."""
+    with contextlib.suppress(KeyError):
+        return list(proc.of_this_host(pwd.getpwnam(user).pw_uid))
+    return []
 
 
 def needed_by(name: str, others: set[str]) -> bool:

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
-import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.files import write_atomically
 from ansible.module_utils.shared_services import (
     REDIS_ADMIN,
     REDIS_KEY,
@@ -106,23 +105,11 @@ def with_users(text: str, users: dict[str, str | None]) -> str:
     )
 
 
-def write(path: Path, text: str, mode: int, owner: str = "root") -> None:
-    """Replace a file as a whole."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    shutil.chown(fresh, owner, owner)
-    fresh.chmod(mode)
-    fresh.replace(path)
-
-
 def key_of_kit(state_dir: str) -> str:
     """Return the password of the kit's own user, made if need be."""
     if not admin_password(state_dir):
         Path(state_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
-        write(Path(state_dir, REDIS_KEY), secrets.token_urlsafe(32) + "\n", 0o600)
+        write_atomically(Path(state_dir, REDIS_KEY), secrets.token_urlsafe(32) + "\n", 0o600)
     return admin_password(state_dir)
 
 
@@ -175,7 +162,7 @@ def main() -> None:
             fresh = with_users(fresh, {name: known[name]})  # its keys can be deleted after the restart
         elif not present:
             module.warn(f"Redis does not answer: results of {name} that are in it expire by themselves ({why})")
-    write(path, fresh, 0o640, "redis")
+    write_atomically(path, fresh, 0o640, "redis", "redis")
     module.exit_json(changed=True, restart=restart)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from module_utils import proc
 
 
 def start_time(pid: int) -> str:
     """When a process began (clock ticks since boot), so that a reused pid is not taken for it; "" when it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    # A zombie has ended; its parent just has not looked yet.
-    return "" if fields[0] in "ZX" else fields[19]
+    found = proc.stat(pid)
+    return str(found.start) if found else ""
 
 
 def run_id(playbook: int) -> str:

@@ -108,8 +108,10 @@ def test_the_lease_says_nothing_secret_and_anybody_may_read_it(lock, monkeypatch
 def at_work(lock):
     """The work of Anna's run on the host, whose control node is gone."""
     program = """
-import os, signal, sys, time, host_work
+import ansible.module_utils, os, signal, sys, time
 from pathlib import Path
+ansible.module_utils.__path__.append(sys.argv[2])
+from ansible.module_utils import host_work
 signal.signal(signal.SIGTERM, host_work.interrupt)
 work = host_work.Work(host_work.take(Path(sys.argv[1])))
 work.say(job="1", run="anna", who="anna@control", what="deploy", phase="workers", since="now", ends_within=60,
@@ -119,8 +121,8 @@ try:
 except host_work.Interrupted:
     time.sleep(0.5)
 """
-    path = {**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")}
-    process = subprocess.Popen([sys.executable, "-c", program, str(lock.directory)], env=path)
+    words = [sys.executable, "-c", program, str(lock.directory), str(ROOT / "plugins/module_utils")]
+    process = subprocess.Popen(words)
     deadline = time.monotonic() + 10
     while not (host_work.worker_of(lock.directory) or {}).get("pid"):
         assert time.monotonic() < deadline

@@ -1,0 +1,74 @@
+"""Replace files and links so that nobody ever reads half of one. Standard library only, for runtime and modules."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(
+    path: Path, content: str | bytes, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
+) -> None:
+    """Replace a file in one step, with its content on the disk. Raises OSError naming `path`; the old file stays then.
+
+    The new one is written beside it, under a name that begins with a dot.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        write_new(draft, content, mode, owner, group)
+        draft.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def write_new(
+    path: Path, content: str | bytes, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
+) -> None:
+    """Write a new file, to the disk, in place of what is there. Raises OSError, and leaves nothing half written.
+
+    Until it is complete and has its owner and mode, nobody else can open it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+            file.flush()
+            if owner is not None or group is not None:
+                shutil.chown(path, owner, group)
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
+
+
+def point(link: Path, target: str) -> bool:
+    """Make `link` lead to `target` in one step, which needs no space on the disk; say whether it did not before."""
+    if link.is_symlink() and str(link.readlink()) == target:
+        return False
+    draft = link.with_name(f".{link.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    draft.replace(link)
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; empty when there is none, or something else."""
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:
+    """Replace a file by a JSON object. Raises OSError."""
+    write_atomically(path, json.dumps(content, indent=1) + "\n", mode)
