@@ -68,7 +68,7 @@ def checkout(public) -> Path:
     (target / ".venv/bin").mkdir(parents=True)
     # No link: make asks access(2), which knows no capabilities, and the checkout may be in a directory of mode 0700.
     command = target / ".venv/bin/ansible-playbook"
-    command.write_text(f"#!/bin/sh\nexec {shlex.quote(str(BIN / 'ansible-playbook'))} \"$@\"\n")
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(str(BIN / "ansible-playbook"))} "$@"\n')
     command.chmod(0o755)
     target.chmod(0o777)
     return target
