@@ -14,6 +14,7 @@ from ansible.errors import AnsibleActionFail
 # Ansible imports a plugin by itself; what it is made of lies beside it.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from module_utils.layout import Layout, Release
 from plugin_utils.host_module import HostModule
 
 
@@ -47,8 +48,8 @@ class ActionModule(HostModule):
 
         The module judges for itself; this only saves the transfer, and asks in one go, as round trips add up.
         """
-        base = arguments.get("base") or f"/srv/{arguments['app']}"
-        note = shlex.quote(f"{base}/releases/{arguments['id']}/release.json")
+        base = Path(arguments.get("base") or Layout(arguments["app"]).base)
+        note = shlex.quote(str(Release(base / "releases" / arguments["id"]).state_file))
         return self.room(f"""grep -qsE '"status": "(built|good)"' {note} || """)
 
     def room(self, unless: str = "") -> str:

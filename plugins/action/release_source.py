@@ -24,10 +24,10 @@ from ansible.utils.display import Display
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from module_utils.deployments import new_id
 from module_utils.listeners import listener_version
 from module_utils.requirement_files import RequirementsError, included
 from plugin_utils.python_project import requirements_of
+from plugin_utils.runs import deployment_id
 from plugin_utils.source_files import Files, SourceError, excluded, files_of, is_private, refuse_pointers
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
@@ -212,7 +212,7 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
     from flit_core import buildapi
 
     names = files_of(runtime, ["**/__pycache__", "**/*.pyc", "**/*.egg-info", "dist"], checked_out=True).names
-    digest = hashlib.sha256(pack({name: runtime / name for name in names})).hexdigest()[:16]
+    digest = hashlib.sha256(pack({name: (runtime / name).resolve() for name in names})).hexdigest()[:16]
     folder = cache / f"runtime-{digest}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -337,4 +337,4 @@ class ActionModule(ActionBase):
         if packed["left_out"]:
             # Once for a run: it packs once for all hosts.
             Display().display(f"Not part of the release: {'; '.join(packed['left_out'])}")
-        return {"changed": False, "deployment": new_id(), **packed}
+        return {"changed": False, "deployment": deployment_id(), **packed}

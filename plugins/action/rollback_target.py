@@ -13,7 +13,8 @@ from ansible.plugins.action import ActionBase
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from module_utils.deployments import ADOPTED, new_id
+from module_utils.layout import ADOPTED
+from plugin_utils.runs import deployment_id
 
 History = Mapping[str, Any]
 """What `release: state=history` answers for a host."""
@@ -175,7 +176,7 @@ class ActionModule(ActionBase):
         archive = Path(str(self._task.args["cache"])).expanduser() / f"{target.release}.tar.gz"
         return {
             "changed": False,
-            "id": new_id(),
+            "id": deployment_id(),
             **asdict(target),
             "archive": str(archive),
             "is_packed": archive.exists(),

@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.files import point, read_json, write_json
+from ansible.module_utils.layout import (
+    ADOPTED,
+    READY_TIMEOUT,
+    RUNUSER,
+    SECRET_DIRECTORY,
+    SECRET_FILE,
+    Layout,
+    program_of,
+)
 
 Record = dict[str, Any]
 """id, previous, release, environment (a file's name), programs (a list), who, at, action, commit."""
 
-GENERATION = re.compile(r"-[0-9a-f]{8}$")
 COMMAND = re.compile(r"^command=(.*)$", re.MULTILINE)
 OWNER = re.compile(r"^# owner: celery-ops (\S+)$", re.MULTILINE)
-ADOPTED = "before-records"
-"""The id of the deployment that was made by a version of the kit that kept no records."""
-PRIVATE = 0o600
-"""Mode of the records: the programs' files in them hold what their environment does."""
-READY_TIMEOUT = 60
-"""Seconds that a worker of such a deployment has to become ready, as that version's default was."""
 
 
 class Deployments:
@@ -38,9 +40,9 @@ class Deployments:
 
     def __init__(self, app: str, base: Path | None = None) -> None:
         self.app = app
-        self.base = base or Path("/srv", app)
+        self.base = base or Layout(app).base
         self.folder = self.base / "deployments"
-        self.audit = Path("/var/log", app, "deploys.log")
+        self.audit = Layout(app).audit_log
         self._draft = self.folder / "draft.json"
         self._current = self.folder / "current"
 
@@ -74,8 +76,8 @@ class Deployments:
                 self.append({**old, "deployment": old["id"], "to": old.get("release", ""), "outcome": outcome})
             # What it handed over may still run, whether or not this run touches it.
             old = {"begun": old["begun"]} if old.get("begun") else {}
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        write_json(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old}, PRIVATE)
+        self.folder.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
+        write_json(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old}, SECRET_FILE)
 
     def note_programs(
         self, prefixes: Iterable[str], programs: list[dict[str, Any]], phase: str, is_change: bool
@@ -100,8 +102,8 @@ class Deployments:
 
     def write(self, record: Record) -> None:
         """Write a record that is to be kept."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        write_json(self.folder / f"{record['id']}.json", record, PRIVATE)
+        self.folder.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
+        write_json(self.folder / f"{record['id']}.json", record, SECRET_FILE)
 
     def point(self, deployment: str) -> None:
         """Make a record the current one, in one step and without a byte of disk space."""
@@ -124,7 +126,7 @@ class Deployments:
             with suppress(OSError):
                 text = path.read_text()
                 if (owner := OWNER.search(text)) and path.stem.startswith(owner[1]) and owner[1].startswith(self.app):
-                    family = GENERATION.sub("", path.stem)
+                    family = program_of(path.stem)
                     # All but workers hold something that two can't have: a pidfile or a socket.
                     strategy = "overlap" if "-worker-" in family else "replace"
                     ready = ready_of(self.app, path.stem, text) if strategy == "overlap" else []
@@ -186,17 +188,12 @@ def ready_of(app: str, name: str, conf: str) -> list[str]:
     with suppress(ValueError, IndexError):
         programs = Path(words[0]).parent
         return [
-            *("/usr/sbin/runuser", "-u", app, "--"),
+            *(RUNUSER, "-u", app, "--"),
             *(f"{programs}/celery-ops-env", value("--env-file"), "--chdir", value("--chdir"), "--"),
             *(f"{programs}/celery-ops-ready", "-A", value("-A"), "--node", value("-n"), "--queues", value("-Q")),
-            *("--canary-file", f"/run/{app}/{name}.canary", "--timeout", str(READY_TIMEOUT)),
+            *("--canary-file", str(Layout(app).canary(name)), "--timeout", str(READY_TIMEOUT)),
         ]
     return []
-
-
-def new_id() -> str:
-    """Return an id for a deployment that begins now."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
 def identity(record: Record) -> tuple[str, str, list[str]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+from ansible.module_utils.layout import DIRECTORY, OWN_DIRECTORY, RUNUSER, UMASK, Release
 from ansible.module_utils.listeners import install_listener, put
 from ansible.module_utils.requirement_files import RequirementsError, included, names_local
 
@@ -245,7 +246,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     if not options["archive"] and (files or not proven):
         return {"changed": True, "needs_archive": True}
     os.nice(NICER)
-    os.umask(0o022)
+    os.umask(UMASK)
     forget_logins(releases)
     try:
         make(releases, release, options, proven)
@@ -319,16 +320,11 @@ def make(releases: Releases, release: Path, options: dict[str, Any], proven: boo
                 point(other, os.path.relpath(venv, release))
     run_commands(release, options)
     # Best effort: a file that does not compile is nobody's fault until something imports it.
-    compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(top_of(release))]
+    compiling = [str(venv / "bin/python"), "-m", "compileall", "-qq", str(Release(release).source)]
     with subprocess.Popen(compiling, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         report = inspect(release, options)
     releases.write_note(options["id"], inspect=report, inspected_with=inspected_with(options))
     install_listener(releases.base, wheel)
-
-
-def top_of(release: Path) -> Path:
-    """The source in a release: source/, where app is a link to the application in it, or app/."""
-    return release / ("source" if (release / "source").is_dir() else "app")
 
 
 def unpack(archive: Path, release: Path, user: str) -> None:
@@ -340,7 +336,7 @@ def unpack(archive: Path, release: Path, user: str) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(fresh)], "Unpacking", "", {}, 300)
-    source = top_of(fresh)
+    source = Release(fresh).source
     files, top = files_of(source), release / source.name
     for path in (source / name for name in files):
         if not path.is_symlink() and not path.stat().st_mode & 0o004:  # a key, or alike
@@ -371,7 +367,7 @@ def share(releases: Releases, release: Path, user: str) -> None:
             directory = target.parent if target.suffix else target
             for path in [*reversed(directory.relative_to(shared).parents), directory.relative_to(shared)]:
                 if not (shared / path).exists():
-                    (shared / path).mkdir(mode=0o750, parents=True)
+                    (shared / path).mkdir(mode=OWN_DIRECTORY, parents=True)
                     os.chown(shared / path, account.pw_uid, account.pw_gid)
 
 
@@ -379,7 +375,7 @@ def run_commands(release: Path, options: dict[str, Any]) -> None:
     """Run the build commands as the application's user, who owns the source meanwhile. Raises ReleaseError."""
     if not options["commands"] or (release / COMMANDS_RAN).exists():
         return
-    top, account = top_of(release), pwd.getpwnam(options["user"])
+    top, account = Release(release).source, pwd.getpwnam(options["user"])
     before = files_of(top)
     own(top, account.pw_uid, account.pw_gid, account.pw_gid)
     try:
@@ -441,7 +437,7 @@ def damaged_files(release: Path) -> Iterator[str]:
     """What is wrong with the files of a release. One built before 0.3 has no list of them."""
     if not wheel_of(release).exists():
         yield "its wheel of the runtime is missing"
-    top = top_of(release)
+    top = Release(release).source
     if not (release / "app").is_dir():
         yield "its app/ is missing"
     elif (release / FILES).exists():
@@ -508,7 +504,7 @@ def requirement_texts(release: Path, name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         for path in requirement_files(release, name):
-            root = top_of(release) if path.is_relative_to(release / "app") else release
+            root = Release(release).source if path.is_relative_to(release / "app") else release
             found |= included(root, str(path.resolve().relative_to(root.resolve())))
     except RequirementsError as error:
         raise ReleaseError(str(error), release_fault=True) from None
@@ -530,7 +526,7 @@ def virtualenv(releases: Releases, release: Path, wheel: Path, options: dict[str
     stem, kind = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (identity, kind))
     folder = releases.base / "venvs"
     folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
+    folder.chmod(DIRECTORY)
     there = [path for path in sorted(folder.iterdir()) if stem_of(path) == stem]
     for venv in there:
         if not list(damaged_virtualenv(venv)):
@@ -561,7 +557,7 @@ def alike(folder: Path, kind: str) -> Path | None:
 
 def projects(release: Path) -> list[str]:
     """The texts that say what the projects of a source require."""
-    top = top_of(release)
+    top = Release(release).source
     names = [name for name in files_of(top) if name.rpartition("/")[2] in ("pyproject.toml", "setup.py", "setup.cfg")]
     return [(top / name).read_text(errors="replace") for name in sorted(names) if (top / name).is_file()]
 
@@ -635,12 +631,12 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     Raises ReleaseError where it can't be imported, or can't work. A runtime of before 0.4 can't report.
     """
-    venv = release / "venv/bin"
-    if not (venv / "celery-ops-inspect").exists():
+    files = Release(release)
+    if not files.command("celery-ops-inspect").exists():
         return {}
     command = [
-        "runuser", "-u", options["user"], "--", str(venv / "celery-ops-env"), options["environment_file"],
-        "--chdir", str(release / "app"), "--", str(venv / "python"), "-B", str(venv / "celery-ops-inspect"),
+        RUNUSER, "-u", options["user"], "--", str(files.command("celery-ops-env")), options["environment_file"],
+        "--chdir", str(files.app), "--", str(files.venv / "bin/python"), "-B", str(files.command("celery-ops-inspect")),
         "-A", options["celery_module"],
     ]  # fmt: skip
     try:
@@ -676,7 +672,7 @@ def where_it_is(release: Path, options: dict[str, Any]) -> str:
     if app / "src" in found:
         write = f"`-e .` into {options['requirements']}, or celery_app_environment: {{PYTHONPATH: src}}"
     else:
-        write = f"celery_app_directory: {found[0].relative_to(top_of(release).resolve())}"
+        write = f"celery_app_directory: {found[0].relative_to(Release(release).source.resolve())}"
     return f"\n{name} is in {found[0].name}/ of the source, where Python does not look. Write: {write}"
 
 

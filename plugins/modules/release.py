@@ -16,9 +16,19 @@ from urllib.parse import SplitResult, urlsplit
 
 from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.deployments import ADOPTED, Deployments, Record, differences, identity
+from ansible.module_utils.deployments import Deployments, Record, differences, identity
 from ansible.module_utils.disk import explain
 from ansible.module_utils.host_work import Interrupted
+from ansible.module_utils.layout import (
+    ADOPTED,
+    CONF_D,
+    FILE,
+    KEEP_RELEASES,
+    OWN_FILE,
+    SECRET_FILE,
+    Layout,
+    Release,
+)
 from ansible.module_utils.listeners import listener_of, prune_listeners
 from ansible.module_utils.release_build import (
     ReleaseError,
@@ -171,11 +181,10 @@ ARGUMENTS: dict[str, Any] = {
     "actor": {"type": "str", "default": ""},
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
-    "keep": {"type": "int", "default": 5},
+    "keep": {"type": "int", "default": KEEP_RELEASES},
     **host_work.OPTIONS,
 }
 PHASES = {"built": "release", "migrated": "migrate", "active": "activate", "failed": "failed"}
-CONF_D = Path("/etc/supervisor/conf.d")
 MIGRATE_TIMEOUT = None  # as long as the data take
 
 
@@ -185,12 +194,12 @@ class Releases:
     def __init__(self, app: str, base: Path) -> None:
         self.app, self.base = app, base
         self.folder = base / "releases"
-        self.environments = Path("/etc") / app
+        self.environments = Layout(app).etc
         self.deployments = Deployments(app, base)
 
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says; empty when there is no such release."""
-        path = self.folder / release / "release.json"
+        path = Release(self.folder / release).state_file
         try:
             return json.loads(path.read_text()) if release and path.exists() else {}
         except ValueError:  # what a full or broken disk left
@@ -198,7 +207,7 @@ class Releases:
 
     def write_note(self, release: str, **changes: Any) -> None:
         """Change release.json as a whole."""
-        path = self.folder / release / "release.json"
+        path = Release(self.folder / release).state_file
         replace_text(path, json.dumps({**self.note(release), **changes}, indent=1) + "\n")
 
     def all(self) -> dict[str, dict[str, Any]]:
@@ -223,7 +232,7 @@ class Releases:
         return "".join(path.read_text() for path in CONF_D.glob("*.conf") if path.exists()) if CONF_D.exists() else ""
 
 
-def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
+def replace_text(path: Path, text: str, mode: int = FILE) -> None:
     """Write a file so that nobody ever reads half of it."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
@@ -250,10 +259,10 @@ def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
         return False
     if not check_mode:
         fresh = path.with_name(f".{path.name}.new")
-        fresh.touch(mode=0o600)
+        fresh.touch(mode=SECRET_FILE)
         fresh.write_text(options["environment_text"])
         os.chown(fresh, 0, pwd.getpwnam(options["user"]).pw_gid)
-        fresh.chmod(0o640)
+        fresh.chmod(OWN_FILE)
         fresh.replace(path)
     return True
 
@@ -471,7 +480,7 @@ STATES = {"migrated": migrate, "history": history, "active": activate, "failed":
 
 def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what `state` says. Raises ReleaseError."""
-    releases = Releases(options["app"], Path(options["base"] or f"/srv/{options['app']}"))
+    releases = Releases(options["app"], Path(options["base"] or Layout(options["app"]).base))
     if not releases.folder.is_dir() and not check_mode:
         raise ReleaseError(
             f"{options['app']} was not set up on this host: there is no {releases.folder}. "
@@ -492,7 +501,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         result["listener"] = str(listener_of(releases.base, wheel_of(release)) if wheel_of(release).exists() else known)
         result["changed"] |= migrate(releases, options, check_mode)["changed"] | written
         result["python"] = python_of(releases, options, options["id"])
-        result["watch"] = not release.exists() or (release / "venv/bin/celery-ops-health").exists()
+        result["watch"] = not release.exists() or Release(release).command("celery-ops-health").exists()
     else:
         result = STATES[state](releases, options, check_mode)
     return {"id": options["id"], "previous": previous, "seconds": round(time.monotonic() - begun, 2), **result}

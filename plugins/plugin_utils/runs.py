@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from module_utils import proc
 
@@ -16,6 +17,11 @@ def start_time(pid: int) -> str:
 def run_id(playbook: int) -> str:
     """The name of a run of ansible-playbook, under which it holds a lock."""
     return f"{os.uname().nodename}-{playbook}-{start_time(playbook)}"
+
+
+def deployment_id() -> str:
+    """Return an id for a deployment that begins now."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
 def has_ended(holder: str) -> bool:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task, shared_task
 
+from celery_ops.layout import CANARY_QUEUE
+
 if TYPE_CHECKING:
     from celery import Celery
     from celery.worker import WorkController
@@ -90,7 +92,7 @@ def consume(consumer: "Consumer") -> dict[str, str]:
 
     logger = get_logger(__name__)
     # Another name for each connection: after a cut of the network the broker keeps the old queue for a minute.
-    name = f"celery-ops.canary.{consumer.hostname}.{uuid.uuid4().hex[:8]}"
+    name = f"{CANARY_QUEUE}.{consumer.hostname}.{uuid.uuid4().hex[:8]}"
     found = {"queue": name, "reason": ""}
     accepted = prepare_accept_content(consumer.app.conf.accept_content)
     handle, channel = consumer.create_task_handler(), consumer.connection.channel()

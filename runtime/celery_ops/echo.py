@@ -12,6 +12,7 @@ from celery.signals import before_task_publish
 from kombu import Producer
 
 from celery_ops.canary import OwnTask
+from celery_ops.layout import ECHO_QUEUE
 
 if TYPE_CHECKING:
     from kombu import Connection
@@ -39,7 +40,7 @@ class Letterbox:
 
     def __init__(self, connection: "Connection", channel: Any) -> None:
         self.connection, self.received = connection, []
-        self.queue = f"celery-ops.echo.{uuid.uuid4().hex}"
+        self.queue = f"{ECHO_QUEUE}.{uuid.uuid4().hex}"
         channel.queue_declare(queue=self.queue, durable=False, exclusive=True, auto_delete=True)
         channel.basic_consume(
             queue=self.queue,

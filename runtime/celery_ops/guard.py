@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from celery_ops import env, listener
+from celery_ops.layout import CANARY, HEARTBEAT, TIME_LIMIT, stop_timeout
 from celery_ops.process import (
     EX_CANTCREAT,
     EX_CONFIG,
@@ -90,9 +91,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--drain-timeout",
         type=float,
-        default=330,
+        default=stop_timeout(TIME_LIMIT),
         metavar="SECONDS",
-        help="how long an orphan may finish its work before it is killed (330)",
+        help="how long an orphan may finish its work before it is killed (%(default)s)",
     )
     parser.add_argument(
         "--listen-from",
@@ -149,8 +150,8 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
             # So that this virtualenv is not removed while it runs, whatever title it gives itself.
             "CELERY_OPS_VIRTUALENV": sys.prefix,
             "CELERY_OPS_DRAIN_TIMEOUT": f"{options.drain_timeout:g}",
-            "CELERY_OPS_CANARY_FILE": str(options.pidfile.with_name(f"{me.program}.canary")),
-            "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(f"{me.program}.heartbeat")),
+            "CELERY_OPS_CANARY_FILE": str(options.pidfile.with_name(me.program + CANARY)),
+            "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(me.program + HEARTBEAT)),
             # setproctitle would otherwise write its titles over the environment, and the mark with it.
             "SPT_NOENV": "1",
         }

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from celery_ops.heartbeat import DRAINING, READY, STARTING, Heartbeat
+from celery_ops.layout import CANARY, CONF_D, GUARD, HEARTBEAT, TIME_LIMIT, Layout, stop_timeout
 from celery_ops.orphans import Orphan, started_by_hand
 from celery_ops.process import Process, of_this_user, report
 
@@ -213,7 +214,7 @@ class Watch:
         # What is quicker than this has the ordinary limits.
         self.starts = start_timeout if start_timeout > YOUNG else 0.0
         self.run, self.conf_dir, self.drain_timeout = run, conf_dir, drain_timeout
-        self.home = Path("/srv", app)
+        self.home = Layout(app).base
         self.patients: dict[str, Patient] = {}
         self.orphans: dict[tuple[int, int], Orphan] = {}
         self.brokers: dict[str, bool] = {}
@@ -258,7 +259,7 @@ class Watch:
         }
 
     def _see(self, name: str, main: Process, children: list[Process], now: float) -> Seen:
-        beat = read(self.run / f"{name}.heartbeat")
+        beat = read(self.run / f"{name}{HEARTBEAT}")
         if beat.get("pid") != main.pid:  # of an earlier process of that name
             return Seen(name, main, tuple(children), starts=self.starts)
         return Seen(
@@ -317,7 +318,7 @@ class Watch:
         wanted = set()
         for path in self.conf_dir.glob(f"{self.app}-*.conf"):
             with contextlib.suppress(OSError):
-                if "celery-ops-guard" in path.read_text(encoding="utf-8", errors="replace"):
+                if GUARD in path.read_text(encoding="utf-8", errors="replace"):
                     wanted.add(path.stem)
         return {name for name in wanted if not name.startswith(f"{self.app}-health-")}
 
@@ -334,7 +335,7 @@ class Watch:
         """Remove the heartbeats and canaries of programs that are gone for good."""
         keep = known | {os.environ.get("CELERY_OPS_PROGRAM")}
         for path in self.run.glob(f"{self.app}-*"):
-            if path.suffix in (".heartbeat", ".canary") and path.stem not in keep:
+            if path.suffix in (HEARTBEAT, CANARY) and path.stem not in keep:
                 path.unlink(missing_ok=True)
 
 
@@ -387,8 +388,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
         prog="celery-ops-health", description="Watch the programs of an application; restart what a restart helps."
     )
     parser.add_argument("-A", "--module", required=True, help="the application, as for celery -A")
-    parser.add_argument("--drain-timeout", type=float, default=330, metavar="SECONDS", help="time to drain (330)")
-    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/supervisor/conf.d"), metavar="DIR")
+    parser.add_argument(
+        "--drain-timeout",
+        type=float,
+        default=stop_timeout(TIME_LIMIT),
+        metavar="SECONDS",
+        help="time to drain (%(default)s)",
+    )
+    parser.add_argument("--conf-dir", type=Path, default=CONF_D, metavar="DIR")
     options = parser.parse_args(argv)
     path, app = os.environ.get("CELERY_OPS_HEARTBEAT_FILE"), os.environ.get("CELERY_OPS_APP")
     if not path or not app:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Task, shared_task
 
 from celery_ops.env import application_name
+from celery_ops.layout import Layout
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,7 +53,7 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 def folder() -> Path:
     """Return where the books of this host are."""
-    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or f"/var/lib/{application_name('celery')}/ledger")
+    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or Layout(application_name("celery")).ledger)
 
 
 @shared_task(name="celery_ops.ledger", bind=True, max_retries=1)

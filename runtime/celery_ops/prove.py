@@ -5,14 +5,15 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops.layout import TICK_INTERVAL
 from celery_ops.probe import Clock, NotYet, answer, connected, load_app
 
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
 
-FRESH = 60.0
-"""Seconds a beat tick may be old; one is due every 15."""
+FRESH = 4.0 * TICK_INTERVAL
+"""Seconds a beat tick may be old."""
 BUSY_AFTER = 15.0
 """Seconds without the task's answer after which to ask whether the workers are busy; a third of a shorter time."""
 REPLY = 1.0

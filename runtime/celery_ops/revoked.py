@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from celery_ops.env import application_name
+from celery_ops.layout import Layout
 
 KEEP = 30 * 86400
 """Seconds that a revocation is kept."""
@@ -24,12 +25,13 @@ MOST = 50_000
 def connect() -> None:
     """Have a worker of this process keep what it is told to revoke, if the guard started it."""
     program = os.environ.get("CELERY_OPS_PROGRAM")
-    home = Path(os.environ.get("CELERY_OPS_STATE_DIR") or f"/var/lib/{application_name('')}")
-    if not program or not home.is_dir():
+    state = os.environ.get("CELERY_OPS_STATE_DIR")
+    kept_in = Path(state, "revoked") if state else Layout(application_name("")).revoked
+    if not program or not kept_in.parent.is_dir():
         return
     from celery import signals
 
-    kept = Revocations(home / "revoked", program)
+    kept = Revocations(kept_in, program)
     signals.worker_init.connect(lambda **_: _keep(kept), weak=False)
     # Again, when it hears for itself: until then the worker before it was told alone.
     signals.worker_ready.connect(lambda **_: kept.load(), weak=False)

@@ -10,6 +10,7 @@ Dead-lettering, the delivery limit and the consumer timeout are the broker's: a 
 import os as _os
 
 import celery_ops.arrays as _arrays
+import celery_ops.layout as _layout
 import celery_ops.versions as _versions
 
 
@@ -58,8 +59,8 @@ worker_consumer = "celery_ops.consumer:Consumer"
 
 # 0 where programs have limits of their own, on their command lines: a sender writes this one into each message, where
 # it beats those.
-task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", 300) or None
-task_soft_time_limit = task_time_limit and task_time_limit - max(1, min(30, task_time_limit // 10))
+task_time_limit = _seconds("CELERY_OPS_TASK_TIME_LIMIT", _layout.TIME_LIMIT) or None
+task_soft_time_limit = task_time_limit and _layout.soft_limit(task_time_limit)
 
 result_expires = 24 * 3600
 redis_socket_connect_timeout = 4

@@ -15,8 +15,8 @@ import celery_ops.ledger  # their tasks are the kit's, too
 from celery_ops import canary, clock, heartbeat, prefork, revoked, schedule
 from celery_ops.canary import OwnTask
 from celery_ops.env import application_name
+from celery_ops.layout import TICK_INTERVAL
 
-TICK_SECONDS = 15
 TICKED = "TICKED"
 
 
@@ -43,7 +43,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     """Add the tick to the beat schedule of `app`, beside whatever the application schedules itself."""
     entry = {
         "task": "celery_ops.tick",
-        "schedule": float(TICK_SECONDS),
+        "schedule": float(TICK_INTERVAL),
         "options": {"expires": 60, "ignore_result": True},
     }
     if queue := os.environ.get("CELERY_OPS_TICK_QUEUE"):

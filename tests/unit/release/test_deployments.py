@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 from ansible.module_utils.supervisor_conf import Program
-from deployments import ADOPTED, Deployments, differences, identity
+from deployments import Deployments, differences, identity
+from layout import ADOPTED
 
 
 @pytest.fixture

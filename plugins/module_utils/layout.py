@@ -1,0 +1,311 @@
+"""Paths, names, file modes, defaults and times that more than one place needs: each fact stands here and nowhere else.
+
+The modules on the hosts, the plugins on the control node, the roles (filter ``layout``) and the runtime
+(``celery_ops.layout``) use this file. It imports the standard library only and runs on Python 3.11.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# --- Directories and files that no application owns
+
+CONF_D = Path("/etc/supervisor/conf.d")
+SUPERVISORD_CONF = Path("/etc/supervisor/supervisord.conf")
+KIT_STATE = Path("/var/lib/celery-ops")
+"""What the kit notes of a host: installed packages, users of the services."""
+KIT_RUN = Path("/run/celery-ops")
+"""Leases, work under way and the Supervisor files that a reboot has to forget: a directory for each application."""
+TMPFILES_DIR = Path("/etc/tmpfiles.d")
+COMMANDS_DIR = Path("/usr/local/bin")
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+RUNUSER = "/usr/sbin/runuser"
+"""By its path: `su` brings no sbin in PATH."""
+
+# --- File modes
+
+UMASK = 0o022
+FILE, DIRECTORY = 0o644, 0o755
+"""What everybody may read."""
+OWN_FILE, OWN_DIRECTORY = 0o640, 0o750
+"""What root and the application may read."""
+SECRET_FILE, SECRET_DIRECTORY = 0o600, 0o700
+"""What root alone may read."""
+
+# --- Names
+
+RELEASE_ID = re.compile(r"[0-9a-f]{12}")
+GENERATION = re.compile(r"-[0-9a-f]{8}$")
+"""The end of a program's name; what is before it is the program that the generations are of."""
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""The name of an environment variable, as a shell takes it."""
+ADOPTED = "before-records"
+"""The id of the deployment that was made by a version of the kit that kept no records."""
+HOUSEKEEPING_QUEUES = r".*pidbox|celeryev.*|celery_delayed.*|celery-ops\..*|amq\..*"
+"""The queues that Celery, the kit and RabbitMQ make for themselves, matched against the whole name."""
+CANARY_QUEUE, ECHO_QUEUE = "celery-ops.canary", "celery-ops.echo"
+DEAD = ".dead"
+"""The end of the name of the queue for an application's dead-lettered tasks."""
+GUARD = "celery-ops-guard"
+
+PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock"
+"""The ends of the names of what a program has in its application's run directory."""
+RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary)")
+"""A file in the run directory that belongs to one generation."""
+
+# --- Defaults
+
+CONCURRENCY = 2
+POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
+TIME_LIMIT = 300
+"""Seconds that a task may take."""
+READY_TIMEOUT = 60
+"""Seconds within which a worker has to become ready."""
+KEEP_RELEASES = 5
+
+# --- Times, in seconds
+
+STOP_MARGIN = 30
+"""How much longer than its tasks may take a program may take to stop."""
+SCHEDULER_STOP_TIMEOUT = 30
+HELPER_STOP_TIMEOUT = 10
+"""For what has no tasks to finish: the watchdog, the web's listener."""
+TICK_INTERVAL = 15
+LEASE_TIMEOUT = 45.0
+"""Without a renewal for so long, a deploy lock counts for nothing."""
+ETA_ALLOWANCE = 43_200
+"""How long a worker of an application without the kit's settings may hold a task with an ETA."""
+
+
+def soft_limit(limit: int) -> int:
+    """Return when a task that may take `limit` seconds is told to end: a tenth, at most 30 s, before it is ended."""
+    return limit - max(1, min(30, limit // 10))
+
+
+def stop_timeout(limit: int) -> int:
+    """Return the seconds that a program whose tasks may take `limit` has to stop, before it is killed."""
+    return limit + STOP_MARGIN
+
+
+def supervisor_stop_timeout(longest_limit: int) -> int:
+    """Return the seconds that supervisord has to stop all programs; long, so that all applications agree on it."""
+    return max(3600, 4 * stop_timeout(longest_limit))
+
+
+def consumer_timeout(longest_limit: int) -> int:
+    """Return the seconds that RabbitMQ lets a message go unacknowledged."""
+    return max(2 * ETA_ALLOWANCE, 2 * longest_limit)
+
+
+def program_of(name: str) -> str:
+    """Return the program that a generation's name belongs to: ``shop-worker-default`` for one with its id behind."""
+    return GENERATION.sub("", name)
+
+
+# --- An application, and a release of it
+
+
+@dataclass(frozen=True)
+class Release:
+    """The files of one release, also of one that is reached by the link `current`."""
+
+    path: Path
+
+    @property
+    def source(self) -> Path:
+        """The packed source; `app` is this directory, or a link to one in it."""
+        return self.path / ("source" if (self.path / "source").is_dir() else "app")
+
+    @property
+    def app(self) -> Path:
+        """The working directory of every program."""
+        return self.path / "app"
+
+    @property
+    def venv(self) -> Path:
+        """The link to the virtualenv, which several releases may share."""
+        return self.path / "venv"
+
+    @property
+    def state_file(self) -> Path:
+        """What is known of the release: whether it is built, good or failed."""
+        return self.path / "release.json"
+
+    def command(self, name: str) -> Path:
+        """Return a command of the kit's runtime: the guard for ``celery-ops-guard``."""
+        return self.path / "venv/bin" / name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an application's files are on a host, and what its programs are called."""
+
+    app: str
+    srv: Path = Path("/srv")
+
+    @property
+    def base(self) -> Path:
+        """The directory of everything that is deployed."""
+        return self.srv / self.app
+
+    @property
+    def releases(self) -> Path:
+        """The directory of the releases."""
+        return self.base / "releases"
+
+    @property
+    def current(self) -> Path:
+        """The link to the release of the deployment that is live."""
+        return self.base / "current"
+
+    @property
+    def virtualenvs(self) -> Path:
+        """The directory of the virtualenvs, each named by the hash of its content."""
+        return self.base / "venvs"
+
+    @property
+    def listeners(self) -> Path:
+        """The directory of the listener's versions, which lie outside every release."""
+        return self.base / "listeners"
+
+    @property
+    def shared(self) -> Path:
+        """The application's own data, the same for all releases."""
+        return self.base / "shared"
+
+    @property
+    def deployments(self) -> Path:
+        """The directory of the deployments' records; root only."""
+        return self.base / "deployments"
+
+    @property
+    def etc(self) -> Path:
+        """The directory of the environment files."""
+        return Path("/etc", self.app)
+
+    @property
+    def environment_link(self) -> Path:
+        """The link to the environment file of the deployment that is live."""
+        return self.etc / "env"
+
+    @property
+    def run(self) -> Path:
+        """Pidfiles, locks, heartbeats and sockets; the application owns it, and a reboot empties it."""
+        return Path("/run", self.app)
+
+    @property
+    def log(self) -> Path:
+        """The directory of the logs; root owns it."""
+        return Path("/var/log", self.app)
+
+    @property
+    def audit_log(self) -> Path:
+        """A JSON line for every deploy and rollback."""
+        return self.log / "deploys.log"
+
+    @property
+    def state(self) -> Path:
+        """The home of the application's user: what its programs keep."""
+        return Path("/var/lib", self.app)
+
+    @property
+    def ledger(self) -> Path:
+        """What numbered tasks wrote down."""
+        return self.state / "ledger"
+
+    @property
+    def revoked(self) -> Path:
+        """The revocations of tasks, a file for each program."""
+        return self.state / "revoked"
+
+    @property
+    def work(self) -> Path:
+        """The lease of a deploy, and the lock of the process that works for it."""
+        return KIT_RUN / self.app
+
+    @property
+    def deploy_lock(self) -> Path:
+        """The lease of the deploy that is under way."""
+        return self.work / "deploy.lock"
+
+    @property
+    def volatile_conf_dir(self) -> Path:
+        """The Supervisor files of generations that a reboot must not start."""
+        return self.work / "conf.d"
+
+    @property
+    def tmpfiles(self) -> Path:
+        """What makes systemd recreate the run directory at boot."""
+        return TMPFILES_DIR / f"{self.app}.conf"
+
+    @property
+    def dead_queue(self) -> str:
+        """The queue, and the exchange before it, of the dead-lettered tasks."""
+        return f"{self.app}{DEAD}"
+
+    @property
+    def scheduler(self) -> str:
+        """The scheduler's program."""
+        return f"{self.app}-scheduler"
+
+    @property
+    def web(self) -> str:
+        """The web server's program."""
+        return f"{self.app}-web"
+
+    @property
+    def web_listener(self) -> str:
+        """The program that holds the web's listening socket."""
+        return f"{self.app}-web-listener"
+
+    @property
+    def watchdog(self) -> str:
+        """The watchdog's program."""
+        return f"{self.app}-watchdog"
+
+    @property
+    def watchdog_before(self) -> str:
+        """The watchdog's program as versions of the kit before 0.2 called it."""
+        return f"{self.app}-health"
+
+    def worker(self, name: str) -> str:
+        """Return the program of an entry of celery_worker_programs."""
+        return f"{self.app}-worker-{name}"
+
+    def release(self, release: str) -> Release:
+        """Return the files of a release, by its id."""
+        return Release(self.releases / release)
+
+    def environment_file(self, digest: str) -> Path:
+        """Return the environment file of this content."""
+        return self.etc / f"env-{digest}"
+
+    def conf(self, name: str) -> Path:
+        """Return a generation's Supervisor file."""
+        return CONF_D / f"{name}.conf"
+
+    def pidfile(self, name: str) -> Path:
+        """Return a program's pidfile, by the program's name or that of a generation."""
+        return self.run / f"{name}{PID}"
+
+    def heartbeat(self, name: str) -> Path:
+        """Return the heartbeat file of a generation."""
+        return self.run / f"{name}{HEARTBEAT}"
+
+    def canary(self, name: str) -> Path:
+        """Return the file that a generation's canary task writes."""
+        return self.run / f"{name}{CANARY}"
+
+    def log_file(self, name: str) -> Path:
+        """Return the log of a generation."""
+        return self.log / f"{name}.log"
+
+    def socket(self, bind: str) -> Path:
+        """Return where the listener of this address hands its socket out: another address is another socket."""
+        return self.run / f"web-{re.sub(r'[^0-9A-Za-z.]', '_', bind)}{SOCKET}"
+
+    def beat_schedule(self, python: str) -> Path:
+        """Return beat's schedule, which another version of Python may not be able to read."""
+        return self.state / f"beat-schedule-py{python}"
