@@ -217,7 +217,8 @@ def build_runtime(runtime: Path, cache: Path) -> Path:
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             before, epoch = Path.cwd(), os.environ.get("SOURCE_DATE_EPOCH")
-            os.chdir(runtime)
+            # A copy without links: flit takes no file from elsewhere.
+            os.chdir(shutil.copytree(runtime, Path(scratch, "source"), ignore=shutil.ignore_patterns("__pycache__")))
             os.environ["SOURCE_DATE_EPOCH"] = WHEEL_EPOCH
             try:
                 buildapi.build_wheel(scratch)
