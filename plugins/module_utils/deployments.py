@@ -88,13 +88,13 @@ class Deployments:
             others = [program for program in draft["programs"] if not program["name"].startswith(prefixes)]
             begun = [*draft.get("begun", []), *([phase] if is_change else [])]
             write_json(
-                self._draft, {**draft, "programs": [*others, *programs], "begun": begun, "phase": phase}, PRIVATE
+                self._draft, {**draft, "programs": [*others, *programs], "begun": begun, "phase": phase}, SECRET_FILE
             )
 
     def keep_draft(self, reason: str) -> None:
         """Leave the draft of a deploy that failed and is not taken back: a rollback still has to."""
         if draft := self.draft():
-            write_json(self._draft, {**draft, "failed": reason}, PRIVATE)
+            write_json(self._draft, {**draft, "failed": reason}, SECRET_FILE)
 
     def drop_draft(self) -> None:
         """Nothing is under way any more."""
