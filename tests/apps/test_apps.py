@@ -1,7 +1,8 @@
 """Applications as strangers write them: set up, a task, a page, a deploy under load, a broken release, a rollback."""
 
 import pytest
-from lab import AppLoad, until
+from lab import AppLoad
+from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 BROKEN = """
@@ -41,7 +42,7 @@ def test_a_second_run_changes_nothing(app):
 def test_a_code_only_deploy_under_load_loses_nothing(app):
     before = app.current()
     load = AppLoad(app.host, app.app.name, app.celery, app.app.queue)
-    until(load.begun, 60, "tasks of the load")
+    wait_until(load.begun, 60, "tasks of the load")
     app.write("second", "\nRELEASE = 2\n")
     run = app.play("deploy")
     books = load.finish()

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from faults import Fault
-from lab import until
 from subject import ROOT, STEADY, Load, Subject
+from support.wait import wait_until
 
 RESULTS = ROOT / ".cache/chaos/results.jsonl"
 
@@ -43,7 +43,7 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
     # A long fault gets its tasks while it lasts: what piles up is worked off after it, and is not what is measured.
     rate = min(rate, tasks / fault.lasts) if fault.lasts else rate
     expected = subject.intended()
-    until(lambda: not subject.amiss(expected), 60, f"a system without a fault: {subject.amiss(expected)}")
+    wait_until(lambda: not subject.amiss(expected), 60, f"a system without a fault: {subject.amiss(expected)}")
     with Load(subject, f"{fault.key}-{int(time.time())}"[-100:].lstrip("_"), rate) as load:
         run_for(STEADY, load)
         subject.mark()
@@ -56,9 +56,9 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
                 fault.heal(subject)
         expected = subject.intended()
         whole = seconds_until_whole(subject, expected, fault.promise)
-        until(subject.ticks, 60, "a task's way there and back, and a tick of the scheduler after the fault")
+        wait_until(subject.ticks, 60, "a task's way there and back, and a tick of the scheduler after the fault")
         run_for(STEADY, load)
-        until(lambda: load.publisher.confirmed >= tasks, tasks / rate * 2 + 60, f"{tasks} tasks confirmed")
+        wait_until(lambda: load.publisher.confirmed >= tasks, tasks / rate * 2 + 60, f"{tasks} tasks confirmed")
         books = load.finish()
     assert not (reason := subject.amiss(expected)), f"at the end: {reason}"
     numbers = ("attempted", "confirmed", "executed", "rerun", "samples", "without_consumer", "wait_p99")

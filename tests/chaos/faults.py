@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import APP, Variants, command_of, play, until
+from lab import APP, Variants, command_of, play
 from subject import ROOT, Subject
+from support.wait import wait_until
 
 RERUN = "what ran there is run again"
 CONF_D = "/etc/supervisor/conf.d"
@@ -149,11 +150,11 @@ def set_clock_back(subject: Subject) -> None:
     subject.do(f"cp {conf} /root/scheduler.conf && cp -p $(readlink -f /etc/{APP}/env) /etc/{APP}/env-clock")
     subject.do(f"echo {shlex.quote(FAKETIME)} >> /etc/{APP}/env-clock")
     subject.do(f"sed -i 's|--env-file [^ ]*|--env-file /etc/{APP}/env-clock|' {conf} && supervisorctl update")
-    until(subject.ticks, 60, "a scheduler with a clock of its own")
+    wait_until(subject.ticks, 60, "a scheduler with a clock of its own")
     set_clock(subject, -3600)
     # The worker, whose clock is right, drops these ticks as long expired: what the scheduler says has to do.
     log = f"tail -n 20 /var/log/{APP}/{name}.log"
-    until(
+    wait_until(
         lambda: "Sending due" in subject.run(log).partition("The clock was set back")[2], 60, "ticks while it is back"
     )
     set_clock(subject, 0)
@@ -202,13 +203,15 @@ def control_node_killed_in_the_drain(subject: Subject) -> None:
     before, [worker] = deployment(subject), subject.workers()
     subject.send("celery_ops.ledger", "keeps-the-old-worker-draining", 1, 45.0)
     deploy = deploy_of(subject)
-    until(lambda: f"{worker} STOPPING" in " ".join(subject.run("supervisorctl status").split()), 300, "the drain")
+    wait_until(lambda: f"{worker} STOPPING" in " ".join(subject.run("supervisorctl status").split()), 300, "the drain")
     os.killpg(deploy.pid, signal.SIGKILL)
     deploy.communicate()
     back = play("rollback", subject.name)
     assert back.rc == 0, back.text[-3000:]
     # The generation from before still finishes its task, and was started anew beside itself, under another name.
-    until(lambda: unnamed(deployment(subject)) == unnamed(before), 90, f"the deployment before: {back.text[-3000:]}")
+    wait_until(
+        lambda: unnamed(deployment(subject)) == unnamed(before), 90, f"the deployment before: {back.text[-3000:]}"
+    )
     subject.mark()
 
 
@@ -216,7 +219,7 @@ def deploy_while_broker_restarts(subject: Subject) -> None:
     """A deploy whose handover meets a broker that restarts; it may fail, and then says so and leaves all as it was."""
     before = subject.current()
     deploy = deploy_of(subject)
-    until(lambda: len(subject.run(f"ls {CONF_D}").split("-worker-")) > 2, 120, "a second worker program")
+    wait_until(lambda: len(subject.run(f"ls {CONF_D}").split("-worker-")) > 2, 120, "a second worker program")
     subject.mark()
     subject.do("systemctl restart rabbitmq-server")
     said = deploy.communicate(timeout=300)[0]

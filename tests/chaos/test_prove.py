@@ -4,8 +4,9 @@ import re
 import subprocess
 
 import pytest
-from lab import APP, command_of, play, until
+from lab import APP, command_of, play
 from subject import BOOKS, ROOT, Subject
+from support.wait import wait_until
 
 SHORT = {"celery_app_ledger_rate": 20, "celery_app_ledger_duration": 4, "celery_app_ledger_patience": 10}
 
@@ -47,7 +48,7 @@ def test_it_sees_a_lost_task(subject: Subject):
         proof = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         # The broker is told to forget what it had confirmed; the playbook is not told.
         # Some more than are asked for below: a tick of the scheduler, or two, is among them and in no books.
-        until(lambda: waiting(subject) >= 30, 60, "tasks in the queue")
+        wait_until(lambda: waiting(subject) >= 30, 60, "tasks in the queue")
         subject.do(f"rabbitmqctl -q -p {APP} purge_queue {APP}")
     finally:
         subject.do(f"supervisorctl start {worker}")

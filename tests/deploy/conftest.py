@@ -4,7 +4,8 @@ import os
 import subprocess
 
 import pytest
-from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed, until
+from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed
+from support.wait import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +38,5 @@ def good(hosts):
     """What runs before the test: release and worker processes by host."""
     # Supervisor calls a worker RUNNING ten seconds after its start; the test before may have rolled back just now.
     for host in hosts:
-        until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
+        wait_until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
     return {host: (host.current(), host.workers()) for host in hosts}

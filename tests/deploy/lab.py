@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,14 +165,6 @@ class Host:
         """Consumers of the application's queue, as the broker counts them."""
         rows = json.loads(self.run(f"rabbitmqctl -q -p {APP} list_queues name consumers --formatter json"))
         return {row["name"]: row["consumers"] for row in rows}[APP]
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> None:
-    """Wait for a condition; fail the test when it does not come true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
 
 
 class Visitor(threading.Thread):

@@ -1,7 +1,8 @@
 """A bad release never replaces a good one."""
 
 import pytest
-from lab import LOCK, play, until
+from lab import LOCK, play
+from support.wait import wait_until
 
 DIES_AFTER_5_S = """
 import os, threading
@@ -54,8 +55,8 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
     for host in hosts:
         assert (host.current(), host.workers()) == good[host], run.text[-3000:]
         # A quorum queue counts its consumers anew every five seconds.
-        until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
-        until(lambda host=host: host.run(f"cat {LOCK}") == "", 10, f"the lock of {host} is free")
+        wait_until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
+        wait_until(lambda host=host: host.run(f"cat {LOCK}") == "", 10, f"the lock of {host} is free")
 
 
 # An ordinary error ends gunicorn; this one has it start worker after worker.
@@ -66,10 +67,10 @@ def assert_all_is_as_before(hosts, good):
     """Every host is on the release and the generations from before, and says so."""
     for host in hosts:
         release, workers = good[host]
-        until(lambda host=host, workers=workers: host.workers().keys() == workers.keys(), 20, "the old generation")
+        wait_until(lambda host=host, workers=workers: host.workers().keys() == workers.keys(), 20, "the old generation")
         assert host.current() == release
-        until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
-        until(lambda host=host: not host.run(f"cat {LOCK}"), 10, f"the lock of {host} is free")
+        wait_until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
+        wait_until(lambda host=host: not host.run(f"cat {LOCK}"), 10, f"the lock of {host} is free")
 
 
 @pytest.mark.timeout(300)

@@ -6,7 +6,8 @@ import signal
 import subprocess
 
 import pytest
-from lab import APP, LOCK, ROOT, Load, command_of, play, until
+from lab import APP, LOCK, ROOT, Load, command_of, play
+from support.wait import wait_until
 
 HOLD = "/var/lib/petct/let-go"
 """The file that ends the long task, and so the drain."""
@@ -66,12 +67,12 @@ def draining(hosts, variants, settings, request, tmp_path):
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        until(lambda: all(host.run("ls /var/lib/petct/ready") for host in hosts), 120, "the release is built")
+        wait_until(lambda: all(host.run("ls /var/lib/petct/ready") for host in hosts), 120, "the release is built")
         hosts[0].send("ledger.hold", f"long_{name}", 1, HOLD)
-        until(lambda: hosts[0].run(f"cat {began}"), 20, "the long task runs")
+        wait_until(lambda: hosts[0].run(f"cat {began}"), 20, "the long task runs")
         for host in hosts:
             host.run("touch /var/lib/petct/go")
-        until(lambda: "STOPPING" in states(hosts[0]).values(), 120, "the old worker drains")
+        wait_until(lambda: "STOPPING" in states(hosts[0]).values(), 120, "the old worker drains")
         yield deploy, before, loads
     finally:
         let_go(hosts)
@@ -90,7 +91,7 @@ def test_a_rollback_right_after_ctrl_c_takes_over_and_loses_nothing(draining, ho
     back = subprocess.Popen(
         command_of("rollback", **settings), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    until(lambda: work(hosts[0]).get("what") == "rollback", 120, "the rollback works on the host")
+    wait_until(lambda: work(hosts[0]).get("what") == "rollback", 120, "the rollback works on the host")
     let_go(hosts)  # what runs again is the old generation, and it has to end what it began
     text = back.communicate(timeout=200)[0]
     said = " ".join(text.split())
@@ -98,7 +99,7 @@ def test_a_rollback_right_after_ctrl_c_takes_over_and_loses_nothing(draining, ho
     assert "interrupted in phase workers: its work on this host was ended" in said, text[-6000:]
     assert "BAD_NAME" not in said
     for host, load in zip(hosts, loads, strict=True):
-        until(lambda host=host: set(states(host).values()) == {"RUNNING"}, 60, f"one generation on {host}")
+        wait_until(lambda host=host: set(states(host).values()) == {"RUNNING"}, 60, f"one generation on {host}")
         assert host.current() == before[host]
         assert {release_of(host, name) for name in states(host)} == {before[host]}
         books = load.finish()
@@ -110,12 +111,12 @@ def test_work_that_was_left_alone_ends_its_step_and_status_says_so(draining, hos
     deploy, _before, _loads = draining
     deploy.send_signal(signal.SIGKILL)
     deploy.wait(60)
-    until(lambda: not any(lease(host) for host in hosts), 60, "the leases are free")
+    wait_until(lambda: not any(lease(host) for host in hosts), 60, "the leases are free")
     said = " ".join(play("status").text.split())
     assert "The work of an interrupted run goes on: deploy of" in said
     let_go(hosts)
     for host in hosts:
-        until(lambda host=host: list(states(host).values()) == ["RUNNING"], 60, f"the drain is over on {host}")
+        wait_until(lambda host=host: list(states(host).values()) == ["RUNNING"], 60, f"the drain is over on {host}")
     assert "The work of an interrupted run goes on" not in play("status").text
     back = play("rollback", **settings)
     assert back.rc == 0, back.text[-6000:]

@@ -6,8 +6,9 @@ import subprocess
 import time
 
 import pytest
-from lab import LOCK, ROOT, command_of, deployed, play, until
+from lab import LOCK, ROOT, command_of, deployed, play
 from plugin_utils.runs import run_id
+from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -31,11 +32,11 @@ def under_way(hosts, variants, settings, tmp_path):
         **settings,
     )
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    until(lambda: all(holder(host) for host in hosts), 120, "both hosts locked")
+    wait_until(lambda: all(holder(host) for host in hosts), 120, "both hosts locked")
     yield process
     process.kill()
     process.wait()
-    until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+    wait_until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
 
 
 def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, variants, settings):
@@ -63,7 +64,7 @@ def test_a_second_deploy_may_wait(under_way, hosts, variants, settings):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
     under_way.send_signal(number)
-    until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+    wait_until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
 
 
 def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):

@@ -4,7 +4,8 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from lab import APP, ROOT, command_of, deployed, until
+from lab import APP, ROOT, command_of, deployed
+from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -48,10 +49,10 @@ def family(name):
 def runs_one_of_each(host, before, worker):
     """One generation of each program runs, this one of the workers, and nothing else is loaded; it consumes."""
     families = sorted(map(family, before))
-    until(lambda: sorted(map(family, host.programs())) == families, 90, f"{families} run")
+    wait_until(lambda: sorted(map(family, host.programs())) == families, 90, f"{families} run")
     assert len(host.run("supervisorctl status").splitlines()) == len(families)
     assert set(host.workers()) == {worker}
-    until(lambda: consumers(host) == 1, 90, "the worker consumes, once")
+    wait_until(lambda: consumers(host) == 1, 90, "the worker consumes, once")
 
 
 def restored(one, variants, settings):
@@ -64,7 +65,7 @@ def restored(one, variants, settings):
 def test_before_the_new_workers_are_proven(one, variants, settings, good):
     before = one.programs()
     deploy = start_deploy(variants.make("slow", SLOW), settings)
-    until(lambda: len(worker_states(one)) == 2, 150, "the new worker starts beside the old")
+    wait_until(lambda: len(worker_states(one)) == 2, 150, "the new worker starts beside the old")
     reboot(one, deploy)
     [old] = good[one][1]
     runs_one_of_each(one, before, old)
@@ -76,7 +77,7 @@ def test_while_the_old_workers_drain(one, variants, settings, good):
     one.run(f"rm -f {HOLD}")
     one.send("ledger.hold", "reboot", 1, HOLD)
     deploy = start_deploy(variants.make("v2", {"petct/__init__.py": "VERSION = 2\n"}), settings)
-    until(lambda: "STOPPING" in worker_states(one).values(), 150, "the old worker drains")
+    wait_until(lambda: "STOPPING" in worker_states(one).values(), 150, "the old worker drains")
     [new] = [name for name, state in worker_states(one).items() if state != "STOPPING"]
     reboot(one, deploy)
     runs_one_of_each(one, before, new)

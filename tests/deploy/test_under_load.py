@@ -5,7 +5,8 @@ import threading
 import time
 
 import pytest
-from lab import Load, Visitor, deployed, play, until
+from lab import Load, Visitor, deployed, play
+from support.wait import wait_until
 
 V2 = {"petct/__init__.py": "VERSION = 2\n"}
 PHASES = ("release", "workers", "scheduler", "web", "close")
@@ -56,7 +57,7 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
         assert {first[host], second[host]} <= set(books["releases"]), books
         assert host.current() == second[host]
         # It works long before Supervisor, after its startsecs, calls it RUNNING.
-        until(lambda host=host: len(host.workers()) == 1, 20, f"one worker program on {host}")
+        wait_until(lambda host=host: len(host.workers()) == 1, 20, f"one worker program on {host}")
     for visitor in visitors:
         assert visitor.finish() == []
         assert visitor.asked > 50

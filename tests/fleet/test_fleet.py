@@ -5,7 +5,8 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from lab import APP, ROOT, command_of, deployed, play, until
+from lab import APP, ROOT, command_of, deployed, play
+from support.wait import wait_until
 
 OPEN = {"RabbitMQ": 5672, "Redis": 6379}
 CLOSED = {"epmd": 4369, "Erlang": 25672, "management": 15672, "supervisord": 9001}
@@ -37,7 +38,7 @@ def test_each_host_runs_what_its_groups_say(hub, workers):
     assert families(hub) == {f"{APP}-scheduler", f"{APP}-web", f"{APP}-web-listener", f"{APP}-health"}
     for host in workers:
         assert families(host) == {f"{APP}-worker-default", f"{APP}-health"}
-    until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
+    wait_until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
 
 
 def test_other_hosts_reach_broker_and_results_and_nothing_else(hub, workers):
@@ -67,7 +68,7 @@ def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants)
     assert said[0] == 0, said[1][-3000:]
     assert re.search(r"confirmed: 0 lost, 0 doubled,.* 0 of \d+ samples without a consumer", said[1]), said[1][-3000:]
     for host in workers:
-        until(lambda host=host: host.workers().keys() == before[host].keys(), 20, f"the old generation on {host}")
+        wait_until(lambda host=host: host.workers().keys() == before[host].keys(), 20, f"the old generation on {host}")
 
 
 # What a host that never had the application lacks; Supervisor and the packages may well be there.
@@ -95,7 +96,7 @@ def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants
     for host in (hub, *workers):
         assert host.current() == first
     for host in workers:
-        until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
+        wait_until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
         assert first in host.run(f"cat /etc/supervisor/conf.d/{APP}-worker-*.conf")
 
 
@@ -104,12 +105,12 @@ def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
     gone = workers[1]
     # Longer than the broker may take to notice: the host is back when it is asked what it has done.
     with load(60) as said:
-        until(lambda: "ledger publish" in workers[0].run("ps ax"), 30, "the load")
+        wait_until(lambda: "ledger publish" in workers[0].run("ps ax"), 30, "the load")
         subprocess.run(["docker", "kill", gone.name], check=True, capture_output=True)
         try:
-            until(lambda: hub.consumers() == 1, 240, "the broker noticing")
+            wait_until(lambda: hub.consumers() == 1, 240, "the broker noticing")
         finally:
             subprocess.run(["docker", "start", gone.name], check=True, capture_output=True)
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
-    until(lambda: hub.consumers() == len(workers), 90, "the host being back")
+    wait_until(lambda: hub.consumers() == len(workers), 90, "the host being back")

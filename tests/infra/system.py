@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,14 +129,3 @@ class System:
         conf = self.output(f"cat /etc/supervisor/conf.d/{shlex.quote(program.name)}.conf")
         [command] = re.findall(r"^command=(.*)$", conf, re.MULTILINE)
         return command.replace("%%", "%")
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Returns the first true answer of `condition`; after `seconds` fails the test, saying what is missing."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.3)

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from system import APP, System, wait_until
+from support.wait import wait_until
+from system import APP, System
 
 pytestmark = pytest.mark.only_on("trixie")
 DEAD = f"{APP}.dead"

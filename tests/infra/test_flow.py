@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from system import System, wait_until
+from support.wait import wait_until
+from system import System
 
 
 def result_of(system: System, task_id: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from system import APP, CURRENT, System, wait_until
+from support.wait import wait_until
+from system import APP, CURRENT, System
 
 pytestmark = [pytest.mark.timeout(150), pytest.mark.only_on("bookworm")]
 

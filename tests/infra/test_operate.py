@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from system import KINDS, Program, System, wait_until
+from support.wait import wait_until
+from system import KINDS, Program, System
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
-from system import System, wait_until
+from support.wait import wait_until
+from system import System
 
 
 def all_run(system: System, names: set[str]) -> bool:

@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from system import APP, System, wait_until
+from support.wait import wait_until
+from system import APP, System
 
 HALF_A_DAY = 12 * 3600
 """Seconds: the longest ETA that the kit promises where a worker holds it (applications without celery_ops.settings)."""

@@ -1,7 +1,7 @@
 """The workers of the matrix use the stage of the runtime's unit tests."""
 
 import pytest
-from stand_in import Stage
+from support.stage import Stage
 
 
 @pytest.fixture

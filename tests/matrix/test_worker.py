@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from stand_in import APP, BIN, clean_environment, wait_for
+from support.stage import APP, BIN, clean_environment
+from support.wait import wait_until
 
 CODE = """
 import time
@@ -114,7 +115,7 @@ def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, optio
     new, heartbeat = start("5e6f7a8b")
     assert old.stop() == 0, old.output
     assert run("-c", "import demo; demo.ask()").split() == ["1275", "2", "1", "there", "12"], new.output
-    beat = wait_for(lambda: json.loads(heartbeat.read_text()), "the heartbeat")
+    beat = wait_until(lambda: json.loads(heartbeat.read_text()), 15, "the heartbeat")
     assert (beat["state"], beat["slots"]) == ("ready", 3 if options == "autoscale" else 2)
     assert beat["queues"] == {"celery": True, "other": True}
     assert new.stop() == 0, new.output

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import xmlrpc.client
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from supervisor.xmlrpc import SupervisorTransport
+from support.wait import wait_until
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "templates" / "supervisor" / "program.conf.j2"
 NAME = "petct-any-01234567"
@@ -24,14 +24,6 @@ if not (folder / "put-right").exists():
     sys.exit("the password is wrong")
 time.sleep(600)
 """
-
-
-def until(condition, what: str, seconds: float = 40):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture
@@ -54,19 +46,21 @@ def state(tmp_path: Path, render):
     daemon = subprocess.Popen([Path(sys.executable).with_name("supervisord"), "--nodaemon", "--silent", "-c", conf])
     transport = SupervisorTransport(None, None, f"unix://{socket}")
     rpc = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
-    until(socket.exists, "supervisord's socket")
+    wait_until(socket.exists, 40, "supervisord's socket")
     yield lambda: rpc.getProcessInfo(NAME)["statename"]
     daemon.terminate()
     daemon.wait(20)
 
 
 def test_a_program_that_ends_at_once_is_tried_again_and_comes_back_when_the_cause_is_gone(state, tmp_path):
-    until(lambda: state() == "BACKOFF", "BACKOFF, so that a deploy sees it at once", 10)
-    starts = until(lambda: len(found := (tmp_path / "starts").read_text().split()) == 4 and found, "four starts")
+    wait_until(lambda: state() == "BACKOFF", 10, "BACKOFF, so that a deploy sees it at once")
+    starts = wait_until(
+        lambda: len(found := (tmp_path / "starts").read_text().split()) == 4 and found, 40, "four starts"
+    )
     pauses = [float(after) - float(before) for before, after in pairwise(starts)]
     assert pauses[0] < pauses[2]
     (tmp_path / "put-right").touch()
-    until(lambda: state() == "RUNNING", "RUNNING, with nobody's help")
+    wait_until(lambda: state() == "RUNNING", 40, "RUNNING, with nobody's help")
 
 
 @pytest.mark.parametrize(("ready", "seconds"), [([], 2), (["true"], 10)])

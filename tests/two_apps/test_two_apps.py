@@ -5,7 +5,8 @@ import shlex
 import subprocess
 
 import pytest
-from lab import AppLoad, play, until
+from lab import AppLoad, play
+from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 PETCT, SHOP_APP = "petct", "shop"
@@ -104,7 +105,7 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
     services = host.run("pgrep -x 'beam.smp|redis-server|supervisord'")
     loads = [AppLoad(host, SHOP_APP), AppLoad(host, PETCT)]
     for load in loads:
-        until(load.begun, 30, f"tasks of {load.app}")
+        wait_until(load.begun, 30, f"tasks of {load.app}")
 
     refused = play("uninstall", **YES, uninstall_services="yes")
     assert refused.rc != 0

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from lab import APP, Load, Visitor, until
+from lab import APP, Load, Visitor
+from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(1800)  # a busy machine installs the packages in ten minutes
 # How a command ran as the application before there was one for it.
@@ -52,7 +53,7 @@ def visitor(before, host) -> Iterator[Visitor]:
 @pytest.fixture(scope="module")
 def was(before, host) -> dict[str, object]:
     """What ran before the upgrade: release, programs and their confs."""
-    until(lambda: whole(host), 60, f"a whole system before: {host.amiss(host.intended())}")
+    wait_until(lambda: whole(host), 60, f"a whole system before: {host.amiss(host.intended())}")
     return {"release": host.current(), "kinds": kinds(host), "files": files(host)}
 
 
@@ -67,7 +68,7 @@ def test_what_the_inventory_has_to_say_is_named_before_anything_changes(after, h
 def test_site_yml_takes_over_what_the_version_before_has_set_up(before, after, host, was, load, visitor):
     upgrade = after.play("site", **UPGRADED)
     assert upgrade.rc == 0, upgrade.text[-6000:]
-    until(lambda: whole(host), 60, "one set of programs")
+    wait_until(lambda: whole(host), 60, "one set of programs")
     assert host.current() != was["release"]
     assert kinds(host).keys() == was["kinds"].keys()
     for kind in ("worker-default", "scheduler", "web"):
@@ -91,7 +92,7 @@ def test_a_second_run_changes_nothing_and_nobody_was_refused_so_far(after, host,
 def test_a_rollback_lands_on_what_ran_before_the_upgrade(after, host, was, load):
     back = after.play("rollback", **UPGRADED)
     assert back.rc == 0, back.text[-6000:]
-    until(lambda: whole(host), 60, "one set of programs")
+    wait_until(lambda: whole(host), 60, "one set of programs")
     assert host.current() == was["release"]
     assert files(host) == was["files"]
 

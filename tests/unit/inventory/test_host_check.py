@@ -7,13 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import host_check
 import pytest
 import yaml
 from host_check import Distribution, Supervisord
+from support.wait import wait_until
 
 TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/host/vars/main.yml").read_text())
 SUPPORTED, UNTESTED = TABLE["__host_supported"], TABLE["__host_untested"]
@@ -161,11 +161,8 @@ def another(tmp_path):
     (tmp_path / "my.conf").write_text("[supervisord]\nlogfile=/dev/null\nlogfile_maxbytes=0\n")
     words = [sys.executable, Path(sys.executable).with_name("supervisord"), "-n", "-s", "-c", "my.conf"]
     with subprocess.Popen(words, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 10
-        while not (found := [each for each in host_check.supervisords() if each.pid == process.pid]):
-            assert time.monotonic() < deadline, "it is not found"
-            time.sleep(0.05)
-        yield found[0]
+        own = lambda: [each for each in host_check.supervisords() if each.pid == process.pid]  # noqa: E731
+        yield wait_until(own, 10, "a supervisord that is found")[0]
         process.terminate()
 
 

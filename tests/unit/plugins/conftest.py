@@ -2,13 +2,13 @@
 
 import pytest
 from ansible.module_utils import host_work
-from host import Host
+from support.supervisord import Supervisord
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     monkeypatch.setattr(host_work, "RUN", tmp_path / "run-celery-ops")
-    host = Host(tmp_path)
+    host = Supervisord(tmp_path)
     host.start()
     yield host
     host.stop()

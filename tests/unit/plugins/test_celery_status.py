@@ -4,10 +4,10 @@ import importlib.util
 import sys
 import time
 
-import host
 import pytest
+from support.supervisord import TOP
 
-PATH = host.TOP / "plugins/modules/celery_status.py"
+PATH = TOP / "plugins/modules/celery_status.py"
 SPEC = importlib.util.spec_from_file_location("celery_status", PATH)
 status = importlib.util.module_from_spec(SPEC)
 sys.modules["celery_status"] = status

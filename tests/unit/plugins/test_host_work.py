@@ -12,7 +12,7 @@ import deploy_lock
 import pytest
 from ansible.module_utils import basic, host_work
 from ansible.module_utils.basic import AnsibleModule
-from host import until
+from support.wait import wait_until
 
 WHO = {"id": "anna-1-1", "who": "anna@control", "what": "deploy", "at": "now", "renewed": 0}
 
@@ -89,7 +89,11 @@ def hold_lease(here, **changes):
 
 def worker(here):
     """The process that works, once it has said its pid."""
-    return until(lambda: (one := host_work.worker_of(here)) and one.get("pid") and one)
+    return wait_until(
+        lambda: (one := host_work.worker_of(here)) and one.get("pid") and one,
+        10,
+        "a process at work",
+    )
 
 
 def rest(here):
@@ -123,7 +127,7 @@ def test_the_work_goes_on_when_the_connection_is_lost_and_nobody_else_begins(her
     }  # fmt: skip
     refused = Call(last(0)).result()
     assert "Another process works on this host: deploy of anna@control, phase workers, since" in refused["msg"]
-    until(lambda: host_work.worker_of(here) is None)
+    wait_until(lambda: host_work.worker_of(here) is None, 10, "the end of the work")
     assert Call(job=said["job"]).result()["did"] == "done"
 
 
@@ -181,13 +185,13 @@ def test_an_answer_and_the_lock_are_for_root_alone_whatever_the_umask(here):
         os.umask(before)
     assert here.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in here.iterdir()} == {0o600}
-    until(lambda: host_work.worker_of(here) is None)
+    wait_until(lambda: host_work.worker_of(here) is None, 10, "the end of the work")
     assert (here / f"answer-{running}").stat().st_mode & 0o777 == 0o600
 
 
 def test_an_answer_that_nobody_fetched_is_removed_in_time(here):
     running = Call(last(1)).result()["running"]
-    until(lambda: host_work.worker_of(here) is None)
+    wait_until(lambda: host_work.worker_of(here) is None, 10, "the end of the work")
     Call(last(0)).result()
     assert (here / f"answer-{running}").exists()
     os.utime(here / f"answer-{running}", (0, 0))
@@ -229,7 +233,7 @@ def interrupted(host):
         host.apply([old], app="app")
         deploy_lock.hold(lock, ANNA)
         call = host.begin([new], app="app", run="anna", phase="workers")
-        until(point)
+        wait_until(point, 10, "the point to interrupt at")
         call.kill()
         deploy_lock.free(lock, ANNA)  # as the keeper does
         return lock
@@ -272,6 +276,6 @@ def test_an_interrupted_deploy_that_is_left_alone_ends_its_step(host, interrupte
     old, new = host.program(OLD, ["--drain", 1], settings=["stopwaitsecs=60"]), host.program(NEW)
     lock = interrupted(old, new, lambda: "term" in host.events(OLD))
     assert host_work.worker_of(lock.directory)["phase"] == "workers"
-    until(lambda: host_work.worker_of(lock.directory) is None)
+    wait_until(lambda: host_work.worker_of(lock.directory) is None, 10, "the end of the work")
     assert host.states() == {NEW: "RUNNING"}
     assert "working" not in deploy_lock.hold(lock, BERT)

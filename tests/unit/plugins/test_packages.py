@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import packages
 import pytest
 from ansible.module_utils import basic
+from support.wait import wait_until
 
 # For a time of its own: other runs of this test on the machine have theirs.
 SECONDS = f"61.{os.getpid()}"
@@ -41,10 +41,7 @@ def test_a_process_in_a_container_is_not_one_of_ours():
     # A pid namespace of its own is what every container's process has.
     around = subprocess.Popen(["unshare", "--pid", "--fork", *SLEEP])
     try:
-        deadline = time.monotonic() + 10
-        while len(sleeping()) < 2:
-            assert time.monotonic() < deadline, "two processes"
-            time.sleep(0.05)
+        wait_until(lambda: len(sleeping()) == 2, 10, "two processes")
         assert sleeping() & set(packages.processes_of("games")) == {outside.pid}
     finally:
         for pid in sleeping():

@@ -4,7 +4,7 @@ import fcntl
 import os
 
 from ansible.module_utils.supervisor_logs import point, prune_logs, prune_state
-from host import TOP  # noqa: F401 makes module_utils importable
+from support.supervisord import TOP  # noqa: F401 makes module_utils importable
 
 OLD, NEW = "app-worker-a-11111111", "app-worker-a-22222222"
 PREFIXES = ["app-worker-"]

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from host import TOP, until
+from support.supervisord import TOP
+from support.wait import wait_until
 
 A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
 B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
@@ -98,7 +99,7 @@ def test_replace_starts_the_old_again(host):
     assert f"{S2} was stopped and removed." in result["msg"] and f"{S1} was started again (pid" in result["msg"]
     assert set(host.pids()) == {S1} and host.files() == files
     events = host.folder / f"{S1}.events"
-    until(lambda: events.read_text().count("start") == 2)
+    wait_until(lambda: events.read_text().count("start") == 2, 10, "a second start")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_foreign_programs_with_look_alike_names_are_not_touched(host):
     (host.conf_d / "app-worker-hand-11111111.conf").write_text(by_hand)
     host.rpc.reloadConfig()
     host.rpc.addProcessGroup("app-worker-hand-11111111")
-    pids = until(lambda: len(host.pids()) == 2 and host.pids())
+    pids = wait_until(lambda: len(host.pids()) == 2 and host.pids(), 10, "two programs")
 
     host.apply([host.program(A1)])
     host.apply([host.program(A2)])
@@ -318,21 +319,21 @@ def test_what_should_run_and_does_not_is_started(host, how):
         (host.conf_d / f"{A1}.conf").write_text(program["conf"])
         host.rpc.reloadConfig()
         host.rpc.addProcessGroup(A1)
-        until(lambda: host.states()[A1] == "FATAL")
+        wait_until(lambda: host.states()[A1] == "FATAL", 10, f"{A1} FATAL")
         once.write_text("true")
     else:
         program = host.program(A1, settings=["autorestart=false"])
         host.apply([program])
         if how == "exited":
             os.kill(host.pids()[A1], signal.SIGTERM)
-            until(lambda: host.states()[A1] == "EXITED")
+            wait_until(lambda: host.states()[A1] == "EXITED", 10, f"{A1} EXITED")
         else:
             host.rpc.stopProcess(A1)
         if how == "not loaded":
             host.rpc.removeProcessGroup(A1)
     result = host.apply([program])
     assert result["changed"] and actions(result) == {A1: "started"}
-    until(lambda: host.states() == {A1: "RUNNING"})
+    wait_until(lambda: host.states() == {A1: "RUNNING"}, 10, f"{A1} alone, RUNNING")
 
 
 def test_changed_settings_under_the_same_name(host):
@@ -387,7 +388,7 @@ def test_interrupted_before_the_new_is_proven(host, number):
     host.apply([host.program(A1)])
     pids, files = host.pids(), host.files()
     process = host.begin([host.program(A2, ready=["sleep", "60"], ready_timeout=60)])
-    until(lambda: "ready" in host.events(A2))
+    wait_until(lambda: "ready" in host.events(A2), 10, f"{A2}: ready")
     process.signal(number)
     result = process.result()
     assert f"Interrupted by {number.name}" in result["msg"] and f"{A1} keeps running" in result["msg"]
@@ -399,7 +400,7 @@ def test_killed_half_way_then_converge(host):
     proven = host.folder / "proven"
     new = host.program(A2, ready=["test", "-e", str(proven)])
     process = host.begin([new])
-    until(lambda: host.states().get(A2) == "RUNNING")
+    wait_until(lambda: host.states().get(A2) == "RUNNING", 10, f"{A2} RUNNING")
     process.kill()
     assert set(host.pids()) == {A1, A2}
     proven.touch()
@@ -415,7 +416,7 @@ def test_killed_half_way_and_the_new_is_bad(host):
     pids, files = host.pids(), host.files()
     new = host.program(A2, ready=["false"], ready_timeout=60)
     process = host.begin([new])
-    until(lambda: host.states().get(A2) == "RUNNING")
+    wait_until(lambda: host.states().get(A2) == "RUNNING", 10, f"{A2} RUNNING")
     process.kill()
     result = host.refuse([{**new, "ready_timeout": 1}])
     assert f"{A2} was stopped and removed." in result["msg"]
@@ -426,7 +427,7 @@ def test_killed_while_draining_then_converge(host):
     done = host.folder / "done"
     host.apply([host.program(A1, ["--drain-until", done])])
     process = host.begin([host.program(A2)])
-    until(lambda: host.states().get(A1) == "STOPPING")
+    wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
     process.kill()
     done.touch()
     result = host.apply([host.program(A3)])
@@ -497,7 +498,7 @@ def test_replace_killed_half_way_and_the_new_is_bad(host):
     host.apply([scheduler(host, S1)], **SCHEDULER)
     files = host.files()
     process = host.begin([scheduler(host, S2, ready=["false"], ready_timeout=60)], **SCHEDULER)
-    until(lambda: host.states().get(S2) == "RUNNING")
+    wait_until(lambda: host.states().get(S2) == "RUNNING", 10, f"{S2} RUNNING")
     process.kill()
     assert host.states()[S1] == "STOPPED"
     result = host.refuse([scheduler(host, S2, ready=["false"], ready_timeout=1)], **SCHEDULER)
@@ -523,14 +524,14 @@ def half_way(host, old, new, **more):
     """Have the old one run, and the new one come up; kill the module before the new one is proven."""
     host.apply([old], **more)
     process = host.begin([{**new, "ready": ["false"], "ready_timeout": 60}], **more)
-    until(lambda: host.states().get(new["name"]) == "RUNNING")
+    wait_until(lambda: host.states().get(new["name"]) == "RUNNING", 10, "the new one RUNNING")
     assert host.rpc.reloadConfig() == [[[], [], []]], "nothing for anybody's `supervisorctl update` to do"
     process.kill()
 
 
 def serving(host, *names):
     """Whether these run, nothing else is loaded, and conf.d would bring just them after a reboot."""
-    until(lambda: host.states() == dict.fromkeys(names, "RUNNING"))
+    wait_until(lambda: host.states() == dict.fromkeys(names, "RUNNING"), 10, f"{names} RUNNING")
     return {path.stem for path in host.conf_d.iterdir()} == set(names) and not host.links()
 
 
@@ -598,7 +599,7 @@ def test_replace_goes_back_to_the_proven_one_of_two(host):
 def test_a_reboot_while_the_old_drains_starts_the_new_alone(host):
     host.apply([host.program(A1, ["--drain", 60])])
     process = host.begin([host.program(A2)])
-    until(lambda: host.states().get(A1) == "STOPPING")
+    wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
     assert host.rpc.reloadConfig() == [[[], [], []]]
     process.kill()
     host.reboot()
@@ -611,7 +612,7 @@ def test_a_reboot_while_the_old_drains_starts_the_new_alone(host):
 def test_a_first_deploy_is_not_started_by_a_reboot_until_it_is_proven(host):
     new = host.program(A1)
     process = host.begin([{**new, "ready": ["false"], "ready_timeout": 60}])
-    until(lambda: host.states() == {A1: "RUNNING"})
+    wait_until(lambda: host.states() == {A1: "RUNNING"}, 10, f"{A1} alone, RUNNING")
     process.kill()
     assert actions(host.apply([new], check=True)) == {A1: "started"}, "it runs, and was not proven"
     host.reboot()
@@ -622,7 +623,7 @@ def test_a_first_deploy_is_not_started_by_a_reboot_until_it_is_proven(host):
 def test_a_program_that_keeps_its_name_is_lasting_once_proven(host):
     name = "app-worker-socket"
     process = host.begin([host.program(name, ready=["false"], ready_timeout=60)])
-    until(lambda: host.states() == {name: "RUNNING"})
+    wait_until(lambda: host.states() == {name: "RUNNING"}, 10, f"{name} alone, RUNNING")
     process.kill()
     assert host.links() == {name}
     assert actions(host.apply([host.program(name, ["--drain", 0.1])])) == {name: "restarted"}
@@ -650,7 +651,7 @@ def test_a_rollback_right_after_an_interrupted_drain(host):
     old = host.program(A1, ["--drain", 2])
     host.apply([old])
     process = host.begin([host.program(A2)])
-    until(lambda: host.states().get(A1) == "STOPPING")
+    wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
     process.kill()
     [(again, action)] = actions(host.apply([old])).items()
     assert action == "handed_over" and again != A1
@@ -710,8 +711,12 @@ def test_a_disk_that_fills_up_meanwhile_keeps_nothing_stopped(host, full, name):
     files = host.files()
     new = host.program(A2 if name == A1 else name, ["--drain", 0.1], ready=["false"], ready_timeout=3)
     process = host.begin([new], strategy="replace")
-    until(lambda: name not in host.pids() if name == A1 else "term" in host.events(name))
-    until(lambda: host.states().get(new["name"]) == "RUNNING")
+    wait_until(
+        lambda: name not in host.pids() if name == A1 else "term" in host.events(name),
+        10,
+        f"{name} told to stop",
+    )
+    wait_until(lambda: host.states().get(new["name"]) == "RUNNING", 10, "the new one RUNNING")
     full()
     result = process.result()
     assert result["failed_program"] == new["name"] and f"{name} was started again" in result["msg"]
@@ -750,7 +755,7 @@ def test_somebody_elses_broken_file_is_not_the_releases_fault(host):
 
     files = host.files()
     process = host.begin([scheduler(host, S2)], **SCHEDULER)
-    until(lambda: "term" in host.events(S1))
+    wait_until(lambda: "term" in host.events(S1), 10, f"{S1}: term")
     broken.write_text("[program:shop]\ncommand=/bin/cat %nonsense\n")
     result = process.result()
     assert "supervisord can't read its configuration" in result["msg"] and result["release_fault"] is False
@@ -761,7 +766,7 @@ def test_somebody_elses_broken_file_is_not_the_releases_fault(host):
 
 def test_a_program_that_somebody_stops_meanwhile_is_not_the_releases_fault(host):
     process = host.begin([host.program(A1, ready=["false"], ready_timeout=60)])
-    until(lambda: host.states().get(A1) == "RUNNING")
+    wait_until(lambda: host.states().get(A1) == "RUNNING", 10, f"{A1} RUNNING")
     host.rpc.stopProcess(A1)
     result = process.result()
     assert "it was stopped by somebody else" in result["msg"] and result["release_fault"] is False
@@ -798,7 +803,7 @@ def test_a_file_edited_and_loaded_is_loaded_anew(host, and_back):
     host.rpc.removeProcessGroup(A1)
     host.rpc.reloadConfig()
     host.rpc.addProcessGroup(A1)
-    until(lambda: host.states() == {A1: "RUNNING"})
+    wait_until(lambda: host.states() == {A1: "RUNNING"}, 10, f"{A1} alone, RUNNING")
     pids = host.pids()
     if and_back:
         file.write_text(program["conf"])
@@ -833,7 +838,7 @@ def test_a_call_may_end_while_old_generations_drain_and_one_without_a_limit_wait
 def test_a_kill_is_reported_by_the_call_that_sees_it(host):
     host.apply([host.program(A1, ["--drain", 60], settings=["stopwaitsecs=2"])])
     assert host.apply([host.program(A2)], drain_wait=0)["draining"] == [A1]
-    until(lambda: host.states()[A1] == "STOPPED")
+    wait_until(lambda: host.states()[A1] == "STOPPED", 10, f"{A1} STOPPED")
     assert host.apply([host.program(A2)])["programs"][0]["killed"] == [A1]
 
 
@@ -841,7 +846,7 @@ def test_a_kill_is_reported_by_the_call_that_sees_it(host):
 def test_interrupted_while_the_old_drains_it_ends_at_once(host, number):
     host.apply([host.program(A1, ["--drain", 30], settings=["stopwaitsecs=60"])])
     process = host.begin([host.program(A2)])
-    until(lambda: host.states().get(A1) == "STOPPING")
+    wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
     process.signal(number)
     result = process.result()
     assert result["failed"] and result["interrupted"] and result["draining"] == [A1]
@@ -870,7 +875,7 @@ def test_the_next_deploy_does_not_wait_for_what_drains_since_an_earlier_one(host
 def test_a_program_to_be_replaced_waits_for_all_that_drains(host):
     done = draining_a1(host)
     call = host.begin([host.program(A3)], strategy="replace", drain_wait=0)
-    until(lambda: host.states().get(A2) == "STOPPED")
+    wait_until(lambda: host.states().get(A2) == "STOPPED", 10, f"{A2} STOPPED")
     assert A3 not in host.states(), "never do two run"
     done.touch()
     assert actions(call.result()) == {A3: "replaced"}
@@ -920,8 +925,8 @@ def test_what_drains_is_forgotten_when_it_has_ended_though_no_run_comes(host):
     assert host.states() == {A1: "STOPPING", A3: "RUNNING"}
     assert len(waiting(host)) == 1, "one process waits for all that drains"
     done.touch()
-    until(lambda: set(host.states()) == {A3})
-    until(lambda: set(host.files()) == {f"{A3}.conf"})
+    wait_until(lambda: set(host.states()) == {A3}, 10, f"{A3} alone")
+    wait_until(lambda: set(host.files()) == {f"{A3}.conf"}, 10, f"the conf of {A3} alone")
     assert host.rpc.reloadConfig() == [[[], [], []]] and list(host.volatile.iterdir()) == []
 
 
@@ -932,15 +937,23 @@ def test_what_drains_is_stopped_again_where_supervisord_starts_anew(host):
     host.stop()
     done.touch()
     host.start()
-    until(lambda: set(host.states()) == {A2} and set(host.files()) == {f"{A2}.conf"})
+    wait_until(
+        lambda: set(host.states()) == {A2} and set(host.files()) == {f"{A2}.conf"},
+        10,
+        f"{A2} alone",
+    )
 
 
 def test_what_was_begun_anew_meanwhile_is_not_forgotten(host):
     deploy(host, host.program(A1, ["--drain", 1.5], settings=["stopwaitsecs=60"]))
     assert deploy(host, host.program(A2))["draining"] == [A1]
-    until(lambda: host.states().get(A1) in ("STOPPED", None))
+    wait_until(lambda: host.states().get(A1) in ("STOPPED", None), 10, f"the end of {A1}")
     deploy(host, host.program(A1))
-    until(lambda: set(host.files()) == {f"{A1}.conf"} and host.states() == {A1: "RUNNING"})
+    wait_until(
+        lambda: set(host.files()) == {f"{A1}.conf"} and host.states() == {A1: "RUNNING"},
+        10,
+        f"{A1} alone, RUNNING",
+    )
     assert host.links() == set()
 
 

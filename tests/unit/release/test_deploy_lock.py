@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Thread
 
@@ -15,6 +14,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils import host_work
 from plugin_utils.runs import has_ended, run_id
+from support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 ANNA = {"app": "shop", "id": "anna", "who": "anna@control", "what": "deploy", "wait": 0, "told": ""}
@@ -123,10 +123,7 @@ except host_work.Interrupted:
 """
     words = [sys.executable, "-c", program, str(lock.directory), str(ROOT / "plugins/module_utils")]
     process = subprocess.Popen(words)
-    deadline = time.monotonic() + 10
-    while not (host_work.worker_of(lock.directory) or {}).get("pid"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: (host_work.worker_of(lock.directory) or {}).get("pid"), 10, "a process at work")
     yield process
     process.kill()
     process.wait()

@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-import time
 
 import pytest
 from ansible.module_utils import host_work, release_build
 from plugin_utils.runs import start_time
+from support.wait import wait_until
 
 
 @pytest.fixture
@@ -22,11 +22,7 @@ def terminated():
 
 
 def read_when_written(path):
-    deadline = time.monotonic() + 10
-    while not (path.exists() and path.read_text().strip()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return int(path.read_text())
+    return int(wait_until(lambda: path.exists() and path.read_text().strip(), 10, f"{path} written"))
 
 
 @pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "], ids=["ends", "has to be killed"])
@@ -42,7 +38,6 @@ def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monk
     threading.Thread(target=interrupt).start()
     with pytest.raises(host_work.Interrupted, match="Interrupted by SIGTERM"):
         release_build.run(command, "Migrating", "", {}, None)
-    pid, deadline = read_when_written(grandchild), time.monotonic() + 5
-    while start_time(pid):  # a zombie, which nobody has looked at yet, has ended
-        assert time.monotonic() < deadline, "it outlived the migration"
-        time.sleep(0.02)
+    pid = read_when_written(grandchild)
+    # A zombie, which nobody has looked at yet, has ended.
+    wait_until(lambda: not start_time(pid), 5, "the end of what the migration started")

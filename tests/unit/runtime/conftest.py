@@ -3,7 +3,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from stand_in import Stage
+from support.stage import Stage
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from amqp.exceptions import AccessRefused
 from celery import Celery
 from celery_ops import canary
-from stand_in import BIN, PROGRAM_NAME, clean_environment, wait_for
+from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.wait import wait_until
 
 NODE = f"{PROGRAM_NAME}@here"
 # An application that bends whatever settings can bend: none of it is the canary's business.
@@ -75,7 +76,7 @@ def test_no_setting_of_the_application_bends_it(worker, ready, pool):
 
 def test_a_worker_without_the_runtime_does_not_know_of_it(worker, ready):
     started = worker("-P", "solo", "-l", "INFO")
-    wait_for(lambda: " ready." in started.output, f"the worker:\n{started.output}", 30)
+    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
     assert "it lacks -I celery_ops.tasks" in ready(timeout=6)["reason"]
 
 

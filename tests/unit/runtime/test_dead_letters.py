@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from stand_in import RUNTIME, clean_environment
+from support.stage import RUNTIME, clean_environment
 
 sys.path.insert(0, str(RUNTIME))
 from amqp import Message

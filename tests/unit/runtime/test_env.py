@@ -7,7 +7,7 @@ import venv
 
 import pytest
 from celery_ops import env
-from stand_in import RUNTIME
+from support.stage import RUNTIME
 
 HOSTILE = {
     "PLAIN": "amqp://petct:s3cret@127.0.0.1:5672/petct",

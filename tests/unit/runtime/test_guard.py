@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from celery_ops import env
-from stand_in import APP, BIN, PROGRAM_NAME, alive, clean_environment, wait_for
+from support.stage import APP, BIN, PROGRAM_NAME, alive, clean_environment
+from support.wait import wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of another user")
 SUPERVISED = 73
@@ -75,7 +76,7 @@ def test_own_pid(stage):
         stderr=subprocess.PIPE, text=True, env=clean_environment(),
     )  # fmt: skip
     assert "names this very process; removed" in process.stderr.readline()
-    wait_for(lambda: stage.pid_in_file() == process.pid, "the program's pidfile")
+    wait_until(lambda: stage.pid_in_file() == process.pid, 15, "the program's pidfile")
 
 
 def test_pid_reused_by_another_program_of_the_same_user(stage):
@@ -115,7 +116,7 @@ def test_look_alikes_are_never_signalled(stage, marks):
     look_alike = stage.spawn(
         sys.executable, stage.script, "--pidfile", other, env=clean_environment(**marks), process_group=0
     )
-    wait_for(other.exists, "the look-alike")
+    wait_until(other.exists, 15, "the look-alike")
     stage.pidfile.write_text(f"{look_alike.pid}\n")
     started = stage.up()
     assert "now another program" in started.output
@@ -126,7 +127,7 @@ def test_another_guarded_program_of_the_same_app_is_a_stranger(stage):
     neighbour = stage.run / "neighbour.pid"
     command = [sys.executable, stage.script, "--pidfile", neighbour]
     other = stage.start(*command, name=f"{APP}-worker-neighbour", pidfile=neighbour)
-    wait_for(neighbour.exists, "the neighbour")
+    wait_until(neighbour.exists, 15, "the neighbour")
     stage.pidfile.write_text(f"{other.pid}\n")
     stage.up()
     assert alive(other.pid)
@@ -145,7 +146,7 @@ def test_folder_missing(stage):
 def test_folder_missing_is_made_by_root_for_the_user(open_stage):
     shutil.rmtree(open_stage.run)
     started = open_stage.start("sleep", "60", options=["--user", "nobody"])
-    wait_for(started.is_the_program, "the program")
+    wait_until(started.is_the_program, 15, "the program")
     nobody = pwd.getpwnam("nobody")
     made = open_stage.run.stat()
     assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (nobody.pw_uid, nobody.pw_gid, 0o755)
@@ -172,9 +173,9 @@ def test_orphan_finishes_its_work_and_is_replaced(stage, kind, deaf):
     new = stage.start(*stage.program())
     if deaf or kind:
         # The guard has to come while the old one works, however long it takes to start.
-        wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+        wait_until(lambda: "SIGTERM sent" in new.output, 15, "the guard waits")
         done.touch()
-    wait_for(lambda: stage.pid_in_file() == new.pid, f"the program's pidfile:\n{new.output}")
+    wait_until(lambda: stage.pid_in_file() == new.pid, 15, f"the program's pidfile:\n{new.output}")
     assert not alive(old.pid)
     assert stage.terms(old.pid) in ([1] if deaf else [1, 2])  # the kernel's, the guard's
     if deaf or kind:
@@ -247,10 +248,10 @@ def test_supervised_holder_is_untouched(stage, kind):
 @both
 def test_two_started_at_once_leave_exactly_one(stage, kind):
     started = [stage.start(*stage.program(*kind)) for _ in range(4)]
-    wait_for(lambda: sum(one.supervisor.poll() is None for one in started) == 1, "one is left")
+    wait_until(lambda: sum(one.supervisor.poll() is None for one in started) == 1, 15, "one is left")
     (winner,) = (one for one in started if one.supervisor.poll() is None)
     assert [one.supervisor.returncode for one in started if one is not winner] == [SUPERVISED] * 3
-    wait_for(lambda: stage.pid_in_file() == winner.pid, "the winner's pidfile")
+    wait_until(lambda: stage.pid_in_file() == winner.pid, 15, "the winner's pidfile")
 
 
 def test_two_started_at_once_after_an_orphan_leave_exactly_one(stage):
@@ -299,7 +300,7 @@ def test_patience_with_a_stranger_begins_when_the_orphan_has_gone(stage):
     old = stage.up("sh", "-c", 'env -i sleep 7 & exec "$@"', "sh", *stage.program("--work", 5.5))
     old.lose_supervisor()
     new = stage.start(*stage.program())
-    wait_for(lambda: stage.pid_in_file() == new.pid, f"the new one runs:\n{new.output}")
+    wait_until(lambda: stage.pid_in_file() == new.pid, 15, f"the new one runs:\n{new.output}")
     assert "not ours" not in new.output
 
 
@@ -310,7 +311,7 @@ def test_term_while_waiting(stage):
     old = stage.up(*stage.program("--stubborn"))
     old.lose_supervisor()
     new = stage.start(*stage.program())
-    wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+    wait_until(lambda: "SIGTERM sent" in new.output, 15, "the guard waits")
     assert new.stop() == 0  # long before the 330 s that the old one has
     assert "told to stop while waiting" in new.output
     assert alive(old.pid)
@@ -319,28 +320,28 @@ def test_term_while_waiting(stage):
 def test_a_waiting_guard_leaves_with_its_supervisor(stage):
     stage.up(*stage.program("--stubborn")).lose_supervisor()
     new = stage.start(*stage.program())
-    wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+    wait_until(lambda: "SIGTERM sent" in new.output, 15, "the guard waits")
     new.lose_supervisor()
-    wait_for(lambda: not alive(new.pid), "the guard has gone")
+    wait_until(lambda: not alive(new.pid), 15, "the guard has gone")
 
 
 def test_program_gets_term_when_its_supervisor_is_killed(stage):
     started = stage.up()
     started.lose_supervisor()
-    wait_for(lambda: not alive(started.pid), "the program has gone")
+    wait_until(lambda: not alive(started.pid), 15, "the program has gone")
     assert stage.terms(started.pid) == 1
 
 
 @as_root
 def test_program_of_another_user_gets_term_too(open_stage):
     started = open_stage.start("sleep", "60", options=["--user", "root"])
-    wait_for(started.is_the_program, "the program")
+    wait_until(started.is_the_program, 15, "the program")
     open_stage.run.chmod(0o777)
     other = open_stage.start("sleep", "60", options=["--user", "nobody"], pidfile=open_stage.run / "other.pid")
-    wait_for(other.is_the_program, "the other program")
+    wait_until(other.is_the_program, 15, "the other program")
     for one in (started, other):
         one.lose_supervisor()
-        wait_for(lambda pid=one.pid: not alive(pid), "the program has gone")
+        wait_until(lambda pid=one.pid: not alive(pid), 15, "the program has gone")
 
 
 def test_lock_goes_through_exec_and_is_free_afterwards(stage):
@@ -370,7 +371,7 @@ def test_environment_file_and_folder_and_nothing_on_the_command_line(stage):
     shown = stage.folder / "shown"
     script = f"env > {shown}.new; pwd >> {shown}.new; mv {shown}.new {shown}; exec sleep 60"
     started = stage.start("sh", "-c", script, options=["--env-file", file, "--chdir", stage.run])
-    wait_for(shown.exists, started.output)
+    wait_until(shown.exists, 15, started.output)
     lines = shown.read_text().splitlines()
     assert "CELERY_BROKER_URL=amqp://demo:se cret@there//" in lines
     assert {"DEMO=1", f"CELERY_OPS_APP={APP}", f"CELERY_OPS_PROGRAM={PROGRAM_NAME}"} <= set(lines)
@@ -385,7 +386,7 @@ def test_privileges_are_dropped_for_good(open_stage):
     shown = open_stage.run / "shown"
     script = f"cat /proc/self/status > {shown}.new; env >> {shown}.new; mv {shown}.new {shown}; exec sleep 60"
     started = open_stage.start("sh", "-c", script, options=["--user", "nobody"], environment={"HOME": "/root"})
-    wait_for(shown.exists, started.output)
+    wait_until(shown.exists, 15, started.output)
     nobody, lines = pwd.getpwnam("nobody"), shown.read_text().splitlines()
     assert "Uid:" + f"\t{nobody.pw_uid}" * 4 in lines
     assert "Gid:" + f"\t{nobody.pw_gid}" * 4 in lines
@@ -399,7 +400,7 @@ def test_privileges_are_dropped_for_good(open_stage):
 def test_guards_of_one_user_see_each_other_after_dropping_root(open_stage):
     shutil.rmtree(open_stage.run)
     old = open_stage.start("sleep", "63", options=["--user", "nobody"])
-    wait_for(old.is_the_program, "the program")
+    wait_until(old.is_the_program, 15, "the program")
     new = open_stage.start("sleep", "64", options=["--user", "nobody"])
     assert new.exit_status() == SUPERVISED
     assert f"runs already: pid {old.pid}" in new.output
@@ -494,7 +495,7 @@ def work(name, until):
             subprocess.run([sys.executable, "-c", code], cwd=stage.folder, env=clean_environment(), check=True)
 
         def ready(started):
-            wait_for(lambda: "ready." in started.output or "beat: Starting" in started.output, "it is up")
+            wait_until(lambda: "ready." in started.output or "beat: Starting" in started.output, 15, "it is up")
 
         def lines(name):
             path = stage.folder / name
@@ -516,12 +517,12 @@ def test_celery_worker_finishes_its_task_as_an_orphan_and_is_replaced(stage, cel
     old = stage.up(*celery.worker())
     celery.ready(old)
     celery.send("first", stage.folder / "go-on")
-    wait_for(lambda: celery.lines("begun"), "the task has begun")
+    wait_until(lambda: celery.lines("begun"), 15, "the task has begun")
     old.lose_supervisor()
     new = stage.start(*celery.worker())
-    wait_for(lambda: "SIGTERM sent" in new.output, "the guard waits")
+    wait_until(lambda: "SIGTERM sent" in new.output, 15, "the guard waits")
     (stage.folder / "go-on").touch()
-    wait_for(lambda: stage.pid_in_file() == new.pid, f"the program's pidfile:\n{new.output}")
+    wait_until(lambda: stage.pid_in_file() == new.pid, 15, f"the program's pidfile:\n{new.output}")
     assert celery.lines("done") == ["first"]
 
 
@@ -542,7 +543,7 @@ def test_celery_worker_and_its_pool_hold_the_lock_through_respawns(stage, celery
     first = children(started.pid)
     assert first and all(holds_lock(pid, stage.lock) for pid in {started.pid, *first})
     celery.send("one")
-    second = wait_for(lambda: children(started.pid) - first, "the pool's child is replaced")
+    second = wait_until(lambda: children(started.pid) - first, 15, "the pool's child is replaced")
     assert all(holds_lock(pid, stage.lock) for pid in second)
     assert started.stop() == 0
     assert not stage.pidfile.exists()

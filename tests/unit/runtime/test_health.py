@@ -15,7 +15,8 @@ import pytest
 from celery_ops import health, orphans
 from celery_ops.health import Patient, Seen, Verdict, Watch, course, judge
 from celery_ops.process import Process
-from stand_in import APP, PROGRAM_NAME, alive, clean_environment, wait_for
+from support.stage import APP, PROGRAM_NAME, alive, clean_environment
+from support.wait import wait_until
 
 DRAIN = 60
 NAME = "demo-worker-default-1a2b3c4d"
@@ -232,7 +233,7 @@ class Lookout:
             self.watch.look()
             return condition()
 
-        return wait_for(looked, f"{what}; it said {self.said}", seconds)
+        return wait_until(looked, seconds, f"{what}; it said {self.said}")
 
     def state(self, name=PROGRAM_NAME):
         patient = self.watch.patients.get(name)
@@ -277,8 +278,10 @@ class TestPrograms:
         parent = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])"
         program = stage.start(sys.executable, "-S", "-c", parent)
         children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
-        [child] = wait_for(lambda: children.exists() and children.read_text().split(), "a child")
-        wait_for(lambda: b"time.sleep" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2], "its exec")
+        [child] = wait_until(lambda: children.exists() and children.read_text().split(), 15, "a child")
+        wait_until(
+            lambda: b"time.sleep" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2], 15, "its exec"
+        )
         lookout = Lookout(stage, program.supervisor.pid)
         os.kill(int(child), signal.SIGSTOP)
         lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
@@ -334,7 +337,7 @@ class TestPrograms:
             time.sleep(0.1)
         assert bool(lookout.heard("SIGKILL sent")) == ends
         if ends:
-            wait_for(lambda: not alive(program.pid), "its end")
+            wait_until(lambda: not alive(program.pid), 15, "its end")
         assert alive(program.pid) != ends
 
     def test_a_heartbeat_of_an_earlier_process_counts_for_nothing(self, stage, quick):
@@ -386,7 +389,7 @@ class TestOrphans:
             name=f"{APP}-worker-2b3c4d5e",
             pidfile=stage.run / "other.pid",
         )
-        wait_for(theirs.is_the_program, "the other program")
+        wait_until(theirs.is_the_program, 15, "the other program")
         lookout = Lookout(stage, ours.supervisor.pid)
         lookout.until(lambda: not alive(theirs.pid), "its end")
         assert alive(ours.pid)
@@ -404,7 +407,7 @@ def by_hand(stage):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CELERY)
         started = stage.spawn(sys.executable, path, *words, env=clean_environment(), **options)
-        wait_for(lambda: Path(f"/proc/{started.pid}/stat").read_text().count(" S "), "it sleeping")
+        wait_until(lambda: Path(f"/proc/{started.pid}/stat").read_text().count(" S "), 15, "it sleeping")
         return started
 
     return start
@@ -457,7 +460,7 @@ class TestStartedByHand:
         lookout_elsewhere = Lookout(stage, 1)
         for _ in range(5):
             lookout_elsewhere.watch.look()
-        wait_for(lambda: child.poll() is not None, "the end of the one that is ours")
+        wait_until(lambda: child.poll() is not None, 15, "the end of the one that is ours")
         assert lookout.said == []
         assert [other.poll() for other in others] == [None, None, None]
 
@@ -470,7 +473,7 @@ def test_the_watch_itself_under_the_guard(stage):
         name=f"{APP}-health-1a2b3c4d",
     )
     path = stage.run / f"{APP}-health-1a2b3c4d.heartbeat"
-    wait_for(path.exists, f"its heartbeat:\n{watch.output}")
+    wait_until(path.exists, 15, f"its heartbeat:\n{watch.output}")
     beat_ = health.read(path)
     assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watch", watch.pid, {}, [])
     assert watch.stop() == 0

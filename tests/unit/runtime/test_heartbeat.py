@@ -7,7 +7,8 @@ import pytest
 from celery import Celery
 from celery_ops import health, heartbeat
 from celery_ops.heartbeat import DRAINING, READY, Heartbeat
-from stand_in import BIN, PROGRAM_NAME, clean_environment, wait_for
+from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.wait import wait_until
 
 APP = """
 import time
@@ -40,7 +41,7 @@ def beat(stage):
 @pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])
 def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
     worker = celery("worker", "-P", pool, "-c", "2", "-Q", "a,b", "-I", "celery_ops.tasks", "--without-mingle")
-    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
+    found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
     assert found["pid"] == worker.pid
     assert (found["kind"], found["pool"], found["broker"]) == ("worker", module, "")
     assert found["connected"]
@@ -54,14 +55,14 @@ def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
 
 def test_a_pool_that_grows_by_itself_has_as_many_slots_as_it_may_grow_to(stage, celery, beat):
     worker = celery("worker", "--autoscale", "3,1", "-I", "celery_ops.tasks", "--without-mingle")
-    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
+    found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
     assert found["slots"] == 3
 
 
 def test_a_worker_goes_on_saying_it(celery, beat):
     worker = celery("worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle")
-    first = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{worker.output}", 30)
-    later = wait_for(lambda: beat()["beat"] > first["beat"] and beat(), "the next heartbeat", 10)
+    first = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
+    later = wait_until(lambda: beat()["beat"] > first["beat"] and beat(), 10, "the next heartbeat")
     assert later["since"] == first["since"]
     assert later["beat"] - first["beat"] < heartbeat.EVERY + 2
 
@@ -69,7 +70,7 @@ def test_a_worker_goes_on_saying_it(celery, beat):
 def test_a_scheduler_says_when_it_ticks_next(stage, celery, beat):
     (stage.folder / "demo.py").write_text(APP + "import celery_ops.tasks\n")
     scheduler = celery("beat", "--schedule", stage.folder / "schedule")
-    found = wait_for(lambda: beat().get("state") == READY and beat(), f"its readiness:\n{scheduler.output}", 30)
+    found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{scheduler.output}")
     assert (found["kind"], found["pid"]) == ("scheduler", scheduler.pid)
     assert 10 < found["due"] <= 15
 
@@ -83,7 +84,7 @@ def test_nothing_is_written_without_the_guard(stage, monkeypatch):
         cwd=stage.folder,
         env=clean_environment(),
     )
-    wait_for(stage.pidfile.exists, "the worker", 30)
+    wait_until(stage.pidfile.exists, 30, "the worker")
     worker.send_signal(signal.SIGTERM)
     worker.wait(20)
     assert not list(stage.folder.rglob("*.heartbeat*"))

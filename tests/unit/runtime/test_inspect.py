@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from celery_ops import inspect
-from stand_in import RUNTIME, clean_environment
+from support.stage import RUNTIME, clean_environment
 
 PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
 

@@ -13,7 +13,8 @@ import time
 
 import pytest
 from celery_ops import listener
-from stand_in import BIN, SUPERVISOR, Started, alive, clean_environment, wait_for
+from support.stage import BIN, SUPERVISOR, Started, alive, clean_environment
+from support.wait import wait_until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -66,7 +67,7 @@ def web(stage):
 
         def up(self, *options, **others):
             started = self.listen(*options, **others)
-            wait_for(lambda: "hands it out at" in started.output, "the listener is up")
+            wait_until(lambda: "hands it out at" in started.output, 15, "the listener is up")
             return started
 
         def gunicorn(self, name, *options, wait=True):
@@ -75,7 +76,7 @@ def web(stage):
                 *command, name=name, pidfile=stage.run / f"{name}.pid", options=["--listen-from", self.socket, *options]
             )
             if wait:
-                wait_for(lambda: started.output.count("Booting worker") == 2, f"{name} is up:\n{started.output}")
+                wait_until(lambda: started.output.count("Booting worker") == 2, 15, f"{name} is up:\n{started.output}")
             return started
 
         def get(self, query="", timeout=15):
@@ -122,12 +123,12 @@ def test_replacing_gunicorn_refuses_no_connection(web):
     web.up()
     old = web.gunicorn("web-old")
     with steady_client(web) as (answers, errors):
-        wait_for(lambda: len(answers) > 20, "the old one answers")
+        wait_until(lambda: len(answers) > 20, 15, "the old one answers")
         new = web.gunicorn("web-new")
-        wait_for(lambda: {"web-old", "web-new"} <= set(answers[-50:]), "both answer")
+        wait_until(lambda: {"web-old", "web-new"} <= set(answers[-50:]), 15, "both answer")
         assert old.stop() == 0
         seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 50, "the new one answers")
+        wait_until(lambda: len(answers) > seen + 50, 15, "the new one answers")
     assert errors == []
     assert set(answers[-40:]) == {"web-new"}
     assert alive(new.pid)
@@ -154,7 +155,7 @@ def test_gunicorn_finishes_a_running_request_when_stopped(web, stage):
     slow = []
     client = threading.Thread(target=lambda: slow.append(web.get("1")))
     client.start()
-    wait_for((stage.folder / "slow").exists, "the request is being served")
+    wait_until((stage.folder / "slow").exists, 15, "the request is being served")
     assert old.stop() == 0
     client.join()
     assert slow == ["web"]
@@ -231,16 +232,16 @@ def test_a_new_generation_of_the_listener_refuses_no_connection(web):
     old = web.up()
     before = web.gunicorn("web-before")
     with steady_client(web) as (answers, errors):
-        wait_for(lambda: len(answers) > 20, "it answers")
+        wait_until(lambda: len(answers) > 20, 15, "it answers")
         new = web.up()
         assert f"took {HOST}:{web.port} over from pid {old.pid}\n" in new.output
         after = web.gunicorn("web-after")
         end(old)
         seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 20, "it still answers")
+        wait_until(lambda: len(answers) > seen + 20, 15, "it still answers")
         assert before.stop() == 0
         seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 20, "it answers from the new one")
+        wait_until(lambda: len(answers) > seen + 20, 15, "it answers from the new one")
     assert errors == []
     assert set(answers[-20:]) == {"web-after"}
     assert alive(after.pid)
@@ -303,7 +304,7 @@ def test_a_listener_of_an_earlier_version_is_succeeded_and_serves_again(web, sta
         old.kill()
         old.wait()
         web.gunicorn("web-after")
-        wait_for(lambda: {"web-before", "web-after"} <= set(answers), "both answer")
+        wait_until(lambda: {"web-before", "web-after"} <= set(answers), 15, "both answer")
     assert errors == []
     old.stderr.close()
 
@@ -343,15 +344,15 @@ def test_supervisor_killed_refuses_no_connection(web):
     old = web.up()
     server = web.gunicorn("web")
     with steady_client(web) as (answers, errors):
-        wait_for(lambda: len(answers) > 20, "it answers")
+        wait_until(lambda: len(answers) > 20, 15, "it answers")
         old.supervisor.kill()
         server.lose_supervisor()
-        wait_for(lambda: not alive(server.pid), "gunicorn has gone")
+        wait_until(lambda: not alive(server.pid), 15, "gunicorn has gone")
         new = web.up()
-        wait_for(lambda: not alive(old.pid), "the old listener has gone")
+        wait_until(lambda: not alive(old.pid), 15, "the old listener has gone")
         web.gunicorn("web")
         seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 20, "it answers again")
+        wait_until(lambda: len(answers) > seen + 20, 15, "it answers again")
     assert f"took {HOST}:{web.port} over from pid {old.pid}" in new.output
     assert errors == []
 
@@ -365,7 +366,7 @@ def test_restarted_listener_binds_beside_the_running_web_server(web):
     web.up()
     with steady_client(web) as (answers, errors):
         web.gunicorn("web-new")
-        wait_for(lambda: {"web-old", "web-new"} <= set(answers), "both answer")
+        wait_until(lambda: {"web-old", "web-new"} <= set(answers), 15, "both answer")
     assert errors == []
     server.stop()
     assert web.get() == "web-new"
@@ -373,13 +374,13 @@ def test_restarted_listener_binds_beside_the_running_web_server(web):
 
 def test_guard_waits_for_the_listener_and_heeds_term(web, stage):
     started = web.gunicorn("web", wait=False)
-    wait_for(lambda: (stage.run / "web.pid.lock").exists(), "the guard waits")
+    wait_until(lambda: (stage.run / "web.pid.lock").exists(), 15, "the guard waits")
     web.up()
-    wait_for(lambda: started.output.count("Booting worker") == 2, "gunicorn is up")
+    wait_until(lambda: started.output.count("Booting worker") == 2, 15, "gunicorn is up")
     waiting = web.listeners[0]
     os.kill(waiting.pid, signal.SIGTERM)
     waiting.supervisor.wait(5)
     other = web.gunicorn("other", wait=False)
-    wait_for(lambda: (stage.run / "other.pid.lock").exists(), "the guard waits")
+    wait_until(lambda: (stage.run / "other.pid.lock").exists(), 15, "the guard waits")
     assert other.stop() == 0
     assert "told to stop while waiting" in other.output

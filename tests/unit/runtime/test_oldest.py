@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_in import RUNTIME
+from support.stage import RUNTIME
 
 ROOT = RUNTIME.parent
 VERSIONS = (ROOT / "tests/matrix/versions.txt").read_text().splitlines()

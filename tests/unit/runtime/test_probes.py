@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from celery_ops.ready import Node
-from stand_in import clean_environment, wait_for
+from support.stage import clean_environment
+from support.wait import wait_until
 
 READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
 PROVE = ["celery_ops.prove"]
@@ -114,7 +115,7 @@ def test_broker_that_accepts_and_says_nothing(ask, probe, key):
 def test_told_to_stop_still_answers(start):
     process = start(READY, "demo", timeout=60)
     assert "prints when it is imported" in process.stderr.readline()
-    wait_for(lambda: has_asked(process.pid), "it tries to connect")
+    wait_until(lambda: has_asked(process.pid), 15, "it tries to connect")
     process.send_signal(signal.SIGTERM)
     answer = json.loads(process.communicate(timeout=10)[0])
     assert (process.returncode, answer["ready"]) == (1, False)

@@ -6,8 +6,9 @@ import time
 import pytest
 from celery.worker import state
 from celery_ops.revoked import KEEP, Revocations
-from stand_in import APP as NAME
-from stand_in import BIN, wait_for
+from support.stage import APP as NAME
+from support.stage import BIN
+from support.wait import wait_until
 
 APP = """
 from pathlib import Path
@@ -45,17 +46,17 @@ def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, ap
             pidfile=stage.run / f"{program}.pid",
             environment={"CELERY_OPS_STATE_DIR": str(stage.folder)},
         )
-        wait_for(lambda: " ready." in started.output, f"the worker:\n{started.output}", 30)
+        wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
         return started
 
     old = start("1a2b3c4d")
     app.control.revoke(["gone", "also"])
-    wait_for(lambda: "flagged as revoked" in old.output, "the revocation", 20)
+    wait_until(lambda: "flagged as revoked" in old.output, 20, "the revocation")
     assert old.stop() == 0
     new = start("5e6f7a8b")
     for name in ("gone", "also", "kept"):
         app.send_task("demo.run", [name], task_id=name)
-    wait_for((stage.folder / "kept").exists, f"the task that was not revoked:\n{new.output}", 20)
+    wait_until((stage.folder / "kept").exists, 20, f"the task that was not revoked:\n{new.output}")
     assert not (stage.folder / "gone").exists() and not (stage.folder / "also").exists()
 
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from stand_in import BIN, PROGRAM_NAME, clean_environment, wait_for
+from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.wait import wait_until
 
 APP = """
 import time
@@ -45,7 +46,7 @@ def system(stage):
                 options=("--chdir", stage.folder),
                 environment={"C_FORCE_ROOT": "1"},
             )
-            wait_for(lambda: " ready." in started.output, f"the worker:\n{started.output}", 40)
+            wait_until(lambda: " ready." in started.output, 40, f"the worker:\n{started.output}")
             return started
 
         def send(self, task, *arguments, queue, count=1):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from celery_ops import versions
-from stand_in import clean_environment
+from support.stage import clean_environment
 
 
 def in_fresh_python(code, **environment):

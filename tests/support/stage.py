@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-RUNTIME = Path(__file__).parents[3] / "runtime"
+from support.wait import wait_until
+
+RUNTIME = Path(__file__).parents[2] / "runtime"
 BIN = Path(sys.executable).parent
 # Guard and watch look at all processes of the machine: those that other test processes start are another application's.
 APP = f"demo{os.getpid()}"
@@ -67,15 +68,6 @@ def clean_environment(**variables):
     """This process's environment without Django's and Celery's, with the runtime package importable."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "DJANGO"))}
     return {**bare, "PYTHONPATH": str(RUNTIME), **variables}
-
-
-def wait_for(condition, what, seconds=15):
-    """Return the first true value of `condition()`; fail naming `what` when the time is up."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-    return value
 
 
 def alive(pid):
@@ -171,7 +163,7 @@ class Stage:
     def up(self, *command, **options):
         """Start the guard and wait until the program has its pidfile."""
         started = self.start(*(command or self.program()), **options)
-        wait_for(lambda: self.pid_in_file() == started.pid, f"the program's pidfile:\n{started.output}")
+        wait_until(lambda: self.pid_in_file() == started.pid, 15, f"the program's pidfile:\n{started.output}")
         return started
 
     def spawn(self, *command, **options):

@@ -1,4 +1,4 @@
-"""A folder that is a host: a real supervisord, its conf.d, and real programs in it."""
+"""A real supervisord in a directory, its conf.d, and real programs in it."""
 
 import atexit
 import contextlib
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import traceback
 import xmlrpc.client
 from dataclasses import dataclass
@@ -21,20 +20,13 @@ import supervisor.options  # noqa: F401 for the forked modules
 from ansible.module_utils import basic
 from supervisor.xmlrpc import SupervisorTransport
 
-TOP = Path(__file__).parents[3]
-WORKER = Path(__file__).with_name("worker.py")
+from support.wait import wait_until
+
+TOP = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("program.py")
 SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 MODULE = TOP / "plugins/modules/supervisor_programs.py"
-
-
-def until(condition, seconds=10.0):
-    """Wait for the condition; return what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        time.sleep(0.02)
-    return value
 
 
 class ModuleRun:
@@ -100,8 +92,8 @@ class ModuleRun:
 
 
 @dataclass
-class Host:
-    """A folder that is a host: supervisord, its conf.d, and the events that its programs write."""
+class Supervisord:
+    """A directory as Supervisor's host: supervisord, its conf.d, and the events that its programs write."""
 
     folder: Path
     daemon: subprocess.Popen | None = None
@@ -134,7 +126,7 @@ class Host:
         )
         command = [SUPERVISORD, "--nodaemon", "--silent", "--configuration", self.conf]
         self.daemon = subprocess.Popen(command, cwd=self.folder)
-        until(self._answers)
+        wait_until(self._answers, 10, "self._answers")
 
     def _answers(self):
         try:

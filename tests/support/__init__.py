@@ -1,0 +1,1 @@
+"""What tests of several directories share: hosts, waiting, loads, the control node."""
