@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 BACKENDS = ("redis", "app", "none")
 OPTIONS = frozenset({"heartbeat", "connect_timeout", "login_method"})
-"""What the client takes after a `?`, beside ssl_..."""
+"""What the client takes after a `?`. It takes nothing of TLS there: `ssl_...` options are for Redis."""
 EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode }}@rabbitmq.example.com:5671/shop"
 
 
@@ -38,10 +38,11 @@ def broker_url(text: str) -> str:
         if not user:
             return f"(not shown) names no user. {write}"
         for option in parse_qs(options, keep_blank_values=True):
-            if option not in OPTIONS and not option.startswith("ssl"):
+            if option not in OPTIONS:
                 return (
                     f"(not shown) has the option {option}, which Celery's client does not know. Write it in the "
-                    "application's settings: broker_use_ssl, broker_transport_options"
+                    "application's settings: broker_use_ssl, broker_transport_options. A CA of your own also goes into "
+                    "celery_app_environment: {SSL_CERT_FILE: /etc/ssl/certs/your-ca.pem}"
                 )
     return ""
 

@@ -10,11 +10,13 @@ import json
 import os
 import platform
 import re
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from celery_ops import versions
 
@@ -224,6 +226,7 @@ def unsafe(app: "Celery") -> Iterator[Report]:
                 write = f"{{**app.conf.{setting}, {repr(safe)[1:]}" if value else write
                 value = {name: value.get(name) for name in safe}
             yield {"setting": setting, "value": value, "write": f"app.conf.{setting} = {write}"}
+    yield from unverified_broker(app)
     if uses_redbeat(app) and app.conf.get("redbeat_lock_key", "") is not None:
         # The kit never runs two schedulers; and a full Redis evicts the lock, which has a time to live, and ends beat.
         value = app.conf.get("redbeat_lock_key") or "redbeat::lock"
@@ -231,6 +234,26 @@ def unsafe(app: "Celery") -> Iterator[Report]:
     if settings_of(app):
         for lack in dict.fromkeys(versions.missing_settings().values()):
             yield {"setting": "celery", "value": f"{versions.version('celery')}: {lack.loss}", "write": lack.write}
+
+
+def unverified_broker(app: "Celery") -> Iterator[Report]:
+    """Yield what lets others pose as the broker: over TLS the client verifies the host's name only where it is set."""
+    used = broker(app)
+    options = app.conf.broker_use_ssl or {}
+    if used["transport"] != "amqps" and not options:
+        return
+    options = options if isinstance(options, dict) else {}
+    host = urlsplit(used["url"]).hostname
+    safe: dict[str, Any] = {} if "server_hostname" in options else {"server_hostname": host}
+    if options.get("cert_reqs", ssl.CERT_REQUIRED) != ssl.CERT_REQUIRED:
+        safe["cert_reqs"] = ssl.CERT_REQUIRED.value
+    if safe:
+        kept = "**app.conf.broker_use_ssl, " if options else ""
+        yield {
+            "setting": "broker_use_ssl",
+            "value": {name: options.get(name) for name in safe},
+            "write": f"app.conf.broker_use_ssl = {{{kept}{repr(safe)[1:]}",
+        }
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
@@ -266,6 +289,21 @@ def open_backend(app: "Celery") -> None:
     made = app.backend
     if type(made).__name__ == "DatabaseBackend" and getattr(made, "url", None):
         importlib.import_module("sqlalchemy").create_engine(made.url)
+
+
+def redis_without_verification(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse a Redis over TLS that the backend does not open before it is told whether to verify certificates."""
+    if report["backend"]["kind"] != "rediss":
+        return
+    try:
+        open_backend(app)
+    except ValueError as error:
+        yield {
+            "problem": f"the result backend can't be opened ({without_password(error)})".replace("\n", " "),
+            "write": 'celery_app_result_backend: "rediss://user:password@host:6380/1?ssl_cert_reqs=required"',
+        }
+    except ImportError:
+        return  # refused by `missing_client`
 
 
 def other_brokers(app: "Celery", report: Report) -> Iterator[Report]:
@@ -323,6 +361,7 @@ def is_quorum(queue: Any) -> bool:
 
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
+    redis_without_verification,
     other_brokers,
     quorum_queues_too_early,
     without_remote_control,

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -122,6 +123,12 @@ def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection
                 raise Hopeless(
                     f"broker {address} refused the credentials or the vhost ({error.reply_text}); "
                     "look at CELERY_BROKER_URL"
+                ) from error
+            except ssl.SSLCertVerificationError as error:
+                raise Hopeless(
+                    f"broker {address} shows a certificate that is not accepted: {error.verify_message}. It has to be "
+                    "for the URL's host; for a CA of your own write celery_app_environment: {SSL_CERT_FILE: "
+                    "/etc/ssl/certs/your-ca.pem}, or broker_use_ssl in the application's settings"
                 ) from error
             except Exception as error:
                 found["reason"] = f"broker {address} can't be reached: {error or type(error).__name__}"

@@ -42,6 +42,11 @@ task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.2, "interval_
 broker_connection_timeout = 4
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for its broker, however long that takes
+# By itself the client verifies who signed the broker's certificate, but not the name in it. None stands for the URL's
+# host, and of several URLs for the first one's, always.
+_url = _os.environ.get("CELERY_BROKER_URL") or ""
+if _url.startswith("amqps://") and ";" not in _url:
+    broker_use_ssl = {"server_hostname": None}
 
 # Not exclusive: after a cut of the network the broker holds the old connection, and with it an exclusive queue, for a
 # minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again.

@@ -223,6 +223,29 @@ def test_an_application_that_can_not_be_imported_shows_its_own_traceback(ask):
     assert "ModuleNotFoundError: No module named 'nowhere'" in ask("import nowhere\n", returncode=1)
 
 
+@pytest.mark.parametrize("code", ["", "app.conf.broker_use_ssl = {'ca_certs': '/ca.pem'}\n",
+                                  "app.conf.broker_use_ssl = {'server_hostname': None, 'cert_reqs': 0}\n"])  # fmt: skip
+def test_a_broker_over_tls_that_others_can_pose_as_is_unsafe_until_what_it_says_is_written(ask, code):
+    broker = {"CELERY_BROKER_URL": "amqps://shop:s3cret@broker.example:5671/shop"}
+    (found,) = [one for one in ask(code, **broker)["unsafe"] if one["setting"] == "broker_use_ssl"]
+    keeps = f"{code}{found['write']}\nassert not 'ca' in {code!r} or app.conf.broker_use_ssl['ca_certs']\n"
+    for safe in (keeps, f"{code}import celery_ops\ncelery_ops.apply(app)\n" if not code else keeps):
+        assert "broker_use_ssl" not in [one["setting"] for one in ask(safe, **broker)["unsafe"]]
+
+
+def test_a_broker_without_tls_is_not_asked_for_its_certificate(ask):
+    assert "broker_use_ssl" not in [one["setting"] for one in ask("")["unsafe"]]
+
+
+def test_a_redis_over_tls_is_refused_while_nothing_says_whether_to_verify_it(ask):
+    url = "rediss://shop:s3cret@cache:6380/1"
+    (refusal,) = ask("", CELERY_RESULT_BACKEND=url)["refused"]
+    assert "ssl_cert_reqs" in refusal["problem"] and "?ssl_cert_reqs=required" in refusal["write"]
+    assert ask("", CELERY_RESULT_BACKEND=f"{url}?ssl_cert_reqs=required")["refused"] == []
+    own = "import ssl\napp.conf.redis_backend_use_ssl = {'ssl_cert_reqs': ssl.CERT_REQUIRED}\n"
+    assert ask(own, CELERY_RESULT_BACKEND=url)["refused"] == []
+
+
 @pytest.mark.parametrize("setting", ["broker_read_url", "broker_write_url"])
 def test_a_setting_that_leads_to_another_broker_is_refused(ask, setting):
     ours = {"CELERY_BROKER_URL": "amqp://shop:s3cret@ours/shop"}

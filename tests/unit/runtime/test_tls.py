@@ -1,0 +1,87 @@
+"""A broker over TLS, as far as its certificate decides: real handshakes with a listener that speaks no AMQP."""
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+from stand_in import clean_environment
+
+KIT = "app.config_from_object('celery_ops.settings')\n"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A CA, and certificates of it for two names."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    openssl(*new, "-subj", "/CN=CA", "-keyout", "ca.key", "-out", "ca.pem", "-addext", "keyUsage=critical,keyCertSign")
+    for name in ("IP:127.0.0.1", "DNS:elsewhere"):
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={name}")
+        openssl(*new, *signed, "-subj", f"/CN={name[:2]}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    return folder
+
+
+@pytest.fixture
+def broker(certificates):
+    """Start a listener with the certificate for a name; return its port, and what clients wrote after the handshake."""
+    with socket.socket() as listener:
+
+        def start(name):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            heard = []
+
+            def serve():
+                while True:
+                    try:
+                        with context.wrap_socket(listener.accept()[0], server_side=True) as client:
+                            heard.append(client.recv(4))
+                    except ssl.SSLError:
+                        continue
+                    except OSError:
+                        return
+
+            threading.Thread(target=serve, daemon=True).start()
+            return listener.getsockname()[1], heard
+
+        yield start
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "trusted", "said"),
+    [
+        (KIT, "IP:127.0.0.1", True, ""),
+        (KIT, "DNS:elsewhere", True, "IP address mismatch"),
+        (KIT, "IP:127.0.0.1", False, "unable to get local issuer certificate"),
+        ("", "IP:127.0.0.1", False, "unable to get local issuer certificate"),
+        # Why the kit's settings name the host.
+        ("", "DNS:elsewhere", True, ""),
+    ],
+)
+def test_only_a_broker_with_a_certificate_for_its_host_gets_the_password(
+    tmp_path, broker, certificates, settings, name, trusted, said
+):
+    port, heard = broker(name)
+    (tmp_path / "demo.py").write_text(f"from celery import Celery\napp = Celery('demo')\n{settings}")
+    environment = {"CELERY_BROKER_URL": f"amqps://demo:secret@127.0.0.1:{port}/demo"}
+    if trusted:
+        environment["SSL_CERT_FILE"] = str(certificates / "ca.pem")
+    done = subprocess.run(
+        [sys.executable, "-m", "celery_ops.ready", "-A", "demo", "--node", "demo@host", "--timeout", "8"],
+        **{"cwd": tmp_path, "env": clean_environment(**environment), "capture_output": True, "text": True},
+    )
+    reason = json.loads(done.stdout)["reason"]
+    assert ("shows a certificate that is not accepted" in reason) == bool(said), reason
+    assert said in reason and "secret" not in reason
+    assert (b"AMQP" in heard) == (not said)
