@@ -9,7 +9,7 @@ from inventory_rules import environment, programs, values, whole
 from inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
-    values.types, values.unknown, values.bounds, values.forms, values.name, values.ports, values.shared,
+    values.types, values.renamed, values.unknown, values.bounds, values.forms, values.name, values.ports, values.shared,
     environment.environment, values.hooks, values.folders,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip

@@ -146,6 +146,22 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
 }  # fmt: skip
 
 
+RENAMED: dict[str, str] = {}
+"""Names that variables had in earlier versions, and what they are called now."""
+GONE = {"celery_app_broker_salt": "RabbitMQ's hash of the password has a salt that the kit makes on the broker."}
+"""Variables of earlier versions that nothing reads any more, and why."""
+
+
+def renamed(host: Host) -> Iterator[Mistake]:
+    """A variable of an earlier version would silently do nothing."""
+    for variable in host.given:
+        if variable in RENAMED:
+            text = f"{variable} is called {RENAMED[variable]} now. Write: {RENAMED[variable]}: ..."
+            yield Mistake(variable, text)
+        elif variable in GONE:
+            yield Mistake(variable, f"{variable} is not used any more: {GONE[variable]} Leave it out.")
+
+
 def types(host: Host) -> Iterator[Mistake]:
     """What is given can be evaluated and has the type of its spec; secrets have a rule of their own."""
     for variable, spec in declared().items():
@@ -164,7 +180,7 @@ def unknown(host: Host) -> Iterator[Mistake]:
     """A name that is nearly one of ours is a typo, and would silently do nothing."""
     families = tuple(prefix.split("_")[0] for prefix in prefixes())
     for variable in host.given:
-        if variable in declared() or not variable.startswith(families):
+        if variable in declared() or variable in RENAMED or variable in GONE or not variable.startswith(families):
             continue
         prefix = next((prefix for prefix in prefixes() if variable.startswith(prefix)), "")
         rests = {name.removeprefix(prefix): name for name in declared() if prefix and name.startswith(prefix)}
@@ -319,14 +335,8 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             if isinstance(value, str) and (problem := ADDRESSES[variable](value)):
                 yield Mistake(variable, f"{variable} {problem}")
             continue
-        if variable == "celery_app_broker_salt":
-            fine, problem = bool(re.fullmatch(r"[0-9a-fA-F]{8}", str(value))), "has to be eight hexadecimal digits"
-        else:
-            fine, problem = (
-                bool(re.fullmatch(r"[^\n\r\0]{8,}", str(value or ""))),
-                "has to be 8 characters or more, in one line",
-            )
-        if not fine:
+        if not re.fullmatch(r"[^\n\r\0]{8,}", str(value or "")):
+            problem = "has to be 8 characters or more, in one line"
             yield Mistake(variable, f"{variable} (not shown) {problem}. Leave it out, and one is made for you.")
 
 

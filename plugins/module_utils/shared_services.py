@@ -151,7 +151,7 @@ def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, li
     return found + [f"RabbitMQ: user {name}" for name in users if name not in (app, "guest")]
 
 
-def fresh_password(password_hash: str, password: str = "guest") -> bool:
+def is_password(password_hash: str, password: str) -> bool:
     """Tell whether RabbitMQ's hash (four bytes of salt, then SHA-256) is that of the password."""
     raw = base64.b64decode(password_hash)
     return hashlib.sha256(raw[:4] + password.encode()).digest() == raw[4:]
@@ -163,7 +163,7 @@ def broker_from_before(app: str, root: str = "/etc/rabbitmq") -> list[str]:
     found += other_broker_users(app)
     definitions = broker_definitions()
     for user in definitions["users"]:
-        if user["name"] == "guest" and not fresh_password(user["password_hash"]):
+        if user["name"] == "guest" and not is_password(user["password_hash"], "guest"):
             found.append("RabbitMQ: user guest has a password of its own")
     connections = broker_list("list_connections", "user", "peer_host")
     names = sorted({row["user"] for row in connections if row["user"] != app})

@@ -43,7 +43,7 @@ FIRST_RUN = """
         cache: "{{ celery_app_cache_dir }}"
       register: packed
     - name: Say
-      ansible.builtin.debug: {msg: "{{ [packed.archive, celery_app_broker_password, celery_app_broker_salt] }}"}
+      ansible.builtin.debug: {msg: "{{ [packed.archive, celery_app_broker_password] }}"}
 """
 
 

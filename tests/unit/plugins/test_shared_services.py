@@ -4,7 +4,7 @@ import base64
 import hashlib
 
 import pytest
-import redis_user
+import redis_users
 import shared_services
 
 FRESH = {
@@ -39,8 +39,9 @@ def test_the_password_of_a_fresh_guest_is_told_from_another():
         salt = b"1234"
         return base64.b64encode(salt + hashlib.sha256(salt + password).digest()).decode()
 
-    assert shared_services.fresh_password(hashed(b"guest"))
-    assert not shared_services.fresh_password(hashed(b"something else"))
+    assert shared_services.is_password(hashed(b"guest"), "guest")
+    assert not shared_services.is_password(hashed(b"something else"), "guest")
+    assert not shared_services.is_password("", "guest")
 
 
 def test_settings_of_others_are_found_and_comments_are_none(tmp_path):
@@ -92,7 +93,7 @@ def test_users_of_the_acl_file_and_their_databases(tmp_path):
     acl = tmp_path / "celery-ops.acl"
     acl.write_text(
         f"user default off\nuser celery-ops on #1 +acl|setuser\nuser old {OLD}\n"
-        f"user shop {redis_user.rules_of('abc', 12)}\n"
+        f"user shop {redis_users.rules_of({'name': 'shop', 'password': 'abc', 'database': 12})}\n"
     )
     users = shared_services.acl_users(str(acl))
     assert {name: shared_services.database_of(rules) for name, rules in users.items()} == {"old": 0, "shop": 12}
@@ -101,8 +102,8 @@ def test_users_of_the_acl_file_and_their_databases(tmp_path):
 
 def test_the_lines_of_other_users_stay_as_they_are():
     text = f"user default on\nuser old {OLD}\nuser shop on #1 ~*\n"
-    assert redis_user.with_users(text, {"default": "off", "shop": None}) == f"user old {OLD}\nuser default off\n"
-    assert redis_user.with_users(text, {"shop": "on #2"}).splitlines()[1:] == [f"user old {OLD}", "user shop on #2"]
+    assert redis_users.with_users(text, {"default": "off", "shop": None}) == f"user old {OLD}\nuser default off\n"
+    assert redis_users.with_users(text, {"shop": "on #2"}).splitlines()[1:] == [f"user old {OLD}", "user shop on #2"]
 
 
 def test_a_file_of_the_packages_configuration_that_somebody_changed(tmp_path):
@@ -116,3 +117,10 @@ def test_a_redis_beside_which_the_kit_has_its_own_is_not_configured_by_it(tmp_pa
     assert not shared_services.is_configured("result_store", str(conf))
     conf.write_text("port 6379\ninclude /etc/redis/celery-ops.conf\n")
     assert shared_services.is_configured("result_store", str(conf))
+
+
+def test_the_keys_of_an_application_go_with_it_unless_another_one_has_the_same_database():
+    known = {name: f"on #1 +select|{number}" for name, number in (("shop", 1), ("notes", 2), ("old", 2))}
+    assert redis_users.removal("shop", known, ["shop"]) == ["ACL DELUSER shop", "SELECT 1", "FLUSHDB"]
+    assert redis_users.removal("notes", known, ["notes"]) == ["ACL DELUSER notes"]
+    assert redis_users.removal("notes", known, ["notes", "old"])[1:] == ["SELECT 2", "FLUSHDB"]

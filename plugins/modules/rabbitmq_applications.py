@@ -1,41 +1,60 @@
 #!/usr/bin/python
-"""Bring RabbitMQ to a set of definitions in one call: vhosts, users, permissions, policies, exchanges, queues."""
+"""Give applications their vhost, user, policies and dead-letter queue in RabbitMQ, in one import."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.shared_services import is_password
 from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
-module: rabbitmq_definitions
-short_description: Bring RabbitMQ to a set of definitions in one call
+module: rabbitmq_applications
+short_description: Give applications their vhost, user, policies and dead-letter queue in RabbitMQ
 description:
-  - Compares the definitions with what the broker exports, imports just what differs in one go, and looks again. What
-    the broker has beyond them stays. A user whose password hash differs gets the new one, so rotating a password works.
+  - Each application gets a vhost and a user of its name, a policy that sends dead messages to the exchange
+    C(<name>.dead), and the quorum queue C(<name>.dead) behind it.
+  - Compares that with what the broker exports, imports just what differs in one go, and looks again. What the broker
+    has beyond it stays. A user whose password differs gets the new one, so rotating a password works.
   - Exchanges and queues can't be changed once they exist. One that exists with other properties fails the module.
 options:
-  definitions:
-    description: As in RabbitMQ's own definitions file; only the kinds and properties named here are looked at.
-    type: dict
+  applications:
+    description: The applications.
+    type: list
+    elements: dict
     required: true
-  password_hashes:
-    description: The users' password hashes by name; apart from the definitions, so that those can be shown.
-    type: dict
-    default: {}
+    suboptions:
+      name:
+        description: The application's name, which is also its user's and its vhost's.
+        type: str
+        required: true
+      password:
+        description: The user's password. Required with O(state=present).
+        type: str
+      dead_letter_except:
+        description: A regular expression of queues whose messages may expire; they get no dead-letter exchange.
+        type: str
+        default: 'amq\..*'
+  delivery_limit:
+    description: Times the broker redelivers a message before it goes to the dead-letter queue.
+    type: int
+    default: 5
   absent_users:
     description: Users that must not exist, such as V(guest). They go after the import.
     type: list
     elements: str
     default: []
   state:
-    description: V(absent) removes the users and the vhosts of O(definitions), with all that is in them.
+    description: V(absent) removes the applications' users and vhosts, with all that is in them.
     choices: [present, absent]
     default: present
     type: str
@@ -54,18 +73,14 @@ author:
   - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
-- rabbitmq_definitions:
-    definitions:
-      vhosts: [{name: shop}]
-      users: [{name: shop, hashing_algorithm: rabbit_password_hashing_sha256, tags: []}]
-      permissions: [{user: shop, vhost: shop, configure: ".*", write: ".*", read: ".*"}]
-    password_hashes: {shop: "{{ shop_password | rabbitmq_password_hash(shop_salt) }}"}
+- rabbitmq_applications:
+    applications:
+      - name: shop
+        password: "{{ vault_shop_broker_password }}"
     absent_users: [guest]
 
-- rabbitmq_definitions:
-    definitions:
-      vhosts: [{name: shop}]
-      users: [{name: shop}]
+- rabbitmq_applications:
+    applications: [{name: shop}]
     state: absent
 """
 RETURN = r"""
@@ -93,16 +108,13 @@ CTL = "rabbitmqctl"
 CTL_TIMEOUT = 120  # seconds; a hung node would keep rabbitmqctl for ever
 
 
-class Trouble(Exception):
-    """Something the operator must know; the text is the whole message."""
+class OperatorError(Exception):
+    """Something the operator has to know or do; its text is the whole message."""
 
 
 def identity(kind: str, item: dict[str, Any]) -> tuple[str, ...]:
-    """What tells this object from others of its kind. Raises Trouble if it lacks a part of that."""
-    try:
-        parts = [item.get("arguments", {}) if key == "arguments" else item[key] for key in IDENTITY[kind]]
-    except KeyError as missing:
-        raise Trouble(f"definitions: an entry of {kind} has no {missing}: {sorted(item)}.") from None
+    """What tells this object from others of its kind."""
+    parts = [item.get("arguments", {}) if key == "arguments" else item[key] for key in IDENTITY[kind]]
     return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
 
 
@@ -137,21 +149,72 @@ def differing(wanted: Definitions, found: Definitions) -> list[str]:
     return [label(kind, item) for kind, items in difference(wanted, found).items() for item in items]
 
 
-def with_hashes(definitions: Definitions, hashes: dict[str, str]) -> Definitions:
-    """The definitions with each user's password hash. Raises Trouble for a user that would have none."""
-    users = [{**user, **({"password_hash": hashes[user["name"]]} if user.get("name") in hashes else {})}
-             for user in definitions.get("users", [])]  # fmt: skip
-    for user in users:
-        if not user.get("password_hash"):
-            raise Trouble(
-                f"definitions: user {user.get('name')} has no password. Give password_hashes an entry for that name, "
-                "made by the filter rabbitmq_password_hash."
-            )
-    return {**definitions, "users": users} if users else definitions
+def definitions_of(application: dict[str, Any], delivery_limit: int) -> Definitions:
+    """Return an application's whole access model, without its password."""
+    name, dead = application["name"], f"{application['name']}.dead"
+    tasks = f"^(?!({application['dead_letter_except']}|{name}\\.dead)$)"
+    policy = {"vhost": name, "apply-to": "queues", "priority": 0}
+    return {
+        "vhosts": [{"name": name}],
+        "users": [{"name": name, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}],
+        "permissions": [{"user": name, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}],
+        "policies": [
+            {
+                **policy,
+                "name": "celery-ops-tasks",
+                "pattern": tasks,
+                "definition": {"dead-letter-exchange": dead, "delivery-limit": delivery_limit},
+            },
+            # Listing a dead letter counts as a delivery, and RabbitMQ 4 drops a message after 20 unless told otherwise.
+            # No number means "never" to every version; this one comes to the same.
+            {
+                **policy,
+                "name": "celery-ops-dead",
+                "pattern": f"^{name}\\.dead$",
+                "definition": {"delivery-limit": 1_000_000_000},
+            },
+        ],
+        "exchanges": [
+            {"name": dead, "vhost": name, "type": "fanout", "durable": True, "auto_delete": False, "arguments": {}}
+        ],
+        "queues": [
+            {
+                **{"name": dead, "vhost": name, "durable": True, "auto_delete": False},
+                "arguments": {"x-queue-type": "quorum"},
+            }
+        ],
+        "bindings": [
+            {
+                **{"source": dead, "vhost": name, "destination": dead, "destination_type": "queue"},
+                **{"routing_key": "", "arguments": {}},
+            }
+        ],
+    }
+
+
+def merged(each: list[Definitions]) -> Definitions:
+    """Return the definitions of all applications as one."""
+    return {kind: [item for definitions in each for item in definitions.get(kind, [])] for kind in IDENTITY}
+
+
+def with_passwords(wanted: Definitions, applications: list[dict[str, Any]], found: Definitions) -> Definitions:
+    """Return the definitions with each user's password hash: the broker's own where it is of that password.
+
+    Raises OperatorError for an application without a password.
+    """
+    passwords = {application["name"]: application["password"] for application in applications}
+    hashes = {user["name"]: user.get("password_hash", "") for user in found.get("users", [])}
+    for name, password in passwords.items():
+        if not password:
+            raise OperatorError(f"applications: {name} has no password, which would let anyone in. Give it one.")
+        if not is_password(hashes.get(name, ""), password):
+            salt = os.urandom(4)
+            hashes[name] = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return {**wanted, "users": [{**user, "password_hash": hashes[user["name"]]} for user in wanted["users"]]}
 
 
 def refuse_immutable(changes: Definitions, found: Definitions) -> None:
-    """Raise Trouble for an object that exists with other properties and can't be changed by an import."""
+    """Raise OperatorError for an object that exists with other properties and can't be changed by an import."""
     for kind in IMMUTABLE:
         for item in changes.get(kind, []):
             known = counterpart(kind, item, found)
@@ -163,7 +226,7 @@ def refuse_immutable(changes: Definitions, found: Definitions) -> None:
                 if kind == "queues"
                 else "Delete it (by rabbitmqadmin or from an AMQP client: rabbitmqctl can't), or give it another name"
             )
-            raise Trouble(
+            raise OperatorError(
                 f"{kind[:-1]} {item['name']} exists in vhost {item['vhost']} with other properties, which RabbitMQ "
                 f"can't change: {'; '.join(words)}. Nothing was changed. {way}, and run this again."
             )
@@ -192,13 +255,13 @@ class Broker:
         self.module = module
 
     def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl; raise Trouble with its words."""
+        """Run rabbitmqctl; raise OperatorError with its words."""
         command = ["timeout", "--kill-after=5", str(CTL_TIMEOUT), CTL, "--quiet", *arguments]
         rc, out, err = self.module.run_command(command)
         if rc:
             words = (err or out).partition("Most common reasons")[0].strip()[:2000]  # the rest is general advice
             why = f"hung for {CTL_TIMEOUT} s and was ended" if rc in (124, 137) else f"ended with {rc}"
-            raise Trouble(f"rabbitmqctl {arguments[0]} {why}: {words}")
+            raise OperatorError(f"rabbitmqctl {arguments[0]} {why}: {words}")
         return out
 
     def exported(self) -> Definitions:
@@ -207,7 +270,7 @@ class Broker:
         try:
             return json.loads(out[out.index("{") :])
         except ValueError:
-            raise Trouble(f"rabbitmqctl export_definitions gave no JSON: {out[:500]!r}") from None
+            raise OperatorError(f"rabbitmqctl export_definitions gave no JSON: {out[:500]!r}") from None
 
     def exported_once_started(self, seconds: int) -> Definitions:
         """As `exported`, after waiting for a broker that is still starting. A running one is asked once only."""
@@ -215,16 +278,16 @@ class Broker:
         while True:
             try:
                 return self.exported()
-            except Trouble as trouble:
+            except OperatorError as problem:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Trouble(
-                        f"RabbitMQ did not answer within {seconds} s. {trouble} Start it: systemctl start "
+                    raise OperatorError(
+                        f"RabbitMQ did not answer within {seconds} s. {problem} Start it: systemctl start "
                         "rabbitmq-server (without systemd: service rabbitmq-server start), look at /var/log/rabbitmq, "
                         "and ask it: rabbitmqctl status"
                     ) from None
             # It ends at once where there is no node as yet, so that alone it is no wait.
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(OperatorError):
                 self.ctl("await_startup", "--timeout", str(max(1, round(left))))
             time.sleep(0.5)
 
@@ -240,7 +303,7 @@ class Broker:
         """Delete a user or vhost; another node of the cluster may have been quicker."""
         try:
             self.ctl(command, name)
-        except Trouble:
+        except OperatorError:
             if name in names(self.exported(), kind):
                 raise
 
@@ -260,7 +323,7 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
             broker.load(changes)
             still = differing(changes, broker.exported())
             if still:
-                raise Trouble(
+                raise OperatorError(
                     f"RabbitMQ took the import, yet these are not as they should be: {', '.join(still)}. Compare with: "
                     "rabbitmqctl export_definitions -"
                 )
@@ -290,27 +353,26 @@ def finish(module: AnsibleModule, differs: list[str], diff: dict[str, str]) -> N
 
 
 def run(module: AnsibleModule) -> NoReturn:
-    """Do it. Raises Trouble."""
-    wanted: Definitions = module.params["definitions"]
-    unknown = set(wanted) - set(IDENTITY)
-    if unknown:
-        raise Trouble(f"definitions: unknown kind {', '.join(sorted(unknown))}; there is {', '.join(IDENTITY)}.")
+    """Do it. Raises OperatorError."""
+    applications = module.params["applications"]
+    wanted = merged([definitions_of(each, module.params["delivery_limit"]) for each in applications])
     gone = module.params["state"] == "absent"
-    wanted = wanted if gone else with_hashes(wanted, module.params["password_hashes"])
     broker = Broker(module)
     if not module.get_bin_path(CTL):
         if not (module.check_mode or gone):
-            raise Trouble("rabbitmqctl is not here. Type: apt-get install rabbitmq-server")
+            raise OperatorError("rabbitmqctl is not here. Type: apt-get install rabbitmq-server")
         found: Definitions = {}
     elif module.check_mode:
         try:
             found = broker.exported()
-        except Trouble as trouble:
-            module.warn(f"RabbitMQ doesn't answer: all counts as missing. {trouble}")
+        except OperatorError as problem:
+            module.warn(f"RabbitMQ doesn't answer: all counts as missing. {problem}")
             found = {}
     else:
         found = broker.exported_once_started(module.params["timeout"])
-    (absent if gone else present)(module, broker, wanted, found)
+    if gone:
+        absent(module, broker, wanted, found)
+    present(module, broker, with_passwords(wanted, applications, found), found)
 
 
 def main() -> None:
@@ -318,8 +380,17 @@ def main() -> None:
     take_over()
     module = AnsibleModule(
         argument_spec={
-            "definitions": {"type": "dict", "required": True},
-            "password_hashes": {"type": "dict", "default": {}, "no_log": True},
+            "applications": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "password": {"type": "str", "no_log": True},
+                    "dead_letter_except": {"type": "str", "default": r"amq\..*"},
+                },
+            },
+            "delivery_limit": {"type": "int", "default": 5},
             "absent_users": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "timeout": {"type": "int", "default": 60},
@@ -328,8 +399,8 @@ def main() -> None:
     )
     try:
         run(module)
-    except Trouble as trouble:
-        module.fail_json(msg=str(trouble))
+    except OperatorError as problem:
+        module.fail_json(msg=str(problem))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,19 @@
-"""What counts as a difference between wanted definitions and what a broker exports."""
+"""An application's definitions, and what counts as a difference from what a broker exports."""
+
+import re
 
 import pytest
-from rabbitmq_definitions import Trouble, difference, differing, refuse_immutable, shown, with_hashes
+from rabbitmq_applications import (
+    OperatorError,
+    definitions_of,
+    difference,
+    differing,
+    merged,
+    refuse_immutable,
+    shown,
+    with_passwords,
+)
+from shared_services import is_password
 
 FOUND = {
     "vhosts": [{"name": "shop", "metadata": {"tags": []}}],
@@ -52,7 +64,7 @@ def test_bindings_with_other_arguments_are_others():
 def test_a_queue_that_exists_with_other_arguments_is_said_to_be_in_the_way():
     queue = {"vhost": "shop", "name": "dead", "arguments": {"x-queue-type": "quorum"}}
     found = {"queues": [{"vhost": "shop", "name": "dead", "arguments": {}}]}
-    with pytest.raises(Trouble, match="rabbitmqctl delete_queue -p shop dead"):
+    with pytest.raises(OperatorError, match="rabbitmqctl delete_queue -p shop dead"):
         refuse_immutable({"queues": [queue]}, found)
     refuse_immutable({"queues": [queue]}, {})
 
@@ -64,13 +76,39 @@ def test_the_diff_says_that_a_password_differs_and_not_how():
     assert "abc" not in str(diff) and "xyz" not in str(diff)
 
 
-def test_a_user_without_a_password_is_refused():
-    definitions = {"users": [{"name": "shop"}]}
-    assert with_hashes(definitions, {"shop": "abc"})["users"] == [{"name": "shop", "password_hash": "abc"}]
-    with pytest.raises(Trouble, match="user shop has no password"):
-        with_hashes(definitions, {"mail": "abc"})
+SHOP = {"name": "shop", "password": "test12", "dead_letter_except": r"celeryev.*|amq\..*"}
+MAIL = SHOP | {"name": "mail", "password": "another one"}
+# Password and hash of the worked example in RabbitMQ's guide on passwords.
+HASH = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
 
 
-def test_an_entry_without_a_name():
-    with pytest.raises(Trouble, match="an entry of policies has no 'name'"):
-        differing({"policies": [{"vhost": "shop"}]}, {})
+def test_an_application_has_a_vhost_and_a_user_and_its_dead_letters_go_to_a_queue_of_its_own():
+    wanted = definitions_of(SHOP, 5)
+    assert [policy["vhost"] for policy in wanted["policies"]] == ["shop", "shop"]
+    tasks, dead = wanted["policies"]
+    assert tasks["definition"] == {"dead-letter-exchange": "shop.dead", "delivery-limit": 5}
+    names = ("shop", "mail", "celeryev.1", "amq.gen-x", "shop.dead")
+    assert [name for name in names if re.match(tasks["pattern"], name)] == ["shop", "mail"]
+    assert [name for name in ("shop", "shop.dead", "shop_dead") if re.match(dead["pattern"], name)] == ["shop.dead"]
+    assert wanted["bindings"][0]["source"] == wanted["queues"][0]["name"] == "shop.dead"
+
+
+def test_several_applications_are_imported_in_one_go():
+    wanted = merged([definitions_of(SHOP, 5), definitions_of(MAIL, 5)])
+    assert [vhost["name"] for vhost in wanted["vhosts"]] == ["shop", "mail"]
+    assert len(wanted["policies"]) == 4
+
+
+def test_a_user_keeps_a_hash_that_is_of_its_password_and_gets_another_one_otherwise():
+    wanted = definitions_of(SHOP, 5)
+    found = {"users": [{"name": "shop", "password_hash": HASH}]}
+    assert with_passwords(wanted, [SHOP], found)["users"][0]["password_hash"] == HASH
+    for known, password in (({}, "test12"), (found, "test13")):
+        fresh = with_passwords(wanted, [SHOP | {"password": password}], known)["users"][0]["password_hash"]
+        assert fresh != HASH and is_password(fresh, password)
+
+
+@pytest.mark.parametrize("password", ["", None])
+def test_an_empty_password_would_let_anyone_in(password):
+    with pytest.raises(OperatorError, match="shop has no password"):
+        with_passwords(definitions_of(SHOP, 5), [SHOP | {"password": password}], {})

@@ -1,13 +1,15 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: MIT
-"""Give an application its Redis user, in the ACL file and in the Redis that runs, or take it away with its keys."""
+"""Give applications their Redis users, in the ACL file and in the Redis that runs, or remove them with their keys."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.files import write_atomically
@@ -23,24 +25,30 @@ from ansible.module_utils.shared_services import (
 from ansible.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
-module: redis_user
-short_description: Give an application its Redis user, or take it away with its keys
+module: redis_users
+short_description: Give applications their Redis users, or remove them with their keys
 description:
-  - Writes the ACL file and, where Redis runs with it, changes the user in the running Redis too. Other applications
-    on the same Redis keep their connections.
-  - The user may read and write one database, and run no command that reaches another one.
+  - Writes the ACL file and, where Redis runs with it, changes the users in the running Redis too, one by one.
+    (C(ACL LOAD) would close the connections of every application, up to Redis 7.2.)
+  - A user may read and write one database, and run no command that reaches another one.
   - The file also switches the user C(default) off, and has a user of the kit's own that may do nothing but this.
 options:
-  name:
-    description: The application's name, which is the user's.
-    type: str
+  applications:
+    description: The applications.
+    type: list
+    elements: dict
     required: true
-  password_hash:
-    description: SHA-256 of the user's password, in hexadecimal.
-    type: str
-  database:
-    description: The number of the application's database.
-    type: int
+    suboptions:
+      name:
+        description: The application's name, which is the user's.
+        type: str
+        required: true
+      password:
+        description: The user's password. Required with O(state=present).
+        type: str
+      database:
+        description: The number of the application's database. Required with O(state=present).
+        type: int
   acl_file:
     description: The ACL file.
     type: path
@@ -58,7 +66,7 @@ options:
     type: int
     default: 6379
   state:
-    description: V(absent) deletes the user, and the keys in its database unless another user has the same one.
+    description: V(absent) deletes the users, and the keys in their databases unless another user has the same one.
     choices: [present, absent]
     default: present
     type: str
@@ -66,12 +74,12 @@ author:
   - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
-- redis_user:
-    name: shop
-    password_hash: "{{ shop_password | hash('sha256') }}"
-    database: 1
+- redis_users:
+    applications:
+      - name: shop
+        password: "{{ vault_shop_store_password }}"
+        database: 1
     acl_file: /etc/redis/celery-ops.acl
-  no_log: true
 """
 RETURN = r"""
 restart:
@@ -92,9 +100,13 @@ REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 ADMIN = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
 
 
-def rules_of(password_hash: str, database: int) -> str:
+def rules_of(application: dict[str, Any]) -> str:
     """Return the rules of an application's user."""
-    return f"on #{password_hash} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} +select|{database}"
+    password_hash = hashlib.sha256(application["password"].encode()).hexdigest()
+    return (
+        f"on #{password_hash} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} "
+        f"+select|{application['database']}"
+    )
 
 
 def with_users(text: str, users: dict[str, str | None]) -> str:
@@ -113,55 +125,73 @@ def key_of_kit(state_dir: str) -> str:
     return admin_password(state_dir)
 
 
+def removal(name: str, known: dict[str, str], gone: Collection[str]) -> list[str]:
+    """Return the commands that delete a user, and its keys where no user that stays has the same database."""
+    number = database_of(known[name])
+    shared = any(database_of(rules) == number for other, rules in known.items() if other not in gone)
+    return [f"ACL DELUSER {name}", *([] if shared else [f"SELECT {number}", "FLUSHDB"])]
+
+
 def main() -> None:
     """Entry point."""
     take_over()
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "str", "required": True},
-            "password_hash": {"type": "str", "no_log": True},
-            "database": {"type": "int"},
+            "applications": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "password": {"type": "str", "no_log": True},
+                    "database": {"type": "int"},
+                },
+            },
             "acl_file": {"type": "path", "required": True},
             "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
             "state": {"choices": ["present", "absent"], "default": "present"},
         },
-        required_if=[("state", "present", ("password_hash", "database"))],
         supports_check_mode=True,
     )
     want = module.params
-    name, path, address = want["name"], Path(want["acl_file"]), (want["host"], want["port"])
+    path, address, present = Path(want["acl_file"]), (want["host"], want["port"]), want["state"] == "present"
+    for each in want["applications"] if present else ():
+        if not each["password"] or each["database"] is None:
+            module.fail_json(msg=f"applications: {each['name']} needs a password and the number of a database.")
     text, known = path.read_text() if path.exists() else "", acl_users(str(path))
-    if want["state"] == "absent" and name not in known:
+    applications = [each for each in want["applications"] if present or each["name"] in known]
+    if not present and not applications:
         module.exit_json(changed=False, restart=False)
     password = admin_password(want["state_dir"]) if module.check_mode else key_of_kit(want["state_dir"])
-    present = want["state"] == "present"
-    rules = rules_of(want["password_hash"], want["database"]) if present else None
-    users = {
+    names = [each["name"] for each in applications]
+    users: dict[str, str | None] = {
         "default": "off",
         REDIS_ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN}",
-        name: rules,
+        **{each["name"]: rules_of(each) if present else None for each in applications},
     }
     fresh = with_users(text, users)
-    if fresh == text or sorted(fresh.splitlines()) == sorted(text.splitlines()):
+    if sorted(fresh.splitlines()) == sorted(text.splitlines()):
         module.exit_json(changed=False, restart=False)
     if module.check_mode:
         module.exit_json(changed=True, restart=False)
-    commands = [f"ACL SETUSER {name} reset {rules}"] if rules else [f"ACL DELUSER {name}"]
-    if not present:
-        number = database_of(known[name])
-        if not any(database_of(each) == number for other, each in known.items() if other != name):
-            commands += [f"SELECT {number}", "FLUSHDB"]
+    commands = []
+    for name in names:
+        if present:
+            commands += [f"ACL SETUSER {name} reset {users[name]}"] if known.get(name) != users[name] else []
+        else:
+            commands += removal(name, known, names)
     restart = False
     try:
-        redis(address, *commands, user=REDIS_ADMIN, password=password)
+        redis(address, *commands, "PING", user=REDIS_ADMIN, password=password)
     except Unanswered as why:
         restart = True
         if not present and REFUSED.search(str(why)):
-            fresh = with_users(fresh, {name: known[name]})  # its keys can be deleted after the restart
+            # Their keys can be deleted after the restart.
+            fresh = with_users(fresh, {name: known[name] for name in names})
         elif not present:
-            module.warn(f"Redis does not answer: results of {name} that are in it expire by themselves ({why})")
+            module.warn(f"Redis does not answer: results of {', '.join(names)} in it expire by themselves ({why})")
     write_atomically(path, fresh, 0o640, "redis", "redis")
     module.exit_json(changed=True, restart=restart)
 
