@@ -17,6 +17,8 @@ QUEUES = "@QUEUES@"
 # Not every way to become root (`su`) comes with sbin in the PATH.
 RUNUSER = "/usr/sbin/runuser"
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
+# What the module supervisor_programs calls a way to take over otherwise.
+STRATEGIES = {"rolling": "one_by_one"}
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 
 
@@ -131,13 +133,14 @@ def worker_program(definition: dict[str, Any], context: dict[str, Any]) -> dict[
         f"{context['release']}/venv/bin/celery-ops-ready", "-A", context["module"], "--node", node, "--queues", queues,
         "--canary-file", f"/run/{app}/{name}.canary", "--timeout", str(context["ready_timeout"]),
     ]  # fmt: skip
+    handover = definition.get("handover", context["handover"])
     return {
         "family": family,
         "command": guarded(name, pidfile, celery, {**context, "stop_timeout": drains}),
         "ready": [RUNUSER, "-u", app, "--", *with_environment(ready, context)],
         "ready_timeout": int(context["ready_timeout"]),
         "settle": int(context["settle"]),
-        "strategy": definition.get("handover", context["handover"]),
+        "strategy": STRATEGIES.get(handover, handover),
         "stop_timeout": drains,
     }
 

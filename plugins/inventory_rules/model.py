@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,9 @@ APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
 """By group, the variable that names a service of somebody else, and its value where the group's is used."""
+
+RENAMED_CHOICES = {"one_by_one": "rolling"}
+"""Values of earlier versions, and what they are called now."""
 
 _BOOLEANS = frozenset({"yes", "no", "true", "false", "on", "off", "1", "0", "y", "n", "t", "f"})
 _TRUE = frozenset({"yes", "true", "on", "1", "y", "t"})
@@ -48,6 +51,13 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     """The one of the known names that was probably meant; the first when none is near."""
     known = list(known)
     return (difflib.get_close_matches(str(name), known, 1, 0.6) or known)[0]
+
+
+def not_among(value: Any, choices: Sequence[str]) -> tuple[str, str]:
+    """What to say of a value that is none of the choices, and the one to write."""
+    if (new := RENAMED_CHOICES.get(str(value))) in choices:
+        return f"it is called {new} now.", new
+    return f"it may be {', '.join(choices)}; {did_you_mean(value, choices)}", nearest(value, choices)
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
@@ -94,9 +104,7 @@ def type_of(variable: str, value: Any, spec: Mapping[str, Any]) -> Iterator[Mist
         text = f"{variable} is {'hidden' if spec.get('no_log') else shown(value)}: it has to be {kind}."
         yield Mistake(variable, f"{text} Write: {variable}: {write}")
     elif "choices" in spec and value not in spec["choices"]:
-        choices = spec["choices"]
-        problem = f"it may be {', '.join(choices)}; {did_you_mean(value, choices)}"
-        yield wrong(variable, value, problem, nearest(value, choices))
+        yield wrong(variable, value, *not_among(value, spec["choices"]))
 
 
 def _specs() -> list[Path]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inventory_rules import web_servers
-from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, shown, wrong
+from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, not_among, shown, wrong
 
 KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale")
-HANDOVERS = ("overlap", "one_by_one", "replace")
+HANDOVERS = ("overlap", "rolling", "replace")
 LIMITS = (2, 30 * 86400)
 """Seconds that a task may take, at least and at most."""
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
@@ -87,8 +87,8 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
         yield from queues(entry["queues"], app)
     pool = entry.get("pool", "prefork")
     if pool not in POOLS:
-        asked = did_you_mean(pool, POOLS)
-        yield f"pool is {shown(pool)}; it may be {', '.join(POOLS)}; {asked} Write: pool: {nearest(pool, POOLS)}"
+        problem, fix = not_among(pool, POOLS)
+        yield f"pool is {shown(pool)}; {problem} Write: pool: {fix}"
     concurrency, most = entry.get("concurrency", 1), MOST.get(pool, MOST_THREADS)
     if not is_int(concurrency) or not 1 <= int(concurrency) <= most:
         problem = f"with pool {pool} it has to be a whole number from 1 to {most}"
@@ -96,11 +96,8 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
     yield from options(entry.get("options", []), TAKEN_BY_WORKER)
     handover, limit = entry.get("handover", "overlap"), entry.get("time_limit", LIMITS[0])
     if handover not in HANDOVERS:
-        asked = did_you_mean(handover, HANDOVERS)
-        yield (
-            f"handover is {shown(handover)}; it may be {', '.join(HANDOVERS)}; {asked} "
-            f"Write: handover: {nearest(handover, HANDOVERS)}"
-        )
+        problem, fix = not_among(handover, HANDOVERS)
+        yield f"handover is {shown(handover)}; {problem} Write: handover: {fix}"
     if not is_int(limit) or not LIMITS[0] <= int(limit) <= LIMITS[1]:
         problem = f"it has to be a whole number of seconds from {LIMITS[0]} to {LIMITS[1]}"
         yield f"time_limit is {shown(limit)}; {problem}. Write: time_limit: 7200"

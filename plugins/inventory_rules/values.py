@@ -61,8 +61,8 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "celery_app_lock_wait": (0, DAY, 0, "seconds; 0 does not wait"),
     "celery_app_drain_wait": (0, 30 * DAY, 60, "seconds; 0 does not wait"),
     "celery_worker_ready_timeout": (5, DAY, 60, "seconds; a worker needs a few to start"),
-    "celery_worker_settle": (0, 3600, 6, "seconds"),
-    "celery_web_settle": (0, 3600, 4, "seconds"),
+    "celery_worker_min_uptime": (0, 3600, 6, "seconds"),
+    "celery_web_min_uptime": (0, 3600, 4, "seconds"),
     "celery_web_stop_timeout": (1, DAY, 60, "seconds"),
     "rabbitmq_port": (1024, 65535, 5672, "a port that needs no root"),
     "rabbitmq_consumer_timeout": (60, 366 * DAY, DAY, "seconds"),
@@ -146,7 +146,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
 }  # fmt: skip
 
 
-RENAMED: dict[str, str] = {}
+RENAMED = {"celery_worker_settle": "celery_worker_min_uptime", "celery_web_settle": "celery_web_min_uptime"}
 """Names that variables had in earlier versions, and what they are called now."""
 GONE = {"celery_app_broker_salt": "RabbitMQ's hash of the password has a salt that the kit makes on the broker."}
 """Variables of earlier versions that nothing reads any more, and why."""
@@ -156,8 +156,8 @@ def renamed(host: Host) -> Iterator[Mistake]:
     """A variable of an earlier version would silently do nothing."""
     for variable in host.given:
         if variable in RENAMED:
-            text = f"{variable} is called {RENAMED[variable]} now. Write: {RENAMED[variable]}: ..."
-            yield Mistake(variable, text)
+            new = f"{RENAMED[variable]}: {shown(host.given[variable])}"
+            yield Mistake(variable, f"{variable} is called {RENAMED[variable]} now. Write: {new}")
         elif variable in GONE:
             yield Mistake(variable, f"{variable} is not used any more: {GONE[variable]} Leave it out.")
 

@@ -151,10 +151,10 @@ def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     if timeout is not None and timeout <= limit:
         problem = f"{variable} is {limit}, and the broker would cut off a worker that is still at work."
         yield wrong("rabbitmq_consumer_timeout", timeout, problem, f"{max(86400, 2 * limit)}, or leave it out")
-    ready, settle = host.int("celery_worker_ready_timeout"), host.int("celery_worker_settle")
-    if ready is not None and settle is not None and 5 <= ready < settle:
-        problem = f"celery_worker_ready_timeout is {ready}, and a generation has to have settled before that."
-        yield wrong("celery_worker_settle", settle, problem, min(ready, 6))
+    ready, uptime = host.int("celery_worker_ready_timeout"), host.int("celery_worker_min_uptime")
+    if ready is not None and uptime is not None and 5 <= ready < uptime:
+        problem = f"celery_worker_ready_timeout is {ready}, and a generation has to be up that long before that."
+        yield wrong("celery_worker_min_uptime", uptime, problem, min(ready, 6))
 
 
 def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:

@@ -97,7 +97,7 @@ def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settin
     watchers = [threading.Thread(target=watch, args=(host,)) for host in hosts]
     for watcher in watchers:
         watcher.start()
-    changes = {"celery_app_task_time_limit": 200, "celery_worker_handover": "one_by_one"}
+    changes = {"celery_app_task_time_limit": 200, "celery_worker_handover": "rolling"}
     try:
         deployed(celery_app_source=source, **changes, **settings)
     finally:

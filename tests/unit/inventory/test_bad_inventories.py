@@ -63,7 +63,7 @@ GOOD = {
                 "name": "many",
                 "queues": ["build:default", "Mails & Post"],
                 "autoscale": "10,2",
-                "handover": "one_by_one",
+                "handover": "rolling",
             },
             {"name": "gpu", "queues": ["gpu"], "concurrency": 1, "handover": "replace", "time_limit": 21600},
             {"name": "fair", "queues": ["fair"], "options": ["-E", "-O", "fair", "--prefetch-multiplier", "4"]},
