@@ -50,7 +50,7 @@ bench: .venv/tests ## measure deploys beside the plain way, and print a table
 apps: .venv/tests ## deploy every application of tests/apps all the way: second run, load, rollback, broken release
 	CELERY_OPS_APPS=all tests/run apps
 
-matrix: .venv/tests ## try every supported version of Celery on both Debians (an hour)
+matrix: .venv/tests ## try every supported version of Celery on both Debians, as whole deploys too (an hour and a half)
 	tests/matrix/run
 
 chaos: .venv/tests ## break everything under load on both Debians (hours), and write docs/reliability.md

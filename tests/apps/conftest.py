@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,25 @@ from xdist.scheduler import LoadScopeScheduling
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy"))
 
-from catalog import APPS, HERE, App
+import foreign
+from catalog import APPS, HERE, App, editions
 from lab import Host, Inventory, Run
+from tried import Tried
 
 FULL = ("blog", "quotes")
 """Those that go the whole way in CI."""
-LATER = ("shop",)
+LATER = ("shop", "diary", "abroad", "replies")
 """Those that CI leaves out: what they have, others have as well. With CELERY_OPS_APPS=all (make apps) all go the whole
-way."""
+way; with CELERY_OPS_APPS=editions (make matrix) it is one small application with each supported version of Celery."""
+SELECTION = os.environ.get("CELERY_OPS_APPS", "")
+CHOSEN = editions() if SELECTION == "editions" else [app for app in APPS if SELECTION == "all" or app.name not in LATER]
 
 
 class ByHost(LoadScopeScheduling):
     """A process for each host: its applications one after the other."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next(app.debian for app in APPS if nodeid.endswith(f"[{app.name}]"))
+        return next(app.debian for app in CHOSEN if nodeid.endswith(f"[{app.label}]"))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -39,20 +44,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByHost(config, log)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Print and keep what was tried, in the process that hears of every test."""
+    if SELECTION and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Tried(SELECTION))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each application."""
     if "app" in metafunc.fixturenames:
-        metafunc.parametrize("app", APPS, ids=[app.name for app in APPS], indirect=True)
+        metafunc.parametrize("app", CHOSEN, ids=[app.label for app in CHOSEN], indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Application after application; the rest of the way only where it is asked for."""
-    all_of_it = os.environ.get("CELERY_OPS_APPS") == "all"
     app = {one: one.callspec.params["app"] for one in items}
-    if not all_of_it:
-        items[:] = [one for one in items if app[one].name not in LATER]
+    if not SELECTION:
         items[:] = [one for one in items if app[one].name in FULL or not one.get_closest_marker("full")]
-    items.sort(key=lambda one: APPS.index(app[one]))
+    if SELECTION == "editions":
+        items[:] = [one for one in items if not one.get_closest_marker("of_the_kit")]
+    items.sort(key=lambda one: CHOSEN.index(app[one]))
 
 
 @dataclass
@@ -72,8 +83,9 @@ class Deployed:
         tree = self.folder / release
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "db.sqlite3")
         shutil.copytree(HERE / self.app.tree, tree, ignore=ignore)
-        with (tree / self.app.module).open("a", encoding="utf-8") as module:
-            module.write(text)
+        for path, added in {**self.app.files, self.app.module: text}.items():
+            with (tree / path).open("a", encoding="utf-8") as file:
+                file.write(added)
         source = str(tree)
         if self.app.inventory[1]["celery_app_source"].endswith(".git"):
             git = ["git", "-C", source, "-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -109,6 +121,11 @@ class Deployed:
         """What `celery -A` gets."""
         return self.app.inventory[1].get("celery_app_module", self.app.name)
 
+    def versions(self) -> dict[str, str]:
+        """The packages that decide what works, as they are installed."""
+        inspected = json.loads(self.host.run(f"cat /srv/{self.app.name}/current/release.json"))["inspect"]
+        return {"python": inspected["python"], **inspected["versions"]}
+
     def current(self) -> str:
         """The current release's id."""
         return self.host.run(f"basename $(readlink /srv/{self.app.name}/current)")
@@ -119,31 +136,37 @@ class Deployed:
 
 
 @pytest.fixture(scope="session")
-def set_up(tmp_path_factory: pytest.TempPathFactory) -> Callable[[App], Deployed]:
+def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[App], Deployed]]:
     """What sets an application up, once, on a host that may have others already."""
     if "MOLECULE_FILE" not in os.environ:
         raise pytest.UsageError("tests/apps needs the hosts of a molecule scenario; type: make molecule")
-    tried: dict[str, tuple[Deployed, Run]] = {}
+    done: dict[str, tuple[Deployed, Run]] = {}
 
     def of(app: App) -> Deployed:
-        if app.name not in tried:
-            host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.name)
+        if app.label not in done:
+            host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.label)
             groups, variables = app.inventory
             # Each application of a host has a database of its own in the host's Redis.
-            number = [one.name for one in APPS if one.debian == app.debian].index(app.name) + 1
+            number = [one.name for one in CHOSEN if one.debian == app.debian].index(app.name) + 1
             own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
             inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
             deployed = Deployed(app, host, folder, inventory)
             deployed.write("first")
-            tried[app.name] = deployed, deployed.play("site")
-        deployed, run = tried[app.name]
+            if app.abroad:
+                foreign.start(host.name)
+            done[app.label] = deployed, deployed.play("site")
+        deployed, run = done[app.label]
         assert run.rc == 0, run.text[-8000:]
         return deployed
 
-    return of
+    yield of
+    if any(deployed.app.abroad for deployed, _ in done.values()):
+        foreign.remove()
 
 
 @pytest.fixture
 def app(request: pytest.FixtureRequest, set_up: Callable[[App], Deployed]) -> Deployed:
     """An application on its host."""
-    return set_up(request.param)
+    deployed = set_up(request.param)
+    request.node.user_properties.append(("versions", deployed.versions()))
+    return deployed

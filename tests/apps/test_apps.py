@@ -1,8 +1,22 @@
 """Applications as strangers write them: set up, a task, a page, a deploy under load, a broken release, a rollback."""
 
+import shlex
+
 import pytest
 from lab import AppLoad
 from support.wait import wait_until
+
+FLOOD = """
+from celery_ops.probe import load_app
+app = load_app("edition")
+task = app.amqp.create_task_message("0", "edition.nap", [5], ignore_result=True)
+with app.connection_for_write(transport_options={"confirm_publish": False}) as connection:
+    with connection.channel() as channel:
+        producer = connection.Producer(channel, routing_key="celery", serializer="json")
+        for number in range(100_000):
+            producer.publish(task.body, headers={**task.headers, "id": str(number)}, **task.properties)
+        print(channel.queue_declare("celery", passive=True).message_count)
+"""
 
 pytestmark = pytest.mark.timeout(900)
 BROKEN = """
@@ -32,6 +46,7 @@ def test_a_users_commands_work(app):
 
 
 @pytest.mark.full
+@pytest.mark.of_the_kit
 def test_a_second_run_changes_nothing(app):
     before = app.programs()
     run = app.play("site")
@@ -64,6 +79,7 @@ def test_a_rollback_goes_to_the_release_before(app):
 
 
 @pytest.mark.full
+@pytest.mark.of_the_kit
 def test_a_broken_release_goes_back(app):
     before = app.current(), app.programs()
     app.write("broken", BROKEN)
@@ -71,4 +87,21 @@ def test_a_broken_release_goes_back(app):
     assert run.rc != 0
     assert "this release is broken" in run.words, run.text[-6000:]
     assert app.current() == before[0]
+    test_a_task_goes_there_and_back(app)
+
+
+@pytest.mark.full
+def test_a_check_and_a_deploy_pass_while_all_slots_are_busy_and_a_hundred_thousand_tasks_wait(app):
+    if not app.app.flood:
+        return
+    assert int(app.command(f"python -c {shlex.quote(FLOOD)}").split()[-1]) > 99_000
+    run = app.play("check")
+    assert run.rc == 0 and run.seconds < 90, run.text[-6000:]
+    assert "tasks wait in queue celery, 2 of 2 slots are busy" in run.words
+    before = app.current()
+    app.write("flooded", "\nRELEASE = 4\n")
+    run = app.play("deploy")
+    assert run.rc == 0, run.text[-6000:]
+    assert app.current() != before
+    app.host.run(f"rabbitmqctl -q -p {app.app.name} purge_queue celery")
     test_a_task_goes_there_and_back(app)
