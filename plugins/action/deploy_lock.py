@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.utils.display import Display
-
-# Ansible imports a plugin by itself; what it is made of lies beside it.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from plugin_utils.host_module import HostModule
-from plugin_utils.runs import has_ended, run_id, start_time
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import has_ended, run_id, start_time
 
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds

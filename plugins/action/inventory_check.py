@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
-
-# Ansible imports a plugin by itself; what it is made of lies beside it.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from inventory_rules import mistakes_of
-from inventory_rules.model import APP_GROUPS, GROUPS, ROOT, Host, Inventory, declared, trusted
-from inventory_rules.values import generated, not_generated
-from inventory_rules.whole import left_behind, longest_time_limit
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import mistakes_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+    APP_GROUPS,
+    GROUPS,
+    ROOT,
+    Host,
+    Inventory,
+    declared,
+    trusted,
+)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.values import generated, not_generated
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.whole import (
+    left_behind,
+    longest_time_limit,
+)
 
 PRIVATE = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())
 REFERRED_TO = ("__celery_app_programs", "__celery_app_own_time_limits", "__celery_app_longest_time_limit")

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.template import generate_ansible_template_vars, trust_as_template
-
-# Ansible imports a plugin by itself; what it is made of lies beside it.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 
 GENERATION = "@GENERATION@"
 

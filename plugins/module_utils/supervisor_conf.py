@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.supervisor_rpc import Trouble
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Trouble
 
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """How the name of a program's generation ends."""

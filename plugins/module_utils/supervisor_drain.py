@@ -16,9 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ansible.module_utils import host_work
-from ansible.module_utils.supervisor_conf import ConfDir
-from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import ConfDir
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import (
+    Endpoint,
+    Process,
+    Supervisord,
+    Trouble,
+)
 
 EVERY = 1.0
 """Seconds between two looks at what drains."""

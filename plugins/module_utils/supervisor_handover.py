@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.supervisor_conf import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import (
     GENERATION,
     NAME,
     ConfDir,
@@ -19,9 +19,9 @@ from ansible.module_utils.supervisor_conf import (
     family_of,
     prefix_of,
 )
-from ansible.module_utils.supervisor_logs import point
-from ansible.module_utils.supervisor_proof import NotProven, blame, log_size, prove
-from ansible.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_logs import point
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_proof import NotProven, blame, log_size, prove
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Fault, Process, Supervisord, Trouble
 
 START_AGAIN = 60
 """Seconds for an old generation that is started again."""

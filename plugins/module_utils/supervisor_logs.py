@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ansible.module_utils.supervisor_conf import family_of, prefix_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import family_of, prefix_of
 
 LOG = re.compile(r"(.+-[0-9a-f]{8})\.log(\.\d+)?")
 """A generation's log, or one that supervisord has rotated."""

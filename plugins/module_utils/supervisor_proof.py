@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ansible.module_utils.supervisor_conf import Program
-from ansible.module_utils.supervisor_rpc import Process, Supervisord
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import Program
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Process, Supervisord
 
 POLL = 0.1
 """Seconds between two looks at supervisord."""

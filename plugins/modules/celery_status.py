@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.deployments import Deployments
-from ansible.module_utils.supervisor_rpc import Endpoint, Process, Supervisord, Trouble
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import (
+    Endpoint,
+    Process,
+    Supervisord,
+    Trouble,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: celery_status

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ansible.module_utils import shared_services
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils import shared_services
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: service_users

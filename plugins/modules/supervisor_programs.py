@@ -14,15 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.deployments import Deployments
-from ansible.module_utils.disk import explain
-from ansible.module_utils.host_work import Interrupted, interrupt
-from ansible.module_utils.queue_conflict import advice
-from ansible.module_utils.supervisor_conf import ConfDir, Parser, Program, check_manifest, prefix_of
-from ansible.module_utils.supervisor_drain import forget_later
-from ansible.module_utils.supervisor_handover import (
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted, interrupt
+from ansible_collections.celery_ops.kit.plugins.module_utils.queue_conflict import advice
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import (
+    ConfDir,
+    Parser,
+    Program,
+    check_manifest,
+    prefix_of,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_drain import forget_later
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_handover import (
     RUN_ON,
     SIGNALS,
     START_AGAIN,
@@ -34,10 +40,17 @@ from ansible.module_utils.supervisor_handover import (
     orphans_of,
     plan,
 )
-from ansible.module_utils.supervisor_logs import prune_logs, prune_state
-from ansible.module_utils.supervisor_proof import NotProven, log_tail
-from ansible.module_utils.supervisor_rpc import Endpoint, NoSupervisord, Process, Reread, Supervisord, Trouble
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_logs import prune_logs, prune_state
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_proof import NotProven, log_tail
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import (
+    Endpoint,
+    NoSupervisord,
+    Process,
+    Reread,
+    Supervisord,
+    Trouble,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: supervisor_programs

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from module_utils.requirement_files import is_local, lines_of
-from plugin_utils.source_files import SourceError
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import is_local, lines_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import SourceError
 
 LOCKS = {
     "uv.lock": ["uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--format", "requirements-txt"],

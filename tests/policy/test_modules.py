@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
 # One without a main is all action plugin, and runs on the control node.

@@ -44,7 +44,9 @@ def test_every_tasks_from_has_a_spec(role):
         call["tasks_from"]
         for task in all_tasks()
         for module, call in task.body.items()
-        if module.endswith(("import_role", "include_role")) and call["name"] == role.name and "tasks_from" in call
+        if module.endswith(("import_role", "include_role"))
+        and call["name"] == f"celery_ops.kit.{role.name}"
+        and "tasks_from" in call
     }
     assert used <= set(specs(role))
 

@@ -59,7 +59,7 @@ class ModuleRun:
         os._exit(0)
 
     def _crash(self, before):
-        from ansible.module_utils.supervisor_rpc import Supervisord
+        from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Supervisord
 
         calls, call = iter(range(1, 1000)), Supervisord._call
 

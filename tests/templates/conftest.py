@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader
 from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,12 +52,6 @@ def role_variables() -> dict[str, Any]:
 def templar_with(**variables: Any) -> Templar:
     """Ansible's templar over the roles' variables, some of them replaced."""
     return Templar(loader=DataLoader(), variables=role_variables() | variables)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _plugins() -> None:
-    init_plugin_loader()
-    filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 
 
 @pytest.fixture(scope="session")

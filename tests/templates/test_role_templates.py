@@ -55,7 +55,7 @@ def test_the_packages_of_the_inventory_are_installed_with_the_applications_own(e
     wanted = evaluate("wanted", wanted=trust_as_template(install["vars"]["__host_wanted"]), host_packages=["libpq-dev"])
     assert wanted == ["python3-venv", "ca-certificates", "libpq-dev"]
     (packages,) = yaml.safe_load((ROOT / "roles/host/tasks/packages.yml").read_text())
-    assert packages["packages"]["names"] == "{{ __host_wanted }}"
+    assert packages["celery_ops.kit.packages"]["names"] == "{{ __host_wanted }}"
 
 
 def test_a_full_redis_takes_results_and_not_the_locks_that_an_application_uses(render):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
 import pytest
 from xdist.scheduler import LoadScopeScheduling
-
-# Where Ansible looks for what our modules share.
-ansible.module_utils.__path__.append(str(Path(__file__).parents[2] / "plugins/module_utils"))
 
 
 class ByFile(LoadScopeScheduling):

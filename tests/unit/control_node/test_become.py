@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible.plugins.loader import become_loader, get_shell_plugin, init_plugin_loader
+from ansible.plugins.loader import become_loader, get_shell_plugin
 
 ROOT = Path(__file__).resolve().parents[3]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else without sudo")
@@ -16,11 +16,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become som
 @pytest.fixture(scope="module")
 def become():
     """The plugin as Ansible loads it, its options included; "sudo" tells what it was asked for."""
-    init_plugin_loader()
-    become_loader.add_directory(str(ROOT / "plugins/become"))
 
     def become(**options):
-        plugin = become_loader.get("sudo_unless_root")
+        plugin = become_loader.get("celery_ops.kit.sudo_unless_root")
         plugin.set_options(direct={"become_exe": "echo sudo was asked:", **options})
         return plugin
 

@@ -30,9 +30,9 @@ FIRST_RUN = """
   gather_facts: false
   tasks:
     - name: Inventory
-      ansible.builtin.import_role: {name: host, tasks_from: inventory}
+      ansible.builtin.import_role: {name: celery_ops.kit.host, tasks_from: inventory}
     - name: Variables
-      ansible.builtin.import_role: {name: celery_app, tasks_from: variables}
+      ansible.builtin.import_role: {name: celery_ops.kit.celery_app, tasks_from: variables}
     - name: Pack
       release_source:
         source: "{{ kit }}/app"
@@ -65,6 +65,7 @@ def checkout(public) -> Path:
         copy(ROOT / part, target / part)
     shutil.copytree(ROOT / "runtime", target / "runtime")
     shutil.copytree(ROOT / "templates", target / "templates")
+    shutil.copytree(ROOT / "collections", target / "collections", symlinks=True)
     (target / ".venv/bin").mkdir(parents=True)
     # No link: make asks access(2), which knows no capabilities, and the checkout may be in a directory of mode 0700.
     command = target / ".venv/bin/ansible-playbook"

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from inventory_rules.model import GROUPS, declared
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import GROUPS, declared
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "apps"))
 

@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 import yaml
-from inventory_rules.values import RESERVED
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.values import RESERVED
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "playbooks/site.yml"
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
-CHECK = "host : inventory | Variables and groups make a system that can work"
-CREDENTIALS = "host : inventory | Refuse new passwords under a running system"
-LOOK = "host : preflight | The host can carry it"
+CHECK = "celery_ops.kit.host : inventory | Variables and groups make a system that can work"
+CREDENTIALS = "celery_ops.kit.host : inventory | Refuse new passwords under a running system"
+LOOK = "celery_ops.kit.host : preflight | The host can carry it"
 LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
 SECRET = "s3cr3t-value"
 
@@ -351,8 +351,8 @@ def test_a_value_that_yaml_changes_is_refused_with_the_quoted_form(form, first_p
 
 
 def test_what_celery_takes_from_the_environment_is_what_its_command_line_takes():
+    from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import REFUSED
     from celery.bin.celery import celery
-    from inventory_rules.environment import REFUSED
 
     known = {parameter.envvar for parameter in celery.params} - {None}
     known |= {f"CELERY_{parameter.name.upper()}" for parameter in celery.params}

@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from inventory_rules.web_servers import problems
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.web_servers import problems
 
 WORKS = [
     "gunicorn shop.wsgi --workers 3",

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from ansible.module_utils import disk
+from ansible_collections.celery_ops.kit.plugins.module_utils import disk
 
 
 def write_until_full(directory):

@@ -4,9 +4,9 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import page_check
 import pytest
-from page_check import Page, Unfit
+from ansible_collections.celery_ops.kit.plugins.modules import page_check
+from ansible_collections.celery_ops.kit.plugins.modules.page_check import Page, Unfit
 
 
 @pytest.fixture

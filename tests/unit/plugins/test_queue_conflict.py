@@ -1,7 +1,7 @@
 """What a worker's log says of a queue that exists with other arguments; the words are those of RabbitMQ 3.10 to 4.2."""
 
 import pytest
-from ansible.module_utils.queue_conflict import advice
+from ansible_collections.celery_ops.kit.plugins.module_utils.queue_conflict import advice
 
 SAYS = "PRECONDITION_FAILED - inequivalent arg "
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import service_sandbox
+from ansible_collections.celery_ops.kit.plugins.modules import service_sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
 # As `systemctl show` says it of Redis's unit.

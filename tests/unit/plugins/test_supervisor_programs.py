@@ -466,7 +466,7 @@ def test_through_ansible(host, tmp_path):
         # Without the kit's configuration, and so without the action plugin.
         **{name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"},
         "ANSIBLE_LIBRARY": str(TOP / "plugins/modules"),
-        "ANSIBLE_MODULE_UTILS": str(TOP / "plugins/module_utils"),
+        "ANSIBLE_COLLECTIONS_PATH": str(TOP / "collections"),
         "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         "ANSIBLE_HOME": str(tmp_path / "ansible"),
     }

@@ -1,6 +1,6 @@
 """A deploy's last words: what failed, where, and what runs now."""
 
-from action.deploy_outcome import message
+from ansible_collections.celery_ops.kit.plugins.action.deploy_outcome import message
 
 WEB = {"phase": "web", "host": "b", "task": "handover | Hand over", "program": "shop-web-1", "reason": "it died."}
 LOST = {"phase": "", "host": "c", "task": "", "program": "", "reason": "the connection to it was lost"}

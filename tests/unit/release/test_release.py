@@ -3,12 +3,11 @@
 import json
 import os
 
-import deploy_lock
 import pytest
-import release
 import yaml
-from ansible.module_utils import release_build
-from release import ReleaseError, Releases
+from ansible_collections.celery_ops.kit.plugins.module_utils import release_build
+from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock, release
+from ansible_collections.celery_ops.kit.plugins.modules.release import ReleaseError, Releases
 
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
 OPTIONS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib.util
 import json
 import os
 import shutil
@@ -17,16 +16,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import release
-from ansible.module_utils import listeners, release_build
-from ansible.module_utils.release_build import ReleaseError, masked
-from release import Releases
+from ansible_collections.celery_ops.kit.plugins.action import release_source
+from ansible_collections.celery_ops.kit.plugins.module_utils import listeners, release_build
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import ReleaseError, masked
+from ansible_collections.celery_ops.kit.plugins.modules import release
+from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for runuser")
 ROOT = Path(__file__).resolve().parents[3]
-SPEC = importlib.util.spec_from_file_location("release_source_action", ROOT / "plugins/action/release_source.py")
-release_source = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(release_source)
 
 TOKEN = "s3cr3t-t0ken"
 # The Celery of these tests, installed in a moment.

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import functools
 import http.server
-import importlib.util
 import os
 import shutil
 import socket
@@ -16,11 +15,9 @@ from typing import ClassVar
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible_collections.celery_ops.kit.plugins.action import release_source
 
 ROOT = Path(__file__).resolve().parents[3]
-SPEC = importlib.util.spec_from_file_location("release_source_action", ROOT / "plugins/action/release_source.py")
-release_source = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(release_source)
 
 
 @pytest.fixture

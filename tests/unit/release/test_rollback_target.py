@@ -1,7 +1,7 @@
 """Where a rollback goes: once for all hosts, to a deployment, and never further than was meant."""
 
 import pytest
-from action.rollback_target import NoTarget, choose
+from ansible_collections.celery_ops.kit.plugins.action.rollback_target import NoTarget, choose
 
 
 def record(name, previous, release, live_at):

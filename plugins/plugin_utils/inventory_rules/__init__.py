@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from inventory_rules import environment, programs, values, whole
-from inventory_rules.model import Host, Inventory, Mistake
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import environment, programs, values, whole
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
     values.types, values.renamed, values.unknown, values.bounds, values.forms, values.name, values.ports, values.shared,

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from inventory_rules.model import Host, Mistake, shown
-from inventory_rules.programs import TAKEN, TAKEN_BY_WORKER
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, Mistake, shown
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.programs import TAKEN, TAKEN_BY_WORKER
 
 try:
     from ansible._internal._datatag._tags import Origin

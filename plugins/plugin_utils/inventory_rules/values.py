@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from action.release_source import REQUIREMENTS, is_git
 from ansible.errors import AnsibleError
-from plugin_utils.source_files import UNTRACKED, excluded
-
-from inventory_rules.addresses import ADDRESSES
-from inventory_rules.environment import variables
-from inventory_rules.model import (
+from ansible_collections.celery_ops.kit.plugins.action.release_source import REQUIREMENTS, is_git
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     ROOT,
     Host,
     Inventory,
@@ -33,6 +31,7 @@ from inventory_rules.model import (
     type_of,
     wrong,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 
 LATER = object()
 """Stands for a secret that only a template would tell."""

@@ -15,7 +15,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
 APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 

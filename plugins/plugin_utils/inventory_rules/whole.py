@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from inventory_rules.model import (
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     GROUPS,
     OWN_SERVICE,
     Host,
