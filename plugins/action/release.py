@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-
-# Ansible imports a plugin by itself; what it is made of lies beside it.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from module_utils.layout import Layout, Release
-from plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 
 
 class ActionModule(HostModule):

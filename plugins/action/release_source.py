@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -21,14 +20,18 @@ from urllib.parse import unquote
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from module_utils.listeners import listener_version
-from module_utils.requirement_files import RequirementsError, included
-from plugin_utils.python_project import requirements_of
-from plugin_utils.runs import deployment_id
-from plugin_utils.source_files import Files, SourceError, excluded, files_of, is_private, refuse_pointers
+from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import RequirementsError, included
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import requirements_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import (
+    Files,
+    SourceError,
+    excluded,
+    files_of,
+    is_private,
+    refuse_pointers,
+)
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "pyproject.toml")

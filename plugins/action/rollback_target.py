@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from module_utils.layout import ADOPTED
-from plugin_utils.runs import deployment_id
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 
 History = Mapping[str, Any]
 """What `release: state=history` answers for a host."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-# Ansible imports a plugin by itself; what it is made of lies beside it.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from module_utils.layout import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     HOUSEKEEPING_QUEUES,
     Layout,
     consumer_timeout,

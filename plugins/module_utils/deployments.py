@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.files import point, read_json, write_json
-from ansible.module_utils.layout import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
     READY_TIMEOUT,
     RUNUSER,

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 
 RUN = Path("/run/celery-ops")
 

@@ -22,9 +22,19 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from ansible.module_utils.layout import DIRECTORY, OWN_DIRECTORY, RUNUSER, UMASK, Release
-from ansible.module_utils.listeners import install_listener, put
-from ansible.module_utils.requirement_files import RequirementsError, included, names_local
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    DIRECTORY,
+    OWN_DIRECTORY,
+    RUNUSER,
+    UMASK,
+    Release,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import install_listener, put
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import (
+    RequirementsError,
+    included,
+    names_local,
+)
 
 GRACE = 10.0  # seconds for a command that was told to end
 NICER = 5  # a build lets the tasks that run go first

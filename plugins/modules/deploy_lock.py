@@ -10,11 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.files import read_json, write_json
-from ansible.module_utils.host_work import CALL, STALE_AFTER, HostWorkError, age, lease_of
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
+    CALL,
+    STALE_AFTER,
+    HostWorkError,
+    age,
+    lease_of,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: deploy_lock

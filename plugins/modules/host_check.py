@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils import proc, shared_services
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc, shared_services
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: host_check

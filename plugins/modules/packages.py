@@ -13,10 +13,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from ansible.module_utils import proc
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.files import write_json
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: packages

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.files import write_atomically
-from ansible.module_utils.shared_services import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.shared_services import (
     REDIS_ADMIN,
     REDIS_KEY,
     Unanswered,
@@ -22,7 +22,7 @@ from ansible.module_utils.shared_services import (
     database_of,
     redis,
 )
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: redis_users

@@ -14,12 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ansible.module_utils import host_work
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.deployments import Deployments, Record, differences, identity
-from ansible.module_utils.disk import explain
-from ansible.module_utils.host_work import Interrupted
-from ansible.module_utils.layout import (
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import (
+    Deployments,
+    Record,
+    differences,
+    identity,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
     CONF_D,
     FILE,
@@ -29,8 +34,8 @@ from ansible.module_utils.layout import (
     Layout,
     Release,
 )
-from ansible.module_utils.listeners import listener_of, prune_listeners
-from ansible.module_utils.release_build import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import (
     ReleaseError,
     build,
     point,
@@ -38,7 +43,7 @@ from ansible.module_utils.release_build import (
     run,
     wheel_of,
 )
-from ansible.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 DOCUMENTATION = r"""
 module: release

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 
 
 def start_time(pid: int) -> str:

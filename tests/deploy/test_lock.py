@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import run_id
 from lab import LOCK, ROOT, command_of, deployed, play
-from plugin_utils.runs import run_id
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)

@@ -9,8 +9,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from inventory_rules import web_servers
-from inventory_rules.model import Host, Mistake, did_you_mean, is_int, nearest, not_among, shown, wrong
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import web_servers
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+    Host,
+    Mistake,
+    did_you_mean,
+    is_int,
+    nearest,
+    not_among,
+    shown,
+    wrong,
+)
 
 KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale")
 HANDOVERS = ("overlap", "rolling", "replace")

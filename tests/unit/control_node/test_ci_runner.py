@@ -34,7 +34,7 @@ FIRST_RUN = """
     - name: Variables
       ansible.builtin.import_role: {name: celery_ops.kit.celery_app, tasks_from: variables}
     - name: Pack
-      release_source:
+      celery_ops.kit.release_source:
         source: "{{ kit }}/app"
         version: HEAD
         requirements: "{{ celery_app_requirements }}"

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import host_check
 import pytest
 import yaml
-from host_check import Distribution, Supervisord
+from ansible_collections.celery_ops.kit.plugins.modules import host_check
+from ansible_collections.celery_ops.kit.plugins.modules.host_check import Distribution, Supervisord
 from support.wait import wait_until
 
 TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/host/vars/main.yml").read_text())

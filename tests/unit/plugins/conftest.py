@@ -1,7 +1,7 @@
 """A real supervisord for each test."""
 
 import pytest
-from ansible.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from support.supervisord import Supervisord
 
 

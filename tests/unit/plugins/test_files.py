@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.files import point, read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
 
 
 def test_a_new_file_has_its_mode_whatever_the_umask(tmp_path):
@@ -51,7 +51,7 @@ def test_it_belongs_to_whom_it_should(tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from ansible.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
 try:
@@ -65,10 +65,10 @@ def test_where_it_does_not_fit_the_old_file_stays_and_nothing_else_is_left(tmp_p
     path = tmp_path / "file"
     write_atomically(path, "old")
     probe = """
-import ansible.module_utils, sys
-ansible.module_utils.__path__.append(sys.argv[2])
+import sys
+sys.path.append(sys.argv[2])
 """
-    utils = str(Path(__file__).parents[3] / "plugins/module_utils")
+    utils = str(Path(__file__).parents[3] / "collections")
     done = subprocess.run([sys.executable, "-c", probe + FULL, path, utils], capture_output=True, text=True, check=True)
     assert done.stdout == f"{errno.EFBIG} {path}\n"
     assert path.read_text() == "old"

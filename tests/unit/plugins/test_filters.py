@@ -1,7 +1,7 @@
 """The kit's Jinja filters."""
 
 import pytest
-from celery_programs import as_app, own_queues, tick_queue
+from ansible_collections.celery_ops.kit.plugins.filter.celery_programs import as_app, own_queues, tick_queue
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import sys
 import time
 import traceback
 
-import deploy_lock
 import pytest
-from ansible.module_utils import basic, host_work
+from ansible.module_utils import basic
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
 from support.wait import wait_until
 
 WHO = {"id": "anna-1-1", "who": "anna@control", "what": "deploy", "at": "now", "renewed": 0}

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from celery_ops import layout as of_the_runtime
-from layout import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     CONCURRENCY,
     CONF_D,
     DIRECTORY,
@@ -29,6 +28,7 @@ from layout import (
     stop_timeout,
     supervisor_stop_timeout,
 )
+from celery_ops import layout as of_the_runtime
 
 ROOT = Path(__file__).resolve().parents[3]
 SHOP = Layout("shop")

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import packages
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.celery_ops.kit.plugins.modules import packages
 from support.wait import wait_until
 
 # For a time of its own: other runs of this test on the machine have theirs.

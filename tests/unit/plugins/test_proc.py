@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from ansible.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 
 
 @pytest.fixture

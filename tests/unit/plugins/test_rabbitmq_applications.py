@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from rabbitmq_applications import (
+from ansible_collections.celery_ops.kit.plugins.module_utils.shared_services import is_password
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_applications import (
     OperatorError,
     definitions_of,
     difference,
@@ -13,7 +14,6 @@ from rabbitmq_applications import (
     shown,
     with_passwords,
 )
-from shared_services import is_password
 
 FOUND = {
     "vhosts": [{"name": "shop", "metadata": {"tags": []}}],

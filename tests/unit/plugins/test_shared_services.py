@@ -4,8 +4,8 @@ import base64
 import hashlib
 
 import pytest
-import redis_users
-import shared_services
+from ansible_collections.celery_ops.kit.plugins.module_utils import shared_services
+from ansible_collections.celery_ops.kit.plugins.modules import redis_users
 
 FRESH = {
     "vhosts": [{"name": "/"}, {"name": "shop"}],

@@ -3,7 +3,7 @@
 import fcntl
 import os
 
-from ansible.module_utils.supervisor_logs import point, prune_logs, prune_state
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_logs import point, prune_logs, prune_state
 from support.supervisord import TOP  # noqa: F401 makes module_utils importable
 
 OLD, NEW = "app-worker-a-11111111", "app-worker-a-22222222"

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-import deploy_lock
 import pytest
-from action.deploy_lock import keep
 from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
-from ansible.module_utils import host_work
-from plugin_utils.runs import has_ended, run_id
+from ansible_collections.celery_ops.kit.plugins.action.deploy_lock import keep
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import has_ended, run_id
 from support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,10 +108,10 @@ def test_the_lease_says_nothing_secret_and_anybody_may_read_it(lock, monkeypatch
 def at_work(lock):
     """The work of Anna's run on the host, whose control node is gone."""
     program = """
-import ansible.module_utils, os, signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
-ansible.module_utils.__path__.append(sys.argv[2])
-from ansible.module_utils import host_work
+sys.path.append(sys.argv[2])
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 signal.signal(signal.SIGTERM, host_work.interrupt)
 work = host_work.Work(host_work.take(Path(sys.argv[1])))
 work.say(job="1", run="anna", who="anna@control", what="deploy", phase="workers", since="now", ends_within=60,
@@ -121,7 +121,7 @@ try:
 except host_work.Interrupted:
     time.sleep(0.5)
 """
-    words = [sys.executable, "-c", program, str(lock.directory), str(ROOT / "plugins/module_utils")]
+    words = [sys.executable, "-c", program, str(lock.directory), str(ROOT / "collections")]
     process = subprocess.Popen(words)
     wait_until(lambda: (host_work.worker_of(lock.directory) or {}).get("pid"), 10, "a process at work")
     yield process

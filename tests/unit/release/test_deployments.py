@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict
 
 import pytest
-from ansible.module_utils.supervisor_conf import Program
-from deployments import Deployments, differences, identity
-from layout import ADOPTED
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments, differences, identity
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import Program
 
 
 @pytest.fixture

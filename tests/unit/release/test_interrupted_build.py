@@ -5,8 +5,8 @@ import signal
 import threading
 
 import pytest
-from ansible.module_utils import host_work, release_build
-from plugin_utils.runs import start_time
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, release_build
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import start_time
 from support.wait import wait_until
 
 
