@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure deploys on one test host, beside the plain way, and print a table: `make bench`.
 
-Everything runs under a steady load of numbered tasks whose books are kept (tests/chaos/ledger.py). Times are seconds
+Everything runs under a steady load of numbered tasks (tests/support/load.py). Times are seconds
 from the start of ansible-playbook, on a host that has deployed before.
 """
 
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests/deploy"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from lab import APP, BOOKS, HOSTS, LEDGER, Host, Load, Variants, command_of, deployed, play  # noqa: E402
+from support.control import Variants, command_of, deployed, play  # noqa: E402
+from support.host import APP, Host  # noqa: E402
+from support.load import Load  # noqa: E402
 
 RATE = 15.0  # tasks a second
 STEADY = 20.0  # seconds of load before and after what is measured
@@ -30,15 +32,9 @@ TIMES = 3  # how often each is measured: the table has the medians
 WORKERS = [{"name": "default", "queues": [APP], "concurrency": 12}]
 
 
-def began(host: Host, run: str) -> list[tuple[float, str]]:
-    """When each task of a run began, and by which release."""
-    lines = (line.split() for line in host.run(f"grep began {BOOKS}/{run}").splitlines())
-    return sorted((float(at), release) for _, _, at, release, _ in lines)
-
-
-def first_task_of(host: Host, run: str, release: str, since: float) -> float:
+def first_task_of(load: Load, release: str, since: float) -> float:
     """Seconds from `since` until that release began its first task."""
-    return next(at for at, by in began(host, run) if by == release and at >= since) - since
+    return next(at for at, by in load.executions() if by == release and at >= since) - since
 
 
 def pause(seconds: float, load: Load) -> None:
@@ -52,34 +48,34 @@ def pause(seconds: float, load: Load) -> None:
 
 def kit(host: Host, variants: Variants) -> dict[str, Any]:
     """Code-only deploys and rollbacks by the kit."""
-    steady = Load(host, "steady", RATE, 10_000)
+    steady = Load(host, "steady", RATE)
     pause(STEADY, steady)
     quiet = steady.finish()
 
-    load = Load(host, "kit", RATE, 10_000)
+    load = Load(host, "kit", RATE)
     pause(STEADY, load)
     times: dict[str, list[float]] = {"wall": [], "consuming": [], "rollback": [], "rollback_consuming": []}
     for number in range(TIMES):
         old, begun = host.current(), time.time()
         source = variants.make(f"k{number}", {"petct/__init__.py": f"K = {number}\n"})
-        times["wall"].append(deployed(host.name, celery_app_source=str(source), **settings()).seconds)
-        times["consuming"].append(first_task_of(host, "kit", host.current(), begun))
+        times["wall"].append(deployed(host, celery_app_source=str(source), **settings()).seconds)
+        times["consuming"].append(first_task_of(load, host.current(), begun))
         pause(STEADY, load)
         begun = time.time()
-        back = play("rollback", host.name, **settings())
+        back = play("rollback", host, **settings())
         assert back.rc == 0, back.text[-3000:]
         times["rollback"].append(back.seconds)
-        times["rollback_consuming"].append(first_task_of(host, "kit", old, begun))
+        times["rollback_consuming"].append(first_task_of(load, old, begun))
         pause(STEADY, load)
-    return {"books": load.finish(), "steady_p99": quiet["wait_p99"], **times}
+    return {"numbers": load.finish(), "steady_p99": quiet["wait_p99"], **times}
 
 
-def plain(host: Host, variants: Variants, folder: Path) -> dict[str, Any]:
+def plain(host: Host, variants: Variants, directory: Path) -> dict[str, Any]:
     """Code-only deploys by unpacking, pip and a restart."""
-    words = [word for word in command_of("deploy", host.name) if word != "playbooks/deploy.yml"]
+    words = [word for word in command_of("deploy", host) if word != "playbooks/deploy.yml"]
 
     def run(number: int) -> float:
-        archive = folder / f"p{number}.tar.gz"
+        archive = directory / f"p{number}.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(variants.make(f"p{number}", {"petct/__init__.py": f"P = {number}\n"}), arcname=".")
         extra = ["-e", json.dumps({"plain_archive": str(archive)}), "bench/plain.yml"]
@@ -88,17 +84,17 @@ def plain(host: Host, variants: Variants, folder: Path) -> dict[str, Any]:
         return time.monotonic() - begun
 
     run(0)
-    load, wall = Load(host, "plain", RATE, 10_000, queue="plain"), []
+    load, wall = Load(host, "plain", RATE, queue="plain"), []
     for number in range(TIMES):
         pause(STEADY, load)
         wall.append(run(number + 1))
     pause(STEADY, load)
-    books = load.finish()
+    numbers = load.finish()
     host.run(
         "supervisorctl stop plain-worker; rm /etc/supervisor/conf.d/plain-worker.conf; "
         "supervisorctl update plain-worker"
     )
-    return {"books": books, "wall": wall}
+    return {"numbers": numbers, "wall": wall}
 
 
 def settings() -> dict[str, Any]:
@@ -108,24 +104,24 @@ def settings() -> dict[str, Any]:
 
 def ten_thousand(host: Host, variants: Variants) -> dict[str, Any]:
     """10,000 numbered tasks through three deploys and one rollback."""
-    load = Load(host, "ten_thousand", 50.0, 10_000, patience=200)
+    load = Load(host, "ten_thousand", 50.0, tasks=10_000)
     for number in (1, 2, 3):
         source = variants.make(f"t{number}", {"petct/__init__.py": f"T = {number}\n"})
-        deployed(host.name, celery_app_source=str(source), **settings())
-    assert play("rollback", host.name, **settings()).rc == 0
-    return load.finish(stop=False)
+        deployed(host, celery_app_source=str(source), **settings())
+    assert play("rollback", host, **settings()).rc == 0
+    return load.finish(stop=False, patience=200)
 
 
 def table(kit: dict[str, Any], plain: dict[str, Any], many: dict[str, Any]) -> str:
     """The results as a Markdown table."""
-    ours, theirs = kit["books"], plain["books"]
+    ours, theirs = kit["numbers"], plain["numbers"]
     gap = f"{theirs['without_consumer']} of {theirs['samples']}"
     times = f"{ours['wait_p99'] / kit['steady_p99']:.1f} times steady state"
     rows = [
         ("samples without a consumer", f"{ours['without_consumer']} of {ours['samples']}", gap, ""),
         ("queue wait p99", f"{ours['wait_p99']} s ({times})", f"{theirs['wait_p99']} s", ""),
         ("queue wait, longest", f"{ours['wait_max']} s", f"{theirs['wait_max']} s", ""),
-        ("tasks lost, doubled", books(ours), books(theirs), ""),
+        ("tasks lost, doubled", lost_and_doubled(ours), lost_and_doubled(theirs), ""),
         (
             "code-only deploy, until the new generation works; the plain way's whole",
             spread(kit["consuming"]),
@@ -135,7 +131,7 @@ def table(kit: dict[str, Any], plain: dict[str, Any], many: dict[str, Any]) -> s
         ("code-only deploy, all of it", spread(kit["wall"]), "", ""),
         ("rollback, until the old release works", spread(kit["rollback_consuming"]), "", ""),
         ("rollback, all of it", spread(kit["rollback"]), "", ""),
-        ("10,000 tasks, 3 deploys, 1 rollback: lost, doubled", books(many), "", ""),
+        ("10,000 tasks, 3 deploys, 1 rollback: lost, doubled", lost_and_doubled(many), "", ""),
     ]
     head = "| | celery-ops | unpack + pip + restart | ratio |\n|---|---|---|---|\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -146,24 +142,23 @@ def spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
 
 
-def books(of: dict[str, Any]) -> str:
+def lost_and_doubled(of: dict[str, Any]) -> str:
     """Lost and doubled, of how many."""
     return f"{len(of['lost'])}, {len(of['doubled'])} of {of['confirmed']}"
 
 
 def main() -> None:
     """Entry point; molecule has made the hosts."""
-    host = Host(HOSTS[0])
-    subprocess.run(["docker", "cp", str(ROOT / "tests/chaos/ledger.py"), f"{host.name}:{LEDGER}"], check=True)
+    host = Host("celery-ops-deploy-bookworm")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        variants = Variants(folder / "variants")
+        directory = Path(name)
+        variants = Variants(directory / "variants")
         # Twice: the first makes the virtualenv, so that what follows is warm.
         for number in (0, 1):
             source = variants.make(f"b{number}", {"petct/__init__.py": f"V = {number}\n"})
-            deployed(host.name, celery_app_source=str(source), **settings())
+            deployed(host, celery_app_source=str(source), **settings())
         ours = kit(host, variants)
-        theirs = plain(host, variants, folder)
+        theirs = plain(host, variants, directory)
         many = ten_thousand(host, variants)
     print(f"{host.name}, {os.cpu_count()} cores, {platform.machine()}, {RATE:g} tasks/s, one machine for all\n")
     print(table(ours, theirs, many))

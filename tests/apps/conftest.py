@@ -7,21 +7,18 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-from xdist.scheduler import LoadScopeScheduling
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy"))
-
 import foreign
+import pytest
 from catalog import APPS, HERE, App, editions
-from lab import Host, Inventory, Run
+from support.control import Inventory, Run
+from support.host import Host, scenario_hosts
 from tried import Tried
+from xdist.scheduler import LoadScopeScheduling
 
 FULL = ("blog", "quotes")
 """Those that go the whole way in CI."""
@@ -72,7 +69,7 @@ class Deployed:
 
     app: App
     host: Host
-    folder: Path
+    directory: Path
     inventory: Inventory
 
     def write(self, release: str, text: str = "") -> None:
@@ -80,7 +77,7 @@ class Deployed:
 
         It is a directory, or a git repository where the owner has one.
         """
-        tree = self.folder / release
+        tree = self.directory / release
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "db.sqlite3")
         shutil.copytree(HERE / self.app.tree, tree, ignore=ignore)
         for path, added in {**self.app.files, self.app.module: text}.items():
@@ -100,7 +97,7 @@ class Deployed:
 
     def command(self, command: str) -> str:
         """What a command prints as the application's user, in its directory and environment."""
-        return self.host.run(f"timeout 60 {self.app.name} {command} 2>&1")
+        return self.host.ask(f"timeout 60 {self.app.name} {command} 2>&1")
 
     def call(self, task: str, *arguments: object) -> str:
         """Send a task as a program of its owner's does; return its result."""
@@ -114,7 +111,7 @@ class Deployed:
         """What its web server answers."""
         port = self.app.inventory[1].get("celery_web_bind", "127.0.0.1:8000")
         fetch = f"import urllib.request as u; print(u.urlopen('http://{port}{path}', timeout=20).read().decode())"
-        return self.host.run(f'python3 -c "{fetch}" 2>&1')
+        return self.host.ask(f'python3 -c "{fetch}" 2>&1')
 
     @property
     def celery(self) -> str:
@@ -123,34 +120,29 @@ class Deployed:
 
     def versions(self) -> dict[str, str]:
         """The packages that decide what works, as they are installed."""
-        inspected = json.loads(self.host.run(f"cat /srv/{self.app.name}/current/release.json"))["inspect"]
+        inspected = json.loads(self.host.output(f"cat /srv/{self.app.name}/current/release.json"))["inspect"]
         return {"python": inspected["python"], **inspected["versions"]}
 
-    def current(self) -> str:
-        """The current release's id."""
-        return self.host.run(f"basename $(readlink /srv/{self.app.name}/current)")
-
-    def programs(self) -> dict[str, str]:
+    def programs(self) -> dict[str, int | None]:
         """Its programs that run, and their pids."""
-        return {name: pid for name, pid in self.host.programs().items() if name.startswith(f"{self.app.name}-")}
+        return {name: pid for name, pid in self.host.running().items() if name.startswith(f"{self.app.name}-")}
 
 
 @pytest.fixture(scope="session")
 def set_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[App], Deployed]]:
     """What sets an application up, once, on a host that may have others already."""
-    if "MOLECULE_FILE" not in os.environ:
-        raise pytest.UsageError("tests/apps needs the hosts of a molecule scenario; type: make molecule")
+    hosts = {host.name.rpartition("-")[2]: host for host in scenario_hosts()}
     done: dict[str, tuple[Deployed, Run]] = {}
 
     def of(app: App) -> Deployed:
         if app.label not in done:
-            host, folder = Host(f"celery-ops-apps-{app.debian}"), tmp_path_factory.mktemp(app.label)
+            host, directory = Host(hosts[app.debian].name, app.name), tmp_path_factory.mktemp(app.label)
             groups, variables = app.inventory
             # Each application of a host has a database of its own in the host's Redis.
             number = [one.name for one in CHOSEN if one.debian == app.debian].index(app.name) + 1
             own = {"celery_app_result_store_database": number} if "result_store" in groups else {}
-            inventory = Inventory.write(folder / "inventory", host.name, groups, {**variables, **own})
-            deployed = Deployed(app, host, folder, inventory)
+            inventory = Inventory.write(directory / "inventory", host, groups, {**variables, **own})
+            deployed = Deployed(app, host, directory, inventory)
             deployed.write("first")
             if app.abroad:
                 foreign.start(host.name)

@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from lab import AppLoad
+from support.load import Load
 from support.wait import wait_until
 
 FLOOD = """
@@ -55,14 +55,14 @@ def test_a_second_run_changes_nothing(app):
 
 
 def test_a_code_only_deploy_under_load_loses_nothing(app):
-    before = app.current()
-    load = AppLoad(app.host, app.app.name, app.celery, app.app.queue)
+    before = app.host.current()
+    load = Load(app.host, module=app.celery, queue=app.app.queue)
     wait_until(load.begun, 60, "tasks of the load")
     app.write("second", "\nRELEASE = 2\n")
     run = app.play("deploy")
     books = load.finish()
     assert run.rc == 0, run.text[-8000:]
-    assert app.current() != before
+    assert app.host.current() != before
     assert (books["lost"], books["doubled"], books["without_consumer"]) == ([], [], 0), books
     assert books["confirmed"] > 50 and len(books["releases"]) == 2, books
     test_a_task_goes_there_and_back(app)
@@ -70,10 +70,10 @@ def test_a_code_only_deploy_under_load_loses_nothing(app):
 
 @pytest.mark.full
 def test_a_rollback_goes_to_the_release_before(app):
-    before = app.current()
+    before = app.host.current()
     run = app.play("rollback")
     assert run.rc == 0, run.text[-6000:]
-    assert app.current() != before
+    assert app.host.current() != before
     test_a_task_goes_there_and_back(app)
     test_its_page_answers_with_what_a_worker_did(app)
 
@@ -81,12 +81,12 @@ def test_a_rollback_goes_to_the_release_before(app):
 @pytest.mark.full
 @pytest.mark.of_the_kit
 def test_a_broken_release_goes_back(app):
-    before = app.current(), app.programs()
+    before = app.host.current(), app.programs()
     app.write("broken", BROKEN)
     run = app.play("deploy")
     assert run.rc != 0
     assert "this release is broken" in run.words, run.text[-6000:]
-    assert app.current() == before[0]
+    assert app.host.current() == before[0]
     test_a_task_goes_there_and_back(app)
 
 

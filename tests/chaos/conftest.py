@@ -1,16 +1,11 @@
-"""The host of the scenario, and the results."""
-
-import os
-from pathlib import Path
+"""The host of the scenario."""
 
 import pytest
-import yaml
 from subject import Subject
+from support.host import scenario_hosts
 
 
 @pytest.fixture(scope="session")
 def subject():
-    if "MOLECULE_FILE" not in os.environ:
-        raise pytest.UsageError("tests/chaos needs the host of a molecule scenario; type: make molecule, or make chaos")
-    [platform] = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
-    return Subject(platform["name"])
+    [host] = scenario_hosts()
+    return Subject(host.name)

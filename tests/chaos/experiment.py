@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from faults import Fault
-from subject import ROOT, STEADY, Load, Subject
+from subject import STEADY, Load, Subject
+from support.control import ROOT
 from support.wait import wait_until
 
 RESULTS = ROOT / ".cache/chaos/results.jsonl"
@@ -56,18 +57,18 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
                 fault.heal(subject)
         expected = subject.intended()
         whole = seconds_until_whole(subject, expected, fault.promise)
-        wait_until(subject.ticks, 60, "a task's way there and back, and a tick of the scheduler after the fault")
+        wait_until(subject.ticks, 60, "a task that comes back, and a tick of the scheduler after the fault")
         run_for(STEADY, load)
         wait_until(lambda: load.publisher.confirmed >= tasks, tasks / rate * 2 + 60, f"{tasks} tasks confirmed")
-        books = load.finish()
+        numbers = load.finish()
     assert not (reason := subject.amiss(expected)), f"at the end: {reason}"
-    numbers = ("attempted", "confirmed", "executed", "rerun", "samples", "without_consumer", "wait_p99")
+    names = ("attempted", "confirmed", "executed", "rerun", "samples", "without_consumer", "wait_p99")
     return {
-        **{name: books[name] for name in numbers},
-        "lost": len(books["lost"]),
-        "doubled": len(books["doubled"]),
-        "recovery": max(books["recovery"], whole),
-        "prompt": books["recovery"],
+        **{name: numbers[name] for name in names},
+        "lost": len(numbers["lost"]),
+        "doubled": len(numbers["doubled"]),
+        "recovery": max(numbers["recovery"], whole),
+        "prompt": numbers["recovery"],
         "whole": whole,
     }
 
@@ -83,6 +84,6 @@ def run_for(seconds: float, load: Load) -> None:
 def seconds_until_whole(subject: Subject, expected: set[str], promise: float) -> float:
     """Seconds from the end of the fault until programs and processes are one of each; fails after `promise`."""
     while reason := subject.amiss(expected):
-        assert time.time() < subject.since + promise, f"not within {promise:g} s: {reason}\n{subject.log()}"
+        assert time.time() < subject.since + promise, f"not within {promise:g} s: {reason}\n{subject.diagnosis()}"
         time.sleep(0.5)
     return round(time.time() - subject.since, 2)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import APP, Variants, command_of, play
-from subject import ROOT, Subject
+from subject import Subject
+from support.control import Variants, play, start
+from support.host import APP
 from support.wait import wait_until
 
 RERUN = "what ran there is run again"
@@ -38,72 +39,72 @@ class Fault:
     """Seconds from its end until all is as before: tasks are prompt, programs and processes are one of each."""
     heal: Callable[[Subject], None] | None = None
     lasts: float = 0.0
-    """Seconds until it is healed."""
+    """Seconds until `heal` is called."""
     doubles: str = ""
     """Why a task may run twice; empty where none may."""
 
     @property
     def key(self) -> str:
         """Its name as a word."""
-        return "".join(letter if letter.isalnum() else "_" for letter in self.name)
+        return re.sub(r"\W", "_", self.name)
 
 
 def kill_worker(subject: Subject) -> None:
-    subject.do(f"kill -KILL {subject.main('worker')}")
+    subject.output(f"kill -KILL {subject.main('worker')}")
 
 
 def kill_child(subject: Subject) -> None:
-    subject.do(f"kill -KILL {subject.children()[0]}")
+    subject.output(f"kill -KILL {subject.children()[0]}")
 
 
 def kill_biggest(subject: Subject) -> None:
     """What the kernel would choose when memory runs out."""
     pids = [subject.main("worker"), *subject.children()]
-    scores = subject.do(f"cd /proc; grep -H . {' '.join(f'{pid}/oom_score' for pid in pids)}").splitlines()
+    scores = subject.output(f"cd /proc; grep -H . {' '.join(f'{pid}/oom_score' for pid in pids)}").splitlines()
     pid = max(scores, key=lambda line: int(line.split(":")[1])).split("/")[0]
-    subject.do(f"kill -KILL {pid}")
+    subject.output(f"kill -KILL {pid}")
 
 
 def term_group(subject: Subject) -> None:
-    subject.do(f"kill -TERM -{subject.main('worker')}")
+    subject.output(f"kill -TERM -{subject.main('worker')}")
 
 
 def restart_worker(subject: Subject) -> None:
     [name] = subject.workers()
-    subject.do(f"supervisorctl restart {name}")
+    subject.output(f"supervisorctl restart {name}")
 
 
 def kill_supervisord(subject: Subject) -> None:
-    subject.do(f"kill -KILL {subject.look()['supervisors'][0]}")
+    subject.output(f"kill -KILL {subject.processes()['supervisors'][0]}")
 
 
 def restart_host(subject: Subject) -> None:
-    subprocess.run(["docker", "restart", "--time", "60", subject.name], check=True, capture_output=True)
+    subject.restart()
 
 
 def cut_power(subject: Subject) -> None:
-    subprocess.run(["docker", "kill", subject.name], check=True, capture_output=True)
-    subprocess.run(["docker", "start", subject.name], check=True, capture_output=True)
+    subject.cut_power()
+    subject.power_on()
 
 
 def stop_worker(subject: Subject) -> None:
-    subject.do(f"kill -STOP {subject.main('worker')}")
+    subject.output(f"kill -STOP {subject.main('worker')}")
 
 
 def stop_children(subject: Subject) -> None:
-    subject.do(f"kill -STOP {' '.join(map(str, subject.children()))}")
+    subject.output(f"kill -STOP {' '.join(map(str, subject.children()))}")
 
 
 def signal_broker(name: str) -> Callable[[Subject], None]:
-    return lambda subject: subject.do(f"pkill -{name} -u rabbitmq beam.smp") and None
+    return lambda subject: subject.output(f"pkill -{name} -u rabbitmq beam.smp") and None
 
 
 def systemctl(verb: str, unit: str) -> Callable[[Subject], None]:
-    return lambda subject: subject.do(f"systemctl {verb} {unit}") and None
+    return lambda subject: subject.output(f"systemctl {verb} {unit}") and None
 
 
 def kill_result_store(subject: Subject) -> None:
-    subject.do("kill -KILL $(systemctl show --value --property MainPID redis-server)")
+    subject.output("kill -KILL $(systemctl show --value --property MainPID redis-server)")
 
 
 def firewall(action: str) -> Callable[[Subject], None]:
@@ -119,43 +120,43 @@ def firewall(action: str) -> Callable[[Subject], None]:
 
 
 def raise_disk_alarm(subject: Subject) -> None:
-    subject.do("rabbitmqctl -q set_disk_free_limit 100000000000000")
+    subject.output("rabbitmqctl -q set_disk_free_limit 100000000000000")
 
 
 def clear_disk_alarm(subject: Subject) -> None:
-    limit = subject.do("sed -n 's/^disk_free_limit.absolute *= *//p' /etc/rabbitmq/conf.d/*")
-    subject.do(f"rabbitmqctl -q set_disk_free_limit {limit}")
+    limit = subject.output("sed -n 's/^disk_free_limit.absolute *= *//p' /etc/rabbitmq/conf.d/*")
+    subject.output(f"rabbitmqctl -q set_disk_free_limit {limit}")
 
 
 def reinstall_supervisor(subject: Subject) -> None:
-    subject.do("DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall supervisor")
+    subject.output("DEBIAN_FRONTEND=noninteractive apt-get -q -y install --reinstall supervisor")
 
 
 def corrupt_schedule(subject: Subject) -> None:
-    subject.do(f"for f in /var/lib/{APP}/beat-schedule-*; do head -c 20000 /dev/urandom > $f; done")
-    subject.do(f"kill -KILL {subject.main('scheduler')}")
+    subject.output(f"for f in /var/lib/{APP}/beat-schedule-*; do head -c 20000 /dev/urandom > $f; done")
+    subject.output(f"kill -KILL {subject.main('scheduler')}")
 
 
 def set_clock(subject: Subject, seconds: int) -> None:
     """So far beside the true time is the scheduler's clock from now on; nobody else's, and no container has its own."""
-    subject.do(f"echo {seconds:+d} > {CLOCK}")
+    subject.output(f"echo {seconds:+d} > {CLOCK}")
     subject.mark()
 
 
 def set_clock_back(subject: Subject) -> None:
     """An hour back, where ticks have to go on, and then forward again."""
-    name = subject.name_of("scheduler")
+    name = subject.program("scheduler").name
     conf = f"{CONF_D}/{name}.conf"
     set_clock(subject, 0)
-    subject.do(f"cp {conf} /root/scheduler.conf && cp -p $(readlink -f /etc/{APP}/env) /etc/{APP}/env-clock")
-    subject.do(f"echo {shlex.quote(FAKETIME)} >> /etc/{APP}/env-clock")
-    subject.do(f"sed -i 's|--env-file [^ ]*|--env-file /etc/{APP}/env-clock|' {conf} && supervisorctl update")
+    subject.output(f"cp {conf} /root/scheduler.conf && cp -p $(readlink -f /etc/{APP}/env) /etc/{APP}/env-clock")
+    subject.output(f"echo {shlex.quote(FAKETIME)} >> /etc/{APP}/env-clock")
+    subject.output(f"sed -i 's|--env-file [^ ]*|--env-file /etc/{APP}/env-clock|' {conf} && supervisorctl update")
     wait_until(subject.ticks, 60, "a scheduler with a clock of its own")
     set_clock(subject, -3600)
     # The worker, whose clock is right, drops these ticks as long expired: what the scheduler says has to do.
     log = f"tail -n 20 /var/log/{APP}/{name}.log"
     wait_until(
-        lambda: "Sending due" in subject.run(log).partition("The clock was set back")[2], 60, "ticks while it is back"
+        lambda: "Sending due" in subject.ask(log).partition("The clock was set back")[2], 60, "ticks while it is back"
     )
     set_clock(subject, 0)
 
@@ -163,22 +164,19 @@ def set_clock_back(subject: Subject) -> None:
 def set_clock_right(subject: Subject) -> None:
     """The scheduler has the host's clock again."""
     conf = f"{CONF_D}/{subject.name_of('scheduler')}.conf"
-    subject.do(f"mv /root/scheduler.conf {conf} && supervisorctl update && rm {CLOCK} /etc/{APP}/env-clock")
+    subject.output(f"mv /root/scheduler.conf {conf} && supervisorctl update && rm {CLOCK} /etc/{APP}/env-clock")
 
 
 def deploy_of(subject: Subject, edits: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Begin to deploy another release, in a session of its own, as a control node is a machine of its own."""
-    folder, now = Path(f"/tmp/celery-ops-chaos-{subject.name}"), time.time()
-    variant = Variants(folder).make(str(now), {"petct/__init__.py": f"AT = {now}\n", **(edits or {})})
-    words = command_of("deploy", subject.name, celery_app_source=str(variant))
-    return subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    """Begin to deploy another release."""
+    directory, now = Path(f"/tmp/celery-ops-chaos-{subject.name}"), time.time()
+    variant = Variants(directory).make(str(now), {"petct/__init__.py": f"AT = {now}\n", **(edits or {})})
+    return start("deploy", subject, output=subprocess.PIPE, celery_app_source=str(variant))
 
 
 def deployment(subject: Subject) -> tuple[str, dict[str, str]]:
     """What is deployed: the current release, and every program's conf by name."""
-    return subject.current(), {name: subject.do(f"cat {CONF_D}/{name}.conf") for name in subject.intended()}
+    return subject.current(), subject.confs()
 
 
 def unnamed(deployed: tuple[str, dict[str, str]]) -> tuple[str, list[str]]:
@@ -199,14 +197,14 @@ def deploy_whose_web_fails(subject: Subject) -> None:
 
 
 def control_node_killed_in_the_drain(subject: Subject) -> None:
-    """A deploy's control node is gone while the old workers finish their tasks; somebody types rollback at once."""
+    """A deploy's control node is gone while the old workers finish their tasks; a rollback is started at once."""
     before, [worker] = deployment(subject), subject.workers()
     subject.send("celery_ops.ledger", "keeps-the-old-worker-draining", 1, 45.0)
     deploy = deploy_of(subject)
-    wait_until(lambda: f"{worker} STOPPING" in " ".join(subject.run("supervisorctl status").split()), 300, "the drain")
+    wait_until(lambda: subject.worker_states().get(worker) == "STOPPING", 300, "the drain")
     os.killpg(deploy.pid, signal.SIGKILL)
     deploy.communicate()
-    back = play("rollback", subject.name)
+    back = play("rollback", subject)
     assert back.rc == 0, back.text[-3000:]
     # The generation from before still finishes its task, and was started anew beside itself, under another name.
     wait_until(
@@ -219,9 +217,9 @@ def deploy_while_broker_restarts(subject: Subject) -> None:
     """A deploy whose handover meets a broker that restarts; it may fail, and then says so and leaves all as it was."""
     before = subject.current()
     deploy = deploy_of(subject)
-    wait_until(lambda: len(subject.run(f"ls {CONF_D}").split("-worker-")) > 2, 120, "a second worker program")
+    wait_until(lambda: len(subject.worker_states()) > 1, 120, "a second worker program")
     subject.mark()
-    subject.do("systemctl restart rabbitmq-server")
+    subject.output("systemctl restart rabbitmq-server")
     said = deploy.communicate(timeout=300)[0]
     assert (deploy.returncode == 0) == (subject.current() != before), said[-3000:]
 

@@ -4,15 +4,16 @@ import re
 import subprocess
 
 import pytest
-from lab import APP, command_of, play
-from subject import BOOKS, ROOT, Subject
+from subject import LEDGER, Subject
+from support.control import play, start
+from support.host import APP
 from support.wait import wait_until
 
 SHORT = {"celery_app_ledger_rate": 20, "celery_app_ledger_duration": 4, "celery_app_ledger_patience": 10}
 
 
 def test_it_refuses_production_and_says_what_to_type(subject: Subject):
-    run = play("prove", subject.name, celery_app_stage="production", **SHORT)
+    run = play("prove", subject, celery_app_stage="production", **SHORT)
     assert run.rc != 0
     assert "-e celery_app_ledger_on_production=yes" in " ".join(run.text.split())
     assert "Nothing was sent" in run.text
@@ -23,7 +24,7 @@ def test_it_refuses_production_and_says_what_to_type(subject: Subject):
     "wrong", [{"celery_app_ledger_rate": 201}, {"celery_app_ledger_duration": 0}, {"celery_app_ledger_patience": 9}]
 )
 def test_its_load_is_bounded(subject: Subject, wrong: dict):
-    run = play("prove", subject.name, **(SHORT | wrong))
+    run = play("prove", subject, **(SHORT | wrong))
     assert run.rc != 0
     assert f"{next(iter(wrong))} is {next(iter(wrong.values()))}" in " ".join(run.text.split())
     assert run.changed == {subject.name: 0}
@@ -31,27 +32,26 @@ def test_its_load_is_bounded(subject: Subject, wrong: dict):
 
 @pytest.mark.timeout(180)
 def test_it_proves_a_system_that_works_and_leaves_no_books(subject: Subject):
-    run = play("prove", subject.name, celery_app_stage="production", celery_app_ledger_on_production="yes", **SHORT)
+    run = play("prove", subject, celery_app_stage="production", celery_app_ledger_on_production="yes", **SHORT)
     assert run.rc == 0, run.text[-3000:]
     said = re.search(r"(\d+) of (\d+) tasks were confirmed: 0 lost, 0 doubled", " ".join(run.text.split()))
     assert said, run.text[-3000:]
     assert int(said[1]) == int(said[2]) >= 60
-    assert subject.run(f"ls {BOOKS}/run-*") == ""
+    assert subject.ask(f"ls {LEDGER}/run-*") == ""
 
 
 @pytest.mark.timeout(240)
 def test_it_sees_a_lost_task(subject: Subject):
     [worker] = subject.workers()
-    subject.do(f"supervisorctl stop {worker}")
+    subject.output(f"supervisorctl stop {worker}")
     try:
-        words = command_of("prove", subject.name, **SHORT)
-        proof = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        proof = start("prove", subject, output=subprocess.PIPE, **SHORT)
         # The broker is told to forget what it had confirmed; the playbook is not told.
         # Some more than are asked for below: a tick of the scheduler, or two, is among them and in no books.
         wait_until(lambda: waiting(subject) >= 30, 60, "tasks in the queue")
-        subject.do(f"rabbitmqctl -q -p {APP} purge_queue {APP}")
+        subject.output(f"rabbitmqctl -q -p {APP} purge_queue {APP}")
     finally:
-        subject.do(f"supervisorctl start {worker}")
+        subject.output(f"supervisorctl start {worker}")
     said = proof.communicate(timeout=120)[0]
     assert proof.returncode != 0, said[-3000:]
     lost = re.search(r"tasks were confirmed: (\d+) lost", " ".join(said.split()))
@@ -61,5 +61,5 @@ def test_it_sees_a_lost_task(subject: Subject):
 
 def waiting(subject: Subject) -> int:
     """Tasks in the application's queue."""
-    rows = subject.run(f"rabbitmqctl -q -p {APP} list_queues name messages").splitlines()
+    rows = subject.ask(f"rabbitmqctl -q -p {APP} list_queues name messages").splitlines()
     return next((int(row.split()[1]) for row in rows if row.split()[0] == APP), 0)

@@ -1,10 +1,8 @@
-"""The hosts of the scenario, with the first good release of the ledger's application on them."""
-
-import os
-import subprocess
+"""The hosts of the scenario, with the first good release on them."""
 
 import pytest
-from lab import HOSTS, LEDGER, ROOT, Host, Variants, deployed
+from support.control import Variants, deployed
+from support.host import scenario_hosts
 from support.wait import wait_until
 
 
@@ -15,11 +13,7 @@ def variants(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hosts(variants):
-    if "MOLECULE_FILE" not in os.environ:
-        raise pytest.UsageError("tests/deploy needs the hosts of a molecule scenario; type: make molecule")
-    hosts = [Host(name) for name in HOSTS]
-    for host in hosts:
-        subprocess.run(["docker", "cp", str(ROOT / "tests/chaos/ledger.py"), f"{host.name}:{LEDGER}"], check=True)
+    hosts = scenario_hosts()
     deployed(celery_app_source=str(variants.make("v1")), **SETTINGS)
     return hosts
 

@@ -1,7 +1,7 @@
 """A bad release never replaces a good one."""
 
 import pytest
-from lab import LOCK, play
+from support.control import play
 from support.wait import wait_until
 
 DIES_AFTER_5_S = """
@@ -56,7 +56,7 @@ def test_the_old_one_goes_on(case, hosts, variants, settings, good):
         assert (host.current(), host.workers()) == good[host], run.text[-3000:]
         # A quorum queue counts its consumers anew every five seconds.
         wait_until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
-        wait_until(lambda host=host: host.run(f"cat {LOCK}") == "", 10, f"the lock of {host} is free")
+        wait_until(lambda host=host: not host.lock(), 10, f"the lock of {host} is free")
 
 
 # An ordinary error ends gunicorn; this one has it start worker after worker.
@@ -70,7 +70,7 @@ def assert_all_is_as_before(hosts, good):
         wait_until(lambda host=host, workers=workers: host.workers().keys() == workers.keys(), 20, "the old generation")
         assert host.current() == release
         wait_until(lambda host=host: host.consumers() == 1, 15, f"one consumer on {host}")
-        wait_until(lambda host=host: not host.run(f"cat {LOCK}"), 10, f"the lock of {host} is free")
+        wait_until(lambda host=host: not host.lock(), 10, f"the lock of {host} is free")
 
 
 @pytest.mark.timeout(300)
@@ -109,14 +109,14 @@ def test_a_deploy_that_fails_can_be_kept_for_a_look_and_is_then_rolled_back(host
 @pytest.mark.timeout(300)
 def test_a_fault_of_the_host_marks_no_release(hosts, variants, settings, good):
     broken = "/etc/supervisor/conf.d/somebody.conf"
-    hosts[0].run(f"echo '[program:somebody]\ncommand=%(nothing)s' > {broken}")
+    hosts[0].ask(f"echo '[program:somebody]\ncommand=%(nothing)s' > {broken}")
     try:
         source = variants.make("innocent", {"petct/__init__.py": "# innocent\n"})
         run = play("deploy", celery_app_source=str(source), **settings)
         assert run.rc != 0, run.text[-3000:]
         assert "somebody" in run.text, run.text[-3000:]
     finally:
-        hosts[0].run(f"rm {broken}")
+        hosts[0].ask(f"rm {broken}")
     assert set(hosts[0].releases().values()) <= {"good", "built", "failed"}
     assert list(hosts[0].releases().values()).count("built") == 1, "it was not marked as failed"
     assert_all_is_as_before(hosts, good)
@@ -133,7 +133,7 @@ def test_a_rollback_after_a_change_of_settings_restores_the_settings(hosts, vari
     assert back.rc == 0, back.text[-3000:]
     for host in hosts:
         assert host.confs() == confs[host], "byte for byte what ran"
-        assert "FACTOR" not in host.run("cat /etc/petct/env")
+        assert "FACTOR" not in host.ask("cat /etc/petct/env")
         assert host.releases()[host.current()] == "good"
     assert_all_is_as_before(hosts, good)
 

@@ -7,15 +7,12 @@ import time
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import run_id
-from lab import LOCK, ROOT, command_of, deployed, play
+from support.control import deployed, play, start
+from support.host import APP
 from support.wait import wait_until
 
+LOCK = f"/run/celery-ops/{APP}/deploy.lock"
 pytestmark = pytest.mark.timeout(600)
-
-
-def holder(host):
-    text = host.run(f"cat {LOCK}")
-    return json.loads(text) if text else {}
 
 
 @pytest.fixture
@@ -24,47 +21,43 @@ def under_way(hosts, variants, settings, tmp_path):
     hook = tmp_path / "hook.yml"
     hook.write_text("- name: Wait\n  ansible.builtin.wait_for: {path: /var/lib/petct/go, timeout: 240}\n")
     for host in hosts:
-        host.run("rm -f /var/lib/petct/go")
-    words = command_of(
+        host.ask("rm -f /var/lib/petct/go")
+    process = start(
         "deploy",
         celery_app_source=str(variants.make("v1")),
         celery_app_hooks={"after_release": str(hook)},
         **settings,
     )
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    wait_until(lambda: all(holder(host) for host in hosts), 120, "both hosts locked")
+    wait_until(lambda: all(host.lock() for host in hosts), 120, "both hosts locked")
     yield process
     process.kill()
     process.wait()
-    wait_until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+    wait_until(lambda: not any(host.lock() for host in hosts), 60, "both locks free")
 
 
 def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, variants, settings):
     second = play("deploy", celery_app_source=str(variants.make("v1")), **settings)
     assert second.rc != 0
-    assert f"locked by {holder(hosts[0])['who']} for deploy since" in " ".join(second.text.split())
+    assert f"locked by {hosts[0].lock()['who']} for deploy since" in " ".join(second.text.split())
     assert under_way.poll() is None, "it did not wait for the first"
 
 
 def test_a_second_deploy_may_wait(under_way, hosts, variants, settings):
     source = str(variants.make("v1"))
-    second = subprocess.Popen(
-        command_of("deploy", celery_app_source=source, celery_app_lock_wait=240, **settings),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-    )  # fmt: skip
-    first = {host: holder(host)["id"] for host in hosts}
+    second = start("deploy", output=subprocess.PIPE, celery_app_source=source, celery_app_lock_wait=240, **settings)
+    first = {host: host.lock()["id"] for host in hosts}
     for host in hosts:
-        host.run("touch /var/lib/petct/go")
+        host.ask("touch /var/lib/petct/go")
     assert under_way.wait(240) == 0
     said = second.communicate(timeout=240)[0]
     assert second.returncode == 0, said[-3000:]
-    assert all(holder(host).get("id") != first[host] for host in hosts)
+    assert all(host.lock().get("id") != first[host] for host in hosts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
     under_way.send_signal(number)
-    wait_until(lambda: not any(holder(host) for host in hosts), 60, "both locks free")
+    wait_until(lambda: not any(host.lock() for host in hosts), 60, "both locks free")
 
 
 def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):
@@ -73,11 +66,11 @@ def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):
     over.communicate()
     for host in hosts:
         # As its keeper does, a little later than usual.
-        host.run(f"echo '{json.dumps(lock)}' > {LOCK}; (sleep 5; rm {LOCK}) >/dev/null 2>&1 &")
+        host.ask(f"echo '{json.dumps(lock)}' > {LOCK}; (sleep 5; rm {LOCK}) >/dev/null 2>&1 &")
     deployed(celery_app_source=str(variants.make("v1")), **settings)
 
 
 def test_a_lock_can_be_taken_away_and_that_is_noted(under_way, hosts):
     assert play("unlock").rc == 0
-    assert not any(holder(host) for host in hosts)
-    assert json.loads(hosts[0].run("tail -n 1 /var/log/petct/deploys.log"))["action"] == "unlock"
+    assert not any(host.lock() for host in hosts)
+    assert hosts[0].last_deploy()["action"] == "unlock"

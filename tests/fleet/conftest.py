@@ -1,30 +1,18 @@
-"""The hosts of the scenario: what the deploy tests' lab has, for three hosts that are one system."""
-
-import os
-import sys
-from pathlib import Path
+"""The hosts of the scenario: three that are one system."""
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "deploy"))
-
-from lab import Host, Variants
-
-
-def host(name):
-    if "MOLECULE_FILE" not in os.environ:
-        raise pytest.UsageError("tests/fleet needs the hosts of a molecule scenario; type: make molecule")
-    return Host(f"celery-ops-fleet-{name}")
+from support.control import Variants
+from support.host import scenario_hosts
 
 
 @pytest.fixture(scope="session")
 def hub():
-    return host("hub")
+    return scenario_hosts()[0]
 
 
 @pytest.fixture(scope="session")
 def workers():
-    return [host("one"), host("two")]
+    return scenario_hosts()[1:]
 
 
 @pytest.fixture(scope="session")

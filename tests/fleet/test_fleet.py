@@ -5,7 +5,8 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from lab import APP, ROOT, command_of, deployed, play
+from support.control import deployed, play, start
+from support.host import APP
 from support.wait import wait_until
 
 OPEN = {"RabbitMQ": 5672, "Redis": 6379}
@@ -13,8 +14,8 @@ CLOSED = {"epmd": 4369, "Erlang": 25672, "management": 15672, "supervisord": 900
 ASK = "import socket; socket.create_connection(({!r}, {}), 3)"
 
 
-def families(host):
-    return {re.sub(r"-[0-9a-f]{8}$", "", name) for name in host.programs()}
+def kinds(host):
+    return {program.kind for program in host.programs()}
 
 
 @contextmanager
@@ -23,8 +24,7 @@ def load(seconds):
     said = []
     # No host knows what the others did, so each waits for news until its patience is at an end.
     variables = {"celery_app_ledger_rate": 20, "celery_app_ledger_patience": 10}
-    words = command_of("prove", celery_app_ledger_duration=seconds, **variables)
-    proof = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    proof = start("prove", output=subprocess.PIPE, celery_app_ledger_duration=seconds, **variables)
     try:
         yield said
         text = " ".join(proof.communicate(timeout=240)[0].split())
@@ -35,17 +35,17 @@ def load(seconds):
 
 
 def test_each_host_runs_what_its_groups_say(hub, workers):
-    assert families(hub) == {f"{APP}-scheduler", f"{APP}-web", f"{APP}-web-listener", f"{APP}-health"}
+    assert kinds(hub) == {"scheduler", "web", "web-listener", "health"}
     for host in workers:
-        assert families(host) == {f"{APP}-worker-default", f"{APP}-health"}
+        assert kinds(host) == {"worker-default", "health"}
     wait_until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
 
 
 def test_other_hosts_reach_broker_and_results_and_nothing_else(hub, workers):
     for host in workers:
         for name, port in (OPEN | CLOSED).items():
-            rc = host.run(f'python3 -c "{ASK.format(hub.name, port)}" 2>/dev/null; echo $?')
-            assert (rc == "0") == (name in OPEN), f"{name} of {hub} from {host}"
+            done = host.run(f'python3 -c "{ASK.format(hub.name, port)}"')
+            assert (done.rc == 0) == (name in OPEN), f"{name} of {hub} from {host}"
 
 
 def test_check_and_status_look_at_all_of_them(hub, workers):
@@ -54,7 +54,7 @@ def test_check_and_status_look_at_all_of_them(hub, workers):
     status = play("status")
     assert status.rc == 0, status.text[-3000:]
     for host in (hub, *workers):
-        assert all(name in status.text for name in host.programs()), status.text[-3000:]
+        assert all(name in status.text for name in host.running()), status.text[-3000:]
 
 
 @pytest.mark.timeout(300)
@@ -83,7 +83,7 @@ def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants
     first, added = hub.current(), workers[1]
     second = {"celery_app_source": str(variants.make("after-the-rollback"))}
     deployed(**second)
-    added.run(NEW)
+    added.ask(NEW)
     site = play("site", **second)
     assert site.rc == 0, site.text[-3000:]
     assert added.current() == hub.current() != first
@@ -97,7 +97,7 @@ def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants
         assert host.current() == first
     for host in workers:
         wait_until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
-        assert first in host.run(f"cat /etc/supervisor/conf.d/{APP}-worker-*.conf")
+        assert first in host.ask(f"cat /etc/supervisor/conf.d/{APP}-worker-*.conf")
 
 
 @pytest.mark.timeout(300)
@@ -105,12 +105,12 @@ def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
     gone = workers[1]
     # Longer than the broker may take to notice: the host is back when it is asked what it has done.
     with load(60) as said:
-        wait_until(lambda: "ledger publish" in workers[0].run("ps ax"), 30, "the load")
-        subprocess.run(["docker", "kill", gone.name], check=True, capture_output=True)
+        wait_until(lambda: "ledger publish" in workers[0].ask("ps ax"), 30, "the load")
+        gone.cut_power()
         try:
             wait_until(lambda: hub.consumers() == 1, 240, "the broker noticing")
         finally:
-            subprocess.run(["docker", "start", gone.name], check=True, capture_output=True)
+            gone.power_on()
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
     wait_until(lambda: hub.consumers() == len(workers), 90, "the host being back")

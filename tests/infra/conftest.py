@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from system import EPHEMERAL, System
+from support.control import EPHEMERAL
+from support.host import Host, scenario_hosts
 from xdist.scheduler import LoadScopeScheduling
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs every test that asks for `system` on every platform of the scenario, or on the one it is marked for."""
-    if "system" not in metafunc.fixturenames:
-        return
-    if "MOLECULE_FILE" not in os.environ:
-        raise pytest.UsageError("tests/infra needs the hosts of a molecule scenario; type: molecule verify")
-    platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
-    systems = [System(platform["name"], has_systemd="command" not in platform) for platform in platforms]
-    if only := metafunc.definition.get_closest_marker("only_on"):
-        systems = [system for system in systems if system.name.endswith(only.args[0])]
-    metafunc.parametrize("system", systems, ids=lambda system: system.name, scope="session")
+    """Runs every test that asks for `host` on every host of the scenario, or on the one it is marked for."""
+    if "host" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("only_on")
+        hosts = [host for host in scenario_hosts() if not only or host.name.endswith(only.args[0])]
+        assert hosts, f"no host of the scenario has a name that ends in {only}"
+        metafunc.parametrize("host", hosts, ids=lambda host: host.name, scope="session", indirect=True)
+
+
+@pytest.fixture(scope="session")
+def host(request: pytest.FixtureRequest) -> Host:
+    """A host of the scenario (in place of testinfra's own fixture of this name)."""
+    return request.param
 
 
 class ByHost(LoadScopeScheduling):
@@ -51,17 +53,17 @@ def secrets() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
-    """The folder for pictures of what was on the screen."""
-    folder = Path(os.environ.get("CELERY_OPS_SCREENSHOTS", EPHEMERAL / "screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """The directory for pictures of what was on the screen."""
+    directory = Path(os.environ.get("CELERY_OPS_SCREENSHOTS", EPHEMERAL / "screenshots"))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Adds what the host's programs say to the report of a test that failed on it."""
     report = yield
-    system = getattr(item, "funcargs", {}).get("system")
-    if report.failed and system:
-        report.sections.append((f"{system.name}: programs and logs", system.diagnosis()))
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and host:
+        report.sections.append((f"{host.name}: programs and logs", host.diagnosis()))
     return report

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.control import play
+from support.host import APP, Host
 from support.wait import wait_until
-from system import APP, System
 
 pytestmark = pytest.mark.only_on("trixie")
 DEAD = f"{APP}.dead"
@@ -31,8 +32,8 @@ KINDS = {
 class Letters:
     """The application letters.py on a host, with its own queue and its own worker."""
 
-    def __init__(self, system: System) -> None:
-        self.system = system
+    def __init__(self, host: Host) -> None:
+        self.host = host
 
     def command(self, words: str) -> str:
         """How a command of the release is run on it."""
@@ -40,7 +41,7 @@ class Letters:
 
     def do(self, words: str) -> str:
         """Run it; return what it prints."""
-        return self.system.output(self.command(words))
+        return self.host.output(self.command(words))
 
     def dead(self, words: str) -> str:
         """Run celery-ops-dead-letters; return what it says."""
@@ -57,7 +58,7 @@ class Letters:
 
     def notes(self) -> Counter[int]:
         """How often each numbered note ran."""
-        return Counter(map(int, self.system.run(f"cat {FOLDER}/letters.notes").stdout.split()))
+        return Counter(map(int, self.host.run(f"cat {FOLDER}/letters.notes").stdout.split()))
 
     def clear(self) -> None:
         """Discard what this application's tasks left in the dead queue."""
@@ -68,25 +69,25 @@ class Letters:
     @contextmanager
     def worker(self, release: int) -> Iterator[None]:
         """A worker of the first or the second release."""
-        options = f"worker -Q letters -c 2 -n letters@{self.system.name} --pidfile {FOLDER}/worker.pid"
+        options = f"worker -Q letters -c 2 -n letters@{self.host.name} --pidfile {FOLDER}/worker.pid"
         environment = f"LETTERS_RELEASE={release} "
-        words = ("docker", "exec", self.system.name, "sh", "-c")
+        words = ("docker", "exec", self.host.name, "sh", "-c")
         command = environment + self.command(f"celery -A letters {options} --logfile {FOLDER}/worker.log")
         process = subprocess.Popen((*words, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:
-            self.system.run(f"kill -TERM $(cat {FOLDER}/worker.pid)")
+            self.host.run(f"kill -TERM $(cat {FOLDER}/worker.pid)")
             process.wait(40)
 
 
 @pytest.fixture(scope="module")
-def letters(system: System) -> Iterator[Letters]:
+def letters(host: Host) -> Iterator[Letters]:
     """The application, and one letter of each kind that is dead by its worker's doing."""
-    letters = Letters(system)
-    system.output(f"install -d -o {APP} {FOLDER}")
+    letters = Letters(host)
+    host.output(f"install -d -o {APP} {FOLDER}")
     here = Path(__file__).with_name("letters.py")
-    subprocess.run(("docker", "cp", "-q", str(here), f"{system.name}:{FOLDER}/letters.py"), check=True)
+    subprocess.run(("docker", "cp", "-q", str(here), f"{host.name}:{FOLDER}/letters.py"), check=True)
     try:
         with letters.worker(release=1):
             letters.do("python letters.py kinds")
@@ -94,7 +95,7 @@ def letters(system: System) -> Iterator[Letters]:
         yield letters
     finally:
         letters.clear()
-        system.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
+        host.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
 
 
 def test_each_kind_is_listed_with_its_task_and_reason(letters):
@@ -117,24 +118,24 @@ def test_looking_takes_nothing_however_often(letters):
 
 def test_the_playbook_lists_and_in_check_mode_nothing_else(letters):
     before = letters.count(DEAD)
-    run = letters.system.play("dead_letters", "--check", "-e", "celery_app_dead_letters=discard")
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "letters-unknown" in run.stdout
-    assert re.search(r"changed=0 ", run.stdout)
+    run = play("dead_letters", letters.host, options=["--check"], celery_app_dead_letters="discard")
+    assert run.rc == 0, run.text
+    assert "letters-unknown" in run.text
+    assert re.search(r"changed=0 ", run.text)
     assert letters.count(DEAD) == before
 
 
 def test_discard_has_to_be_confirmed_and_takes_what_was_chosen(letters):
     before = letters.count(DEAD)
-    run = letters.system.play("dead_letters", "-e", "celery_app_dead_letters=discard")
-    assert run.returncode != 0
-    assert "celery_app_dead_letters_confirm=yes" in run.stdout + run.stderr
-    refused = letters.system.run(letters.command(f"celery-ops-dead-letters discard --queue {DEAD}"))
+    run = play("dead_letters", letters.host, celery_app_dead_letters="discard")
+    assert run.rc != 0
+    assert "celery_app_dead_letters_confirm=yes" in run.text
+    refused = letters.host.run(letters.command(f"celery-ops-dead-letters discard --queue {DEAD}"))
     assert (refused.rc, letters.count(DEAD)) == (2, before)
 
-    chosen = ("-e", "celery_app_dead_letters_id=letters-damaged", "-e", "celery_app_dead_letters_confirm=yes")
-    run = letters.system.play("dead_letters", "-e", "celery_app_dead_letters=discard", *chosen)
-    assert "1 of" in run.stdout and "changed=1 " in run.stdout, run.stdout + run.stderr
+    chosen = {"celery_app_dead_letters_id": "letters-damaged", "celery_app_dead_letters_confirm": "yes"}
+    run = play("dead_letters", letters.host, celery_app_dead_letters="discard", **chosen)
+    assert "1 of" in run.text and "changed=1 " in run.text, run.text
     assert (letters.count(DEAD), "letters-damaged" in letters.listed()) == (before - 1, False)
 
 
@@ -156,7 +157,7 @@ def test_an_expired_task_is_kept_and_an_old_tick_is_not(letters):
 
 
 def test_a_letter_whose_queue_is_gone_stays(letters):
-    letters.system.output(f"rabbitmqctl -q -p {APP} delete_queue letters")
+    letters.host.output(f"rabbitmqctl -q -p {APP} delete_queue letters")
     before = letters.count(DEAD)
     said = letters.dead("replay --id letters-note-0")
     assert said.startswith("unchanged") and "its queue letters is gone" in said
@@ -171,7 +172,7 @@ def test_a_replay_killed_half_way_loses_nothing(letters):
 
     kills, step, before = 2, COUNT // 5, letters.count("letters")
     for kill in range(1, kills + 1):
-        died = letters.system.run(letters.command(f"python letters.py replay-and-die {DEAD} {step}"))
+        died = letters.host.run(letters.command(f"python letters.py replay-and-die {DEAD} {step}"))
         assert died.rc == 128 + signal.SIGKILL, died
         assert letters.count("letters") == before + kill * step
         # What it held comes back when the broker has noticed that its connection is gone.

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import json
 
+from support.host import Host
 from support.wait import wait_until
-from system import System
 
 
-def result_of(system: System, task_id: str) -> str:
+def result_of(host: Host, task_id: str) -> str:
     """Returns what `celery result` prints, or nothing while there is no result."""
-    asked = system.run("timeout 15 " + system.in_release(f"celery -A petct result {task_id}"))
+    asked = host.run("timeout 15 " + host.in_release(f"celery -A petct result {task_id}"))
     return asked.stdout + asked.stderr
 
 
-def test_a_task_sent_by_hand_comes_back(system):
-    task_id = system.output(system.in_release("celery -A petct call celery_ops.tick")).splitlines()[-1]
-    assert system.host.check_output("uname -n") in result_of(system, task_id)
+def test_a_task_sent_by_hand_comes_back(host):
+    task_id = host.output(host.in_release("celery -A petct call celery_ops.tick")).splitlines()[-1]
+    assert host.output("uname -n") in result_of(host, task_id)
 
 
-def test_a_volume_comes_back_as_the_array_it_is(system):
-    proof = json.loads(system.output(system.in_release("python manage.py prove")).splitlines()[-1])
+def test_a_volume_comes_back_as_the_array_it_is(host):
+    proof = json.loads(host.output(host.in_release("python manage.py prove")).splitlines()[-1])
     assert (proof["ok"], proof["shape"]) == (True, [110, 110, 187])
 
 
-def test_the_schedule_ticks_and_the_tick_arrives(system):
-    proof = json.loads(system.output(system.in_release("celery-ops-prove -A petct --timeout 60")).splitlines()[-1])
+def test_the_schedule_ticks_and_the_tick_arrives(host):
+    proof = json.loads(host.output(host.in_release("celery-ops-prove -A petct --timeout 60")).splitlines()[-1])
     assert proof["proved"] is True
     assert proof["tick_age"] < 60
 
 
-def test_a_bad_task_ends_in_a_named_error_and_the_worker_lives_on(system):
-    worker = system.program("worker")
-    call = system.in_release("""celery -A petct call loadArray --args='["../outside.mpv", [2, 2, 2]]'""")
-    assert "OutsideDataFolder" in result_of(system, system.output(call).splitlines()[-1])
-    assert system.program("worker") == worker
+def test_a_bad_task_ends_in_a_named_error_and_the_worker_lives_on(host):
+    worker = host.program("worker-default")
+    call = host.in_release("""celery -A petct call loadArray --args='["../outside.mpv", [2, 2, 2]]'""")
+    assert "OutsideDataFolder" in result_of(host, host.output(call).splitlines()[-1])
+    assert host.program("worker-default") == worker
 
 
-def test_a_task_no_worker_knows_is_kept_not_lost(system):
-    task_id = system.output(system.in_release("celery -A petct call no.such.task")).splitlines()[-1]
-    listed = system.in_release(f"celery-ops-dead-letters list --queue petct.dead --id {task_id}")
-    wait_until(lambda: f"{task_id}  no.such.task  rejected" in system.output(listed), 20, "the task in petct.dead")
+def test_a_task_no_worker_knows_is_kept_not_lost(host):
+    task_id = host.output(host.in_release("celery -A petct call no.such.task")).splitlines()[-1]
+    listed = host.in_release(f"celery-ops-dead-letters list --queue petct.dead --id {task_id}")
+    wait_until(lambda: f"{task_id}  no.such.task  rejected" in host.output(listed), 20, "the task in petct.dead")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from system import APP, CURRENT, System
+from support.host import APP, CURRENT, Host
 
 SECURITY = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
 
@@ -35,13 +35,13 @@ for name, way in ways.items():
 """
 
 
-def status_of(system: System, pid: int) -> dict[str, str]:
+def status_of(host: Host, pid: int) -> dict[str, str]:
     """/proc/<pid>/status."""
-    return dict(line.split(":\t", 1) for line in system.output(f"cat /proc/{pid}/status").splitlines())
+    return dict(line.split(":\t", 1) for line in host.output(f"cat /proc/{pid}/status").splitlines())
 
 
-def test_the_broker_lets_in_who_has_the_password_and_nobody_else(system):
-    assert system.output(system.in_release(f"python -c '{KNOCK}'")).split() == ["right"]
+def test_the_broker_lets_in_who_has_the_password_and_nobody_else(host):
+    assert host.output(host.in_release(f"python -c '{KNOCK}'")).split() == ["right"]
 
 
 @pytest.mark.parametrize(
@@ -54,25 +54,25 @@ def test_the_broker_lets_in_who_has_the_password_and_nobody_else(system):
     ],
     ids=["anonymous", "wrong", "default", "unknown"],
 )
-def test_redis_lets_in_nobody_without_the_password(system, login, refusal):
-    said = system.run(f"redis-cli --no-auth-warning -h 127.0.0.1 {login} get celery 2>&1").stdout
+def test_redis_lets_in_nobody_without_the_password(host, login, refusal):
+    said = host.run(f"redis-cli --no-auth-warning -h 127.0.0.1 {login} get celery 2>&1").stdout
     assert re.search(refusal, said), said
 
 
 @pytest.mark.parametrize("command", ["CONFIG GET dir", "FLUSHALL", "ACL LIST", "SHUTDOWN", "SELECT 2"])
-def test_the_application_cannot_administer_redis(system, command):
+def test_the_application_cannot_administer_redis(host, command):
     ask = (
         "python -c 'import os, sys, redis; "
         'redis.Redis.from_url(os.environ["CELERY_RESULT_BACKEND"]).execute_command(*sys.argv[1:])\' '
     )
-    refused = system.run(system.in_release(ask + command.replace("*", "'*'")))
+    refused = host.run(host.in_release(ask + command.replace("*", "'*'")))
     assert "no permissions" in refused.stderr, refused.stdout + refused.stderr
 
 
-def test_celery_takes_json_and_arrays_only(system):
+def test_celery_takes_json_and_arrays_only(host):
     show = "from petct.celery import app; import json; c = app.conf; print(json.dumps([list(c.accept_content),"
     show += " list(c.result_accept_content), c.task_serializer, c.result_serializer, c.event_serializer]))"
-    found = json.loads(system.output(system.in_release(f"python -c '{show}'")).splitlines()[-1])
+    found = json.loads(host.output(host.in_release(f"python -c '{show}'")).splitlines()[-1])
     assert found == [["json", "ndarray"], ["json", "ndarray"], "json", "ndarray", "json"]
 
 
@@ -96,49 +96,49 @@ def test_celery_takes_json_and_arrays_only(system):
         "/etc/rabbitmq/conf.d/90-celery-ops.conf",
     ],
 )
-def test_the_application_cannot_write(system, path):
-    path = path if "$(" not in path else system.output(f"echo {path}")
-    tried = system.run(f"runuser -u {APP} -- sh -c 'echo >> {path}'")
+def test_the_application_cannot_write(host, path):
+    path = path if "$(" not in path else host.output(f"echo {path}")
+    tried = host.run(f"runuser -u {APP} -- sh -c 'echo >> {path}'")
     assert "Permission denied" in tried.stderr, f"{path}: {tried}"
 
 
-def test_the_application_can_write_what_is_its_own(system):
-    system.output(f"runuser -u {APP} -- sh -c 'echo > /srv/{APP}/shared/mine && rm /srv/{APP}/shared/mine'")
+def test_the_application_can_write_what_is_its_own(host):
+    host.output(f"runuser -u {APP} -- sh -c 'echo > /srv/{APP}/shared/mine && rm /srv/{APP}/shared/mine'")
 
 
-def test_strangers_cannot_enter_the_applications_folders(system):
+def test_strangers_cannot_enter_the_applications_folders(host):
     for folder in (f"/etc/{APP}", f"/srv/{APP}/shared", f"/var/log/{APP}", f"/var/lib/{APP}"):
-        assert system.run(f"runuser -u nobody -- ls {folder}").rc != 0, folder
+        assert host.run(f"runuser -u nobody -- ls {folder}").rc != 0, folder
 
 
-def test_every_program_is_in_the_sandbox(system):
-    if not system.has_systemd:
+def test_every_program_is_in_the_sandbox(host):
+    if not host.has_systemd:
         pytest.skip("without systemd there is no sandbox")
-    supervisord = int(system.output("systemctl show --property MainPID --value supervisor"))
-    for pid in (supervisord, *(program.pid for program in system.programs())):
-        status = status_of(system, pid)
+    supervisord = int(host.output("systemctl show --property MainPID --value supervisor"))
+    for pid in (supervisord, *(program.pid for program in host.programs())):
+        status = status_of(host, pid)
         assert status["NoNewPrivs"].strip() == "1", status["Name"]
         assert status["Seccomp"].strip() == "2", status["Name"]
         assert not int(status["CapBnd"], 16) & 1 << 21, f"{status['Name']} could get CAP_SYS_ADMIN"
-    mounts = system.output(f"cat /proc/{supervisord}/mountinfo").splitlines()
+    mounts = host.output(f"cat /proc/{supervisord}/mountinfo").splitlines()
     read_only = {line.split()[4] for line in mounts if line.split()[5].startswith("ro")}
     assert {"/usr", "/etc", "/proc/sys", "/sys/fs/cgroup"} <= read_only
 
 
-def test_redis_keeps_all_of_its_sandbox_that_the_host_can_do(system):
-    if not system.has_systemd:
+def test_redis_keeps_all_of_its_sandbox_that_the_host_can_do(host):
+    if not host.has_systemd:
         pytest.skip("without systemd there is no sandbox")
-    assert system.output("systemctl is-active redis-server") == "active"
+    assert host.output("systemctl is-active redis-server") == "active"
     # A container may be unable to make user namespaces; the machine below it decides.
-    dropin = system.run("grep = /etc/systemd/system/redis-server.service.d/sandbox-off.conf").stdout.split()
+    dropin = host.run("grep = /etc/systemd/system/redis-server.service.d/sandbox-off.conf").stdout.split()
     assert dropin in ([], ["PrivateUsers=no"])
-    assert system.output("systemctl show --property ProtectSystem --value redis-server") == "strict"
+    assert host.output("systemctl show --property ProtectSystem --value redis-server") == "strict"
 
 
-def test_the_sandbox_is_as_tight_as_recorded(system):
-    if not system.has_systemd:
+def test_the_sandbox_is_as_tight_as_recorded(host):
+    if not host.has_systemd:
         pytest.skip("without systemd there is no sandbox")
-    said = system.output("systemd-analyze security supervisor.service --no-pager").splitlines()[-1]
+    said = host.output("systemd-analyze security supervisor.service --no-pager").splitlines()[-1]
     exposure = float(re.search(r"supervisor.service: ([0-9.]+)", said)[1])
     recorded = float(re.search(r"exposure of at most \*\*([0-9.]+)\*\*", SECURITY)[1])
     assert exposure <= recorded, said

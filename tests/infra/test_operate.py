@@ -5,99 +5,99 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.host import KINDS, Host, Program
 from support.wait import wait_until
-from system import KINDS, Program, System
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def pid_in(system: System, pidfile: str) -> str:
+def pid_in(host: Host, pidfile: str) -> str:
     """Returns what a pidfile holds; nothing when there is none."""
-    return system.run(f"cat {pidfile}").stdout.strip()
+    return host.run(f"cat {pidfile}").stdout.strip()
 
 
-def running(system: System, kind: str, other_than: int | None = None) -> Program:
+def running(host: Host, kind: str, other_than: int | None = None) -> Program:
     """Waits until the program runs, with another pid than before, and has its pidfile; returns it.
 
     Supervisor calls it RUNNING after a fixed time; on a busy machine it then still loads what it needs.
     """
 
     def it_runs() -> Program | None:
-        program = system.program(kind)
+        program = host.program(kind)
         runs = program.state == "RUNNING" and program.pid != other_than
-        return program if runs and pid_in(system, program.pidfile) == str(program.pid) else None
+        return program if runs and pid_in(host, program.pidfile) == str(program.pid) else None
 
     return wait_until(it_runs, 40, f"{kind} RUNNING again with a pid other than {other_than}")
 
 
 @pytest.fixture
-def program(system, kind):
+def program(host, kind):
     """The running program of a kind; it is left running, whatever happens to it in the test."""
-    before = running(system, kind)
+    before = running(host, kind)
     yield before
-    system.run(f"supervisorctl start {before.name}")
-    running(system, kind)
+    host.run(f"supervisorctl start {before.name}")
+    running(host, kind)
 
 
-def test_status_is_zero_while_all_run(system):
-    assert system.run("supervisorctl status").rc == 0
-    assert {program.state for program in system.programs()} == {"RUNNING"}
+def test_status_is_zero_while_all_run(host):
+    assert host.run("supervisorctl status").rc == 0
+    assert {program.state for program in host.programs()} == {"RUNNING"}
 
 
 @each_kind
-def test_its_pidfile_names_the_main_process(system, program, kind):
-    file = system.host.file(program.pidfile)
+def test_its_pidfile_names_the_main_process(host, program, kind):
+    file = host.testinfra.file(program.pidfile)
     assert int(file.content_string) == program.pid
     assert file.user == "petct"
-    assert "/srv/petct/releases/" in system.output(f"tr '\\0' ' ' < /proc/{program.pid}/cmdline")
+    assert "/srv/petct/releases/" in host.output(f"tr '\\0' ' ' < /proc/{program.pid}/cmdline")
 
 
 @each_kind
 @pytest.mark.timeout(180)
-def test_stop_start_restart(system, program, kind):
-    assert "stopped" in system.output(f"supervisorctl stop {program.name}")
-    status = system.run(f"supervisorctl status {program.name}")
+def test_stop_start_restart(host, program, kind):
+    assert "stopped" in host.output(f"supervisorctl stop {program.name}")
+    status = host.run(f"supervisorctl status {program.name}")
     assert (status.rc, status.stdout.split()[1]) == (3, "STOPPED")
-    assert system.run(f"kill -0 {program.pid}").rc != 0, "the process is still there"
+    assert host.run(f"kill -0 {program.pid}").rc != 0, "the process is still there"
 
-    assert "started" in system.output(f"supervisorctl start {program.name}")
-    started = running(system, kind, other_than=program.pid)
+    assert "started" in host.output(f"supervisorctl start {program.name}")
+    started = running(host, kind, other_than=program.pid)
 
-    done = system.output(f"supervisorctl restart {program.name}")
+    done = host.output(f"supervisorctl restart {program.name}")
     assert "stopped" in done
     assert "started" in done
-    running(system, kind, other_than=started.pid)
-    wait_until(system.proves_itself, 30, "a task going to the worker and back after the restart")
+    running(host, kind, other_than=started.pid)
+    wait_until(host.task_comes_back, 30, "a task going to the worker and back after the restart")
 
 
 @each_kind
-def test_the_pidfile_goes_and_comes_with_the_program(system, program, kind):
-    system.output(f"supervisorctl stop {program.name}")
-    assert not system.host.file(program.pidfile).exists
-    system.output(f"supervisorctl start {program.name}")
-    pid = running(system, kind).pid
-    wait_until(lambda: pid_in(system, program.pidfile) == str(pid), 10, f"{program.pidfile} naming {pid}")
+def test_the_pidfile_goes_and_comes_with_the_program(host, program, kind):
+    host.output(f"supervisorctl stop {program.name}")
+    assert not host.testinfra.file(program.pidfile).exists
+    host.output(f"supervisorctl start {program.name}")
+    pid = running(host, kind).pid
+    wait_until(lambda: pid_in(host, program.pidfile) == str(pid), 10, f"{program.pidfile} naming {pid}")
 
 
 @each_kind
 @pytest.mark.timeout(180)
-def test_it_comes_back_when_killed(system, program, kind):
-    system.output(f"kill -9 {program.pid}")
-    running(system, kind, other_than=program.pid)
-    wait_until(system.proves_itself, 40, "a task going to the worker and back after the kill")
+def test_it_comes_back_when_killed(host, program, kind):
+    host.output(f"kill -9 {program.pid}")
+    running(host, kind, other_than=program.pid)
+    wait_until(host.task_comes_back, 40, "a task going to the worker and back after the kill")
 
 
 @each_kind
-def test_a_second_one_on_the_same_pidfile_is_refused(system, program, kind):
-    second = system.run(f"cd / && timeout 30 {system.command_of(program)}")
+def test_a_second_one_on_the_same_pidfile_is_refused(host, program, kind):
+    second = host.run(f"cd / && timeout 30 {host.command_of(program)}")
     assert second.rc == 73, second.stdout + second.stderr
     assert str(program.pid) in second.stderr
-    assert system.program(kind) == program
-    assert pid_in(system, program.pidfile) == str(program.pid)
+    assert host.program(kind) == program
+    assert pid_in(host, program.pidfile) == str(program.pid)
 
 
-def test_queues_are_counted_over_amqp_with_no_more_than_the_applications_access(system):
-    said = json.loads(system.output(system.in_release("celery-ops-queues -A petct petct petct.dead none:such")))
+def test_queues_are_counted_over_amqp_with_no_more_than_the_applications_access(host):
+    said = json.loads(host.output(host.in_release("celery-ops-queues -A petct petct petct.dead none:such")))
     assert said["asked"] and said["reason"] == ""
     assert said["queues"]["petct"]["consumers"] >= 1 and said["queues"]["petct.dead"]["consumers"] == 0
     assert said["queues"]["none:such"] is None

@@ -41,10 +41,10 @@ def picture(page: Page, plane: str) -> str:
     return page.locator(f".{plane} canvas").evaluate("canvas => canvas.toDataURL()")
 
 
-def test_slices_are_shown_and_follow_their_sliders(system, page, screenshots):
-    assert page.goto(f"{system.url}/show/?userID=demo").status in (200, 202)
+def test_slices_are_shown_and_follow_their_sliders(host, page, screenshots):
+    assert page.goto(f"{host.url}/show/?userID=demo").status in (200, 202)
     expect(page.locator(".axial canvas")).to_be_visible(timeout=20_000)
-    page.screenshot(path=screenshots / f"{system.name}-demo.png", full_page=True)
+    page.screenshot(path=screenshots / f"{host.name}-demo.png", full_page=True)
     shown = {plane: picture(page, plane) for plane in PLANES}
     assert len(set(shown.values())) == len(PLANES)
     for plane in PLANES:
@@ -54,11 +54,11 @@ def test_slices_are_shown_and_follow_their_sliders(system, page, screenshots):
         slider.press("PageUp")
         assert int(slider.input_value()) != before
         assert picture(page, plane) != shown[plane], f"the {plane} picture stayed the same"
-    page.screenshot(path=screenshots / f"{system.name}-demo-moved.png", full_page=True)
+    page.screenshot(path=screenshots / f"{host.name}-demo-moved.png", full_page=True)
     assert page.troubles == []
 
 
-def test_an_unknown_user_is_a_page_that_says_so(system, page, screenshots):
-    assert page.goto(f"{system.url}/show/?userID=nobody").status == 404
-    page.screenshot(path=screenshots / f"{system.name}-unknown.png")
+def test_an_unknown_user_is_a_page_that_says_so(host, page, screenshots):
+    assert page.goto(f"{host.url}/show/?userID=nobody").status == 404
+    page.screenshot(path=screenshots / f"{host.name}-unknown.png")
     expect(page.locator("h1")).to_contain_text("nobody")

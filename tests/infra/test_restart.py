@@ -5,24 +5,24 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
+from support.host import Host
 from support.wait import wait_until
-from system import System
 
 
-def all_run(system: System, names: set[str]) -> bool:
-    programs = system.programs()
+def all_run(host: Host, names: set[str]) -> bool:
+    programs = host.programs()
     return {program.name for program in programs} == names and all(program.state == "RUNNING" for program in programs)
 
 
 @pytest.mark.timeout(300)
-def test_everything_comes_back_after_a_restart(system):
-    if not system.has_systemd:
+def test_everything_comes_back_after_a_restart(host):
+    if not host.has_systemd:
         pytest.skip("this host has no init system that would start anything")
-    before = {program.name for program in system.programs()}
+    before = {program.name for program in host.programs()}
     assert before
-    system.restart()
-    wait_until(lambda: all_run(system, before), 120, f"all of {sorted(before)} RUNNING after the restart")
-    wait_until(system.proves_itself, 60, "a task going to the worker and back after the restart")
-    assert urllib.request.urlopen(f"{system.url}/healthz", timeout=10).status == 200
+    host.restart()
+    wait_until(lambda: all_run(host, before), 120, f"all of {sorted(before)} RUNNING after the restart")
+    wait_until(host.task_comes_back, 60, "a task going to the worker and back after the restart")
+    assert urllib.request.urlopen(f"{host.url}/healthz", timeout=10).status == 200
     # Tasks go to the worker and back a moment before systemd has heard of the last unit that it started.
-    assert system.output("systemctl is-system-running --wait") == "running"
+    assert host.output("systemctl is-system-running --wait") == "running"

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from system import APP, EPHEMERAL, ROOT, System
+from support import control
+from support.control import EPHEMERAL, ROOT, Run
+from support.host import APP, Host
 
 pytestmark = pytest.mark.only_on("bookworm")
 TOKEN = random.token_hex(20)
@@ -56,18 +58,18 @@ class Watch(threading.Thread):
 class Failure:
     """A deploy that failed after it had written the secrets, run with all that shows more."""
 
-    system: System
-    run: subprocess.CompletedProcess[str]
+    host: Host
+    run: Run
     watch: Watch
     folder: Path
     programs: list
 
     @property
     def said(self) -> str:
-        return self.run.stdout + self.run.stderr
+        return self.run.text
 
 
-def deploy(system: System, folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+def deploy(host: Host, folder: Path, **variables: object) -> Run:
     """Deploy with -vvv and --diff, a fact cache, a log and temporary folders in `folder`."""
     file = folder / "variables.json"
     file.write_text(json.dumps(variables))
@@ -80,22 +82,23 @@ def deploy(system: System, folder: Path, **variables: object) -> subprocess.Comp
         "ANSIBLE_LOCAL_TEMP": str(traces / "tmp"),
         "XDG_CACHE_HOME": str(traces / "cache"),
     }
-    return system.play("deploy", "-vvv", "--diff", "-e", f"@{file}", **environment)
+    command = control.command_of("deploy", host, options=["-vvv", "--diff", "-e", f"@{file}"])
+    return control.run(command, environment=environment)
 
 
 @pytest.fixture(scope="module")
-def failure(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failure]:
+def failure(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failure]:
     folder = tmp_path_factory.mktemp("secrets")
     source = shutil.copytree(
         ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__", "data", "tests")
     )
     (source / "another_release").touch()
-    programs = system.programs()
-    watch = Watch(int(system.output(f"id -u {APP}")))
+    programs = host.programs()
+    watch = Watch(int(host.output(f"id -u {APP}")))
     watch.start()
     try:
         run = deploy(
-            system,
+            host,
             folder,
             celery_app_source=str(source),
             # The virtualenv is there: pip is not started.
@@ -110,35 +113,35 @@ def failure(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     finally:
         watch.ended.set()
         watch.join()
-    yield Failure(system, run, watch, folder, programs)
-    system.run(f"grep -l -s {TOKEN} /etc/{APP}/env-* | xargs -r rm")
+    yield Failure(host, run, watch, folder, programs)
+    host.run(f"grep -l -s {TOKEN} /etc/{APP}/env-* | xargs -r rm")
 
 
 def holders(failure: Failure) -> list[str]:
     """Files of the host that hold the token, whoever may read them."""
-    search = ("docker", "exec", "-i", failure.system.name, "sh", "-c")
+    search = ("docker", "exec", "-i", failure.host.name, "sh", "-c")
     command = f"cat > /dev/shm/token; grep -r -a -l -s -F -f /dev/shm/token {PLACES}; rm /dev/shm/token"
     return subprocess.run((*search, command), input=TOKEN, capture_output=True, text=True).stdout.split()
 
 
 def test_the_deploy_failed_where_it_should_and_the_old_programs_run_on(failure):
-    assert failure.run.returncode != 0
+    assert failure.run.rc != 0
     assert "RuntimeError: the migration fails" in failure.said
-    assert failure.system.programs() == failure.programs
+    assert failure.host.programs() == failure.programs
 
 
 def test_the_secret_is_in_one_file_that_only_root_and_the_application_read(failure):
     [file] = holders(failure)
     assert re.fullmatch(rf"/etc/{APP}/env-[0-9a-f]{{12}}", file)
-    found = failure.system.host.file(file)
+    found = failure.host.testinfra.file(file)
     assert (found.user, found.group, found.mode) == ("root", APP, 0o640)
     load = f"CELERY_OPS_ENV_FILE={file} {APP} printenv"
-    assert failure.system.output(f"{load} CANARY_HOSTILE") == HOSTILE
-    assert failure.system.output(f"{load} CANARY_RANDOM") == TOKEN
+    assert failure.host.output(f"{load} CANARY_HOSTILE") == HOSTILE
+    assert failure.host.output(f"{load} CANARY_RANDOM") == TOKEN
 
 
 def test_the_journal_does_not_know_it(failure):
-    journal = failure.system.output("journalctl --no-pager --output cat")
+    journal = failure.host.output("journalctl --no-pager --output cat")
     assert "runuser" in journal  # it was read, and the deploy is in it
     assert TOKEN not in journal
 
@@ -153,9 +156,9 @@ def test_nothing_shown_logged_or_cached_on_the_control_node_holds_it(failure):
 
 def test_a_token_of_the_package_index_is_nowhere(failure):
     assert INDEX_TOKEN not in failure.said
-    assert INDEX_TOKEN not in failure.system.output("journalctl --no-pager --output cat")
+    assert INDEX_TOKEN not in failure.host.output("journalctl --no-pager --output cat")
     assert [path for path in (failure.folder / "traces").rglob("*") if path.is_file() and has_token(path)] == []
-    found = failure.system.run(f"grep -r -a -l -s -F {INDEX_TOKEN} {PLACES} --exclude-dir journal")
+    found = failure.host.run(f"grep -r -a -l -s -F {INDEX_TOKEN} {PLACES} --exclude-dir journal")
     assert found.stdout == ""
 
 
@@ -169,9 +172,9 @@ def test_no_process_but_the_applications_own_ever_held_it(failure):
     assert failure.watch.with_others == set()
 
 
-def test_a_secret_with_a_newline_is_refused_and_not_shown(system, tmp_path):
-    run = deploy(system, tmp_path, celery_app_secrets={"PETCT_SECRET_KEY": "x", "CANARY": f"{TOKEN}\nLINE=2"})
-    assert run.returncode != 0
-    assert "CANARY" in run.stdout + run.stderr
-    assert "newline" in run.stdout + run.stderr
-    assert TOKEN not in run.stdout + run.stderr
+def test_a_secret_with_a_newline_is_refused_and_not_shown(host, tmp_path):
+    run = deploy(host, tmp_path, celery_app_secrets={"PETCT_SECRET_KEY": "x", "CANARY": f"{TOKEN}\nLINE=2"})
+    assert run.rc != 0
+    assert "CANARY" in run.text
+    assert "newline" in run.text
+    assert TOKEN not in run.text

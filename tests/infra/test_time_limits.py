@@ -6,8 +6,8 @@ import json
 import re
 
 import pytest
+from support.host import APP, Host
 from support.wait import wait_until
-from system import APP, System
 
 HALF_A_DAY = 12 * 3600
 """Seconds: the longest ETA that the kit promises where a worker holds it (applications without celery_ops.settings)."""
@@ -41,30 +41,30 @@ def option(words: list[str], name: str) -> int:
 
 
 @pytest.fixture
-def words(system) -> list[str]:
+def words(host) -> list[str]:
     """The command line of the worker that runs."""
-    pid = system.program("worker").pid
-    return [word for word in system.output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline").splitlines() if word]
+    pid = host.program("worker-default").pid
+    return [word for word in host.output(f"tr '\\0' '\\n' < /proc/{pid}/cmdline").splitlines() if word]
 
 
 @pytest.fixture
-def hard(system, words) -> int:
+def hard(host, words) -> int:
     """Seconds after which the running worker ends a task. A worker renames itself; then its conf knows."""
     if "--time-limit" not in words:
-        words[:] = system.command_of(system.program("worker")).split()
+        words[:] = host.command_of(host.program("worker-default")).split()
     return option(words, "--time-limit")
 
 
 @pytest.fixture
-def drain(system) -> int:
+def drain(host) -> int:
     """Seconds that supervisord gives the worker to finish its tasks."""
-    seconds = json.loads(system.output(f"python3 -c '{STOP_SECONDS}'"))
-    return seconds[system.program("worker").name]
+    seconds = json.loads(host.output(f"python3 -c '{STOP_SECONDS}'"))
+    return seconds[host.program("worker-default").name]
 
 
-def consumer_timeout(system: System) -> float:
+def consumer_timeout(host: Host) -> float:
     """Seconds that the running broker lets a task go unacknowledged."""
-    answer = system.output("rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'")
+    answer = host.output("rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'")
     return int(re.search(r"\{ok,(\d+)\}", answer)[1]) / 1000
 
 
@@ -72,29 +72,29 @@ def test_a_task_is_told_to_end_then_ended_then_its_worker(hard, drain, words):
     assert 0 < option(words, "--soft-time-limit") < hard < drain
 
 
-def test_systemd_waits_longer_than_supervisor(system, drain):
-    if not system.has_systemd:
+def test_systemd_waits_longer_than_supervisor(host, drain):
+    if not host.has_systemd:
         pytest.skip("this host has no systemd")
     unit = "/org/freedesktop/systemd1/unit/supervisor_2eservice org.freedesktop.systemd1.Service"
-    answer = system.output(f"busctl get-property org.freedesktop.systemd1 {unit} TimeoutStopUSec")
+    answer = host.output(f"busctl get-property org.freedesktop.systemd1 {unit} TimeoutStopUSec")
     assert int(answer.split()[1]) / 1e6 > drain
 
 
-def test_the_broker_waits_longer_than_a_task_and_the_longest_eta(system, hard):
-    assert consumer_timeout(system) >= hard + HALF_A_DAY
+def test_the_broker_waits_longer_than_a_task_and_the_longest_eta(host, hard):
+    assert consumer_timeout(host) >= hard + HALF_A_DAY
 
 
-def test_the_application_knows_the_same_limits(system, hard, words):
-    pid = system.program("worker").pid
+def test_the_application_knows_the_same_limits(host, hard, words):
+    pid = host.program("worker-default").pid
     # As its own user: in a container not even root may read another's.
-    environment = system.output(f"runuser -u {APP} -- cat /proc/{pid}/environ | tr '\\0' '\\n'")
+    environment = host.output(f"runuser -u {APP} -- cat /proc/{pid}/environ | tr '\\0' '\\n'")
     assert f"CELERY_OPS_TASK_TIME_LIMIT={hard}" in environment.splitlines()
-    effective = json.loads(system.output(system.in_release(f"python -c '{EFFECTIVE}'")))
+    effective = json.loads(host.output(host.in_release(f"python -c '{EFFECTIVE}'")))
     assert effective == [option(words, "--soft-time-limit"), hard]
 
 
-def test_a_task_with_an_eta_waits_in_the_broker_where_no_timeout_counts(system):
+def test_a_task_with_an_eta_waits_in_the_broker_where_no_timeout_counts(host):
     # Found by its id: others' tasks, such as the scheduler's ticks, come and go in the same queues meanwhile.
-    task_id = system.output(system.in_release("celery -A petct call celery_ops.tick --countdown 50")).splitlines()[-1]
-    delayed = system.in_release(f"python -c '{DELAYED}'")
-    wait_until(lambda: task_id in system.output(delayed).split(), 20, "the task in one of the broker's delay queues")
+    task_id = host.output(host.in_release("celery -A petct call celery_ops.tick --countdown 50")).splitlines()[-1]
+    delayed = host.in_release(f"python -c '{DELAYED}'")
+    wait_until(lambda: task_id in host.output(delayed).split(), 20, "the task in one of the broker's delay queues")

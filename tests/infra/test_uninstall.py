@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from system import APP
+from support.control import play
+from support.host import APP
 
 FOLDERS = (
     f"/srv/{APP}",
@@ -18,26 +19,26 @@ PACKAGES = ("rabbitmq-server", "redis-server", "supervisor", "erlang-base")
 # What has ended and nobody has waited for, as in a container without an init, is not counted.
 SERVICES = "[b]eam.smp|[r]edis-server|[s]upervisord|[e]pmd|[c]elery|[g]unicorn"
 RUNNING = f"ps -e -o stat=,args= | grep -v '^Z' | grep -E '{SERVICES}'"
-ALL = ("-e", "uninstall_confirm=yes", "-e", "uninstall_services=yes")
+ALL = {"uninstall_confirm": "yes", "uninstall_services": "yes"}
 
 
 @pytest.mark.timeout(60)
-def test_nothing_is_removed_unless_somebody_says_yes(system):
-    before = system.programs()
-    run = system.play("uninstall")
-    assert run.returncode != 0
-    assert "Nothing was removed" in run.stdout
-    assert system.programs() == before
+def test_nothing_is_removed_unless_somebody_says_yes(host):
+    before = host.programs()
+    run = play("uninstall", host)
+    assert run.rc != 0
+    assert "Nothing was removed" in run.text
+    assert host.programs() == before
 
 
 @pytest.mark.timeout(300)
-def test_afterwards_nothing_is_left_and_nothing_runs(system):
-    run = system.play("uninstall", *ALL)
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr
-    left = [folder for folder in FOLDERS if system.host.file(folder).exists]
+def test_afterwards_nothing_is_left_and_nothing_runs(host):
+    run = play("uninstall", host, **ALL)
+    assert run.rc == 0, run.text[-4000:]
+    left = [folder for folder in FOLDERS if host.testinfra.file(folder).exists]
     assert left == []
-    assert [name for name in PACKAGES if system.host.package(name).is_installed] == []
-    assert not system.host.user(APP).exists
-    assert system.run(RUNNING).stdout == ""
-    again = system.play("uninstall", *ALL)
-    assert again.returncode == 0, again.stdout[-4000:] + again.stderr
+    assert [name for name in PACKAGES if host.testinfra.package(name).is_installed] == []
+    assert not host.testinfra.user(APP).exists
+    assert host.run(RUNNING).stdout == ""
+    again = play("uninstall", host, **ALL)
+    assert again.rc == 0, again.text[-4000:]

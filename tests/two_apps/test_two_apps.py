@@ -5,17 +5,18 @@ import shlex
 import subprocess
 
 import pytest
-from lab import AppLoad, play
+from support.control import play
+from support.load import Load
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
-PETCT, SHOP_APP = "petct", "shop"
+PETCT = "petct"
 YES = {"uninstall_confirm": "yes"}
 # What apt, dpkg, systemd, Ansible's login and every boot leave.
 REMAINS = re.compile(r"/(tmp|root/\.ansible|run|var/cache|var/log|var/tmp|var/lib/(apt|dpkg|systemd|dbus))(/|$)")
 
 
-def redis(host, app, *commands):
+def redis(host, *commands):
     """What Redis answers to an application's commands, given in its own database."""
     script = (
         "import os, sys, urllib.parse as u; a = u.urlsplit(os.environ['CELERY_RESULT_BACKEND']); "
@@ -23,33 +24,33 @@ def redis(host, app, *commands):
         "os.execvp('redis-cli', ['redis-cli', '--user', a.username, '--no-auth-warning', '-n', a.path[1:]])"
     )
     text = shlex.quote("\n".join(commands) + "\n")
-    return host.run(f"printf %s {text} | {app} python -c {shlex.quote(script)} 2>&1")
+    return host.ask(f"printf %s {text} | {host.app} python -c {shlex.quote(script)} 2>&1")
 
 
-def python(host, app, code):
+def python(host, code):
     """What code of an application prints, with its environment and as its user."""
-    return host.run(f"{app} python -c {shlex.quote(code)} 2>&1")
+    return host.ask(f"{host.app} python -c {shlex.quote(code)} 2>&1")
 
 
-def own(host, app):
+def own(host):
     """What an application has on the shared services."""
+    app = host.app
     return {
         "queues": sorted(
-            re.findall(r"^\S+\tquorum$", host.run(f"rabbitmqctl -q list_queues -p {app} name type"), re.M)
+            re.findall(r"^\S+\tquorum$", host.ask(f"rabbitmqctl -q list_queues -p {app} name type"), re.M)
         ),
-        "user": re.findall(rf"^{app}\s.*$", host.run("rabbitmqctl -q list_users"), re.M),
-        "permissions": host.run(f"rabbitmqctl -q list_user_permissions {app}"),
-        "acl": re.findall(rf"^user {app} .*$", host.run("cat /etc/redis/celery-ops.acl"), re.M),
-        "environment": host.run(f"sha256sum /etc/{app}/env"),
+        "user": re.findall(rf"^{app}\s.*$", host.ask("rabbitmqctl -q list_users"), re.M),
+        "permissions": host.ask(f"rabbitmqctl -q list_user_permissions {app}"),
+        "acl": re.findall(rf"^user {app} .*$", host.ask("cat /etc/redis/celery-ops.acl"), re.M),
+        "environment": host.ask(f"sha256sum /etc/{app}/env"),
     }
 
 
 @pytest.fixture(scope="module")
-def both(host):
+def both(petct, shop):
     """A key of each, in its own database."""
-    assert redis(host, PETCT, "SET mine petct", "KEYS mine") == "OK\nmine"
-    assert redis(host, SHOP_APP, "SET mine shop", "GET mine") == "OK\nshop"
-    return host
+    assert redis(petct, "SET mine petct", "KEYS mine") == "OK\nmine"
+    assert redis(shop, "SET mine shop", "GET mine") == "OK\nshop"
 
 
 @pytest.mark.parametrize(
@@ -60,31 +61,29 @@ def both(host):
         "EVAL \"redis.call('SELECT', 1)\" 0",
     ],
 )  # fmt: skip
-def test_an_application_has_no_command_that_reaches_anothers_results(both, command):
-    assert re.search("NOPERM|can't run this command", redis(both, SHOP_APP, command))
-    assert redis(both, PETCT, "GET mine") == "petct"
+def test_an_application_has_no_command_that_reaches_anothers_results(both, petct, shop, command):
+    assert re.search("NOPERM|can't run this command", redis(shop, command))
+    assert redis(petct, "GET mine") == "petct"
 
 
-def test_it_lists_and_clears_its_own_results_only(both):
-    assert redis(both, SHOP_APP, "SET a 1", "FLUSHDB", "KEYS *", "DBSIZE").split() == ["OK", "OK", "0"]
-    assert redis(both, PETCT, "GET mine") == "petct"
-    assert redis(both, SHOP_APP, "SET mine shop", "SCAN 0", "EVAL \"return redis.call('GET', 'mine')\" 0").endswith(
-        "shop"
-    )
+def test_it_lists_and_clears_its_own_results_only(both, petct, shop):
+    assert redis(shop, "SET a 1", "FLUSHDB", "KEYS *", "DBSIZE").split() == ["OK", "OK", "0"]
+    assert redis(petct, "GET mine") == "petct"
+    assert redis(shop, "SET mine shop", "SCAN 0", "EVAL \"return redis.call('GET', 'mine')\" 0").endswith("shop")
 
 
-def test_what_stands_in_the_database_that_connections_begin_in_is_nobodys(both):
-    for app in (PETCT, SHOP_APP):
-        assert "db0" not in redis(both, app, "INFO keyspace")
+def test_what_stands_in_the_database_that_connections_begin_in_is_nobodys(petct, shop):
+    for host in (petct, shop):
+        assert "db0" not in redis(host, "INFO keyspace")
 
 
-def test_celerys_backend_and_djangos_cache_work_in_it(both):
+def test_celerys_backend_and_djangos_cache_work_in_it(both, petct, shop):
     code = (
         "from celery import Celery; import os, uuid\n"
         "b = Celery('x', backend=os.environ['CELERY_RESULT_BACKEND']).backend; i = str(uuid.uuid4())\n"
         "b.store_result(i, 5, 'SUCCESS'); print(b.get_result(i)); b.forget(i)\n"
     )
-    assert python(both, SHOP_APP, code) == "5"
+    assert python(shop, code) == "5"
     code = (
         "import os, django; from django.conf import settings\n"
         "backend = {'BACKEND': 'django.core.cache.backends.redis.RedisCache', "
@@ -93,19 +92,20 @@ def test_celerys_backend_and_djangos_cache_work_in_it(both):
         "from django.core.cache import cache as c\n"
         "c.set('k', 7); print(c.get('k')); c.clear(); print(c.get('k'))\n"
     )
-    assert python(both, PETCT, code) == "7\nNone"
-    assert redis(both, SHOP_APP, "GET mine") == "shop"
-    redis(both, PETCT, "SET mine petct")
+    assert python(petct, code) == "7\nNone"
+    assert redis(shop, "GET mine") == "shop"
+    redis(petct, "SET mine petct")
 
 
-def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
-    host, before = both, both.programs()
-    kept, theirs = own(host, SHOP_APP), {name: pid for name, pid in before.items() if not name.startswith(f"{PETCT}-")}
-    assert {name.partition("-")[0] for name in theirs} == {SHOP_APP, "crm"}
-    services = host.run("pgrep -x 'beam.smp|redis-server|supervisord'")
-    loads = [AppLoad(host, SHOP_APP), AppLoad(host, PETCT)]
+def test_uninstall_of_one_application_takes_nothing_from_the_other(both, petct, shop):
+    host, before = petct, petct.running()
+    kept, theirs = own(shop), {name: pid for name, pid in before.items() if not name.startswith(f"{PETCT}-")}
+    assert {name.partition("-")[0] for name in theirs} == {"shop", "crm"}
+    assert all(kept.values()), kept
+    services = host.output("pgrep -x 'beam.smp|redis-server|supervisord'")
+    loads = [Load(shop), Load(petct)]
     for load in loads:
-        wait_until(load.begun, 30, f"tasks of {load.app}")
+        wait_until(load.begun, 30, f"tasks of {load.host.app}")
 
     refused = play("uninstall", **YES, uninstall_services="yes")
     assert refused.rc != 0
@@ -116,45 +116,46 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, shop):
     ):  # fmt: skip
         assert what in refused.words
     assert refused.changed == {host.name: 0}
-    assert host.programs() == before
+    assert host.running() == before
     books = loads[1].finish()
     assert (books["lost"], books["doubled"]) == ([], []), books
 
     run = play("uninstall", **YES)
     assert run.rc == 0, run.text[-6000:]
     assert "/srv/petct, /etc/petct" in run.words and "RabbitMQ, Redis and Supervisor stay" in run.words
-    assert host.programs() == theirs
-    assert own(host, SHOP_APP) == kept
-    assert host.run("pgrep -x 'beam.smp|redis-server|supervisord'") == services
-    assert redis(host, SHOP_APP, "GET mine") == "shop"
+    assert host.running() == theirs
+    assert own(shop) == kept
+    assert host.ask("pgrep -x 'beam.smp|redis-server|supervisord'") == services
+    assert redis(shop, "GET mine") == "shop"
     books = loads[0].finish()
     assert (books["lost"], books["doubled"]) == ([], []), books
     assert books["confirmed"] > 50
 
-    assert host.run("ls -d /srv/petct /etc/petct /var/log/petct /var/lib/petct /run/petct 2>/dev/null") == ""
-    assert host.run("getent passwd petct; ls /etc/supervisor/conf.d | grep petct") == ""
-    assert PETCT not in host.run("rabbitmqctl -q list_vhosts; rabbitmqctl -q list_users")
-    assert "user petct" not in host.run("cat /etc/redis/celery-ops.acl")
-    assert "db1:" not in redis(host, SHOP_APP, "INFO keyspace")
+    assert host.ask("ls -d /srv/petct /etc/petct /var/log/petct /var/lib/petct /run/petct 2>/dev/null") == ""
+    assert host.ask("getent passwd petct; ls /etc/supervisor/conf.d | grep petct") == ""
+    assert PETCT not in host.ask("rabbitmqctl -q list_vhosts; rabbitmqctl -q list_users")
+    assert "user petct" not in host.ask("cat /etc/redis/celery-ops.acl")
+    assert "db1:" not in redis(shop, "INFO keyspace")
 
     again = play("uninstall", **YES)
     assert (again.rc, again.changed) == (0, {host.name: 0}), again.text[-3000:]
 
 
-def test_the_services_go_with_the_last_of_their_users(host, shop):
-    refused = shop.play("uninstall", **YES, uninstall_services="yes")
+def test_the_services_go_with_the_last_of_their_users(shop, inventory):
+    host = shop
+    refused = inventory.play("uninstall", **YES, uninstall_services="yes")
     assert refused.rc != 0
     assert "Supervisor: /etc/supervisor/conf.d/crm.conf" in refused.words
     assert "application" not in refused.words.partition("would remove:")[2].partition("To remove")[0]
-    host.run("rm /etc/supervisor/conf.d/crm.conf; supervisorctl update")
+    host.ask("rm /etc/supervisor/conf.d/crm.conf; supervisorctl update")
 
-    run = shop.play("uninstall", **YES, uninstall_services="yes")
+    run = inventory.play("uninstall", **YES, uninstall_services="yes")
     assert run.rc == 0, run.text[-6000:]
     assert (
-        host.run("ps -e -o stat=,args= | grep -v ^Z | grep -E '[b]eam.smp|[r]edis-serv|[s]upervisord|[e]pmd|[c]elery'")
+        host.ask("ps -e -o stat=,args= | grep -v ^Z | grep -E '[b]eam.smp|[r]edis-serv|[s]upervisord|[e]pmd|[c]elery'")
         == ""
     )
     changes = subprocess.run(["docker", "diff", host.name], capture_output=True, text=True, check=True).stdout
     left = [line for line in changes.splitlines() if line[0] != "C" and not REMAINS.match(line[2:])]
     assert left == [], "the machine is as it was"
-    assert host.run("ls -d /run/celery-ops /run/shop /var/log/shop /var/cache/celery-ops 2>/dev/null") == ""
+    assert host.ask("ls -d /run/celery-ops /run/shop /var/log/shop /var/cache/celery-ops 2>/dev/null") == ""

@@ -22,12 +22,12 @@ for entry in Path("/proc").iterdir():
         for variable in (entry / "environ").read_bytes().split(b"\0"):
             if variable.startswith(b"CELERY_OPS_GUARDED="):
                 mark = json.loads(variable.partition(b"=")[2])
-                folder = str((entry / "cwd").readlink())
-                marked.append((pid, int(parent), state, mark, folder))
+                directory = str((entry / "cwd").readlink())
+                marked.append((pid, int(parent), state, mark, directory))
 mains = {pid for pid, _, _, mark, _ in marked if mark["pid"] == pid}
-for pid, parent, state, mark, folder in marked:
+for pid, parent, state, mark, directory in marked:
     if pid in mains:
-        process = {"pid": pid, "parent": parent, "state": state, "folder": folder}
+        process = {"pid": pid, "parent": parent, "state": state, "directory": directory}
         found["programs"].setdefault(mark["program"], []).append(process)
     else:
         found["children"].append((pid, parent))
