@@ -8,7 +8,7 @@ import sys
 import threading
 
 import pytest
-from stand_in import clean_environment
+from support.stage import clean_environment
 
 KIT = "app.config_from_object('celery_ops.settings')\n"
 
