@@ -3,25 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import time
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
-    CALL,
-    STALE_AFTER,
-    HostWorkError,
-    age,
-    lease_of,
-)
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: deploy_lock
 short_description: One deploy at a time - the lock of an application on a host
@@ -48,7 +29,8 @@ options:
   what: {description: What is being done., type: str, default: ""}
   wait: {description: Seconds to wait for the lock; the module itself waits up to 20., type: int, default: 0}
   told: {description: The work that was told to end already; set by the action plugin., type: str, default: ""}
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - deploy_lock:
@@ -64,6 +46,25 @@ working:
   type: dict
   returned: with state=held
 """
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
+    CALL,
+    STALE_AFTER,
+    HostWorkError,
+    age,
+    lease_of,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 POLL = 0.5  # seconds
 

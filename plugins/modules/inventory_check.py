@@ -16,7 +16,8 @@ options:
     type: list
     elements: str
     default: []
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - inventory_check:
