@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
 
 SYSTEM_COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
 OLDEST_PYTHON = (3, 11)
@@ -17,21 +17,21 @@ OLDEST_PYTHON = (3, 11)
 
 def name(app: str) -> Iterator[str]:
     """The application's user and directories are the kit's, or not there yet."""
-    home = f"/var/lib/{app}"
+    layout = Layout(app)
     try:
         account = pwd.getpwnam(app)
     except KeyError:
-        places = [f"{place}/{app}" for place in ("/srv", "/etc", "/run", "/var/lib", "/var/log")]
+        places = (layout.base, layout.etc, layout.run, layout.state, layout.log)
         # An empty directory may be somewhere to mount a disk.
-        found = [place for place in places if Path(place).is_file() or any(Path(place).glob("*"))]
+        found = [str(place) for place in places if place.is_file() or any(place.glob("*"))]
         if found:
             problem = f"{', '.join(found)} is there already, and not from this kit."
             yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
         return
-    if account.pw_dir != home:
+    if account.pw_dir != str(layout.state):
         yield (
             f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
-            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: usermod -d {home} {app}"
+            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: usermod -d {layout.state} {app}"
         )
 
 

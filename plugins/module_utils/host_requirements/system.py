@@ -81,7 +81,7 @@ def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterato
     if needed > total:
         twice = ", two generations side by side during a deploy" if overlap else ""
         fix = f"concurrency: {max(1, total // PROCESS_MEMORY // 4)}" + (
-            ", or celery_worker_handover: one_by_one" if overlap else ""
+            ", or celery_worker_handover: rolling" if overlap else ""
         )
         yield (
             f"celery_worker_programs have a concurrency of {count} in all, which takes {needed} MiB at the least "
