@@ -92,7 +92,7 @@ options:
     type: int
     default: 0
 attributes:
-  check_mode: {support: full}
+  check_mode: {support: full, description: The module changes nothing.}
 author:
   - celery-ops (@celery-ops)
 """

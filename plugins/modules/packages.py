@@ -9,7 +9,6 @@ short_description: Install Debian packages and record which ones are new
 description:
   - Installs what is missing in one call of apt. Every package that this call installed, dependencies included, is
     listed in O(record); O(state=absent) purges those alone.
-  - Needs no python3-apt, so check mode works on a host that has nothing yet.
   - Waits up to five minutes for apt's and dpkg's locks, which apt-daily and unattended-upgrades hold on a new machine.
 options:
   names:
@@ -27,7 +26,7 @@ options:
     default: present
     type: str
 attributes:
-  check_mode: {support: full}
+  check_mode: {support: full, description: Needs no python3-apt, so it works on a host that has nothing yet.}
   diff_mode: {support: full, description: Shows the packages that come or go.}
 author:
   - celery-ops (@celery-ops)

@@ -51,7 +51,7 @@ options:
     default: present
     type: str
 attributes:
-  check_mode: {support: full}
+  check_mode: {support: full, description: "Says whether the file would change; Redis is not asked."}
   diff_mode: {support: full, description: "Shows the users' rules, with the hashes of their passwords hidden."}
 author:
   - celery-ops (@celery-ops)

@@ -21,8 +21,8 @@ options:
     type: str
     default: ""
 attributes:
-  check_mode: {support: full}
-  diff_mode: {support: full}
+  check_mode: {support: full, description: Looks at the unit as it failed last.}
+  diff_mode: {support: full, description: Shows the drop-in.}
 author:
   - celery-ops (@celery-ops)
 """

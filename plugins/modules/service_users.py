@@ -26,7 +26,7 @@ options:
     type: path
     default: /var/lib/celery-ops
 attributes:
-  check_mode: {support: full}
+  check_mode: {support: full, description: The module changes nothing.}
 author:
   - celery-ops (@celery-ops)
 """

@@ -31,7 +31,8 @@ def name(app: str) -> Iterator[str]:
     if account.pw_dir != str(layout.state):
         yield (
             f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
-            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: usermod -d {layout.state} {app}"
+            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
+            f"usermod -d {layout.state} {app}"
         )
 
 
