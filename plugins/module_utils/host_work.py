@@ -61,7 +61,7 @@ class Interrupted(BaseException):
 
 
 def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    """Handle a signal: end, once. Whatever comes after it is ignored, so that nothing interrupts the way back."""
+    """Handle a signal: end, once. Whatever comes after it is ignored, so that nothing interrupts what is undone."""
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
@@ -139,8 +139,8 @@ class Work:
 
     def close(self) -> None:
         """Leave the work to the process that was forked."""
-        assert self._file is not None
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
 
 def take(directory: Path) -> int:

@@ -26,7 +26,7 @@ options:
     default: present
     type: str
 attributes:
-  check_mode: {support: full, description: Needs no python3-apt, so it works on a host that has nothing yet.}
+  check_mode: {support: full, description: "Needs no python3-apt, so it works on a host that has nothing yet."}
   diff_mode: {support: full, description: Shows the packages that come or go.}
 author:
   - celery-ops (@celery-ops)

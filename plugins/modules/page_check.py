@@ -153,8 +153,8 @@ def leads_away(page: Page, location: str) -> Iterator[str]:
     target, asked = urlsplit(urljoin(page.url(), location)), urlsplit(page.url())
     if target == asked and page.https:
         raise OperatorError(
-            "it redirects to https though the request says that it came by that. Have the application believe "
-            "X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
+            "it redirects to https though the request says that it came by that. The application has to "
+            "believe X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
         )
     if target.netloc == asked.netloc and target.scheme == asked.scheme:
         return

@@ -38,13 +38,13 @@ def listening(host: str, port: int) -> dict[str, tuple[str, str]]:
         wanted = {host}
     everywhere = {"0.0.0.0", "::"}
     found = {}
-    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+    for table, kind in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         for line in Path(table).read_text().splitlines()[1:] if Path(table).exists() else ():
             fields = line.split()
             address, _, number = fields[1].partition(":")
             if fields[3] == LISTENING and int(number, 16) == port:
                 words = [int(address[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(address), 8)]
-                text = socket.inet_ntop(family, b"".join(words))
+                text = socket.inet_ntop(kind, b"".join(words))
                 if text in wanted | everywhere or wanted & everywhere:
                     found[f"socket:[{fields[9]}]"] = (user_name(int(fields[7])), "a program")
     for process in Path("/proc").glob("[0-9]*") if found else ():

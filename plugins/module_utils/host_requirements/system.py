@@ -127,21 +127,21 @@ def most_open_files(supervisords: Iterable[int]) -> int:
     return hard
 
 
-def disk(least: int, folders: tuple[str, ...] = ("/srv", "/var/lib", "/var/log")) -> Iterator[str]:
+def disk(least: int, directories: tuple[str, ...] = ("/srv", "/var/lib", "/var/log")) -> Iterator[str]:
     """There is room for releases, data and logs."""
     seen = set()
-    for folder in map(Path, folders):
-        place = next(path for path in [folder, *folder.parents] if path.exists())
+    for directory in map(Path, directories):
+        place = next(path for path in [directory, *directory.parents] if path.exists())
         free = shutil.disk_usage(place).free // 2**20
         if free < least and place.stat().st_dev not in seen:
             seen.add(place.stat().st_dev)
             fix = f"Make room (see: du -xh -d2 {place}), or write: host_disk_free: {free // 2}"
-            yield f"{folder} has {free} MiB free, and host_disk_free wants {least}. {fix}"
+            yield f"{directory} has {free} MiB free, and host_disk_free wants {least}. {fix}"
 
 
-def mounted(app: str, folder: str = "/srv") -> Iterator[str]:
+def mounted(app: str, directory: str = "/srv") -> Iterator[str]:
     """Programs can be written and run where the releases go."""
-    place = next(path for path in [Path(folder, app), *Path(folder, app).parents] if path.exists())
+    place = next(path for path in [Path(directory, app), *Path(directory, app).parents] if path.exists())
     flags, mount = os.statvfs(place).f_flag, place
     while not mount.is_mount():
         mount = mount.parent
@@ -150,4 +150,4 @@ def mounted(app: str, folder: str = "/srv") -> Iterator[str]:
             fix = (
                 f"Write {wanted} instead of {option} for it in /etc/fstab, and type: mount -o remount,{wanted} {mount}"
             )
-            yield f"{mount} is mounted with {option}, and the releases are to run from {folder}/{app}. {fix}"
+            yield f"{mount} is mounted with {option}, and the releases are to run from {directory}/{app}. {fix}"
