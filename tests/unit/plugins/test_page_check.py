@@ -4,9 +4,9 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from ansible_collections.celery_ops.kit.plugins.modules import page_check
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.modules import page_check
 from ansible_collections.celery_ops.kit.plugins.modules.page_check import Page
 
 
