@@ -4,8 +4,8 @@ import base64
 import hashlib
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.modules import redis_users
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
+from ansible_collections.celery_ops.kit.plugins.modules import redis_users
 
 FRESH = {
     "vhosts": [{"name": "/"}, {"name": "shop"}],
