@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 
 from support.wait import wait_until
 
@@ -71,10 +72,7 @@ def clean_environment(**variables):
 
 
 def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return proc.stat(pid) is not None
 
 
 class Started:
