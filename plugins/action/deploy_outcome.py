@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failures
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
 def message(
@@ -19,7 +22,7 @@ def message(
 
     `before` is the release that ran before by host, "" for none; `stuck` are the hosts that could not go back and why.
     """
-    lines = [f"The deploy of release {release} failed." if release != "current" else "The deploy failed."]
+    lines = [f"The deploy of release {release} failed." if release else "The deploy failed."]
     for failure in failures:
         place = f"{failure['phase'] or 'connection'} on {failure['host']}"
         program = f", program {failure['program']}" if failure["program"] else ""
@@ -56,21 +59,22 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail on the hosts that failed; where none of them is left, on all."""
         super().run(tmp, task_vars)
-        variables = task_vars or {}
-        failures, mine = list(self._task.args["failures"]), variables["inventory_hostname"]
+        variables = Variables(task_vars or {}, self._templar.template)
+        seen, mine = failures(variables), variables["inventory_hostname"]
+        if not seen:
+            return {"changed": False, "skipped": True}
         hosts = {host: variables["hostvars"][host] for host in variables["ansible_play_hosts_all"]}
-        reached = {failure["host"] for failure in failures if failure["phase"]}
+        reached = {failure["host"] for failure in seen if failure["phase"]}
         if reached and mine not in reached:
             return {"changed": False}
-        built = {host: known["__celery_app_build"] for host, known in hosts.items() if "__celery_app_build" in known}
+        built = {host: known[BUILD] for host, known in hosts.items() if BUILD in known}
         before = {host: build.get("previous", "") for host, build in built.items() if "previous" in build}
         stuck = {
             host: known["__celery_app_restore_failure"]
             for host, known in hosts.items()
             if "__celery_app_restore_failure" in known
         }
-        release = (hosts[mine].get("__celery_app_source") or {}).get("id", "current")
         return {
             "failed": True,
-            "msg": message(release, failures, str(self._task.args["on_failure"]), before, stuck),
+            "msg": message(release_of_run(variables), seen, str(variables["celery_app_on_failure"]), before, stuck),
         }

@@ -9,6 +9,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import mistakes_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import (
+    left_behind,
+    longest_time_limit,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     APP_GROUPS,
     GROUPS,
@@ -18,14 +22,10 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     declared,
     trusted,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.values import generated, not_generated
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.whole import (
-    left_behind,
-    longest_time_limit,
-)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import generated, not_generated
 
 PRIVATE = yaml.safe_load((ROOT / "roles/celery_app/vars/main.yml").read_text())
-REFERRED_TO = ("__celery_app_programs", "__celery_app_own_time_limits", "__celery_app_longest_time_limit")
+REFERRED_TO = ("__celery_app_longest_time_limit",)
 """Private variables that defaults refer to."""
 
 

@@ -1,4 +1,4 @@
-"""Bring a packed source to a host, only where the release is not there yet, and build it."""
+"""Bring a packed source to a host, only where the release is not there yet, and build, activate or record it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
 class ActionModule(HostModule):
-    """Transfers the archive before the module of the same name runs."""
+    """Makes the module's arguments of the variables, and transfers the archive before the module runs."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """The module's own result; in check mode nothing is transferred."""
         super().run(tmp, task_vars)
+        variables = Variables(task_vars or {}, self._templar.template)
         arguments = dict(self._task.args)
-        if arguments.get("state", "built") == "built":
-            # A text: of a secret dictionary Ansible masks each value, and a "1" is everywhere.
-            secret = arguments.get("install_environment")
-            if secret and not isinstance(secret, Mapping):
-                raise AnsibleActionFail(
-                    "celery_app_install_environment (not shown) has to be a mapping of names to values."
-                )
-            arguments["install_environment"] = json.dumps(secret) if secret else ""
-            archive = Path(arguments.pop("archive"))
-            place = "" if self._task.check_mode else self.place(arguments)
-            if place:
-                arguments["archive"] = self._transfer_file(str(archive), place)
+        state = arguments.setdefault("state", "built")
+        try:
+            arguments |= made_of(state, variables)
+        except OperatorError as error:
+            return {"failed": True, "msg": str(error)}
+        if state == "migrated" and not (arguments.get("migrate") or arguments.get("seed")):
+            return {"changed": False, "skipped": True}
+        if state != "built":
+            return self.call(arguments, task_vars)
+        # A text: of a secret dictionary Ansible masks each value, and a "1" is everywhere.
+        secret = arguments.get("install_environment")
+        if secret and not isinstance(secret, Mapping):
+            raise AnsibleActionFail(
+                "celery_app_install_environment (not shown) has to be a mapping of names to values."
+            )
+        arguments["install_environment"] = json.dumps(secret) if secret else ""
+        archive = Path(arguments.pop("archive"))
+        place = "" if self._task.check_mode else self.place(arguments)
+        if place:
+            arguments["archive"] = self._transfer_file(str(archive), place)
         answer = self.call(arguments, task_vars)
         if answer.pop("needs_archive", False):
             arguments["archive"] = self._transfer_file(str(archive), self.room())
             answer = self.call(arguments, task_vars)
-        return answer
+        return answer | {"hook_environment": Deployment.of_run(variables).hook_environment}
 
     def place(self, arguments: dict[str, Any]) -> str:
         """An empty file on the host for the archive, which the module removes; none where the release is built.
@@ -53,3 +68,51 @@ class ActionModule(HostModule):
         if answer["rc"]:
             raise AnsibleActionFail(f"release: no room for the source on the host.\n{answer['stderr'].strip()}")
         return answer["stdout"].strip()
+
+
+def made_of(state: str, variables: Variables) -> dict[str, Any]:
+    """Return those of the module's arguments that are made of the variables."""
+    if state == "history":
+        return {}
+    made: dict[str, Any] = {"actor": actor(variables)}
+    target, source = variables.get(TARGET) or {}, variables.get(SOURCE) or {}
+    if state == "failed":
+        return made if target else made | {"deployment": source.get("deployment", ""), **failure(variables)}
+    deployment = Deployment.of_run(variables)
+    made["environment_file"] = str(deployment.environment_file)
+    if state == "active":
+        built = (variables.get(BUILD) or {}).get("seconds")
+        seconds = variables.get("__celery_app_seconds") or {}
+        made["seconds"] = {**seconds, **({} if built is None else {"release": built})}
+        return made | {
+            "deployment": target["deployment"] if target else source["deployment"],
+            "previous": target.get("previous", ""),
+        }
+    if state == "built":
+        made["environment_text"] = environment_text(environment_of(variables))
+        made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
+    # One host migrates; where it is alone, in one go with the building.
+    alone = len(variables["ansible_play_hosts_all"]) == 1
+    if not target and alone == (state == "built"):
+        made |= migration(deployment, variables)
+    return made
+
+
+def migration(deployment: Deployment, variables: Variables) -> dict[str, list[list[str]]]:
+    """Return the commands that migrate and seed, on the host that does."""
+    migrates = variables["inventory_hostname"] == variables["celery_app_migrate_host"]
+    return {
+        name: deployment.commands_as_app(variables[f"celery_app_{name}_command"]) if migrates else []
+        for name in ("migrate", "seed")
+    }
+
+
+def failure(variables: Variables) -> dict[str, Any]:
+    """Return what is recorded of a deploy that failed."""
+    seen = failures(variables)
+    restored = variables["celery_app_on_failure"] == "rollback" and "__celery_app_restore_failure" not in variables
+    return {
+        "reason": failure_summary(seen),
+        "release_fault": any(each["release_fault"] for each in seen),
+        "taken_back": restored,
+    }

@@ -1,10 +1,10 @@
-"""What every module of the kit sets for itself, whatever the login has set."""
+"""What every module of ours sets for itself, whatever the login brings along."""
 
 from __future__ import annotations
 
 import os
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SBIN, UMASK
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def take_over() -> None:
@@ -12,5 +12,5 @@ def take_over() -> None:
 
     A hardened host has a umask of 027 or 077, and `su` comes without sbin.
     """
-    os.umask(UMASK)
+    os.umask(0o022)
     os.environ["PATH"] = f"{SBIN}:{os.environ.get('PATH', os.defpath)}"

@@ -24,8 +24,7 @@ options:
     description: Whether the host is the broker.
     type: bool
     required: true
-author:
-  - celery-ops (@celery-ops)
+author: The celery-ops authors
 """
 EXAMPLES = r"""
 - credentials_check:

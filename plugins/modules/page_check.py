@@ -4,6 +4,16 @@
 
 from __future__ import annotations
 
+import http.client
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
 DOCUMENTATION = r"""
 module: page_check
 short_description: Fetch a page of the application as its proxy would
@@ -36,8 +46,6 @@ options:
     description: Seconds to ask again while the answer is 202.
     type: int
     default: 60
-attributes:
-  check_mode: {support: full, description: The module changes nothing.}
 author:
   - celery-ops (@celery-ops)
 """
@@ -58,17 +66,6 @@ busy:
   type: bool
 """
 
-import http.client
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urljoin, urlsplit
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 REDIRECTS = {301, 302, 303, 307, 308}
 AGAIN = 2.0
 """Seconds between two requests while the answer is 202."""
@@ -76,6 +73,10 @@ FOLLOWED = 5
 """Redirects, one after another."""
 HOST = "celery_app_prove_host"
 HTTPS = "celery_app_prove_https"
+
+
+class Unfit(Exception):
+    """Why the page does not answer as it has to."""
 
 
 @dataclass
@@ -109,19 +110,19 @@ class Page:
             answer = connection.getresponse()
             return answer.status, answer.headers.get("Location", "")
         except TimeoutError:
-            raise OperatorError(
+            raise Unfit(
                 f"no answer within {self.timeout:g} s. If the log has no request, the server does not accept from the "
                 "socket that it is handed as file descriptor 3; celery_web_command needs, with uvicorn and daphne: "
                 "--fd 3, with hypercorn: --bind fd://3"
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise OperatorError(f"{type(error).__name__}: {error}; look at web.log") from None
+            raise Unfit(f"{type(error).__name__}: {error}; look at web.log") from None
         finally:
             connection.close()
 
 
 def fetch(page: Page, wait: float) -> tuple[int, list[str]]:
-    """Return the last status, 202 where it stays that, and warnings; raise OperatorError where the page fails."""
+    """Return the last status, 202 where it stays that, and warnings; raise Unfit where the page fails."""
     deadline = time.monotonic() + wait
     for _ in range(FOLLOWED + 1):
         status, location = page.get()
@@ -140,21 +141,21 @@ def fetch(page: Page, wait: float) -> tuple[int, list[str]]:
             f"ALLOWED_HOSTS) does. It runs; to check the page itself, write: {HOST}: <one of those hosts>"
         ]
     if status == 400:
-        raise OperatorError(
+        raise Unfit(
             f"it answers 400 to {HOST}: {page.host}. Is that one of the application's hosts (Django: ALLOWED_HOSTS)?"
         )
     if status not in (200, 202):
-        raise OperatorError(f"it answers {status} ({http.client.responses.get(status, 'unknown')}); look at web.log")
+        raise Unfit(f"it answers {status} ({http.client.responses.get(status, 'unknown')}); look at web.log")
     return status, []
 
 
 def leads_away(page: Page, location: str) -> Iterator[str]:
-    """Yield why a redirect is not followed; nothing for one within the application. Raises OperatorError for a loop."""
+    """Why a redirect is not followed; nothing for one within the application. Raise Unfit where it will not end."""
     target, asked = urlsplit(urljoin(page.url(), location)), urlsplit(page.url())
     if target == asked and page.https:
-        raise OperatorError(
-            "it redirects to https though the request says that it came by that. The application has to "
-            "believe X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
+        raise Unfit(
+            "it redirects to https though the request says that it came by that. Have the application believe "
+            "X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
         )
     if target.netloc == asked.netloc and target.scheme == asked.scheme:
         return
@@ -165,7 +166,7 @@ def leads_away(page: Page, location: str) -> Iterator[str]:
             "(sends X-Forwarded-Proto: https, as a proxy does; Django believes it with SECURE_PROXY_SSL_HEADER)"
         )
     elif same_host and page.https:
-        raise OperatorError(f"it redirects from https to {target.scheme}. Write: {HTTPS}: false")
+        raise Unfit(f"it redirects from https to {target.scheme}. Write: {HTTPS}: false")
     else:
         fix = f"{HOST}: {target.hostname}" + (f" and {HTTPS}: true" if target.scheme == "https" else "")
         yield (
@@ -193,7 +194,7 @@ def main() -> None:
     page = Page(**want)
     try:
         status, warnings = fetch(page, wait)
-    except OperatorError as why:
+    except Unfit as why:
         module.fail_json(msg=f"The page {page.url()}: {why}")
     for warning in warnings:
         module.warn(warning)

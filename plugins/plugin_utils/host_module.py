@@ -17,6 +17,8 @@ class HostModule(ActionBase):
     """An action plugin whose module of the same name works for an application on the host, and may take long."""
 
     TRANSFERS_FILES = False
+    MODULE: str | None = None
+    """The module, where it is not the one of the same name."""
 
     def call(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """The module's answer, asked for in short calls: nothing drops a connection that is never idle for long."""
@@ -33,4 +35,4 @@ class HostModule(ActionBase):
         if UNPACK_IN not in environments:
             self._task.environment = [UNPACK_IN, *environments]
         quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
-        return self._execute_module(module_args=arguments, task_vars=quiet)
+        return self._execute_module(self.MODULE, arguments, task_vars=quiet)

@@ -1,11 +1,27 @@
-"""Name a run of ansible-playbook, and tell whether it is over."""
+"""Who runs ansible-playbook, the name of the run, and whether it is over."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+
+
+def actor(variables: Mapping[str, Any]) -> str:
+    """Who runs the playbook: AWX's user, or whoever is logged in here; in a container there may be only a number."""
+    name = variables.get("awx_user_name") or variables.get("tower_user_name") or os.environ.get("SUDO_USER") or _login()
+    return f"{name}@{os.uname().nodename}"
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def start_time(pid: int) -> str:

@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
+from ansible_collections.celery_ops.kit.plugins.action.celery_programs import argument
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import Program, Programs, prefixes_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {
@@ -73,3 +78,39 @@ def render() -> Callable[..., str]:
         return templar.template(trust_as_template(path.read_text()), preserve_trailing_newlines=True)
 
     return text
+
+
+def variables_with(**variables: Any) -> Variables:
+    """The roles' variables as plugins on the control node read them, some replaced."""
+    return Variables(role_variables() | variables, templar_with(**variables).template)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Callable[..., dict[str, Program]]:
+    """A function that returns the programs of a phase under the names of generations, some variables replaced."""
+
+    def built(phase: str, **variables: Any) -> dict[str, Program]:
+        known = variables_with(**variables)
+        builders = Programs(known, Deployment.of_run(known), known[BUILD]).of(phase)
+        return {program: make(f"{program}-01234567") for program, make in builders.items()}
+
+    return built
+
+
+@pytest.fixture(scope="session")
+def arguments() -> Callable[..., dict[str, dict[str, Any]]]:
+    """A function that returns the programs of a phase as the module takes them, some variables replaced."""
+
+    def made(phase: str, **variables: Any) -> dict[str, dict[str, Any]]:
+        known, templar = variables_with(**variables), templar_with(**variables)
+        builders = Programs(known, Deployment.of_run(known), known[BUILD]).of(phase)
+        prefixes = prefixes_of(known, phase)
+        return {program: argument(program, make, prefixes, templar) for program, make in builders.items()}
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., str]:
+    """A function that returns the text of the environment file, some variables replaced."""
+    return lambda **variables: environment_text(environment_of(variables_with(**variables)))

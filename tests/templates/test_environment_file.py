@@ -1,23 +1,22 @@
-"""The environment file: written by Ansible's filter, read alike by the kit's programs and by a shell."""
+"""The environment file: written on the control node, read alike by the kit's programs and by a shell."""
 
 from __future__ import annotations
 
 import subprocess
 
 import pytest
-from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from celery_ops import env
 from hostile import each_newline, each_value
 
 
 @pytest.fixture
-def environment_file(evaluate):
+def environment_file(environment):
     """Returns the text of the environment file, the application's variables and secrets given."""
 
     def text(settings: dict[str, str], secrets: dict[str, str] | None = None) -> str:
-        variables = {"celery_app_environment": settings, "celery_app_secrets": secrets or {}}
-        return evaluate("__celery_app_environment_text", **variables)
+        return environment(celery_app_environment=settings, celery_app_secrets=secrets or {})
 
     return text
 
@@ -40,7 +39,7 @@ def test_a_shell_reads_what_was_written(value, environment_file, tmp_path):
 
 @each_newline
 def test_a_newline_is_refused_and_the_value_not_shown(value, environment_file):
-    with pytest.raises(AnsibleError, match="SECRET") as refusal:
+    with pytest.raises(OperatorError, match="SECRET") as refusal:
         environment_file({}, {"SECRET": value})
     assert "evil" not in str(refusal.value)
 
@@ -52,10 +51,10 @@ def test_celery_finds_broker_and_result_store(environment_file):
 
 
 @pytest.mark.parametrize("password", ["p@ss:w/rd", "100%", "a b", "#?&", "Zürich"])
-def test_any_password_survives_the_url(password, evaluate):
+def test_any_password_survives_the_url(password, environment):
     from kombu.utils.url import parse_url
 
-    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_broker_password=password))
+    variables = env.parse(environment(celery_app_broker_password=password))
     assert parse_url(variables["CELERY_BROKER_URL"])["password"] == password
 
 
@@ -71,18 +70,18 @@ FOREIGN = "amqps://shop:s%40fe@broker.example.com:5671/shop"
         ("app", None),
     ],
 )
-def test_celery_finds_the_broker_and_the_result_store_of_somebody_else(backend, found, evaluate):
+def test_celery_finds_the_broker_and_the_result_store_of_somebody_else(backend, found, environment):
     nowhere = trust_as_template("{{ nowhere }}")  # nothing of the kit's own is needed
     given = {"celery_app_broker_url": FOREIGN, "celery_app_result_backend": backend}
-    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_broker_password=nowhere, **given))
+    variables = env.parse(environment(celery_app_broker_password=nowhere, **given))
     assert variables["CELERY_BROKER_URL"] == FOREIGN
     assert variables.get("CELERY_RESULT_BACKEND") == found
 
 
-def test_the_urls_are_there_for_names_of_the_applications_own(evaluate):
+def test_the_urls_are_there_for_names_of_the_applications_own(environment):
     secrets = {"REDIS_URL": "{{ celery_app_redis_url }}", "AMQP_URL": "{{ celery_app_broker_url_effective }}"}
     secrets = {name: trust_as_template(text) for name, text in secrets.items()}
-    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_secrets=secrets))
+    variables = env.parse(environment(celery_app_secrets=secrets))
     assert variables["REDIS_URL"] == "redis://petct:of-the-store@127.0.0.1:6379/1"
     assert variables["AMQP_URL"] == variables["CELERY_BROKER_URL"]
 

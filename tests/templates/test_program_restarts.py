@@ -30,11 +30,9 @@ time.sleep(600)
 def state(tmp_path: Path, render):
     """Runs the program under a supervisord; returns what supervisorctl would call its state."""
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-S", str(tmp_path / "program.py"), str(tmp_path)]
-    program = {
-        **{"name": NAME, "family_prefix": "petct-any-", "log": str(tmp_path / "log"), "command": command},
-        **{"ready": [], "stop_timeout": 5},
-    }
+    command = f"{sys.executable} -S {tmp_path}/program.py {tmp_path}"
+    program = {"name": NAME, "owner": "petct-any-", "log": f"{tmp_path}/log", "command": command}
+    program |= {"startsecs": 2, "stop_timeout": 5}
     socket, conf = tmp_path / "socket", tmp_path / "supervisord.conf"
     conf.write_text(
         f"[unix_http_server]\nfile={socket}\n[supervisord]\nlogfile={tmp_path}/supervisord.log\n"
@@ -63,12 +61,9 @@ def test_a_program_that_ends_at_once_is_tried_again_and_comes_back_when_the_caus
     wait_until(lambda: state() == "RUNNING", 40, "RUNNING, with nobody's help")
 
 
-@pytest.mark.parametrize(("ready", "seconds"), [([], 2), (["true"], 10)])
-def test_it_is_never_given_up(render, ready, seconds):
-    conf = render(
-        TEMPLATE,
-        program={"name": NAME, "family_prefix": "p-", "log": "l", "command": ["x"], "ready": ready, "stop_timeout": 5},
-    )
+@pytest.mark.parametrize(("program", "seconds"), [("petct-scheduler", 2), ("petct-worker-default", 10)])
+def test_it_is_never_given_up(arguments, program, seconds):
+    conf = arguments("all")[program]["conf"]
     settings = dict(line.split("=", 1) for line in conf.splitlines() if "=" in line)
     # A pause more each time: a million of them are longer than anybody waits.
     assert int(settings["startretries"]) == 1_000_000

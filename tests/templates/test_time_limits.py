@@ -21,13 +21,12 @@ each_limit = pytest.mark.parametrize("limit", [2, 3, 20, 300, 7200, 43200, 43201
 
 
 @pytest.fixture
-def worker(evaluate):
+def worker(programs):
     """Returns a worker's command line and stop timeout for a time limit."""
 
     def words(limit: int) -> tuple[list[str], int]:
-        programs = evaluate("__celery_worker_manifest", celery_app_task_time_limit=limit)
-        [program] = [program for program in programs if program["family"] == "petct-worker-default"]
-        return [str(word) for word in program["command"]], program["stop_timeout"]
+        program = programs("workers", celery_app_task_time_limit=limit)["petct-worker-default"]
+        return program.command, program.stop_timeout
 
     return words
 
@@ -56,8 +55,8 @@ def test_task_and_eta_then_broker(limit, render):
 
 
 @pytest.mark.parametrize("limit", [2, 300, 7200])
-def test_the_application_and_the_worker_have_the_same(limit, worker, evaluate):
-    variables = env.parse(evaluate("__celery_app_environment_text", celery_app_task_time_limit=limit))
+def test_the_application_and_the_worker_have_the_same(limit, worker, environment):
+    variables = env.parse(environment(celery_app_task_time_limit=limit))
     assert variables["CELERY_OPS_TASK_TIME_LIMIT"] == str(limit)
     code = "import json, celery_ops.settings as s; print(json.dumps([s.task_soft_time_limit, s.task_time_limit]))"
     path = {"PYTHONPATH": str(ROOT / "runtime")}
@@ -66,15 +65,13 @@ def test_the_application_and_the_worker_have_the_same(limit, worker, evaluate):
     assert json.loads(settings.stdout) == [option(words, "--soft-time-limit"), option(words, "--time-limit")]
 
 
-def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(evaluate, render):
+def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(programs, render):
     mine = [{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 21600}]
-    programs = {
-        program["family"]: program for program in evaluate("__celery_worker_manifest", celery_worker_programs=mine)
-    }
-    long, default = programs["petct-worker-long"], programs["petct-worker-default"]
-    assert option(long["command"], "--time-limit") == 21600 and option(default["command"], "--time-limit") == 300
-    assert option(long["command"], "--drain-timeout") == long["stop_timeout"] == 21630
-    assert option(default["command"], "--drain-timeout") == default["stop_timeout"] == 330
+    found = programs("workers", celery_worker_programs=mine)
+    long, default = found["petct-worker-long"], found["petct-worker-default"]
+    assert option(long.command, "--time-limit") == 21600 and option(default.command, "--time-limit") == 300
+    assert option(long.command, "--drain-timeout") == long.stop_timeout == 21630
+    assert option(default.command, "--drain-timeout") == default.stop_timeout == 330
     given = {"celery_worker_programs": mine}
     conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", **given)
     assert int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1]) == 86400_000
@@ -83,42 +80,44 @@ def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(evaluate, ren
 
 
 @pytest.mark.parametrize(
-    ("programs", "found"),
+    ("mine", "found"),
     [
         ([{"name": "default", "queues": ["a"]}], [270, 300]),
         ([{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 900}], [None, None]),
     ],
 )
-def test_where_a_program_has_a_limit_of_its_own_no_sender_writes_another_into_the_messages(programs, found, evaluate):
+def test_where_a_program_has_a_limit_of_its_own_no_sender_writes_another_into_the_messages(mine, found, environment):
     """Celery takes a limit in a message for more than that of the worker's command line."""
-    variables = env.parse(evaluate("__celery_app_environment_text", celery_worker_programs=programs))
+    variables = env.parse(environment(celery_worker_programs=mine))
     code = "import json, celery_ops.settings as s; print(json.dumps([s.task_soft_time_limit, s.task_time_limit]))"
     path = {"PYTHONPATH": str(ROOT / "runtime")}
     settings = subprocess.run([sys.executable, "-c", code], env=variables | path, capture_output=True, check=True)
     assert json.loads(settings.stdout) == found
 
 
-def test_a_host_without_workers_knows_the_limits_too(evaluate):
-    mine = [{"name": "long", "queues": ["{{ nowhere }}"], "time_limit": 900}]
-    given = {
-        "groups": {"worker": ["w"], "web": ["host1"]},
-        "hostvars": {"w": {"celery_worker_programs": mine}, "host1": {}},
-    }
+def test_where_programs_have_limits_of_their_own_a_gevent_worker_has_the_common_one(programs):
+    mine = [{"name": "net", "queues": ["a"], "pool": "gevent"}, {"name": "long", "queues": ["b"], "time_limit": 900}]
+    net = programs("workers", celery_worker_programs=mine)["petct-worker-net"]
+    assert option(net.command, "--time-limit") == 300 and "--soft-time-limit" not in net.command
+    alone = programs("workers", celery_worker_programs=mine[:1])["petct-worker-net"]
+    assert "--time-limit" not in alone.command
+
+
+def test_a_host_without_workers_knows_the_limits_too(environment):
+    mine = [{"name": "long", "queues": ["b"], "time_limit": 900}]
+    given = {"groups": {"worker": ["w"]}, "hostvars": {"w": {"celery_worker_programs": mine}}, "group_names": ["web"]}
     undefined = trust_as_template("{{ undefined_here }}")
-    assert evaluate("__celery_app_own_time_limits", celery_worker_programs=undefined, **given) == [900]
-    pool = [{"name": "net", "queues": ["a"], "pool": "gevent"}, *mine]
-    [net, _] = [
-        one for one in evaluate("__celery_worker_manifest", celery_worker_programs=pool) if "worker" in one["family"]
-    ]
-    assert option(net["command"], "--time-limit") == 300 and "--soft-time-limit" not in net["command"]
+    variables = env.parse(environment(celery_worker_programs=undefined, **given))
+    assert variables["CELERY_OPS_TASK_TIME_LIMIT"] == "0"
 
 
-def test_a_program_has_its_own_way_of_taking_over_and_number_of_processes(evaluate):
+def test_a_program_has_its_own_way_of_taking_over_and_number_of_processes(programs):
     mine = [
         {"name": "gpu", "queues": ["gpu"], "handover": "replace", "concurrency": 1},
         {"name": "many", "queues": ["build:default", "Mails & more"], "autoscale": "10,2"},
     ]
-    gpu, many = evaluate("__celery_worker_manifest", celery_worker_programs=mine)[:2]
-    assert (gpu["strategy"], many["strategy"]) == ("replace", "overlap")
-    assert many["command"][many["command"].index("--autoscale") + 1] == "10,2" and "-c" not in many["command"]
-    assert many["command"][many["command"].index("-Q") + 1] == "build:default,Mails & more"
+    found = programs("workers", celery_worker_programs=mine)
+    gpu, many = found["petct-worker-gpu"], found["petct-worker-many"]
+    assert (gpu.strategy, many.strategy) == ("replace", "overlap")
+    assert many.command[many.command.index("--autoscale") + 1] == "10,2" and "-c" not in many.command
+    assert many.command[many.command.index("-Q") + 1] == "build:default,Mails & more"

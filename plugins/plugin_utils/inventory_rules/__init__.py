@@ -1,21 +1,27 @@
-"""What an inventory has to fulfil. A rule yields mistakes: of a host, of a host in its place, or of the whole."""
+"""What an inventory has to fulfil. A rule yields mistakes: of a host, of a host in its place, or of the cross_host."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import environment, programs, values, whole
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import (
+    cross_host,
+    environment,
+    programs,
+    variables,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, Inventory, Mistake
 
 HOST_RULES = (
-    values.types, values.renamed, values.unknown, values.bounds, values.forms, values.name, values.ports, values.shared,
-    environment.environment, values.hooks, values.folders,
+    variables.types, variables.renamed, variables.unknown, variables.bounds, variables.forms, variables.name,
+    variables.ports, variables.shared, environment.environment, variables.hooks, variables.folders,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
-PLACE_RULES = (values.source, whole.times, whole.migrate_host, whole.services)
+PLACE_RULES = (variables.source, cross_host.times, cross_host.migrate_host, cross_host.services)
 INVENTORY_RULES = (
-    whole.groups, whole.scheduler, whole.clusters, whole.one_application, whole.neighbours, whole.migration,
+    cross_host.groups, cross_host.scheduler, cross_host.clusters, cross_host.one_application, cross_host.neighbours,
+    cross_host.migration,
 )  # fmt: skip
 
 
@@ -34,11 +40,11 @@ def mistakes_of(inventory: Inventory, is_template: Callable[[Any], bool], only: 
             note(rule(host), host.name)
         for rule in PLACE_RULES:
             note(rule(host, inventory), host.name)
-        note(values.secrets(host, lambda value: plain_part(value, is_template)), host.name)
+        note(variables.secrets(host, lambda value: plain_part(value, is_template)), host.name)
     # No password is generated here: whether that is right, only the hosts can tell.
     if not found and not only:
         for host in inventory.hosts:
-            note(values.secrets(host, lambda value, host=host: known_part(value, host)), host.name)
+            note(variables.secrets(host, lambda value, host=host: known_part(value, host)), host.name)
     return [
         mistake.text if "" in hosts or len(hosts) == len(inventory.hosts) else f"{mistake.text} [{', '.join(hosts)}]"
         for mistake, hosts in found.items()
@@ -50,11 +56,13 @@ def plain_part(value: Any, is_template: Callable[[Any], bool]) -> Any:
     """`value` without the templates in it."""
     if isinstance(value, Mapping):
         return {key: item for key, item in value.items() if not is_template(item)}
-    return values.LATER if is_template(value) else value
+    return variables.LATER if is_template(value) else value
 
 
 def known_part(value: Any, host: Host) -> Any:
     """`value`, evaluated, without the passwords in it that are not generated yet."""
     if isinstance(value, Mapping):
-        return host.evaluate({key: item for key, item in value.items() if not values.missing_file(item, host.evaluate)})
-    return values.LATER if values.missing_file(value, host.evaluate) else host.evaluate(value)
+        return host.evaluate(
+            {key: item for key, item in value.items() if not variables.missing_file(item, host.evaluate)}
+        )
+    return variables.LATER if variables.missing_file(value, host.evaluate) else host.evaluate(value)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible.template import trust_as_template
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,9 +25,6 @@ OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("cele
 
 RENAMED_CHOICES = {"one_by_one": "rolling"}
 """Values of earlier versions, and what they are called now."""
-
-_BOOLEANS = frozenset({"yes", "no", "true", "false", "on", "off", "1", "0", "y", "n", "t", "f"})
-_TRUE = frozenset({"yes", "true", "on", "1", "y", "t"})
 
 
 class Mistake(NamedTuple):
@@ -82,7 +80,7 @@ def is_number(value: Any) -> bool:
 TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("a whole number", is_int),
     "float": ("a number", is_number),
-    "bool": ("true or false", lambda value: str(value).lower() in _BOOLEANS),
+    "bool": ("true or false", lambda value: str(value).lower() in BOOLEANS),
     "str": ("text", lambda value: isinstance(value, (str, int, float)) and not isinstance(value, bool)),
     "path": ("a path", lambda value: isinstance(value, str)),
     "list": ("a list", lambda value: isinstance(value, list)),
@@ -187,7 +185,7 @@ class Host:
 
     def true(self, variable: str) -> bool:
         """Its value as a yes or no."""
-        return self.text(variable).lower() in _TRUE
+        return boolean(self.text(variable), strict=False)
 
     @property
     def machine(self) -> str:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import web_servers
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     Host,
@@ -25,11 +26,10 @@ KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_li
 HANDOVERS = ("overlap", "rolling", "replace")
 LIMITS = (2, 30 * 86400)
 """Seconds that a task may take, at least and at most."""
-POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 MOST = {"prefork": 512, "solo": 1}
 MOST_THREADS = 10_000
-# Queues of the broker's and the kit's own, see roles/rabbitmq/vars/main.yml.
-HOUSEKEEPING = re.compile(r".*pidbox|celeryev.*|celery_delayed.*|celery-ops\..*|amq\..*|.*\.dead")
+# Queues of the broker's and the kit's own.
+HOUSEKEEPING = re.compile(rf"{layout.HOUSEKEEPING_QUEUES}|.*{re.escape(layout.DEAD)}")
 
 # Options that the kit sets itself, or that would undo what it does, and why they are not for others.
 TAKEN = {
@@ -95,8 +95,8 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
     if "queues" in entry:
         yield from queues(entry["queues"], app)
     pool = entry.get("pool", "prefork")
-    if pool not in POOLS:
-        problem, fix = not_among(pool, POOLS)
+    if pool not in layout.POOLS:
+        problem, fix = not_among(pool, layout.POOLS)
         yield f"pool is {shown(pool)}; {problem} Write: pool: {fix}"
     concurrency, most = entry.get("concurrency", 1), MOST.get(pool, MOST_THREADS)
     if not is_int(concurrency) or not 1 <= int(concurrency) <= most:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.values import RESERVED
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import RESERVED
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "playbooks/site.yml"

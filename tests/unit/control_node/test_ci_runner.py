@@ -160,20 +160,3 @@ def test_first_runs_at_once_make_one_release_and_one_set_of_passwords(checkout, 
     answers = {tuple(re.findall(r"^ +- (.+)$", text.partition("TASK [Say]")[2], re.M)) for text in said}
     assert len(answers) == 1, answers
     assert len(next(iter(answers))) == 2, said
-
-
-@pytest.mark.parametrize(
-    ("known", "who"),
-    [
-        ({"USER": "anna"}, "anna"),
-        ({"USER": "root", "LOGNAME": "root", "SUDO_USER": "anna"}, "anna"),
-        ({"LOGNAME": "anna"}, "anna"),
-        ({}, subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()),
-    ],
-    ids=["user", "sudo", "logname", "nobody"],
-)
-def test_who_runs_a_playbook_is_known_or_has_a_number(known, who, tmp_path):
-    words = ["ansible", "-i", "localhost,", "-c", "local", "localhost", "-m", "debug", "-a", "var=__celery_app_actor"]
-    words += ["-e", f"@{ROOT}/roles/celery_app/vars/main.yml"]
-    done = run(words, without_home(ANSIBLE_HOME=str(tmp_path), **known))
-    assert f'"__celery_app_actor": "{who}@{os.uname().nodename}"' in done.stdout, done.stdout + done.stderr

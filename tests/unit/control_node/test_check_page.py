@@ -37,7 +37,11 @@ def served():
 
 def check(tmp_path, port):
     """Run that task of the role alone."""
-    variables = {"celery_web_bind": f"127.0.0.1:{port}", "celery_app_prove_url": "/", "__celery_app_found": {}}
+    variables = {
+        "celery_web_bind": f"127.0.0.1:{port}",
+        "celery_app_prove_url": "/",
+        "__celery_app_check": {"found": {}},
+    }
     variables |= {"celery_app_prove_host": "", "celery_app_prove_https": False}
     tasks = [{"import_tasks": str(ROOT / "roles/celery_app/tasks/prove.yml")}]
     play = {"hosts": "web", "gather_facts": False, "vars": variables, "tasks": tasks}

@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     GROUPS,
     OWN_SERVICE,
@@ -19,8 +20,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     wrong,
 )
 
-DRAIN_MARGIN = 30
-"""Seconds by which Supervisor waits longer than a task may run; see __celery_app_stop_timeout."""
 SERVICES = {"rabbitmq": "celery_app_broker_host", "result_store": "celery_app_result_store_host"}
 
 
@@ -141,9 +140,9 @@ def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     (limit, variable), stop = longest_time_limit(host), host.int("supervisor_stop_timeout")
     if limit is None or limit < 2:
         return
-    longest = max(limit + DRAIN_MARGIN, host.int("celery_web_stop_timeout") or 0)
+    longest = max(layout.stop_timeout(limit), host.int("celery_web_stop_timeout") or 0)
     if host.runs_app and stop is not None and stop <= longest:
-        why = f"{variable} is {limit}" if longest == limit + DRAIN_MARGIN else "celery_web_stop_timeout"
+        why = f"{variable} is {limit}" if longest == layout.stop_timeout(limit) else "celery_web_stop_timeout"
         problem = f"a program may take {longest} s to stop ({why}), and systemd would kill it before."
         yield wrong("supervisor_stop_timeout", stop, problem, f"{4 * longest}, or leave it out")
     broker = inventory.server("rabbitmq", host)

@@ -1,0 +1,167 @@
+"""Build an application's programs from its variables, and hand over to them on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
+from ansible.utils.display import Display
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
+    Program,
+    Programs,
+    generation_of,
+    lacks_queues,
+    prefixes_of,
+    supervisor_command,
+)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "templates/supervisor/program.conf.j2"
+STRATEGIES = {"rolling": "one_by_one"}
+"""What the module calls a strategy otherwise."""
+
+
+class ActionModule(HostModule):
+    """Builds and renders on the control node, then runs the module supervisor_programs on the host."""
+
+    MODULE = "celery_ops.kit.supervisor_programs"
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's result for the programs of one phase."""
+        super().run(tmp, task_vars)
+        variables = Variables(task_vars or {}, self._templar.template)
+        state, phase = self._task.args.get("state", "deployed"), str(self._task.args["phase"])
+        if state == "deployed" and variables.get(TARGET):
+            phase = rollback_phase(phase, variables)
+        make = {"deployed": self.deployed, "restored": self.restored, "absent": self.absent}[state]
+        if not phase or not prefixes_of(variables, phase, everywhere=state == "absent"):
+            return {"changed": False, "skipped": True}
+        try:
+            arguments = make(phase, variables)
+        except OperatorError as error:
+            return {"failed": True, "msg": str(error), "release_fault": False}
+        return self.call(arguments, task_vars) | {"phase": phase}
+
+    def deployed(self, phase: str, variables: Variables) -> dict[str, Any]:
+        """Return the module's arguments for what this run brings: a release, or a rollback's target."""
+        target = variables.get(TARGET) or {}
+        arguments = common(phase, variables)
+        if target:
+            arguments["draft"] = draft_of(target, variables)
+        if target.get("deployment"):
+            arguments["restore"] = target["deployment"]
+        # A host that has the target's record brings back what stands there.
+        if not target or variables["inventory_hostname"] in target["without_record"]:
+            arguments["programs"] = self.programs(phase, variables, is_rollback=bool(target))
+        return arguments
+
+    def restored(self, phase: str, variables: Variables) -> dict[str, Any]:
+        """Return the module's arguments to go back to the deployment before; without one, nothing is to run."""
+        before = variables[BUILD]["deployment_before"]
+        return common(phase, variables) | ({"restore": before} if before else {"state": "absent"})
+
+    def absent(self, phase: str, variables: Variables) -> dict[str, Any]:
+        """Return the module's arguments to remove the phase's programs, whatever groups the host is in now."""
+        return {
+            "family_prefix": prefixes_of(variables, phase, everywhere=True),
+            "state": "absent",
+            "volatile_dir": str(Layout(variables["celery_app_name"]).volatile_conf_dir),
+        }
+
+    def programs(self, phase: str, variables: Variables, is_rollback: bool) -> list[dict[str, Any]]:
+        """Return the phase's programs as the module takes them."""
+        build = variables.get(BUILD) or {}
+        builders = Programs(variables, Deployment.of_run(variables), build).of(phase)
+        if phase in ("workers", "all"):
+            self.refuse_unknown_queues(lacks_queues(variables, build))
+        prefixes = prefixes_of(variables, phase)
+        return [argument(program, make, prefixes, self._templar, is_rollback) for program, make in builders.items()]
+
+    def refuse_unknown_queues(self, entries: list[str]) -> None:
+        """Raise OperatorError where the application's own queues are needed and not known; check mode says so."""
+        for entry in entries:
+            if not self._task.check_mode:
+                raise OperatorError(
+                    f"celery_worker_programs, {entry}: it has no queues, and this release can't tell the application's "
+                    "own: an earlier version of the kit built it. Write: queues: [...]"
+                )
+            Display().warning(
+                f"celery_worker_programs, {entry}: its queues are the application's own, which are known once the "
+                "release is built; check mode builds none."
+            )
+
+
+def rollback_phase(phase: str, variables: Variables) -> str:
+    """Return a rollback's phase: a host that is alone does all in one call, where what is replaced stops first."""
+    if len(variables["ansible_play_hosts_all"]) > 1:
+        return phase
+    return "all" if phase == "producers" else ""
+
+
+def common(phase: str, variables: Variables) -> dict[str, Any]:
+    """Return the module's arguments that do not depend on the programs."""
+    return {
+        "app": variables["celery_app_name"],
+        "phase": phase,
+        "family_prefix": prefixes_of(variables, phase),
+        "keep_logs": variables["celery_app_keep_releases"],
+        "drain_wait": variables["celery_app_drain_wait"],
+    }
+
+
+def draft_of(target: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return what a rollback records while it is under way."""
+    return {
+        "id": target["id"],
+        "action": "rollback",
+        "target": target["deployment"],
+        "release": target["release"],
+        "who": actor(variables),
+    }
+
+
+def argument(
+    program: str, make: Callable[[str], Program], prefixes: list[str], templar: Templar, is_rollback: bool = False
+) -> dict[str, Any]:
+    """Return a program as the module takes it; its generation is named by the hash of its options."""
+    unnamed = make(program)
+    made = make(f"{program}-{generation_of(conf_of(unnamed, prefixes, templar), unnamed.ready)}")
+    if is_rollback:  # it was healthy before
+        made = replace(made, min_uptime=0, strategy=made.restore_strategy or made.strategy)
+    return {
+        "family": made.program,
+        "name": made.name,
+        "conf": conf_of(made, prefixes, templar),
+        "ready": made.ready,
+        "ready_timeout": made.ready_timeout,
+        "settle": made.min_uptime,
+        "lasting_children": made.lasting_children,
+        "strategy": STRATEGIES.get(made.strategy, made.strategy),
+        "restore_strategy": made.restore_strategy,
+        "stop_timeout": made.stop_timeout,
+        "log": str(made.log),
+    }
+
+
+def conf_of(program: Program, prefixes: list[str], templar: Templar) -> str:
+    """Return the text of a program's file in conf.d."""
+    values = {
+        "name": program.name,
+        "owner": max((prefix for prefix in prefixes if f"{program.program}-".startswith(prefix)), key=len),
+        "command": supervisor_command(program.command),
+        "startsecs": program.startsecs,
+        "stop_timeout": program.stop_timeout,
+        "log": str(program.log),
+    }
+    known = generate_ansible_template_vars(str(TEMPLATE), fullpath=str(TEMPLATE))
+    return templar.copy_with_new_env(
+        available_variables={**templar.available_variables, **known, "program": values}
+    ).template(trust_as_template(TEMPLATE.read_text()), preserve_trailing_newlines=True)

@@ -1,0 +1,34 @@
+"""Look at an application on a host: what is asked depends on the host's groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+
+
+class ActionModule(ActionBase):
+    """Runs the module of the same name."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's own answer."""
+        super().run(tmp, task_vars)
+        arguments = arguments_of(Variables(task_vars or {}, self._templar.template))
+        return self._execute_module(module_args=arguments, task_vars=task_vars)
+
+
+def arguments_of(variables: Variables) -> dict[str, Any]:
+    """Return the module's arguments; the broker is asked where a worker can, and where it is not the kit's own."""
+    app, groups = variables["celery_app_name"], variables["group_names"]
+    asks = "worker" in groups and variables["celery_app_broker_url"]
+    words = ["celery-ops-queues", "-A", variables["celery_app_module"]] if asks else []
+    return {
+        "app": app,
+        "programs": not {"worker", "scheduler", "web"}.isdisjoint(groups),
+        "broker": "rabbitmq" in groups,
+        "ask_broker": Deployment.current(app).as_app(words),
+    }

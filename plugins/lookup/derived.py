@@ -1,0 +1,64 @@
+"""What the kit derives from the variables of a host: lookup('celery_ops.kit.derived', 'broker_url')."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    Variables,
+    longest_time_limit,
+    migrate_host,
+)
+
+DOCUMENTATION = r"""
+name: derived
+author: celery-ops (@celery-ops)
+short_description: A value that the kit derives from a host's variables
+description:
+  - Answers a question about the application with the functions in C(plugins/plugin_utils), so that no template decides.
+options:
+  _terms:
+    description: >-
+      V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host) and
+      V(result_store_host), where the groups' servers are; V(migrate_host), the host that migrates where none is named;
+      V(longest_time_limit), the seconds that a task of any of its programs may take; V(release), the release that this
+      run is about; V(failures), what failed in it so far; V(summary), what runs after it.
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show the release that is deployed
+  ansible.builtin.debug:
+    msg: "{{ lookup('celery_ops.kit.derived', 'release') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: The value.
+  type: list
+"""
+
+QUESTIONS = {
+    "broker_url": environment.broker_url,
+    "redis_url": environment.redis_url,
+    "broker_host": partial(environment.service_host, group="rabbitmq"),
+    "result_store_host": partial(environment.service_host, group="result_store"),
+    "migrate_host": migrate_host,
+    "longest_time_limit": longest_time_limit,
+    "release": lambda variables: release_of_run(variables) or "current",
+    "failures": outcome.failures,
+    "summary": outcome.summary,
+}
+
+
+class LookupModule(LookupBase):
+    """Finds the function for a question."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **options: Any) -> list[Any]:
+        """Return the answer to each question."""
+        known = Variables(variables or {}, self._templar.template)
+        return [QUESTIONS[term](known) for term in terms]

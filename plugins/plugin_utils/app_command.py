@@ -1,0 +1,40 @@
+"""Run a command on the host as the application, in the deployment that is live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+
+
+class AppCommand(ActionBase):
+    """An action plugin whose work is a command of the application."""
+
+    TRANSFERS_FILES = False
+
+    def as_app(self, words: Iterable[str], variables: Variables, stdin: str | None = None) -> dict[str, Any]:
+        """Return what ansible.builtin.command answers; a failure says what the command did."""
+        deployment = Deployment.current(variables["celery_app_name"])
+        arguments = {"argv": deployment.as_app(words), **({} if stdin is None else {"stdin": stdin})}
+        answer = self._execute_module("ansible.legacy.command", arguments, task_vars=dict(variables.raw))
+        if answer.get("rc"):
+            runs = self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0
+            answer["msg"] = last_words(answer) if runs else not_deployed(variables)
+        return answer
+
+
+def last_words(answer: dict[str, Any]) -> str:
+    """Return how a command ended, and the end of what it said."""
+    lines = [*answer.get("stdout_lines", []), *answer.get("stderr_lines", [])][-10:]
+    return f"status {answer['rc']}, {' / '.join(lines) or 'nothing said'}"
+
+
+def not_deployed(variables: Variables) -> str:
+    """Return what to say where the application's commands are missing."""
+    return (
+        f"{variables['celery_app_name']} was not deployed on {variables['inventory_hostname']} yet, or its release is "
+        "damaged. Type: ansible-playbook playbooks/site.yml"
+    )

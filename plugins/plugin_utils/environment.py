@@ -1,0 +1,109 @@
+"""The application's environment: what it finds in its environment file, and the URLs of its broker and result store."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    own_time_limits,
+    worker_programs,
+    worker_programs_of_hosts,
+)
+
+
+def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables that the application finds in its environment; the inventory's own come last and win."""
+    app, programs = variables["celery_app_name"], worker_programs(variables)
+    # Celery takes a limit in a message for more than that of the worker's command line.
+    limit = 0 if own_time_limits(programs) else variables["celery_app_task_time_limit"]
+    environment = {
+        "CELERY_BROKER_URL": broker_url(variables),
+        "CELERY_OPS_TASK_TIME_LIMIT": limit,
+        "CELERY_OPS_START_TIMEOUT": variables.get("celery_worker_ready_timeout", layout.READY_TIMEOUT),
+        "CELERY_OPS_DEFAULT_QUEUE": app,
+    }
+    # Of all hosts: in the default queue, which no program consumes, ticks would pile up and none arrive.
+    everywhere = [entry for entries in worker_programs_of_hosts(variables) for entry in entries]
+    if queue := tick_queue(everywhere, app):
+        environment["CELERY_OPS_TICK_QUEUE"] = queue
+    if (backend := result_backend(variables)) is not None:
+        environment["CELERY_RESULT_BACKEND"] = backend
+    return {**environment, **variables["celery_app_environment"], **variables["celery_app_secrets"]}
+
+
+def broker_url(variables: Mapping[str, Any]) -> str:
+    """Return the broker's URL: the inventory's own, or that of the application's vhost on the group rabbitmq."""
+    if variables["celery_app_broker_url"]:
+        return str(variables["celery_app_broker_url"])
+    app, password = variables["celery_app_name"], variables["celery_app_broker_password"]
+    place = f"{variables['celery_app_broker_host']}:{variables.get('rabbitmq_port', 5672)}"
+    return f"amqp://{app}:{url_part(password)}@{place}/{app}"
+
+
+def redis_url(variables: Mapping[str, Any]) -> str:
+    """Return the URL of the application's database in the kit's Redis."""
+    login = f"{variables['celery_app_name']}:{url_part(variables['celery_app_result_store_password'])}"
+    place = f"{variables['celery_app_result_store_host']}:{variables.get('result_store_port', 6379)}"
+    return f"redis://{login}@{place}/{variables['celery_app_result_store_database']}"
+
+
+def service_host(variables: Mapping[str, Any], group: str) -> str:
+    """Return the address of the group's first host; a host that is in the group itself uses its own."""
+    members = variables["groups"].get(group) or []
+    if group in variables["group_names"] or not members:
+        return "127.0.0.1"
+    return str(variables["hostvars"][members[0]].get("ansible_host", members[0]))
+
+
+def result_backend(variables: Mapping[str, Any]) -> str | None:
+    """Return what Celery is told of its result backend; None for nothing, as the application's settings say."""
+    backend = str(variables["celery_app_result_backend"])
+    if backend == "redis":
+        return redis_url(variables)
+    return {"none": "disabled", "app": None}.get(backend, backend)
+
+
+def url_part(text: Any) -> str:
+    """Return `text` so that it can stand as user or password in a URL."""
+    return quote(str(text), safe="")
+
+
+def tick_queue(programs: list[dict[str, Any]], default: str) -> str:
+    """Return the queue for the scheduler's ticks; "" for the default queue, where a program consumes it."""
+    names = [str(queue) for program in programs for queue in program.get("queues") or [default]]
+    return names[0] if names and default not in names else ""
+
+
+def environment_text(environment: Mapping[str, Any]) -> str:
+    """Return an environment file's text: sorted KEY=value lines, quoted so that sh reads them as well.
+
+    Raises OperatorError for a name no shell takes and for a value with a newline; no message shows a value.
+    """
+    lines = []
+    for name, value in sorted(environment.items()):
+        if not layout.VARIABLE.fullmatch(str(name)):
+            raise OperatorError(
+                f"celery_app_environment/celery_app_secrets: '{name}' is no name for an environment variable; "
+                "use letters, digits and _, not starting with a digit."
+            )
+        text = str(value)
+        if "\n" in text or "\r" in text or "\0" in text:
+            raise OperatorError(
+                f"celery_app_environment/celery_app_secrets: the value of {name} holds a newline. "
+                "An environment file has one line a variable; encode the value (base64, JSON) instead."
+            )
+        lines.append(f"{name}={shlex.quote(text)}\n")
+    return "".join(lines)
+
+
+def environment_file(app: str, text: str) -> Path:
+    """Return where the environment file of this text is: one of its own for every content."""
+    return Layout(app).environment_file(hashlib.sha256(text.encode()).hexdigest()[:12])

@@ -1,0 +1,68 @@
+"""What a run says at its end: what failed on any host, or what runs and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+
+FAILURE, CHECK, PAGE = "__celery_app_failure", "__celery_app_check", "__celery_app_page"
+"""What earlier tasks of the run registered."""
+LOST = {"phase": "", "task": "", "program": "", "reason": "the connection to it was lost", "release_fault": False}
+
+
+def failures(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what failed so far in this deploy, on any host; one that can't be reached any more has failed too."""
+    hosts = dict.fromkeys(
+        host for group in ("worker", "scheduler", "web") for host in variables["groups"].get(group, [])
+    )
+    seen = [dict(known[FAILURE]) for host in hosts if FAILURE in (known := variables["hostvars"][host])]
+    reached = set(variables["ansible_play_hosts"])
+    return seen + [{"host": host, **LOST} for host in variables["ansible_play_hosts_all"] if host not in reached]
+
+
+def failure_summary(found: list[dict[str, Any]]) -> str:
+    """Return a line about the first failure."""
+    first = found[0]
+    reason = (first["reason"].splitlines() or [""])[0]
+    return f"{first['phase'] or 'connection'} on {first['host']}: {reason}"
+
+
+def summary(variables: Mapping[str, Any]) -> list[str]:
+    """Return what runs, and what to type next."""
+    app = variables["celery_app_name"]
+    found = (variables.get(CHECK) or {}).get("found", {})
+    return [
+        f"{app} runs on {variables['inventory_hostname']}, release {release_of_run(variables) or 'current'}.",
+        f"Page:         {page(variables)}",
+        f"Round trip:   {round_trip(found)}",
+        f"Scheduler:    {ticks(found)}",
+        f"Credentials:  {variables['celery_app_secrets_dir']} (control node), {Layout(app).environment_link} (host)",
+        f"Logs:         {Layout(app).log}/",
+        "Look:         supervisorctl status",
+        "Check again:  ansible-playbook playbooks/check.yml",
+        "Deploy:       ansible-playbook playbooks/deploy.yml",
+    ]
+
+
+def page(variables: Mapping[str, Any]) -> str:
+    """Return the page's URL, and whether its task waits."""
+    if "web" not in variables["group_names"] or not variables["celery_web_command"]:
+        return "none: no web program"
+    url = f"http://{variables['celery_web_bind']}{variables['celery_app_prove_url']}"
+    waits = (variables.get(PAGE) or {}).get("busy")
+    return f"{url} (answers 202: its task waits for a busy worker)" if waits else url
+
+
+def round_trip(found: Mapping[str, Any]) -> str:
+    """Return what the check found out about a task."""
+    if found.get("busy"):
+        return f"busy: {found['busy']}"
+    return f"a task went to the worker and back in {found.get('round_trip')} s"
+
+
+def ticks(found: Mapping[str, Any]) -> str:
+    """Return what the check found out about the scheduler; a release of an older version of the kit says less."""
+    return "its ticks arrive" if found.get("tick_age") is not None else found.get("tick") or "not asked"

@@ -1,0 +1,302 @@
+"""The programs of an application, made of its variables: command lines, readiness checks, time limits.
+
+Pure functions: variables and the build's report in, programs out. The action plugin celery_programs renders them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import own_time_limits
+
+Variables = Mapping[str, Any]
+"""A host's variables, evaluated."""
+Build = Mapping[str, Any]
+"""What the module `release` answers: python, inspect (queues, routes), listener, watch; empty for no release yet."""
+
+UNKNOWN_QUEUES = "(known once the release is built)"
+"""Shown by check mode in place of the application's own queues."""
+PHASES = {
+    "workers": ("worker",),
+    "scheduler": ("scheduler",),
+    "web": ("web",),
+    "producers": ("web", "scheduler"),
+    "all": ("worker", "web", "scheduler"),
+}
+"""The groups whose programs a phase hands over. The last two are of a rollback."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program under the name of one generation; times are in seconds."""
+
+    app: str
+    program: str
+    """What stays the same from one generation to the next, such as `shop-worker-default`."""
+    name: str
+    command: list[str]
+    ready: list[str] = field(default_factory=list)
+    ready_timeout: int = 30
+    min_uptime: int = 0
+    lasting_children: bool = False
+    strategy: str = "overlap"
+    restore_strategy: str | None = None
+    stop_timeout: int = layout.HELPER_STOP_TIMEOUT
+
+    @property
+    def startsecs(self) -> int:
+        """When supervisord calls it RUNNING: later where its ready command tells before."""
+        return 10 if self.ready else 2
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return Layout(self.app).log_file(self.name)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Builds the programs of an application on one host."""
+
+    variables: Variables
+    deployment: Deployment
+    build: Build
+
+    def of(self, phase: str) -> dict[str, Callable[[str], Program]]:
+        """Return the phase's programs: by what stays the same, what builds one under the name of a generation."""
+        here = groups_of(self.variables, phase)
+        found: dict[str, Callable[[str], Program]] = {}
+        if "worker" in here:
+            for entry in self.variables["celery_worker_programs"]:
+                found[self.paths.worker(entry["name"])] = partial(self.worker, entry)
+        if "web" in here and self.variables["celery_web_command"]:
+            found |= {self.paths.web_listener: self.listener, self.paths.web: self.web}
+        if "scheduler" in here and boolean(self.variables["celery_scheduler_enabled"]):
+            found[self.paths.scheduler] = self.scheduler
+        # A rollback may go to a release whose runtime is older than the watchdog.
+        if watches(self.variables, here) and self.build.get("watch", True):
+            found[f"{self.deployment.app}-health"] = self.watchdog
+        return found
+
+    @property
+    def paths(self) -> Layout:
+        """The application's paths and names."""
+        return Layout(self.deployment.app)
+
+    @property
+    def task_time_limit(self) -> int:
+        """The seconds that a task may take where its program has no limit of its own."""
+        return int(self.variables["celery_app_task_time_limit"])
+
+    def worker(self, entry: Mapping[str, Any], name: str) -> Program:
+        """Return a generation of one entry of celery_worker_programs."""
+        deployment, variables = self.deployment, self.variables
+        node, pidfile = f"{name}@{variables['inventory_hostname']}", self.paths.pidfile(name)
+        queues = ",".join(self._queues(entry))
+        pool = str(entry.get("pool", "prefork"))
+        limit = int(entry.get("time_limit", self.task_time_limit))
+        # As long as its tasks may take, and not those of another program, it may drain.
+        drain_timeout = layout.stop_timeout(limit)
+        ready_timeout = int(variables["celery_worker_ready_timeout"])
+        slots = (
+            ["--autoscale", str(entry["autoscale"])]
+            if "autoscale" in entry
+            else ["-c", str(entry.get("concurrency", layout.CONCURRENCY))]
+        )
+        celery = [
+            *(str(deployment.release.venv / "bin/celery"), "-A", variables["celery_app_module"], "worker"),
+            *("-l", "INFO", "-n", node, "-Q", queues, *slots, "-P", pool, "-I", "celery_ops.tasks"),
+            *self._limits(pool, limit),
+            *("--without-gossip", "--without-mingle", "--pidfile", str(pidfile)),
+            *map(str, entry.get("options", [])),
+        ]
+        ready = [
+            *("celery-ops-ready", "-A", variables["celery_app_module"], "--node", node, "--queues", queues),
+            *("--canary-file", str(self.paths.canary(name)), "--timeout", str(ready_timeout)),
+        ]
+        return Program(
+            app=self.deployment.app,
+            program=self.paths.worker(entry["name"]),
+            name=name,
+            command=deployment.guarded(name, pidfile, celery, drain_timeout),
+            ready=deployment.as_app(ready),
+            ready_timeout=ready_timeout,
+            min_uptime=int(variables["celery_worker_min_uptime"]),
+            strategy=entry.get("handover", variables["celery_worker_handover"]),
+            stop_timeout=drain_timeout,
+        )
+
+    def _queues(self, entry: Mapping[str, Any]) -> list[str]:
+        programs = self.variables["celery_worker_programs"]
+        named = entry.get("queues") or own_queues(self.build.get("inspect") or {}, programs)
+        return [str(queue) for queue in named] or [UNKNOWN_QUEUES]
+
+    def _limits(self, pool: str, limit: int) -> list[str]:
+        if pool == "prefork":
+            return ["--soft-time-limit", str(layout.soft_limit(limit)), "--time-limit", str(limit)]
+        # Elsewhere celery_ops.settings writes the limit into each message, unless programs have limits of their own.
+        is_own = pool == "gevent" and own_time_limits(self.variables["celery_worker_programs"])
+        return ["--time-limit", str(limit)] if is_own else []
+
+    def scheduler(self, name: str) -> Program:
+        """Return a generation of the scheduler. Its pidfile is the same in every generation: never two."""
+        deployment, variables = self.deployment, self.variables
+        pidfile = self.paths.run / f"scheduler{layout.PID}"
+        celery = [
+            *(str(deployment.release.venv / "bin/celery"), "-A", variables["celery_app_module"], "beat"),
+            *("-l", "INFO", "--pidfile", str(pidfile)),
+            *("--schedule", str(self.paths.beat_schedule(self.build.get("python", "")))),
+            *map(str, variables["celery_scheduler_options"]),
+        ]
+        return Program(
+            app=self.deployment.app,
+            program=self.paths.scheduler,
+            name=name,
+            command=deployment.guarded(name, pidfile, celery, layout.stop_timeout(self.task_time_limit)),
+            strategy="replace",
+            stop_timeout=layout.SCHEDULER_STOP_TIMEOUT,
+        )
+
+    def watchdog(self, name: str) -> Program:
+        """Return a generation of the watchdog. Its pidfile is the same in every generation: never two."""
+        deployment, drain_timeout = self.deployment, layout.stop_timeout(self.task_time_limit)
+        command = [
+            *(deployment.tool("celery-ops-health"), "-A", self.variables["celery_app_module"]),
+            *("--drain-timeout", str(drain_timeout)),
+        ]
+        return Program(
+            app=self.deployment.app,
+            program=f"{self.deployment.app}-health",
+            name=name,
+            command=deployment.guarded(name, self.paths.run / f"health{layout.PID}", command, drain_timeout),
+            ready=["test", "-s", str(self.paths.heartbeat(name))],
+            strategy="replace",
+        )
+
+    def web(self, name: str) -> Program:
+        """Return a generation of the web server, which takes the listening socket from the listener."""
+        variables, pidfile = self.variables, self.paths.pidfile(name)
+        words = [word.replace("{pidfile}", str(pidfile)) for word in shlex.split(variables["celery_web_command"])]
+        socket, stop_timeout = (
+            self.paths.socket(variables["celery_web_bind"]),
+            int(variables["celery_web_stop_timeout"]),
+        )
+        return Program(
+            app=self.deployment.app,
+            program=self.paths.web,
+            name=name,
+            command=self.deployment.guarded(name, pidfile, words, stop_timeout, "--listen-from", str(socket)),
+            min_uptime=int(variables["celery_web_min_uptime"]),
+            lasting_children=True,
+            strategy=variables["celery_web_handover"],
+            restore_strategy="replace",  # a rollback stops producers before anything starts
+            stop_timeout=stop_timeout,
+        )
+
+    def listener(self, name: str) -> Program:
+        """Return a generation of the program that holds the web's listening socket, so that no deploy closes it.
+
+        A new generation takes the socket over from the old one, where its code can.
+        """
+        bind, code = self.variables["celery_web_bind"], str(self.build.get("listener", ""))
+        takes_over = Path(code).is_relative_to(self.paths.listeners)
+        return Program(
+            app=self.deployment.app,
+            program=self.paths.web_listener,
+            name=name,
+            command=[
+                *("/usr/bin/python3", code, "--bind", bind),
+                *("--socket", str(self.paths.socket(bind)), "--user", self.deployment.app),
+            ],
+            strategy="overlap" if takes_over else "replace",
+        )
+
+
+def groups_of(variables: Variables, phase: str, everywhere: bool = False) -> list[str]:
+    """Return the groups of a phase that the host is in; all of the phase with `everywhere`."""
+    return [group for group in PHASES[phase] if everywhere or group in variables["group_names"]]
+
+
+def watches(variables: Variables, here: Iterable[str]) -> bool:
+    """Whether the watchdog belongs to what these groups of the host run: the workers', without them the scheduler's."""
+    return "worker" in here or ("scheduler" in here and "worker" not in variables["group_names"])
+
+
+def prefixes_of(variables: Variables, phase: str, everywhere: bool = False) -> list[str]:
+    """Return what the names of the phase's programs on this host begin with."""
+    app, here = variables["celery_app_name"], groups_of(variables, phase, everywhere)
+    names = {
+        "worker": ["worker"],
+        "web": ["web", "listener"],  # the second is what the listener was called in 0.1
+        "scheduler": ["scheduler"],
+    }
+    found = [f"{app}-{name}-" for group in here for name in names[group]]
+    return found + ([f"{app}-health-"] if watches(variables, here) else [])
+
+
+def own_queues(report: Mapping[str, Any], programs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the queues of a program that names none: the application's own, as inspected, that no other names.
+
+    Where the others name them all, all of them; none where the release is not built yet.
+    """
+    queues = list(dict.fromkeys([*report.get("queues", []), *report.get("routes", [])]))
+    named = {str(queue) for program in programs for queue in program.get("queues") or []}
+    return [queue for queue in queues if queue not in named] or queues
+
+
+def lacks_queues(variables: Variables, build: Build) -> list[str]:
+    """Return the entries of celery_worker_programs whose queues can't be told."""
+    programs = variables["celery_worker_programs"]
+    if own_queues(build.get("inspect") or {}, programs):
+        return []
+    return [str(entry["name"]) for entry in programs if not entry.get("queues")]
+
+
+def scheduler_class(options: Iterable[Any]) -> str:
+    """Return the scheduler that options of beat name; "" for none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-S", "--scheduler", default="")
+    return parser.parse_known_args(list(map(str, options)))[0].scheduler
+
+
+def supervisor_command(arguments: Iterable[Any]) -> str:
+    """Return a command line that Supervisor's parser takes apart into exactly these arguments.
+
+    Supervisor expands `%`, takes ` ;` and ` #` for comments even inside quotes, and then splits like a shell.
+    """
+    words = []
+    for argument in map(str, arguments):
+        if "\n" in argument or "\r" in argument:
+            raise OperatorError(f"A program's command line can't hold a newline: {argument!r}")
+        word = shlex.quote(argument).replace("%", "%%")
+        words.append(re.sub(r"(\s)([;#])", r"\1''\2", word))
+    return " ".join(words)
+
+
+def options_of(conf: str) -> dict[str, str]:
+    """Return the options of a program's conf as Supervisor's parser reads them, comments left out."""
+    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+    parser.read_string(conf)
+    [section] = parser.sections()
+    return dict(parser[section])
+
+
+def generation_of(conf: str, ready: list[str]) -> str:
+    """Return the id of a generation: a hash of the options and the ready command that its program has."""
+    settings = json.dumps([options_of(conf), ready], sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:8]

@@ -1,0 +1,63 @@
+"""A host's variables as plugins on the control node read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+class Variables(Mapping[str, Any]):
+    """The variables of a task, each evaluated when it is first asked for.
+
+    `hostvars` stays as it is: it evaluates by itself what it is asked for, and all of it at once would make passwords.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], evaluate: Callable[[Any], Any]) -> None:
+        self.raw, self._evaluate = raw, evaluate
+        self._known: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._known:
+            value = self.raw[name]
+            self._known[name] = value if name == "hostvars" else self._evaluate(value)
+        return self._known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
+def worker_programs(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the application's worker programs: the host's own, or those of the first host that has some."""
+    if "worker" not in variables["group_names"]:
+        for entries in worker_programs_of_hosts(variables):
+            return entries
+    return list(variables.get("celery_worker_programs") or [])
+
+
+def worker_programs_of_hosts(variables: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the worker programs of every host whose inventory says some."""
+    for host in variables["groups"].get("worker", []):
+        known = variables["hostvars"][host]
+        if "celery_worker_programs" in known:
+            yield list(known["celery_worker_programs"])
+
+
+def own_time_limits(programs: list[dict[str, Any]]) -> list[int]:
+    """Return the time limits that worker programs have of their own, in seconds."""
+    return [int(limit) for program in programs if (limit := program.get("time_limit"))]
+
+
+def longest_time_limit(variables: Mapping[str, Any]) -> int:
+    """Return the seconds that a task of any program may take."""
+    return max([*own_time_limits(worker_programs(variables)), int(variables["celery_app_task_time_limit"])])
+
+
+def migrate_host(variables: Mapping[str, Any]) -> str:
+    """Return the host that migrates where the inventory names none: the first web host, or else the first worker."""
+    return next((host for group in ("web", "worker") for host in variables["groups"].get(group) or []), "")

@@ -1,0 +1,228 @@
+"""What is made of an application's variables: programs, commands, environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.action.celery_status import arguments_of as status_arguments
+from ansible_collections.celery_ops.kit.plugins.action.round_trip import command as check_command
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import last_words
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import service_host, tick_queue
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
+    Programs,
+    lacks_queues,
+    own_queues,
+    prefixes_of,
+    scheduler_class,
+)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    Variables,
+    longest_time_limit,
+    migrate_host,
+    worker_programs,
+)
+
+RELEASE = Path("/srv/shop/releases/0123456789ab")
+VARIABLES = {
+    "inventory_hostname": "one", "group_names": ["worker", "scheduler", "web"],
+    "celery_app_name": "shop", "celery_app_module": "shop.main", "celery_app_task_time_limit": 300,
+    "celery_worker_programs": [{"name": "default"}], "celery_worker_handover": "overlap",
+    "celery_worker_ready_timeout": 60, "celery_worker_min_uptime": 6,
+    "celery_scheduler_enabled": True, "celery_scheduler_options": [],
+    "celery_web_command": "gunicorn shop:web", "celery_web_bind": "127.0.0.1:8000", "celery_web_stop_timeout": 60,
+    "celery_web_handover": "overlap", "celery_web_min_uptime": 4,
+}  # fmt: skip
+BUILD = {"python": "3.13", "listener": "/srv/shop/listeners/0123456789ab", "inspect": {"queues": ["celery"]}}
+
+
+@pytest.fixture
+def names():
+    """Returns the programs of a phase, some variables replaced."""
+
+    def of(phase: str, build: dict | None = None, **variables) -> list[str]:
+        deployment = Deployment("shop", Release(RELEASE), Path("/etc/shop/env-1"))
+        return list(Programs(VARIABLES | variables, deployment, BUILD if build is None else build).of(phase))
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("phase", "groups", "expected"),
+    [
+        ("workers", ["worker", "web"], ["worker-default", "health"]),
+        ("scheduler", ["worker", "scheduler"], ["scheduler"]),
+        ("scheduler", ["scheduler"], ["scheduler", "health"]),
+        ("web", ["web"], ["web-listener", "web"]),
+        ("producers", ["web", "scheduler", "worker"], ["web-listener", "web", "scheduler"]),
+        ("producers", ["worker"], []),
+        ("all", ["web", "worker"], ["worker-default", "web-listener", "web", "health"]),
+    ],
+)
+def test_a_phase_has_the_programs_of_the_hosts_groups(phase, groups, expected, names):
+    assert names(phase, group_names=groups) == [f"shop-{name}" for name in expected]
+
+
+def test_what_is_switched_off_or_older_than_the_kit_is_not_there(names):
+    assert names("scheduler", celery_scheduler_enabled="false") == []
+    assert names("web", celery_web_command="") == []
+    assert names("workers", build={**BUILD, "watch": False}) == ["shop-worker-default"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "groups", "expected"),
+    [
+        ("workers", ["worker"], ["worker", "health"]),
+        ("scheduler", ["worker", "scheduler"], ["scheduler"]),
+        ("scheduler", ["scheduler"], ["scheduler", "health"]),
+        ("web", ["web"], ["web", "listener"]),
+        ("producers", ["worker", "web"], ["web", "listener"]),
+        ("producers", ["worker"], []),
+    ],
+)
+def test_a_phase_owns_what_its_programs_names_begin_with(phase, groups, expected):
+    assert prefixes_of(VARIABLES | {"group_names": groups}, phase) == [f"shop-{name}-" for name in expected]
+
+
+def test_what_is_removed_is_removed_from_hosts_that_have_left_their_group_too():
+    left = VARIABLES | {"group_names": []}
+    assert prefixes_of(left, "web", everywhere=True) == ["shop-web-", "shop-listener-"]
+    assert prefixes_of(left, "scheduler", everywhere=True) == ["shop-scheduler-", "shop-health-"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("python manage.py migrate", ["python", "manage.py", "migrate"]),
+        ("bash script.sh", ["bash", "script.sh"]),
+        ("env A=1 own", ["env", "A=1", "own"]),
+        ("bin/own 'a b'", ["bin/own", "a b"]),
+        ("celery-ops-prove -A shop", ["/srv/shop/current/venv/bin/celery-ops-prove", "-A", "shop"]),
+    ],
+)
+def test_a_commands_first_word_is_looked_up_on_the_host(command, words):
+    [found] = Deployment.current("shop").commands_as_app(command)
+    assert found[found.index("/srv/shop/current/app") + 2 :] == words
+    assert found[:4] == ["/usr/sbin/runuser", "-u", "shop", "--"]
+
+
+def test_no_command_is_none():
+    current = Deployment.current("shop")
+    assert current.commands_as_app(" ") == current.commands_as_app([]) == []
+    assert len(current.commands_as_app(["a", "", "b c"])) == 2
+
+
+@pytest.mark.parametrize(
+    ("report", "named", "queues"),
+    [
+        ({"queues": ["celery"], "routes": []}, [None], ["celery"]),
+        ({"queues": ["celery", "bills"], "routes": ["bills", "mail"]}, [None], ["celery", "bills", "mail"]),
+        ({"queues": ["celery"], "routes": ["mail"]}, [None, ["mail"]], ["celery"]),
+        ({"queues": ["celery"], "routes": []}, [None, ["celery"]], ["celery"]),
+        ({}, [None], []),
+    ],
+)
+def test_a_program_without_queues_consumes_the_applications_own_that_no_other_names(report, named, queues):
+    assert own_queues(report, programs_with(named)) == queues
+
+
+def test_queues_that_nobody_can_tell_are_known_to_be_unknown():
+    mine = VARIABLES | {"celery_worker_programs": programs_with([None, ["mail"]])}
+    assert lacks_queues(mine, {}) == ["p0"]
+    assert lacks_queues(mine, BUILD) == []
+
+
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [
+        ([["shop"]], ""),
+        ([["mail"], ["shop", "bulk"]], ""),
+        ([["mail", "bulk"], ["reports"]], "mail"),
+        ([["mail"], None], ""),
+        ([], ""),
+    ],
+    ids=["default", "default of another", "named ones alone", "the application's own", "no program"],
+)
+def test_ticks_go_to_a_queue_that_a_program_consumes(queues, expected):
+    assert tick_queue(programs_with(queues), "shop") == expected
+
+
+def test_a_host_finds_the_services_of_the_groups():
+    known = {
+        "groups": {"rabbitmq": ["r1", "r2"], "result_store": ["one"], "worker": ["one"], "web": []},
+        "hostvars": {"r1": {"ansible_host": "10.0.0.5"}, "one": {}},
+    }
+    assert service_host({**known, "group_names": ["worker"]}, "rabbitmq") == "10.0.0.5"
+    assert service_host({**known, "group_names": ["rabbitmq"]}, "rabbitmq") == "127.0.0.1"
+    assert service_host({**known, "group_names": []}, "result_store") == "one"
+    assert service_host({"groups": {}, "hostvars": {}, "group_names": []}, "rabbitmq") == "127.0.0.1"
+    assert migrate_host(known) == "one"
+    assert migrate_host({"groups": {"worker": ["one"], "web": ["w"]}}) == "w"
+
+
+def programs_with(queues: list) -> list[dict]:
+    return [{"name": f"p{number}", **({"queues": names} if names else {})} for number, names in enumerate(queues)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ""),
+        (["-S", "redbeat.RedBeatScheduler"], "redbeat.RedBeatScheduler"),
+        (["--max-interval", 5, "--scheduler=x.Y"], "x.Y"),
+    ],
+)
+def test_the_scheduler_is_read_out_of_the_options_of_beat(options, expected):
+    assert scheduler_class(options) == expected
+
+
+def test_a_host_without_workers_looks_at_the_first_that_has_some():
+    mine = [{"name": "long", "time_limit": 900}]
+    there = {"groups": {"worker": ["a", "b"]}, "hostvars": {"a": {}, "b": {"celery_worker_programs": mine}}}
+    assert worker_programs(VARIABLES | there | {"group_names": ["web"]}) == mine
+    assert longest_time_limit(VARIABLES | there | {"group_names": ["web"]}) == 900
+    assert longest_time_limit(VARIABLES | there) == 300
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "--timeout 60"),
+        ({"celery_worker_ready_timeout": 90}, "--timeout 90"),
+        ({"celery_scheduler_enabled": "false"}, "--timeout 60 --no-scheduler"),
+        ({"groups": {}}, "--timeout 60 --no-scheduler"),
+        ({"celery_scheduler_options": ["-S", "x.Y"]}, "--timeout 60 --scheduler x.Y"),
+    ],
+)
+def test_the_check_asks_for_what_the_application_has(given, expected):
+    known = VARIABLES | {"groups": {"scheduler": ["one"]}} | given
+    assert " ".join(check_command(known)).partition("-A shop.main ")[2] == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "url", "asked", "programs", "broker"),
+    [
+        (["worker"], "", False, True, False),
+        (["worker"], "amqp://x", True, True, False),
+        (["web"], "amqp://x", False, True, False),
+        (["rabbitmq"], "", False, False, True),
+    ],
+)
+def test_the_status_looks_at_what_the_host_has(groups, url, asked, programs, broker):
+    made = status_arguments(VARIABLES | {"group_names": groups, "celery_app_broker_url": url})
+    assert (bool(made["ask_broker"]), made["programs"], made["broker"]) == (asked, programs, broker)
+
+
+def test_a_command_that_fails_is_quoted_with_its_last_lines():
+    said = {"rc": 2, "stdout_lines": [str(number) for number in range(20)], "stderr_lines": ["no such file"]}
+    assert last_words(said) == f"status 2, {' / '.join(map(str, range(11, 20)))} / no such file"
+    assert last_words({"rc": 3}) == "status 3, nothing said"
+
+
+def test_a_variable_is_evaluated_once_and_only_when_it_is_asked_for():
+    asked = []
+    known = Variables({"a": 1, "b": 2, "hostvars": {"one": {}}}, lambda value: asked.append(value) or value * 10)
+    assert (known["a"], known["a"], "b" in known, known["hostvars"]) == (10, 10, True, {"one": {}})
+    assert asked == [1]
