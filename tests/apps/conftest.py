@@ -60,6 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[:] = [one for one in items if app[one].name in FULL or not one.get_closest_marker("full")]
     if SELECTION == "editions":
         items[:] = [one for one in items if not one.get_closest_marker("of_the_kit")]
+    needed = lambda one: (mark := one.get_closest_marker("needs")) is None or getattr(app[one], *mark.args)  # noqa: E731
+    items[:] = [one for one in items if needed(one)]
     items.sort(key=lambda one: CHOSEN.index(app[one]))
 
 

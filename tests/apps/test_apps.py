@@ -34,12 +34,13 @@ def test_a_task_goes_there_and_back(app):
     assert result in app.call(task, *arguments)
 
 
+@pytest.mark.needs("page")
 def test_its_page_answers_with_what_a_worker_did(app):
-    if app.app.page:
-        path, text = app.app.page
-        assert text in app.page(path)
+    path, text = app.app.page
+    assert text in app.page(path)
 
 
+@pytest.mark.needs("commands")
 def test_a_users_commands_work(app):
     for command, output in app.app.commands.items():
         assert output in app.command(command)
@@ -75,7 +76,8 @@ def test_a_rollback_goes_to_the_release_before(app):
     assert run.rc == 0, run.text[-6000:]
     assert app.host.current() != before
     test_a_task_goes_there_and_back(app)
-    test_its_page_answers_with_what_a_worker_did(app)
+    if app.app.page:
+        test_its_page_answers_with_what_a_worker_did(app)
 
 
 @pytest.mark.full
@@ -91,9 +93,8 @@ def test_a_broken_release_goes_back(app):
 
 
 @pytest.mark.full
+@pytest.mark.needs("flood")
 def test_a_check_and_a_deploy_pass_while_all_slots_are_busy_and_a_hundred_thousand_tasks_wait(app):
-    if not app.app.flood:
-        return
     assert int(app.command(f"python -c {shlex.quote(FLOOD)}").split()[-1]) > 99_000
     run = app.play("check")
     assert run.rc == 0 and run.seconds < 90, run.text[-6000:]

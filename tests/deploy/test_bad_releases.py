@@ -133,7 +133,7 @@ def test_a_rollback_after_a_change_of_settings_restores_the_settings(hosts, vari
     assert back.rc == 0, back.text[-3000:]
     for host in hosts:
         assert host.confs() == confs[host], "byte for byte what ran"
-        assert "FACTOR" not in host.ask("cat /etc/petct/env")
+        assert "FACTOR" not in host.output("cat /etc/petct/env")
         assert host.releases()[host.current()] == "good"
     assert_all_is_as_before(hosts, good)
 

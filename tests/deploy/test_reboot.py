@@ -40,7 +40,7 @@ def runs_one_of_each(host, before, worker):
 def restored(one, variants, settings):
     """The next deploy, of what ran before, finds nothing that it stumbles over."""
     deployed(celery_app_source=str(variants.make("v1")), **settings)
-    assert one.ask("find /etc/supervisor/conf.d -type l -o -name '.petct-*'") == ""
+    assert one.output("find /etc/supervisor/conf.d -type l -o -name '.petct-*'") == ""
     assert len(one.workers()) == 1
 
 

@@ -38,7 +38,7 @@ def test_only_the_web_program_is_reached_from_outside(host):
 
 def test_guest_is_gone(host):
     users = host.output("rabbitmqctl -q list_users").split("\n")
-    assert not [user for user in users if user.startswith("guest")]
+    assert [user.split()[0] for user in users if user.split()[0] in (APP, "guest")] == [APP]
     assert host.run("rabbitmqctl authenticate_user guest guest").rc != 0
 
 
@@ -65,8 +65,12 @@ def test_only_root_and_the_application_read_its_environment(host):
 
 
 def test_the_application_cannot_change_its_own_release(host):
-    find = f"find -L {CURRENT}/ /srv/{APP}/releases /etc/{APP} /etc/supervisor -writable"
-    assert host.output(f"runuser -u {APP} -- {find} 2>/dev/null; true") == ""
+    def writable(places: str) -> list[str]:
+        find = f"find -L {places} -writable"
+        return host.ask(f"runuser -u {APP} -- {find} 2>/dev/null").splitlines()
+
+    assert f"/srv/{APP}/shared" in writable(f"/srv/{APP}/shared"), "the search finds what is its own"
+    assert writable(f"{CURRENT}/ /srv/{APP}/releases /etc/{APP} /etc/supervisor") == []
 
 
 def test_programs_run_as_the_application(host):
@@ -85,9 +89,14 @@ def test_no_secret_is_in_a_log_or_conf(host, patterns):
 
 
 def test_no_secret_is_in_a_file_that_anyone_may_read(host, patterns):
-    find = f"runuser -u nobody -- find {READABLE_PLACES} -xdev -type f -readable -print0 2>/dev/null"
-    search = f"{find} | xargs -0 -r grep -a -l -s -F -f {patterns}"
-    assert host.run(search).stdout.split() == []
+    planted = "/var/tmp/planted"  # what the search has to find, and all that it may find
+    host.output(f"install -m 0644 {patterns} {planted}")
+    try:
+        find = f"runuser -u nobody -- find {READABLE_PLACES} -xdev -type f -readable -print0 2>/dev/null"
+        found = host.ask(f"{find} | xargs -0 -r grep -a -l -s -F -f {patterns}").split()
+    finally:
+        host.output(f"rm {planted}")
+    assert found == [planted]
 
 
 def test_no_secret_was_shown_by_ansible(secrets):

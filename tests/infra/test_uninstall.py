@@ -6,7 +6,7 @@ import pytest
 from support.control import play
 from support.host import APP
 
-FOLDERS = (
+PATHS = (
     f"/srv/{APP}",
     f"/etc/{APP}",
     f"/var/log/{APP}",
@@ -29,13 +29,15 @@ def test_nothing_is_removed_unless_somebody_says_yes(host):
     assert run.rc != 0
     assert "Nothing was removed" in run.text
     assert host.programs() == before
+    assert [path for path in PATHS if not host.testinfra.file(path).exists] == []
+    assert host.run(RUNNING).stdout
 
 
 @pytest.mark.timeout(300)
 def test_afterwards_nothing_is_left_and_nothing_runs(host):
     run = play("uninstall", host, **ALL)
     assert run.rc == 0, run.text[-4000:]
-    left = [folder for folder in FOLDERS if host.testinfra.file(folder).exists]
+    left = [path for path in PATHS if host.testinfra.file(path).exists]
     assert left == []
     assert [name for name in PACKAGES if host.testinfra.package(name).is_installed] == []
     assert not host.testinfra.user(APP).exists

@@ -19,6 +19,10 @@ def test_it_begins_with_a_umask_and_a_path_of_its_own(name):
     assert "    take_over()\n" in main
 
 
+def test_there_are_modules():
+    assert len(ON_HOSTS) > 5
+
+
 def test_what_they_begin_with(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     before = os.umask(0o077)

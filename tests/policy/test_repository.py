@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from kit import ROOT, load, tracked_files
+from kit import PLAYBOOKS, ROOT, load, tracked_files
 
 # What has a requirements.in is locked; tests/apps are other people's applications, as they come.
 LOCKS = [path for path in tracked_files() if path.name == "requirements.txt" and "tests/apps" not in str(path)]
+PLAYBOOK = re.compile(r"(?<!\w/)playbooks/(\w+)\.yml")
 SCENARIOS = [path for path in sorted((ROOT / "molecule").iterdir()) if path.name != "shared"]
 
 
@@ -25,32 +27,52 @@ def test_locks_pin_every_package_by_hash_and_name_no_index(lock):
     assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|https?://", text)
 
 
-def test_no_file_names_the_folder_it_was_written_in():
+def test_no_file_names_the_directory_it_was_written_in():
     here = f"{ROOT}/".encode()
     assert [str(path) for path in tracked_files() if here in path.read_bytes()] == []
 
 
-def test_every_scenario_has_hosts_and_tests():
-    assert SCENARIOS
-    base = load(ROOT / ".config/molecule/config.yml")
-    for scenario in SCENARIOS:
-        config = base | load(scenario / "molecule.yml")
-        assert config["platforms"], scenario
-        tests = scenario / (config.get("verifier") or {}).get("directory", base["verifier"]["directory"])
-        assert list(tests.glob("test_*.py")), f"{scenario.name}: no tests in {tests}"
+def verified_by(scenario: Path) -> Path:
+    """The directory of the tests that a scenario runs."""
+    default = load(ROOT / ".config/molecule/config.yml")["verifier"]["directory"]
+    verifier = load(scenario / "molecule.yml").get("verifier") or {}
+    return (scenario / verifier.get("directory", default)).resolve()
 
 
-def test_every_folder_that_pytest_is_told_of_has_tests():
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_a_scenario_has_hosts_and_tests(scenario):
+    assert load(scenario / "molecule.yml")["platforms"]
+    assert list(verified_by(scenario).glob("test_*.py"))
+
+
+def test_ci_runs_every_test_and_make_test_runs_what_ci_runs():
+    ci, run = ROOT / ".ci/run", (ROOT / "tests/run").read_text()
+    assert os.access(ci, os.X_OK)
+    assert ci.read_text().split() == ["#!/bin/sh", "exec", "make", "test"]
+    assert re.search(r"^test: .*\n\ttests/run$", (ROOT / "Makefile").read_text(), re.M)
+    parts = dict(re.findall(r'^    \[(\w+)\]="(.*)"$', run, re.M))
+    phases = re.search(r'for part in "\$\{@:-(.*?)\}"', run)[1].split()
+    assert "scenarios" in parts["molecule"] and "molecule" in phases
+    words = " ".join(parts[phase] for phase in phases if "pytest" in parts[phase]).split()
+    run_by_pytest = [ROOT / word for word in words if (ROOT / word).is_dir()]
     config = configparser.ConfigParser()
     config.read(ROOT / "pytest.ini")
-    for folder in config["pytest"]["testpaths"].split():
-        assert list((ROOT / folder).rglob("test_*.py")), folder
+    assert {str(path.relative_to(ROOT)) for path in run_by_pytest} == set(config["pytest"]["testpaths"].split())
+    covered = [*run_by_pytest, *map(verified_by, SCENARIOS)]
+    files = [path for path in tracked_files() if path.name.startswith("test_") and path.suffix == ".py"]
+    left_out = {path.parent for path in files if not any(path.is_relative_to(place) for place in covered)}
+    assert left_out == {ROOT / "tests/matrix"}, "make matrix runs that one"
 
 
-def test_ci_runs_what_a_person_runs():
-    ci = ROOT / ".ci/run"
-    assert os.access(ci, os.X_OK)
-    assert ci.read_text().splitlines()[-1] == "exec make test"
+def test_every_playbook_is_a_verb_of_the_readme_and_every_playbook_named_anywhere_exists():
+    stems = {path.stem for path in PLAYBOOKS}
+    verbs = (ROOT / "README.md").read_text().partition("## The verbs")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"playbooks/(\w+)\.yml", verbs)) | ({"uninstall"} if "make down" in verbs else set())
+    assert listed == stems
+    sources = [path for path in tracked_files() if path.suffix in (".md", ".py", ".yml")]
+    named = {(path, name) for path in sources for name in re.findall(PLAYBOOK, path.read_text(errors="replace"))}
+    assert len(named) > 20
+    assert [f"{path}: {name}" for path, name in named if name not in stems and path.name != "CHANGELOG.md"] == []
 
 
 def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():
