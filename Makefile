@@ -18,7 +18,7 @@ export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit molecule apps bench matrix chaos
+.PHONY: help up down test lint unit integration molecule apps bench matrix chaos
 
 help: ## what there is to type
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -32,7 +32,7 @@ down: .venv/tools ## remove what `make up` made (asks first; CONFIRM=yes does no
 test: .venv/tests ## everything CI runs
 	tests/run
 
-lint unit molecule: .venv/tests ## one part of it
+lint unit integration molecule: .venv/tests ## one part of it
 	tests/run $@
 
 .venv/tools: requirements.txt

@@ -11,14 +11,14 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.utils.display import Display
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
 
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
-ENDS_WITHIN = 60.0  # seconds in which work ends that was told to, unless it said otherwise
 KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
-KEEPER_TRIES = 45.0  # seconds: then the lease is stale, and free without it
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -119,7 +119,7 @@ def keep(playbook: int, ask: Ask) -> None:
             if answer_of(ask, "renewed").get("ours") is False:
                 return
         time.sleep(POLL)
-    deadline = time.monotonic() + KEEPER_TRIES
+    deadline = time.monotonic() + LEASE_TIMEOUT  # after which it is free anyway
     while not answer_of(ask, "freed") and time.monotonic() < deadline:
         time.sleep(POLL)
     # ansible-playbook removed it when it ended; to pack the module once more has made it again.

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.become.sudo import BecomeModule as Sudo
-
 # The options of Ansible's own sudo, under the same names: a plugin can't take over another one's.
 DOCUMENTATION = """
 name: sudo_unless_root
@@ -51,6 +47,10 @@ options:
     env: [{name: ANSIBLE_SUDO_CHDIR}]
     ini: [{section: sudo_become_plugin, key: chdir}]
 """
+
+from typing import Any
+
+from ansible.plugins.become.sudo import BecomeModule as Sudo
 
 
 class BecomeModule(Sudo):

@@ -22,9 +22,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_RUN, LEASE_TIMEOUT
 
-RUN = Path("/run/celery-ops")
+RUN = KIT_RUN
 
 OPTIONS: dict[str, Any] = {
     "run": {"type": "str", "default": ""},
@@ -36,8 +38,8 @@ OPTIONS: dict[str, Any] = {
 CALL = 20.0
 """Seconds that one call waits: shorter than the time after which a firewall drops an idle connection."""
 
-STALE_AFTER = 45.0
-"""Seconds without a renewal after which a lease counts for nothing."""
+STALE_AFTER = LEASE_TIMEOUT
+HostWorkError = OperatorError
 
 POLL = 0.03
 """Seconds between two looks at a process that works."""
@@ -52,23 +54,19 @@ KEEP_ANSWERS = 3600.0
 """Seconds after which an answer that nobody fetched is removed."""
 
 
-class HostWorkError(Exception):
-    """What the operator reads when the work can't be begun, or ended without an answer."""
-
-
 class Interrupted(BaseException):
     """A signal asks us to end."""
 
 
 def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    """Handle a signal: end, once. Whatever comes after it is ignored, so that nothing interrupts the way back."""
+    """Handle a signal: end, once. Whatever comes after it is ignored, so that nothing interrupts what is undone."""
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
 
 
 def directory_of(app: str) -> Path:
-    """The application's directory in /run, made when it is missing. Raises HostWorkError."""
+    """The application's directory in /run, made when it is missing. Raises OperatorError."""
     directory = RUN / app
     try:
         for path in (RUN, directory):
@@ -82,9 +80,9 @@ def directory_of(app: str) -> Path:
     return directory
 
 
-def unusable(path: Path, error: OSError) -> HostWorkError:
+def unusable(path: Path, error: OSError) -> OperatorError:
     """What to say when /run can't be written."""
-    return HostWorkError(
+    return OperatorError(
         f"{path} can't be written ({error.strerror}). Deploy and rollback keep their lock there. "
         f"Run as root (become: true), with some space in /run: df -h /run"
     )
@@ -139,12 +137,12 @@ class Work:
 
     def close(self) -> None:
         """Leave the work to the process that was forked."""
-        assert self._file is not None
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
 
 def take(directory: Path) -> int:
-    """Take the flock; return its file. Raises HostWorkError when another process works on."""
+    """Take the flock; return its file. Raises OperatorError when another process works on."""
     file = os.open(directory / "work", os.O_RDWR | os.O_CREAT, 0o600)  # a reader could hold the flock as well
     deadline = time.monotonic() + EXIT_WITHIN
     while True:
@@ -154,7 +152,7 @@ def take(directory: Path) -> int:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 os.close(file)
-                raise HostWorkError(
+                raise OperatorError(
                     f"Another process works on this host: {words(worker_of(directory) or {})}. Wait until it is done "
                     "(ansible-playbook playbooks/status.yml shows it), or deploy or roll back: that takes over."
                 ) from None
@@ -162,11 +160,11 @@ def take(directory: Path) -> int:
 
 
 def refuse_without_lock(app: str, directory: Path, run: str) -> dict[str, Any]:
-    """Our lease, if there is one. Raises HostWorkError when the lock is another run's by now."""
+    """Our lease, if there is one. Raises OperatorError when the lock is another run's by now."""
     lease = lease_of(directory)
     if run and lease and lease.get("id") != run:
-        if age(lease) < STALE_AFTER:
-            raise HostWorkError(
+        if age(lease) < LEASE_TIMEOUT:
+            raise OperatorError(
                 f"This run has lost the deploy lock of {app} to {lease.get('who')} ({lease.get('what')} since "
                 f"{lease.get('at')}), and does nothing more on this host."
             )
@@ -197,7 +195,7 @@ def detach(module: AnsibleModule, phase: str) -> Work:
         work.say(job=job, **known, phase=phase, since=since, ends_within=ENDS_WITHIN)
     except OSError as error:
         module.fail_json(msg=str(unusable(RUN / options["app"], error)))
-    except HostWorkError as error:
+    except OperatorError as error:
         module.fail_json(msg=str(error))
     if os.fork():
         work.close()

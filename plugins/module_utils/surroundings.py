@@ -1,10 +1,10 @@
-"""What every module of ours sets for itself, whatever the login brings along."""
+"""What every module of the kit sets for itself, whatever the login has set."""
 
 from __future__ import annotations
 
 import os
 
-SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SBIN, UMASK
 
 
 def take_over() -> None:
@@ -12,5 +12,5 @@ def take_over() -> None:
 
     A hardened host has a umask of 027 or 077, and `su` comes without sbin.
     """
-    os.umask(0o022)
+    os.umask(UMASK)
     os.environ["PATH"] = f"{SBIN}:{os.environ.get('PATH', os.defpath)}"

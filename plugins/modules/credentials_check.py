@@ -24,7 +24,8 @@ options:
     description: Whether the host is the broker.
     type: bool
     required: true
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - credentials_check:

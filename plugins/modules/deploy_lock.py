@@ -3,25 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import time
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
-    CALL,
-    STALE_AFTER,
-    HostWorkError,
-    age,
-    lease_of,
-)
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: deploy_lock
 short_description: One deploy at a time - the lock of an application on a host
@@ -48,7 +29,8 @@ options:
   what: {description: What is being done., type: str, default: ""}
   wait: {description: Seconds to wait for the lock; the module itself waits up to 20., type: int, default: 0}
   told: {description: The work that was told to end already; set by the action plugin., type: str, default: ""}
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - deploy_lock:
@@ -65,6 +47,25 @@ working:
   returned: with state=held
 """
 
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
+    CALL,
+    age,
+    lease_of,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
 POLL = 0.5  # seconds
 
 
@@ -74,8 +75,8 @@ class Lock:
     def __init__(self, app: str, directory: Path) -> None:
         self.directory = directory
         self.path = directory / "deploy.lock"
-        self.audit = Path(f"/var/log/{app}/deploys.log")
-        self.before = Path(f"/srv/{app}/deploy.lock")
+        self.audit = Layout(app).audit_log
+        self.before = Layout(app).base / "deploy.lock"
         """Where earlier versions of the kit have it: a deploy of theirs may be under way."""
 
     def __enter__(self) -> Lock:
@@ -116,7 +117,7 @@ def take(lock: Lock, options: dict[str, Any]) -> tuple[str, str]:
     with lock:
         holder = lock.read()
         ours = holder.get("id") == options["id"]
-        if holder and not ours and age(holder) < STALE_AFTER:
+        if holder and not ours and age(holder) < LEASE_TIMEOUT:
             return holder["id"], words(holder)
         now = time.time()
         known = holder if ours else {
@@ -204,7 +205,7 @@ def main() -> None:
     try:
         lock = Lock(options["app"], host_work.directory_of(options["app"]))
         answer = STATES[options["state"]](lock, options)
-    except HostWorkError as error:
+    except OperatorError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=str(host_work.unusable(lock.directory, error)))

@@ -16,9 +16,14 @@ options:
     type: list
     elements: str
     default: []
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - inventory_check:
   run_once: true
+"""
+RETURN = r"""
+wanted: {description: "What host_check is to look for, by host.", type: dict, returned: success}
+generated: {description: "The secrets that this run generates, by host.", type: dict, returned: success}
 """

@@ -1,7 +1,53 @@
 #!/usr/bin/python
-"""Install Debian packages and note which ones are new, so that they can be removed again."""
+"""Install Debian packages and record which ones are new, so that they can be removed again."""
 
 from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Install Debian packages and record which ones are new
+description:
+  - Installs what is missing in one call of apt. Every package that this call installed, dependencies included, is
+    listed in O(record); O(state=absent) purges those alone.
+  - Waits up to five minutes for apt's and dpkg's locks, which apt-daily and unattended-upgrades hold on a new machine.
+options:
+  names:
+    description: The packages to install.
+    type: list
+    elements: str
+    default: []
+  record:
+    description: The JSON file that lists the packages that the kit installed.
+    type: path
+    required: true
+  state:
+    description: V(present) installs O(names); V(absent) purges everything in O(record).
+    choices: [present, absent]
+    default: present
+    type: str
+attributes:
+  check_mode: {support: full, description: "Needs no python3-apt, so it works on a host that has nothing yet."}
+  diff_mode: {support: full, description: Shows the packages that come or go.}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- packages:
+    names: [redis-server]
+    record: /var/lib/celery-ops/packages.json
+"""
+RETURN = r"""
+packages:
+  description: What was installed (or purged); in check mode, what would be.
+  type: list
+  elements: str
+  returned: always
+kept:
+  description: Recorded packages left in place because something else needs them.
+  type: list
+  elements: str
+  returned: state=absent
+"""
 
 import contextlib
 import json
@@ -18,46 +64,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-DOCUMENTATION = r"""
-module: packages
-short_description: Install Debian packages and note which ones are new
-description:
-  - Installs what is missing in one apt call. Every package that this call brought, dependencies included,
-    is noted in C(record); C(state=absent) purges just those.
-  - Needs no python3-apt, so check mode works on a host that has nothing yet.
-  - Waits up to five minutes for apt's and dpkg's locks, which apt-daily and unattended-upgrades hold on a new machine.
-options:
-  names:
-    description: The packages to have.
-    type: list
-    elements: str
-    default: []
-  record:
-    description: The JSON file that lists the packages the kit brought.
-    type: path
-    required: true
-  state:
-    description: V(present) installs C(names); V(absent) purges everything in C(record).
-    choices: [present, absent]
-    default: present
-author: The celery-ops authors
-"""
-EXAMPLES = r"""
-- packages:
-    names: [redis-server]
-    record: /var/lib/celery-ops/packages.json
-"""
-RETURN = r"""
-packages:
-  description: What was installed (or purged); in check mode, what would be.
-  type: list
-  returned: always
-kept:
-  description: With state=absent, recorded packages left in place because something else needs them.
-  type: list
-  returned: state=absent
-"""
-
 APT = ["apt-get", "-q", "-y"]
 # apt waits by itself for dpkg's lock alone (DPkg::Lock::Timeout), and not for those of its lists and archives.
 LOCKED = re.compile(r"Could not get lock .*")
@@ -70,7 +76,7 @@ STOP_TIMEOUT = 60.0  # seconds
 
 
 def installed() -> set[str]:
-    """Names of the packages that dpkg has installed."""
+    """Return the names of the packages that dpkg has installed."""
     out = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"],
         capture_output=True,
@@ -81,14 +87,19 @@ def installed() -> set[str]:
 
 
 def read_record(path: Path) -> list[str]:
-    """The packages noted so far."""
+    """Return the packages that the kit has installed so far."""
     return json.loads(path.read_text())["packages"] if path.exists() else []
 
 
 def write_record(path: Path, packages: list[str]) -> None:
-    """Replace the note as a whole."""
+    """Replace the record."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_json(path, {"packages": packages})
+
+
+def listed(packages: list[str]) -> str:
+    """Return packages as a diff shows them, one a line."""
+    return "".join(f"{name}\n" for name in packages)
 
 
 def lists_are_stale() -> bool:
@@ -98,11 +109,11 @@ def lists_are_stale() -> bool:
 
 
 def install(module: AnsibleModule, record: Path) -> None:
-    """Install what is missing and note it."""
+    """Install what is missing and record it."""
     before = installed()
     missing = [name for name in module.params["names"] if name not in before]
     if not missing or module.check_mode:
-        module.exit_json(changed=bool(missing), packages=missing)
+        module.exit_json(changed=bool(missing), packages=missing, diff={"before": "", "after": listed(missing)})
     if lists_are_stale():
         apt(module, ["update"], "Look at the sources in /etc/apt, then: apt-get update")
     apt(
@@ -112,11 +123,11 @@ def install(module: AnsibleModule, record: Path) -> None:
     )
     new = sorted(installed() - before)
     write_record(record, sorted({*read_record(record), *new}))
-    module.exit_json(changed=True, packages=new)
+    module.exit_json(changed=True, packages=new, diff={"before": "", "after": listed(new)})
 
 
 def purge(module: AnsibleModule, record: Path) -> None:
-    """Purge what was noted, but nothing that something else on the host needs."""
+    """Purge what was recorded, but nothing that something else on the host needs."""
     noted = set(read_record(record))
     ours = noted & installed()
     kept: set[str] = set()
@@ -133,7 +144,8 @@ def purge(module: AnsibleModule, record: Path) -> None:
         apt(module, ["purge", *sorted(ours)], "Try: apt-get purge " + " ".join(sorted(ours)))
     if not module.check_mode:
         record.unlink(missing_ok=True)
-    module.exit_json(changed=bool(noted), packages=sorted(ours), kept=sorted(kept))
+    diff = {"before": listed(sorted(ours)), "after": ""}
+    module.exit_json(changed=bool(noted), packages=sorted(ours), kept=sorted(kept), diff=diff)
 
 
 def stop(module: AnsibleModule, packages: set[str]) -> None:
@@ -201,7 +213,7 @@ def main() -> None:
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},
             "record": {"type": "path", "required": True},
-            "state": {"choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )

@@ -4,16 +4,6 @@
 
 from __future__ import annotations
 
-import http.client
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urljoin, urlsplit
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: page_check
 short_description: Fetch a page of the application as its proxy would
@@ -46,6 +36,8 @@ options:
     description: Seconds to ask again while the answer is 202.
     type: int
     default: 60
+attributes:
+  check_mode: {support: full, description: The module changes nothing.}
 author:
   - celery-ops (@celery-ops)
 """
@@ -66,6 +58,17 @@ busy:
   type: bool
 """
 
+import http.client
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
 REDIRECTS = {301, 302, 303, 307, 308}
 AGAIN = 2.0
 """Seconds between two requests while the answer is 202."""
@@ -73,10 +76,6 @@ FOLLOWED = 5
 """Redirects, one after another."""
 HOST = "celery_app_prove_host"
 HTTPS = "celery_app_prove_https"
-
-
-class Unfit(Exception):
-    """Why the page does not answer as it has to."""
 
 
 @dataclass
@@ -110,19 +109,19 @@ class Page:
             answer = connection.getresponse()
             return answer.status, answer.headers.get("Location", "")
         except TimeoutError:
-            raise Unfit(
+            raise OperatorError(
                 f"no answer within {self.timeout:g} s. If the log has no request, the server does not accept from the "
                 "socket that it is handed as file descriptor 3; celery_web_command needs, with uvicorn and daphne: "
                 "--fd 3, with hypercorn: --bind fd://3"
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Unfit(f"{type(error).__name__}: {error}; look at web.log") from None
+            raise OperatorError(f"{type(error).__name__}: {error}; look at web.log") from None
         finally:
             connection.close()
 
 
 def fetch(page: Page, wait: float) -> tuple[int, list[str]]:
-    """Return the last status, 202 where it stays that, and warnings; raise Unfit where the page fails."""
+    """Return the last status, 202 where it stays that, and warnings; raise OperatorError where the page fails."""
     deadline = time.monotonic() + wait
     for _ in range(FOLLOWED + 1):
         status, location = page.get()
@@ -141,21 +140,21 @@ def fetch(page: Page, wait: float) -> tuple[int, list[str]]:
             f"ALLOWED_HOSTS) does. It runs; to check the page itself, write: {HOST}: <one of those hosts>"
         ]
     if status == 400:
-        raise Unfit(
+        raise OperatorError(
             f"it answers 400 to {HOST}: {page.host}. Is that one of the application's hosts (Django: ALLOWED_HOSTS)?"
         )
     if status not in (200, 202):
-        raise Unfit(f"it answers {status} ({http.client.responses.get(status, 'unknown')}); look at web.log")
+        raise OperatorError(f"it answers {status} ({http.client.responses.get(status, 'unknown')}); look at web.log")
     return status, []
 
 
 def leads_away(page: Page, location: str) -> Iterator[str]:
-    """Why a redirect is not followed; nothing for one within the application. Raise Unfit where it will not end."""
+    """Yield why a redirect is not followed; nothing for one within the application. Raises OperatorError for a loop."""
     target, asked = urlsplit(urljoin(page.url(), location)), urlsplit(page.url())
     if target == asked and page.https:
-        raise Unfit(
-            "it redirects to https though the request says that it came by that. Have the application believe "
-            "X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
+        raise OperatorError(
+            "it redirects to https though the request says that it came by that. The application has to "
+            "believe X-Forwarded-Proto; for Django write: SECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')"
         )
     if target.netloc == asked.netloc and target.scheme == asked.scheme:
         return
@@ -166,7 +165,7 @@ def leads_away(page: Page, location: str) -> Iterator[str]:
             "(sends X-Forwarded-Proto: https, as a proxy does; Django believes it with SECURE_PROXY_SSL_HEADER)"
         )
     elif same_host and page.https:
-        raise Unfit(f"it redirects from https to {target.scheme}. Write: {HTTPS}: false")
+        raise OperatorError(f"it redirects from https to {target.scheme}. Write: {HTTPS}: false")
     else:
         fix = f"{HOST}: {target.hostname}" + (f" and {HTTPS}: true" if target.scheme == "https" else "")
         yield (
@@ -194,7 +193,7 @@ def main() -> None:
     page = Page(**want)
     try:
         status, warnings = fetch(page, wait)
-    except Unfit as why:
+    except OperatorError as why:
         module.fail_json(msg=f"The page {page.url()}: {why}")
     for warning in warnings:
         module.warn(warning)

@@ -3,20 +3,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-import time
-from typing import Any, NoReturn
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.shared_services import is_password
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: rabbitmq_applications
 short_description: Give applications their vhost, user, policies and dead-letter queue in RabbitMQ
@@ -91,6 +77,21 @@ differing:
   elements: str
 """
 
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
 Definitions = dict[str, list[dict[str, Any]]]
 
 # What tells two objects of a kind apart.
@@ -106,10 +107,6 @@ IDENTITY = {
 IMMUTABLE = ("exchanges", "queues")  # an import passes over them in silence
 CTL = "rabbitmqctl"
 CTL_TIMEOUT = 120  # seconds; a hung node would keep rabbitmqctl for ever
-
-
-class OperatorError(Exception):
-    """Something the operator has to know or do; its text is the whole message."""
 
 
 def identity(kind: str, item: dict[str, Any]) -> tuple[str, ...]:

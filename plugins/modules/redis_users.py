@@ -4,26 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
-from ansible_collections.celery_ops.kit.plugins.module_utils.shared_services import (
-    REDIS_ADMIN,
-    REDIS_KEY,
-    Unanswered,
-    acl_users,
-    admin_password,
-    database_of,
-    redis,
-)
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: redis_users
 short_description: Give applications their Redis users, or remove them with their keys
@@ -70,6 +50,9 @@ options:
     choices: [present, absent]
     default: present
     type: str
+attributes:
+  check_mode: {support: full, description: "Says whether the file would change; Redis is not asked."}
+  diff_mode: {support: full, description: "Shows the users' rules, with the hashes of their passwords hidden."}
 author:
   - celery-ops (@celery-ops)
 """
@@ -88,6 +71,26 @@ restart:
   type: bool
 """
 
+import hashlib
+import re
+import secrets
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
+    ADMIN,
+    ADMIN_KEY,
+    acl_users,
+    admin_password,
+    ask,
+    database_of,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
 REACH = (
     # Other databases, and what all databases share: patterns and lists of channels, functions, scripts, key names
     # that are broadcast to clients with a cache.
@@ -95,9 +98,11 @@ REACH = (
 )
 OWN = "+info +keys +flushdb"
 """Commands that Redis calls dangerous, and applications need: they look at, or empty, their own database."""
+HASH = re.compile(r"#[0-9a-f]{64}")
+"""A password's, which no output shows."""
 REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 """What a Redis says that has not read the kit's own user yet."""
-ADMIN = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
+ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
 
 
 def rules_of(application: dict[str, Any]) -> str:
@@ -121,7 +126,7 @@ def key_of_kit(state_dir: str) -> str:
     """Return the password of the kit's own user, made if need be."""
     if not admin_password(state_dir):
         Path(state_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_atomically(Path(state_dir, REDIS_KEY), secrets.token_urlsafe(32) + "\n", 0o600)
+        write_atomically(Path(state_dir, ADMIN_KEY), secrets.token_urlsafe(32) + "\n", 0o600)
     return admin_password(state_dir)
 
 
@@ -151,7 +156,7 @@ def main() -> None:
             "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
-            "state": {"choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
@@ -168,14 +173,15 @@ def main() -> None:
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
         "default": "off",
-        REDIS_ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN}",
+        ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}",
         **{each["name"]: rules_of(each) if present else None for each in applications},
     }
     fresh = with_users(text, users)
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):
         module.exit_json(changed=False, restart=False)
+    diff = {"before": HASH.sub("#(hidden)", text), "after": HASH.sub("#(hidden)", fresh)}
     if module.check_mode:
-        module.exit_json(changed=True, restart=False)
+        module.exit_json(changed=True, restart=False, diff=diff)
     commands = []
     for name in names:
         if present:
@@ -184,8 +190,8 @@ def main() -> None:
             commands += removal(name, known, names)
     restart = False
     try:
-        redis(address, *commands, "PING", user=REDIS_ADMIN, password=password)
-    except Unanswered as why:
+        ask(address, *commands, "PING", user=ADMIN, password=password)
+    except OperatorError as why:
         restart = True
         if not present and REFUSED.search(str(why)):
             # Their keys can be deleted after the restart.
@@ -193,7 +199,7 @@ def main() -> None:
         elif not present:
             module.warn(f"Redis does not answer: results of {', '.join(names)} in it expire by themselves ({why})")
     write_atomically(path, fresh, 0o640, "redis", "redis")
-    module.exit_json(changed=True, restart=restart)
+    module.exit_json(changed=True, restart=restart, diff=diff)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: service_sandbox
 short_description: Switch off the sandbox options of a systemd unit that its host can't do
@@ -27,7 +20,11 @@ options:
     description: What was said when it did not start.
     type: str
     default: ""
-author: The celery-ops authors
+attributes:
+  check_mode: {support: full, description: Looks at the unit as it failed last.}
+  diff_mode: {support: full, description: Shows the drop-in.}
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - service_sandbox:
@@ -38,8 +35,17 @@ RETURN = r"""
 switched_off:
   description: The lines of the drop-in.
   type: list
+  elements: str
   returned: always
 """
+
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 UNITS = Path("/etc/systemd/system")
 DROPIN = "sandbox-off.conf"  # systemd reads it after the kit's celery-ops.conf
@@ -112,7 +118,7 @@ def main() -> None:
     )
     unit, switched_off = module.params["unit"], []
     path = UNITS / f"{unit}.service.d" / DROPIN
-    before = path.read_text() if path.exists() else ""
+    before = text = path.read_text() if path.exists() else ""
     while not came_up(unit):
         status = properties(unit, "ExecMainStatus")["ExecMainStatus"]
         lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []
@@ -120,12 +126,11 @@ def main() -> None:
             why, look = module.params["why"], f"Look: systemctl status {unit}"
             module.fail_json(msg=f"{unit} does not start. {why} {look}\n{journal_of(unit)}")
         switched_off += lines
+        text += HEADER.format(status=status) + "".join(lines)
         if module.check_mode:
             break
         path.parent.mkdir(mode=0o755, exist_ok=True)
-        path.write_text(before + HEADER.format(status=status) + "".join(lines))
-        path.chmod(0o644)
-        before = path.read_text()
+        write_atomically(path, text)
         systemctl("daemon-reload")
         # An attempt that systemd began by itself meanwhile still has the options as they were.
         systemctl("stop", unit)
@@ -136,7 +141,11 @@ def main() -> None:
             f"This host can't do all that {unit}'s unit asks of it, as in a container without namespaces. {path} "
             f"switches off: {' '.join(''.join(switched_off).split())}"
         )
-    module.exit_json(changed=bool(switched_off), switched_off=[line.strip() for line in switched_off])
+    module.exit_json(
+        changed=bool(switched_off),
+        switched_off=[line.strip() for line in switched_off],
+        diff={"before": before, "after": text},
+    )
 
 
 if __name__ == "__main__":

@@ -4,10 +4,6 @@
 
 from __future__ import annotations
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils import shared_services
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
 DOCUMENTATION = r"""
 module: service_users
 short_description: Find who uses a host's RabbitMQ, Redis and Supervisor besides an application
@@ -29,6 +25,8 @@ options:
     description: The kit's state directory, with its record of the packages it installed.
     type: path
     default: /var/lib/celery-ops
+attributes:
+  check_mode: {support: full, description: The module changes nothing.}
 author:
   - celery-ops (@celery-ops)
 """
@@ -56,6 +54,20 @@ from_kit:
   elements: str
 """
 
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+
+def others(service: str, app: str, state_dir: str) -> list[str]:
+    """Return everything of others that needs the service, one thing a text. Raises OperatorError."""
+    if not debian.is_installed(service):
+        return []
+    if service == "rabbitmq":
+        return rabbitmq.other_users(app, rabbitmq.exported_definitions())
+    return redis.other_users(app, state_dir) if service == "result_store" else supervisor.other_programs(app)
+
 
 def main() -> None:
     """Entry point."""
@@ -66,7 +78,7 @@ def main() -> None:
             "services": {
                 "type": "list",
                 "elements": "str",
-                "choices": list(shared_services.PACKAGES),
+                "choices": list(debian.PACKAGES),
                 "required": True,
             },
             "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
@@ -74,17 +86,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     app, services, state_dir = (module.params[name] for name in ("app", "services", "state_dir"))
-    found = shared_services.other_applications(app)
+    found = supervisor.other_applications(app)
     try:
         for service in services:
-            found += shared_services.others(service, app, state_dir)
-    except shared_services.Unanswered as why:
+            found += others(service, app, state_dir)
+    except OperatorError as why:
         module.fail_json(msg=f"{why}, so that it can be asked who uses it. Nothing was changed.")
     module.exit_json(
         changed=False,
         others=found,
-        foreign_programs=shared_services.foreign_programs(),
-        from_kit=[service for service in shared_services.PACKAGES if shared_services.from_kit(service, state_dir)],
+        foreign_programs=supervisor.foreign_programs(),
+        from_kit=[service for service in debian.PACKAGES if debian.from_kit(service, state_dir)],
     )
 
 

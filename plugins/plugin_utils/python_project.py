@@ -22,12 +22,12 @@ LOCKS = {
 TIMEOUT = 120
 
 
-def requirements_of(folder: Path, name: str, extras: list[str]) -> dict[str, str]:
+def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, str]:
     """Texts of the requirement files to make, `requirements.txt` and `project.txt`; none for a plain requirements file.
 
     `project.txt` is installed without its dependencies, after the other. Raises SourceError.
     """
-    path = folder / name
+    path = directory / name
     if path.name in LOCKS:
         project = _read(path.with_name("pyproject.toml"))
         lines = list(lines_of(_export(path, project, extras)))

@@ -64,17 +64,17 @@ def is_private(name: str) -> bool:
     return not sample and any(fnmatch.fnmatchcase(name, pattern) for pattern in PRIVATE)
 
 
-def files_of(folder: Path, exclude: list[str], checked_out: bool = False) -> Files:
+def files_of(directory: Path, exclude: list[str], checked_out: bool = False) -> Files:
     """Every file and link of a source that belongs to a release, sorted.
 
     What is in git is in the release. Of a directory what git ignores is left out, and what `UNTRACKED` names.
     `exclude` are the operator's own patterns. Raises SourceError for a submodule that was not fetched.
     """
     found = Files()
-    _collect(folder, "", found, checked_out)
+    _collect(directory, "", found, checked_out)
     kept = []
     for name in sorted(set(found.names)):
-        path = folder / name
+        path = directory / name
         if excluded(name, exclude):
             continue
         if path.is_symlink() or path.is_file():
@@ -85,33 +85,33 @@ def files_of(folder: Path, exclude: list[str], checked_out: bool = False) -> Fil
     return found
 
 
-def refuse_pointers(folder: Path, names: list[str]) -> None:
+def refuse_pointers(directory: Path, names: list[str]) -> None:
     """Raise SourceError where files that Git LFS keeps were not fetched: the release would hold pointers to them."""
-    attributes = [folder / name for name in names if name.rpartition("/")[2] == ".gitattributes"]
+    attributes = [directory / name for name in names if name.rpartition("/")[2] == ".gitattributes"]
     if not any("filter=lfs" in path.read_text(errors="replace") for path in attributes):
         return
-    for path in (folder / name for name in names):
+    for path in (directory / name for name in names):
         if not path.is_symlink() and path.stat().st_size < POINTER and path.read_bytes().startswith(LFS):
             raise SourceError(
-                f"{path.relative_to(folder)} is kept by Git LFS and was not fetched. Type, on the control node: "
+                f"{path.relative_to(directory)} is kept by Git LFS and was not fetched. Type, on the control node: "
                 "apt-get install git-lfs && git lfs install; in a working copy also: git lfs pull"
             )
 
 
 def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
-    folder = root / below
-    tracked = [] if checked_out else _git_list(folder, "--cached")
-    others = [] if checked_out else _git_list(folder, "--others", "--exclude-standard")
+    directory = root / below
+    tracked = [] if checked_out else _git_list(directory, "--cached")
+    others = [] if checked_out else _git_list(directory, "--others", "--exclude-standard")
     if not tracked and not others:
         # A checkout, no repository, or a directory that the repository around it does not know.
-        names = [below + name for name in _walk(folder)]
+        names = [below + name for name in _walk(directory)]
         found.names += names if checked_out else [name for name in names if not excluded(name, UNTRACKED)]
         return
-    for name in _git_list(folder, "--others", "--ignored", "--exclude-standard", "--directory"):
+    for name in _git_list(directory, "--others", "--ignored", "--exclude-standard", "--directory"):
         if not excluded(below + name.rstrip("/"), UNTRACKED):
             found.leave_out("git ignores it", below + name)
     for name in [*tracked, *(name for name in others if not excluded(below + name.rstrip("/"), UNTRACKED))]:
-        path = folder / name
+        path = directory / name
         if path.is_dir() and not path.is_symlink():  # a submodule, or a repository inside this one
             if name in tracked and not any(path.iterdir()):
                 raise SourceError(
@@ -123,20 +123,20 @@ def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
             found.names.append(below + name)
 
 
-def _walk(folder: Path) -> list[str]:
+def _walk(directory: Path) -> list[str]:
     found = []
-    for at, folders, names in os.walk(folder):
-        here = Path(at).relative_to(folder)
-        links = [name for name in folders if (Path(at) / name).is_symlink()]
-        folders[:] = [name for name in folders if not excluded(str(here / name), ("**/.git",))]
+    for at, directories, names in os.walk(directory):
+        here = Path(at).relative_to(directory)
+        links = [name for name in directories if (Path(at) / name).is_symlink()]
+        directories[:] = [name for name in directories if not excluded(str(here / name), ("**/.git",))]
         found += [str(here / name) for name in [*names, *links]]
     return found
 
 
-def _git_list(folder: Path, *options: str) -> list[str]:
+def _git_list(directory: Path, *options: str) -> list[str]:
     """What `git ls-files` lists below a directory; nothing where there is no git or no repository."""
     # The owner of a working copy may be another; nothing of its configuration is run by listing.
-    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
+    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(directory), "ls-files", "-z"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run([*command, *options], capture_output=True, env=environment, check=False)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support.stage import APP, BIN, clean_environment
+from support.stage import APP, clean_environment
 from support.wait import wait_until
 
 CODE = """
@@ -93,14 +93,7 @@ def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, optio
 
     def start(generation):
         program = f"{APP}-worker-default-{generation}"
-        started = stage.start(
-            *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", "-Q", "celery,other", *OPTIONS[options]),
-            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
-            name=program,
-            options=("--chdir", stage.folder),
-            pidfile=stage.run / f"{program}.pid",
-            environment=environment,
-        )
+        started = stage.worker(generation, "-Q", "celery,other", *OPTIONS[options], environment=environment)
         answer = json.loads(
             run(
                 *("-m", "celery_ops.ready", "-A", "demo", "--node", f"{program}@here", "--queues", "celery,other"),

@@ -158,6 +158,18 @@ class Stage:
         self.started.append(Started(process, log))
         return self.started[-1]
 
+    def worker(self, generation, *options, environment=None):
+        """Start a Celery worker of the module demo.py, as the kit's worker programs are started."""
+        program = f"{APP}-worker-default-{generation}"
+        return self.start(
+            *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", *options),
+            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
+            name=program,
+            options=("--chdir", self.folder),
+            pidfile=self.run / f"{program}.pid",
+            environment={"C_FORCE_ROOT": "1", "CELERY_OPS_STATE_DIR": str(self.folder), **(environment or {})},
+        )
+
     def up(self, *command, **options):
         """Start the guard and wait until the program has its pidfile."""
         started = self.start(*(command or self.program()), **options)

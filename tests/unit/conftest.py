@@ -1,20 +1,3 @@
-"""How the unit tests are spread over processes: file by file, as most of their time is waiting."""
+"""How the unit tests are spread over processes."""
 
-from __future__ import annotations
-
-from typing import Any
-
-import pytest
-from xdist.scheduler import LoadScopeScheduling
-
-
-class ByFile(LoadScopeScheduling):
-    """One process a file."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """The scheduler that xdist takes."""
-    return ByFile(config, log)
+from support.scheduling import pytest_xdist_make_scheduler  # noqa: F401

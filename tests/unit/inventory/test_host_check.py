@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.celery_ops.kit.plugins.modules import host_check
-from ansible_collections.celery_ops.kit.plugins.modules.host_check import Distribution, Supervisord
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import (
+    application,
+    broker,
+    ports,
+    store,
+    supervisor,
+    system,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from support.wait import wait_until
 
 TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/host/vars/main.yml").read_text())
@@ -35,7 +43,7 @@ def test_only_debian_12_and_13(release, refused, tmp_path):
     (tmp_path / "os-release").write_text(release)
     runs = Distribution.read(tmp_path / "os-release")
     for allowed in (False, True):
-        said = list(host_check.distribution(runs, SUPPORTED, UNTESTED, allowed))
+        said = list(system.distribution(runs, SUPPORTED, UNTESTED, allowed))
         assert bool(said) is refused
         assert all("the kit supports Debian 12 and 13" in text for text in said)
 
@@ -44,8 +52,8 @@ def test_only_debian_12_and_13(release, refused, tmp_path):
 def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_path):
     (tmp_path / "os-release").write_text(f'ID=ubuntu\nVERSION_ID="{version}"\nPRETTY_NAME="Ubuntu {version}.1 LTS"\n')
     runs = Distribution.read(tmp_path / "os-release")
-    assert list(host_check.distribution(runs, SUPPORTED, UNTESTED, True)) == []
-    [said] = host_check.distribution(runs, SUPPORTED, UNTESTED, False)
+    assert list(system.distribution(runs, SUPPORTED, UNTESTED, True)) == []
+    [said] = system.distribution(runs, SUPPORTED, UNTESTED, False)
     assert said == (
         f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: host_allow_untested: true, or use Debian "
         "12 and 13"
@@ -53,30 +61,30 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
 
 
 def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
-    assert list(host_check.node("rabbit@localhost", str(tmp_path))) == []
+    assert list(broker.node("rabbit@localhost", str(tmp_path))) == []
     for name in ("rabbit@old", "rabbit@old-plugins-expand"):
         (tmp_path / name).mkdir()
-    assert list(host_check.node("rabbit@old", str(tmp_path))) == []
-    [said] = host_check.node("rabbit@localhost", str(tmp_path))
+    assert list(broker.node("rabbit@old", str(tmp_path))) == []
+    [said] = broker.node("rabbit@localhost", str(tmp_path))
     assert "holds data of rabbit@old: " in said
     assert "Write: rabbitmq_node_name: rabbit@old, or" in said
 
 
 def test_the_node_name_that_is_advised_comes_with_the_address_that_it_leads_to(monkeypatch, tmp_path):
     (tmp_path / "rabbit@old").mkdir()
-    monkeypatch.setattr(host_check.socket, "gethostbyname", {"old": "10.0.0.5", "localhost": "127.0.0.1"}.get)
-    [said] = host_check.node("rabbit@localhost", str(tmp_path))
+    monkeypatch.setattr(broker.socket, "gethostbyname", {"old": "10.0.0.5", "localhost": "127.0.0.1"}.get)
+    [said] = broker.node("rabbit@localhost", str(tmp_path))
     assert "Write: rabbitmq_node_name: rabbit@old and rabbitmq_distribution_bind: 10.0.0.5, or" in said
-    assert list(host_check.distribution_address("rabbit@old", "10.0.0.5")) == []
-    assert list(host_check.distribution_address("rabbit@old", "0.0.0.0")) == []
-    [said] = host_check.distribution_address("rabbit@old", "127.0.0.1")
+    assert list(broker.distribution_address("rabbit@old", "10.0.0.5")) == []
+    assert list(broker.distribution_address("rabbit@old", "0.0.0.0")) == []
+    [said] = broker.distribution_address("rabbit@old", "127.0.0.1")
     assert "Write: rabbitmq_distribution_bind: 10.0.0.5" in said
 
 
 def test_somebody_elses_broker_has_to_leave_a_worker_the_time_that_a_task_may_take():
-    assert list(host_check.consumer_timeout(1800, 300)) == []
-    assert list(host_check.consumer_timeout(None, 10**6)) == []
-    [said] = host_check.consumer_timeout(1800, 3600)
+    assert list(broker.consumer_timeout(1800, 300)) == []
+    assert list(broker.consumer_timeout(None, 10**6)) == []
+    [said] = broker.consumer_timeout(1800, 3600)
     assert "Write: celery_app_task_time_limit: 1740, or raise consumer_timeout" in said
 
 
@@ -111,29 +119,29 @@ VARIABLE = "celery_app_result_store_database"
          "old_has_to_say", "old_moves", "old_moves_first", "old_moves_second", "beside_an_old_one"],
 )  # fmt: skip
 def test_each_application_has_a_database_of_the_store_to_itself(number, is_set, users, says):
-    said = list(host_check.store_database("shop", number, is_set, users))
+    said = list(store.database("shop", number, is_set, users))
     assert len(said) == bool(says)
     assert says in "".join(said)
 
 
 def test_a_person_is_no_application():
-    [said] = host_check.name(getpass.getuser())
+    [said] = application.name(getpass.getuser())
     assert "a user of that name is there" in said
 
 
 def test_a_name_that_nobody_has_is_free():
-    assert list(host_check.name("no_such_application")) == []
+    assert list(application.name("no_such_application")) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "localhost"])
 def test_who_listens_is_found_at_its_address_and_at_all(address):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        [(user, program)] = host_check.listening(address, port).values()
+        [(user, program)] = ports.listening(address, port).values()
         assert user == getpass.getuser()
         assert f"(pid {os.getpid()})" in program
-        assert host_check.listening("127.0.0.2", port) == {}
-    assert host_check.listening(address, port) == {}
+        assert ports.listening("127.0.0.2", port) == {}
+    assert ports.listening(address, port) == {}
 
 
 def test_a_port_is_ours_by_its_user_or_by_our_conf(tmp_path):
@@ -141,7 +149,7 @@ def test_a_port_is_ours_by_its_user_or_by_our_conf(tmp_path):
         bind = f"127.0.0.1:{server.getsockname()[1]}"
 
         def said(app: str) -> list[str]:
-            return list(host_check.ports({"celery_web_bind": bind}, app, str(tmp_path)))
+            return list(ports.problems({"celery_web_bind": bind}, app, tmp_path))
 
         assert said(getpass.getuser()) == []
         (tmp_path / "notes-web-listener-01234567.conf").write_text(f"command=listener --bind {bind} --user notes\n")
@@ -161,19 +169,19 @@ def another(tmp_path):
     (tmp_path / "my.conf").write_text("[supervisord]\nlogfile=/dev/null\nlogfile_maxbytes=0\n")
     words = [sys.executable, Path(sys.executable).with_name("supervisord"), "-n", "-s", "-c", "my.conf"]
     with subprocess.Popen(words, cwd=tmp_path) as process:
-        own = lambda: [each for each in host_check.supervisords() if each.pid == process.pid]  # noqa: E731
+        own = lambda: [each for each in supervisor.supervisords() if each.pid == process.pid]  # noqa: E731
         yield wait_until(own, 10, "a supervisord that is found")[0]
         process.terminate()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a supervisord of root's")
 def test_a_supervisor_that_is_not_debians_is_refused_by_name(another, tmp_path):
-    [said] = host_check.supervisor([another], tmp_path / "none.conf")
+    [said] = supervisor.problems([another], tmp_path / "none.conf")
     program = Path(sys.executable).with_name("supervisord")
     assert f"not Debian's runs here: {program} with {tmp_path}/my.conf (pid {another.pid})" in said
     assert "write its programs into /etc/supervisor/conf.d, or, to have both side by side, type first: " in said
-    assert list(host_check.supervisor([another, DEBIANS], tmp_path / "none.conf")) == []
-    assert list(host_check.supervisor([DEBIANS], tmp_path / "none.conf")) == []
+    assert list(supervisor.problems([another, DEBIANS], tmp_path / "none.conf")) == []
+    assert list(supervisor.problems([DEBIANS], tmp_path / "none.conf")) == []
 
 
 @pytest.mark.parametrize(
@@ -189,8 +197,8 @@ def test_a_supervisor_that_is_not_debians_is_refused_by_name(another, tmp_path):
 )
 def test_a_configuration_that_would_not_run_our_programs_is_refused(conf, says, tmp_path, monkeypatch):
     (tmp_path / "supervisord.conf").write_text(conf)
-    monkeypatch.setattr(host_check, "CONF_D", str(tmp_path / "conf.d"))
-    said = " ".join(host_check.supervisor([], tmp_path / "supervisord.conf")).replace(str(tmp_path), "/etc/supervisor")
+    monkeypatch.setattr(supervisor, "CONF_D", tmp_path / "conf.d")
+    said = " ".join(supervisor.problems([], tmp_path / "supervisord.conf")).replace(str(tmp_path), "/etc/supervisor")
     assert says in said
     assert bool(says) is bool(said)
 
@@ -207,8 +215,8 @@ def mount(request, tmp_path):
 
 def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
     option, folder = mount
-    assert list(host_check.mounted("shop", str(folder.parent))) == []
-    [said] = host_check.mounted("shop", str(folder))
+    assert list(system.mounted("shop", str(folder.parent))) == []
+    [said] = system.mounted("shop", str(folder))
     assert said.startswith(f"{folder} is mounted with {option}, and the releases are to run from {folder}/shop. ")
     assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {folder}" in said
 
@@ -229,15 +237,15 @@ def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
     ],
 )
 def test_more_slots_than_a_process_may_open_files_are_refused(program, limit, says):
-    said = " ".join(host_check.open_files([program], limit))
+    said = " ".join(system.open_files([program], limit))
     assert says in said
     assert bool(says) is bool(said)
 
 
 def test_guard_and_preflight_speak_of_the_same_number_of_files():
     guard = (Path(__file__).resolve().parents[3] / "runtime/celery_ops/guard.py").read_text()
-    assert f"OPEN_FILES = {host_check.OPEN_FILES:_}\n" in guard
-    assert host_check.most_open_files([]) <= host_check.OPEN_FILES
+    assert f"OPEN_FILES = {system.OPEN_FILES:_}\n" in guard
+    assert system.most_open_files([]) <= system.OPEN_FILES
 
 
 @pytest.mark.parametrize(
@@ -254,8 +262,8 @@ def test_guard_and_preflight_speak_of_the_same_number_of_files():
 def test_somebody_elses_command_of_that_name_is_refused(text, says, tmp_path):
     if text is not None:
         (tmp_path / "shop").write_bytes(text.encode(errors="surrogateescape"))
-    said = list(host_check.command("shop", "shop", str(tmp_path), "/nowhere"))
+    said = list(application.command("shop", "shop", str(tmp_path), "/nowhere"))
     assert bool(said) is bool(says)
     assert all(f"{tmp_path}/shop {says}. Write: celery_app_command: shop_ops, or" in each for each in said)
-    assert list(host_check.command("", "shop", str(tmp_path))) == []
-    assert "/usr/bin/env would be hidden by" in next(host_check.command("env", "shop", str(tmp_path)))
+    assert list(application.command("", "shop", str(tmp_path))) == []
+    assert "/usr/bin/env would be hidden by" in next(application.command("env", "shop", str(tmp_path)))

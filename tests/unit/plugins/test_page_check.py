@@ -5,8 +5,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.modules import page_check
-from ansible_collections.celery_ops.kit.plugins.modules.page_check import Page, Unfit
+from ansible_collections.celery_ops.kit.plugins.modules.page_check import Page
 
 
 @pytest.fixture
@@ -89,14 +90,14 @@ def test_an_application_that_is_healthy_is_not_called_failed(page, answer, optio
     ids=["error", "missing", "login", "not its host", "round and round", "back to http"],
 )
 def test_a_page_that_fails_is_told_by_its_status(page, answer, options, says):
-    with pytest.raises(Unfit, match=r".") as why:
+    with pytest.raises(OperatorError, match=r".") as why:
         page_check.fetch(page(answer, **options), wait=0)
     assert says in str(why.value)
 
 
 def test_https_that_the_application_does_not_believe_names_its_setting(page):
     wanted = page(lambda host, _, path: (301, f"https://{host}{path}"), host="shop.example", https=True)
-    with pytest.raises(Unfit, match="SECURE_PROXY_SSL_HEADER"):
+    with pytest.raises(OperatorError, match="SECURE_PROXY_SSL_HEADER"):
         page_check.fetch(wanted, wait=0)
 
 
@@ -108,12 +109,12 @@ def test_a_server_that_does_not_take_the_socket_is_told_how():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.listen()
         bind = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(Unfit, match="with uvicorn and daphne: --fd 3, with hypercorn: --bind fd://3"):
+        with pytest.raises(OperatorError, match="with uvicorn and daphne: --fd 3, with hypercorn: --bind fd://3"):
             page_check.fetch(Page(bind, "/", "", False, 0.3), wait=0)
 
 
 def test_a_port_where_nobody_listens_is_told():
     with socket.create_server(("127.0.0.1", 0)) as gone:
         bind = f"127.0.0.1:{gone.getsockname()[1]}"
-    with pytest.raises(Unfit, match="Connection refused"):
+    with pytest.raises(OperatorError, match="Connection refused"):
         page_check.fetch(Page(bind, "/", "", False, 2.0), wait=0)

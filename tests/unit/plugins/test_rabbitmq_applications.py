@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils.shared_services import is_password
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_applications import (
     OperatorError,
     definitions_of,

@@ -44,7 +44,7 @@ def test_the_first_gets_it_and_the_second_reads_who_that_is(lock):
 
 def test_a_stale_one_is_taken_over_and_that_is_said(lock):
     deploy_lock.hold(lock, ANNA)
-    grow_old(lock, deploy_lock.STALE_AFTER - 2)
+    grow_old(lock, deploy_lock.LEASE_TIMEOUT - 2)
     assert "failed" in deploy_lock.hold(lock, BERT)
     grow_old(lock, 2)
     assert "anna@control" in deploy_lock.hold(lock, BERT)["note"]
@@ -53,7 +53,7 @@ def test_a_stale_one_is_taken_over_and_that_is_said(lock):
 
 def test_a_renewed_one_is_not_stale(lock):
     deploy_lock.hold(lock, ANNA)
-    grow_old(lock, deploy_lock.STALE_AFTER)
+    grow_old(lock, deploy_lock.LEASE_TIMEOUT)
     assert deploy_lock.renew(lock, ANNA) == {"ours": True}
     assert "failed" in deploy_lock.hold(lock, BERT)
 
@@ -142,7 +142,7 @@ def test_the_next_run_ends_the_work_of_one_that_is_over_before_it_begins(lock, a
 
 def test_of_two_that_take_over_at_the_same_moment_one_gets_it(lock, at_work):
     deploy_lock.hold(lock, ANNA)
-    grow_old(lock, deploy_lock.STALE_AFTER + 1)
+    grow_old(lock, deploy_lock.LEASE_TIMEOUT + 1)
     answers = []
 
     def try_it(run):

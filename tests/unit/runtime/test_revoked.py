@@ -6,8 +6,6 @@ import time
 import pytest
 from celery.worker import state
 from celery_ops.revoked import KEEP, Revocations
-from support.stage import APP as NAME
-from support.stage import BIN
 from support.wait import wait_until
 
 APP = """
@@ -37,15 +35,7 @@ def app(stage):
 
 def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, app):
     def start(generation):
-        program = f"{NAME}-worker-{generation}"
-        started = stage.start(
-            *(BIN / "celery", "-A", "demo", "worker", "-P", "solo", "-n", f"{program}@here", "-l", "INFO"),
-            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
-            name=program,
-            options=("--chdir", stage.folder),
-            pidfile=stage.run / f"{program}.pid",
-            environment={"CELERY_OPS_STATE_DIR": str(stage.folder)},
-        )
+        started = stage.worker(generation, "-P", "solo", "-l", "INFO")
         wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
         return started
 

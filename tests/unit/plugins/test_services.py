@@ -4,7 +4,7 @@ import base64
 import hashlib
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils import shared_services
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
 from ansible_collections.celery_ops.kit.plugins.modules import redis_users
 
 FRESH = {
@@ -16,7 +16,7 @@ OLD = "on #abc ~* &* +@all -@admin -@dangerous +info"
 
 
 def test_a_broker_with_one_application_serves_nobody_else():
-    assert shared_services.vhosts_and_users("shop", FRESH, {"/": []}) == []
+    assert rabbitmq.vhosts_and_users("shop", FRESH, {"/": []}) == []
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_broker_with_one_application_serves_nobody_else():
     ],
 )
 def test_every_queue_vhost_user_and_policy_of_others_is_named(more, queues, found):
-    assert shared_services.vhosts_and_users("shop", FRESH | more, queues) == [found]
+    assert rabbitmq.vhosts_and_users("shop", FRESH | more, queues) == [found]
 
 
 def test_the_password_of_a_fresh_guest_is_told_from_another():
@@ -39,17 +39,17 @@ def test_the_password_of_a_fresh_guest_is_told_from_another():
         salt = b"1234"
         return base64.b64encode(salt + hashlib.sha256(salt + password).digest()).decode()
 
-    assert shared_services.is_password(hashed(b"guest"), "guest")
-    assert not shared_services.is_password(hashed(b"something else"), "guest")
-    assert not shared_services.is_password("", "guest")
+    assert rabbitmq.is_password(hashed(b"guest"), "guest")
+    assert not rabbitmq.is_password(hashed(b"something else"), "guest")
+    assert not rabbitmq.is_password("", "guest")
 
 
 def test_settings_of_others_are_found_and_comments_are_none(tmp_path):
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "rabbitmq-env.conf").write_text("# NODENAME=rabbit\n\n")
-    assert shared_services.settings_in(tmp_path) == []
+    assert rabbitmq.settings_in(tmp_path) == []
     (tmp_path / "conf.d/10-crm.conf").write_text("listeners.tcp.1 = 5673\n")
-    assert shared_services.settings_in(tmp_path) == [tmp_path / "conf.d/10-crm.conf"]
+    assert rabbitmq.settings_in(tmp_path) == [tmp_path / "conf.d/10-crm.conf"]
 
 
 def test_programs_of_others_are_found_by_the_mark_of_the_owner(tmp_path):
@@ -57,24 +57,24 @@ def test_programs_of_others_are_found_by_the_mark_of_the_owner(tmp_path):
     (tmp_path / "supervisord.conf").write_text("[supervisord]\n[include]\nfiles = conf.d/*.conf\n")
     mine = tmp_path / "conf.d/shop-worker-default-01234567.conf"
     mine.write_text("# owner: celery-ops shop-worker-\n[program:shop-worker-default-01234567]\n")
-    assert shared_services.other_programs("shop", str(tmp_path)) == []
-    assert shared_services.foreign_programs(str(tmp_path)) == []
+    assert supervisor.other_programs("shop", str(tmp_path)) == []
+    assert supervisor.foreign_programs(str(tmp_path)) == []
     # A name that begins like ours is not ours.
     other = tmp_path / "conf.d/shop-worker-of-somebody.conf"
     other.write_text("[program:shop-worker-of-somebody]\n")
-    assert shared_services.other_programs("shop", str(tmp_path)) == [f"Supervisor: {other}"]
-    assert shared_services.foreign_programs(str(tmp_path)) == [str(other)]
-    assert shared_services.other_programs("sho", str(tmp_path))[0] == "Supervisor: programs of application shop"
+    assert supervisor.other_programs("shop", str(tmp_path)) == [f"Supervisor: {other}"]
+    assert supervisor.foreign_programs(str(tmp_path)) == [str(other)]
+    assert supervisor.other_programs("sho", str(tmp_path))[0] == "Supervisor: programs of application shop"
     other.unlink()
     (tmp_path / "supervisord.conf").write_text("[supervisord]\n[program:crm]\n")
-    assert shared_services.other_programs("shop", str(tmp_path)) == [f"Supervisor: {tmp_path / 'supervisord.conf'}"]
+    assert supervisor.other_programs("shop", str(tmp_path)) == [f"Supervisor: {tmp_path / 'supervisord.conf'}"]
 
 
 def test_another_application_is_found_by_its_releases_whether_it_runs_or_not(tmp_path):
     for name in ("shop", "notes"):
         (tmp_path / name / "releases").mkdir(parents=True)
     (tmp_path / "www").mkdir()
-    assert shared_services.other_applications("shop", str(tmp_path)) == [
+    assert supervisor.other_applications("shop", str(tmp_path)) == [
         f"application notes of this kit: {tmp_path}/notes/releases"
     ]
 
@@ -82,11 +82,9 @@ def test_another_application_is_found_by_its_releases_whether_it_runs_or_not(tmp
 def test_another_redis_of_the_host_is_found_and_the_kits_own_is_none(tmp_path):
     (tmp_path / "redis.conf").write_text("port 6379\n")
     (tmp_path / "redis-celery_ops.conf").write_text("include /etc/redis/celery-ops.conf\ndir /var/lib/redis\n")
-    assert shared_services.other_instances(str(tmp_path)) == []
+    assert redis.other_instances(str(tmp_path)) == []
     (tmp_path / "redis-cache.conf").write_text("port 6400\n")
-    assert shared_services.other_instances(str(tmp_path)) == [
-        f"Redis: another instance, {tmp_path / 'redis-cache.conf'}"
-    ]
+    assert redis.other_instances(str(tmp_path)) == [f"Redis: another instance, {tmp_path / 'redis-cache.conf'}"]
 
 
 def test_users_of_the_acl_file_and_their_databases(tmp_path):
@@ -95,9 +93,9 @@ def test_users_of_the_acl_file_and_their_databases(tmp_path):
         f"user default off\nuser celery-ops on #1 +acl|setuser\nuser old {OLD}\n"
         f"user shop {redis_users.rules_of({'name': 'shop', 'password': 'abc', 'database': 12})}\n"
     )
-    users = shared_services.acl_users(str(acl))
-    assert {name: shared_services.database_of(rules) for name, rules in users.items()} == {"old": 0, "shop": 12}
-    assert shared_services.acl_users(str(tmp_path / "none")) == {}
+    users = redis.acl_users(str(acl))
+    assert {name: redis.database_of(rules) for name, rules in users.items()} == {"old": 0, "shop": 12}
+    assert redis.acl_users(str(tmp_path / "none")) == {}
 
 
 def test_the_lines_of_other_users_stay_as_they_are():
@@ -107,16 +105,16 @@ def test_the_lines_of_other_users_stay_as_they_are():
 
 
 def test_a_file_of_the_packages_configuration_that_somebody_changed(tmp_path):
-    assert not shared_services.changed_conffile("base-files", "/etc/debian_version")
-    assert not shared_services.changed_conffile("base-files", str(tmp_path / "none"))
+    assert not debian.changed_conffile("base-files", "/etc/debian_version")
+    assert not debian.changed_conffile("base-files", str(tmp_path / "none"))
 
 
 def test_a_redis_beside_which_the_kit_has_its_own_is_not_configured_by_it(tmp_path):
     conf = tmp_path / "redis.conf"
     conf.write_text("port 6379\n")
-    assert not shared_services.is_configured("result_store", str(conf))
+    assert not redis.is_configured(str(conf))
     conf.write_text("port 6379\ninclude /etc/redis/celery-ops.conf\n")
-    assert shared_services.is_configured("result_store", str(conf))
+    assert redis.is_configured(str(conf))
 
 
 def test_the_keys_of_an_application_go_with_it_unless_another_one_has_the_same_database():

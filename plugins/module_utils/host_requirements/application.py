@@ -1,0 +1,67 @@
+"""The application's name, its command and its Python."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
+
+SYSTEM_COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
+OLDEST_PYTHON = (3, 11)
+
+
+def name(app: str) -> Iterator[str]:
+    """The application's user and directories are the kit's, or not there yet."""
+    layout = Layout(app)
+    try:
+        account = pwd.getpwnam(app)
+    except KeyError:
+        places = (layout.base, layout.etc, layout.run, layout.state, layout.log)
+        # An empty directory may be somewhere to mount a disk.
+        found = [str(place) for place in places if place.is_file() or any(place.glob("*"))]
+        if found:
+            problem = f"{', '.join(found)} is there already, and not from this kit."
+            yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
+        return
+    if account.pw_dir != str(layout.state):
+        yield (
+            f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
+            f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
+            f"usermod -d {layout.state} {app}"
+        )
+
+
+def command(wanted: str, app: str, place: Path = COMMANDS_DIR, others: str = SYSTEM_COMMANDS) -> Iterator[str]:
+    """The name of the application's command is free, or the command is the kit's."""
+    if not wanted:
+        return
+    path = Path(place, wanted)
+    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
+    found = str(path) if os.path.lexists(path) and not ours else shutil.which(wanted, path=others)
+    if found:
+        why = "is not the kit's, and stays" if found == str(path) else f"would be hidden by {path}"
+        yield f"celery_app_command is {wanted}: {found} {why}. Write: celery_app_command: {wanted}_ops, or '' for none"
+
+
+def python(path: str) -> Iterator[str]:
+    """The Python of the virtualenvs is there and new enough. Debian's own is installed where it is missing."""
+    if not Path(path).exists() and path == "/usr/bin/python3":
+        return
+    fix = "Write: celery_app_python: /usr/bin/python3"
+    try:
+        code = "import sys; print(*sys.version_info[:2])"
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=20)
+        version = tuple(map(int, done.stdout.split()))
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        yield f"celery_app_python is {path}: {error}. {fix}"
+        return
+    if not version:
+        yield f"celery_app_python is {path}: it is not a Python ({done.stderr.strip()[-200:]}). {fix}"
+    elif version < OLDEST_PYTHON:
+        is_, wanted = (".".join(map(str, each)) for each in (version, OLDEST_PYTHON))
+        yield f"celery_app_python is {path}, which is Python {is_}; it has to be {wanted} or newer. {fix}"

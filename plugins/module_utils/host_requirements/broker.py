@@ -1,0 +1,88 @@
+"""RabbitMQ may be installed, or may be used as it is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq
+
+
+def in_use(app: str, shared: bool, time_limit: int, state_dir: str) -> Iterator[str]:
+    """A broker that the kit did not install serves nobody else, or is left as it is."""
+    if not debian.is_installed("rabbitmq") or debian.from_kit("rabbitmq", state_dir):
+        if shared:
+            yield "rabbitmq_shared is true, and the host has no RabbitMQ of its own. Write: rabbitmq_shared: false"
+        return
+    try:
+        if shared:
+            yield from foreign_vhost(app)
+            yield from consumer_timeout(rabbitmq.consumer_timeout(), time_limit)
+        elif not rabbitmq.is_configured():
+            found = rabbitmq.signs_of_use(app)
+            if found:
+                yield (
+                    f"RabbitMQ was there before, and is in use ({', '.join(found)}): the kit would change its "
+                    "configuration, delete guest and restart it. Write: rabbitmq_shared: true (the application gets a "
+                    "vhost and a user, and nothing else is changed), or use another host in group rabbitmq"
+                )
+    except OperatorError as why:
+        yield f"RabbitMQ was there before, and has to run so that the kit can tell who uses it. {why}"
+
+
+def consumer_timeout(seconds: int | None, time_limit: int) -> Iterator[str]:
+    """Somebody else's broker leaves a worker alone for as long as a task may take."""
+    if seconds is not None and seconds <= time_limit:
+        yield (
+            f"celery_app_task_time_limit is {time_limit}, and the broker, whose consumer_timeout is {seconds} s, would "
+            "cut off a worker that is still at work. Write: celery_app_task_time_limit: "
+            f"{max(2, seconds - 60)}, or raise consumer_timeout in the broker's configuration"
+        )
+
+
+def foreign_vhost(app: str) -> Iterator[str]:
+    """A vhost of the application's name on somebody else's broker is one that the kit made."""
+    definitions = rabbitmq.exported_definitions()
+    has_vhost = any(vhost["name"] == app for vhost in definitions["vhosts"])
+    made_by_kit = any((each["vhost"], each["name"]) == (app, f"{app}.dead") for each in definitions["exchanges"])
+    if has_vhost and not made_by_kit:
+        yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
+
+
+def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
+    """The node's name does not hide the data of an earlier one."""
+    nodes = (path.name for path in Path(data).glob("*@*") if path.is_dir())
+    found = sorted(name for name in nodes if not name.endswith("-plugins-expand"))
+    if found and wanted not in found:
+        yield (
+            f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "
+            f"Write: rabbitmq_node_name: {found[0]}{address_of(found[0])}, or, if the data is not needed, type: "
+            f"service rabbitmq-server stop; rm -r {data}"
+        )
+
+
+def address_of(node_name: str) -> str:
+    """The further line to write for a node whose name does not lead to 127.0.0.1."""
+    try:
+        address = socket.gethostbyname(node_name.rpartition("@")[2])
+    except OSError:
+        return ""
+    return "" if address == "127.0.0.1" else f" and rabbitmq_distribution_bind: {address}"
+
+
+def distribution_address(node_name: str, bind: str) -> Iterator[str]:
+    """The node's host name resolves to an address that Erlang's port mapper listens on; else the broker won't boot."""
+    host = node_name.rpartition("@")[2]
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        line = f"{'127.0.1.1' if bind.startswith('127.') else bind} {host}"
+        yield f"rabbitmq_node_name is {node_name}, and {host} does not resolve on the host. Write in /etc/hosts: {line}"
+        return
+    if bind not in (address, "0.0.0.0"):
+        yield (
+            f"rabbitmq_distribution_bind is {bind}, and rabbitmq_node_name {node_name} leads to {address}, where the "
+            f"broker would not find its port mapper. Write: rabbitmq_distribution_bind: {address}"
+        )

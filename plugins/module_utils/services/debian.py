@@ -1,0 +1,45 @@
+"""Debian's packages of the services, and which of them the kit installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+
+PACKAGES = {"rabbitmq": "rabbitmq-server", "result_store": "redis-server", "supervisor": "supervisor"}
+TIMEOUT = 60  # seconds that a service has to answer
+
+
+def run(*words: str, stdin: str = "", **environment: str) -> tuple[int, str]:
+    """Return exit code and output of a command."""
+    try:
+        done = subprocess.run(
+            words, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ, **environment}
+        )
+    except FileNotFoundError:
+        return 127, f"{words[0]} is not installed"
+    except subprocess.TimeoutExpired:
+        return 124, f"{words[0]} did not answer within {TIMEOUT} s"
+    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+
+
+def is_installed(service: str) -> bool:
+    """Tell whether Debian's package of the service is installed."""
+    rc, out = run("dpkg-query", "-W", "-f", "${db:Status-Status}", PACKAGES[service])
+    return rc == 0 and out == "installed"
+
+
+def from_kit(service: str, state_dir: str) -> bool:
+    """Tell whether the kit installed the service's package."""
+    return PACKAGES[service] in read_json(Path(state_dir, "packages.json")).get("packages", [])
+
+
+def changed_conffile(package: str, conf: str) -> bool:
+    """Tell whether a file of the package's configuration differs from what the package brought."""
+    listed = run("dpkg-query", "-W", "-f", "${Conffiles}", package)[1]
+    sums = {words[0]: words[1] for words in map(str.split, listed.splitlines()) if len(words) > 1}
+    path = Path(conf)
+    return path.exists() and conf in sums and hashlib.md5(path.read_bytes()).hexdigest() != sums[conf]

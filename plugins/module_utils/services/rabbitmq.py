@@ -1,0 +1,105 @@
+"""Who uses a host's RabbitMQ besides one application."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+
+CONFIGURATION = Path("/etc/rabbitmq/conf.d/90-celery-ops.conf")
+"""The file that the kit configures it by."""
+
+
+def rabbitmqctl(*words: str, raw: bool = False) -> Any:
+    """Return what rabbitmqctl prints: its JSON, or text as it is. Raises OperatorError."""
+    rc, out = run("rabbitmqctl", "--quiet", *words)
+    if rc:
+        said = out.partition("Most common reasons")[0].strip()[-300:]
+        raise OperatorError(f"RabbitMQ does not answer ({said}). Start it: service rabbitmq-server start")
+    return out if raw else json.loads(out[re.search(r"[\[{]", out).start() :])
+
+
+def exported_definitions() -> dict[str, Any]:
+    """Return all definitions of the broker. Raises OperatorError."""
+    return rabbitmqctl("export_definitions", "-", "--format", "json")
+
+
+def rows_of(what: str, *columns: str, vhost: str = "") -> list[dict[str, Any]]:
+    """Return the rows of one of rabbitmqctl's lists. Raises OperatorError."""
+    return rabbitmqctl(what, *(["--vhost", vhost] if vhost else []), *columns, "--formatter", "json")
+
+
+def is_configured() -> bool:
+    """Tell whether the kit has configured it."""
+    return CONFIGURATION.exists()
+
+
+def other_users(app: str, definitions: dict[str, Any]) -> list[str]:
+    """Return vhosts, users and queues of the broker that are not the application's. Raises OperatorError."""
+    others = [vhost["name"] for vhost in definitions["vhosts"] if vhost["name"] != app]
+    queues = {name: rows_of("list_queues", "name", "messages", vhost=name) for name in others}
+    return vhosts_and_users(app, definitions, queues)
+
+
+def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return those of exported definitions that are not the application's, nor a fresh broker's. Pure."""
+    found = []
+    for name, rows in sorted(queues.items()):
+        waiting = counted(sum(int(row["messages"] or 0) for row in rows), "message")
+        if name != "/" or rows:
+            found.append(f"RabbitMQ: vhost {name} ({counted(len(rows), 'queue')}, {waiting})")
+    if "/" in queues and not queues["/"]:
+        kinds = ("exchanges", "policies", "parameters")
+        what = [kind for kind in kinds if any(item.get("vhost") == "/" for item in definitions.get(kind, []))]
+        found += [f"RabbitMQ: vhost / ({', '.join(what)})"] if what else []
+    users = sorted(user["name"] for user in definitions["users"])
+    return found + [f"RabbitMQ: user {name}" for name in users if name not in (app, "guest")]
+
+
+def is_password(password_hash: str, password: str) -> bool:
+    """Tell whether RabbitMQ's hash (four bytes of salt, then SHA-256) is that of the password."""
+    raw = base64.b64decode(password_hash)
+    return hashlib.sha256(raw[:4] + password.encode()).digest() == raw[4:]
+
+
+def signs_of_use(app: str, root: str = "/etc/rabbitmq") -> list[str]:
+    """Return what shows that a broker that the kit did not install is in use. Raises OperatorError."""
+    found = [f"RabbitMQ: {path} has settings" for path in settings_in(Path(root))]
+    definitions = exported_definitions()
+    found += other_users(app, definitions)
+    for user in definitions["users"]:
+        if user["name"] == "guest" and not is_password(user["password_hash"], "guest"):
+            found.append("RabbitMQ: user guest has a password of its own")
+    connections = rows_of("list_connections", "user", "peer_host")
+    names = sorted({row["user"] for row in connections if row["user"] != app})
+    return found + [f"RabbitMQ: a connection of user {name}" for name in names]
+
+
+def consumer_timeout() -> int | None:
+    """Return the seconds that the broker lets a task stay unacknowledged; None for ever. Raises OperatorError."""
+    out = str(rabbitmqctl("eval", "element(2, application:get_env(rabbit, consumer_timeout)).", raw=True))
+    return int(out) // 1000 if out.strip().isdigit() else None
+
+
+def settings_in(root: Path) -> list[Path]:
+    """Return the files of RabbitMQ's configuration that set something and that the kit did not write."""
+    files = [
+        root / "rabbitmq.conf",
+        root / "advanced.config",
+        root / "rabbitmq-env.conf",
+        *sorted(root.glob("conf.d/*.conf")),
+    ]
+    return [
+        path
+        for path in files
+        if path.is_file()
+        and path != CONFIGURATION
+        and any(line.strip() and line.strip()[0] not in "#%" for line in path.read_text().splitlines())
+    ]
