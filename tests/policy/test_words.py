@@ -24,7 +24,7 @@ PENDING = (
     "templates/",
     "tests/",
 )
-PENDING += ("CHANGELOG.md", "README.md", "inventories/", "collections/")
+PENDING += ("README.md", "inventories/")
 
 
 @dataclass(frozen=True)
