@@ -8,11 +8,7 @@ from typing import Any
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
-    Variables,
-    longest_time_limit,
-    migrate_host,
-)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
 
 DOCUMENTATION = r"""
 name: derived
@@ -25,8 +21,8 @@ options:
     description: >-
       V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host) and
       V(result_store_host), where the groups' servers are; V(migrate_host), the host that migrates where none is named;
-      V(longest_time_limit), the seconds that a task of any of its programs may take; V(release), the release that this
-      run is about; V(failures), what failed in it so far; V(summary), what runs after it.
+      V(release), the release that this run is about; V(failures), what failed in it so far; V(summary), what runs
+      after it.
     required: true
 """
 
@@ -48,7 +44,6 @@ QUESTIONS = {
     "broker_host": partial(environment.service_host, group="rabbitmq"),
     "result_store_host": partial(environment.service_host, group="result_store"),
     "migrate_host": migrate_host,
-    "longest_time_limit": longest_time_limit,
     "release": lambda variables: release_of_run(variables) or "current",
     "failures": outcome.failures,
     "summary": outcome.summary,

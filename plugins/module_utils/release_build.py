@@ -179,7 +179,7 @@ def known_causes(said: str) -> Iterator[str]:
     """What is known to be behind the output of a command that failed, and what to write."""
     for pattern, text, packages in KNOWN:
         if re.search(pattern, said):
-            write = f" Write: host_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
+            write = f" Write: celery_app_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
             yield text + (write if packages else "")
 
 

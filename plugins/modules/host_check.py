@@ -191,7 +191,7 @@ def main() -> None:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         module.fail_json(msg="\n".join(["This host does not meet the requirements; nothing was changed.", *lines]))
     if not runs.is_one_of(want["supported"]):
-        module.warn(f"{runs.name} is not tested by this project (host_allow_untested).")
+        module.warn(f"{runs.name} is not tested by this project (preflight_allow_untested).")
     for other in (each for each in running if not each.is_debians):
         module.warn(
             f"Beside Debian's Supervisor another one runs: {other}. The kit leaves it alone; to ask Debian's, type: "

@@ -19,7 +19,7 @@ options:
   record:
     description: The JSON file that lists the packages that the kit installed.
     type: path
-    required: true
+    default: /var/lib/celery-ops/packages.json
   state:
     description: V(present) installs O(names); V(absent) purges everything in O(record).
     choices: [present, absent]
@@ -34,7 +34,6 @@ author:
 EXAMPLES = r"""
 - packages:
     names: [redis-server]
-    record: /var/lib/celery-ops/packages.json
 """
 RETURN = r"""
 packages:
@@ -212,7 +211,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},
-            "record": {"type": "path", "required": True},
+            "record": {"type": "path", "default": "/var/lib/celery-ops/packages.json"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,

@@ -12,9 +12,9 @@ description:
     keys and instances of Redis, and other programs under Supervisor.
 options:
   app:
-    description: The application's name.
+    description: The application's name; empty for none.
     type: str
-    required: true
+    default: ""
   services:
     description: The services to look at. One that is not installed has no users.
     type: list
@@ -74,7 +74,7 @@ def main() -> None:
     take_over()
     module = AnsibleModule(
         argument_spec={
-            "app": {"type": "str", "required": True},
+            "app": {"type": "str", "default": ""},
             "services": {
                 "type": "list",
                 "elements": "str",

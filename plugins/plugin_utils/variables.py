@@ -53,11 +53,6 @@ def own_time_limits(programs: list[dict[str, Any]]) -> list[int]:
     return [int(limit) for program in programs if (limit := program.get("time_limit"))]
 
 
-def longest_time_limit(variables: Mapping[str, Any]) -> int:
-    """Return the seconds that a task of any program may take."""
-    return max([*own_time_limits(worker_programs(variables)), int(variables["celery_app_task_time_limit"])])
-
-
 def migrate_host(variables: Mapping[str, Any]) -> str:
     """Return the host that migrates where the inventory names none: the first web host, or else the first worker."""
     return next((host for group in ("web", "worker") for host in variables["groups"].get(group) or []), "")

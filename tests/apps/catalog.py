@@ -101,10 +101,10 @@ APPS = [
         "labels", "bookworm", "src/labels/tasks.py", ("labels.label", ["cGxhaW4gd29yZHM="], "text"), "celery",
         variables={
             "celery_app_name": "labels", "celery_app_module": "labels.tasks", "celery_app_source": "labels",
-            "celery_app_requirements": "requirements/production.txt", "host_packages": ["libmagic1"],
+            "celery_app_requirements": "requirements/production.txt", "celery_app_packages": ["libmagic1"],
         },
         commands={"labels image/png": "picture"},
-        about="`-r`, `-c`, `-e .`, `host_packages`, a command of its own",
+        about="`-r`, `-c`, `-e .`, `celery_app_packages`, a command of its own",
     ),
     App(
         "notes", "trixie", "notes/tasks.py", ("notes.tasks.shout", ["hello"], "HELLO (notes)"), "notes",

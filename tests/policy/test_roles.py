@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
-from kit import PLAYBOOKS, ROLES, all_tasks, load, tasks_of, tracked_files
+import yaml
+from kit import PLAYBOOKS, ROLES, ROOT, all_tasks, load, tasks_of, tracked_files
 
 SECRET = re.compile(r"password|secret(?!s_dir)|environment_text|cookie|_salt")
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -15,9 +17,15 @@ def specs(role) -> dict:
     return load(role / "meta/argument_specs.yml")["argument_specs"]
 
 
+def variables(role, part: str) -> dict:
+    """The role's defaults or vars, which may be a file or a directory."""
+    files = [role / part / "main.yml", *sorted(role.glob(f"{part}/main/*.yml"))]
+    return {name: value for file in files for name, value in (load(file) or {}).items()}
+
+
 @each_role
 def test_defaults_and_argument_specs_say_the_same(role):
-    defaults = load(role / "defaults/main.yml") or {}
+    defaults = variables(role, "defaults")
     assert set(specs(role)["main"].get("options", {})) == set(defaults)
     for entry in specs(role).values():
         for name, option in entry.get("options", {}).items():
@@ -35,6 +43,40 @@ def test_every_entry_point_and_variable_is_described(role):
 
 
 @each_role
+def test_every_file_says_something(role):
+    """No variables file that is empty, no task file that is imported for a side effect."""
+    if role.name.startswith("celery_"):
+        pytest.skip("becomes a part of the role celery")
+    assert [str(file.relative_to(role)) for file in role.rglob("*.yml") if not load(file)] == []
+
+
+@pytest.mark.parametrize("name", ["preflight", "rabbitmq", "result_store", "supervisor"])
+def test_it_knows_nothing_of_celery_and_of_other_roles(name):
+    """It works in somebody else's playbook, with its inputs alone."""
+    role = next(role for role in ROLES if role.name == name)
+    private = [f"__{other.name}_" for other in ROLES if other != role]
+    for file in (path for path in role.rglob("*") if path.is_file() and path.name != "README.md"):
+        text = file.read_text()
+        assert not re.search(r"celery_(?!ops\b)", text), file
+        assert [start for start in private if start in text] == [], file
+    roles = ("import_role", "include_role")
+    assert [str(task) for task in tasks_of(role) if task.uses(*roles)] == []
+    assert load(role / "meta/main.yml")["dependencies"] == []
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "result_store", "supervisor"])
+def test_its_page_shows_how_it_is_used_by_itself(name):
+    by_hand = (ROOT / "roles" / name / "README.md").read_text().partition("<!-- Below:")[0]
+    [play] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", by_hand, re.DOTALL)[1])
+    assert any(f"celery_ops.kit.{name}" in str(each) for each in play["roles"])
+
+
+def test_examples_are_of_variables_that_there_are():
+    known = {name for role in ROLES for name in specs(role)["main"].get("options", {})}
+    assert set(load(ROOT / "docs/examples.yml")) <= known
+
+
+@each_role
 def test_every_tasks_from_has_a_spec(role):
     used = {
         call["tasks_from"]
@@ -49,8 +91,7 @@ def test_every_tasks_from_has_a_spec(role):
 
 @each_role
 def test_variables_carry_the_roles_name(role):
-    public = set(load(role / "defaults/main.yml") or {})
-    private = set(load(role / "vars/main.yml") or {})
+    public, private = set(variables(role, "defaults")), set(variables(role, "vars"))
     for task in tasks_of(role):
         private |= {task.body["register"]} if "register" in task.body else set()
         for module in ("set_fact", "ansible.builtin.set_fact"):
@@ -115,13 +156,26 @@ def test_every_command_says_when_it_changed_something():
 def test_tasks_that_handle_secrets_show_nothing():
     quiet = ("import_role", "include_role", "import_tasks", "include_tasks", "assert", "debug", "fail")
     tasks = [task for task in all_tasks() if not task.uses(*quiet) and SECRET.search(str({**task.body, "name": ""}))]
-    assert tasks
     # `no_log: false` is a decision too, for a module that hides the secret itself; its comment says so.
     assert [f"{task}: add no_log: true" for task in tasks if "no_log" not in task.body] == []
 
 
+def test_modules_that_take_passwords_hide_them():
+    modules = [path.read_text() for path in (ROOT / "plugins/modules").glob("*.py")]
+    found = [option for text in modules for option in re.findall(r'"\w*password\w*": (\{.*?\})', text)]
+    assert len(found) > 1
+    assert [option for option in found if '"no_log": True' not in option] == []
+
+
+def each_option(options: dict) -> Iterator[tuple[str, dict]]:
+    """Options and those inside them."""
+    for name, option in options.items():
+        yield name, option
+        yield from each_option(option.get("options", {}))
+
+
 def test_secrets_are_marked_in_the_specs():
-    options = {name: option for role in ROLES for name, option in specs(role)["main"].get("options", {}).items()}
-    secret = {name: option for name, option in options.items() if SECRET.search(name)}
-    assert secret
-    assert [f"{name} wants no_log: true" for name, option in secret.items() if option.get("no_log") is not True] == []
+    options = [pair for role in ROLES for pair in each_option(specs(role)["main"].get("options", {}))]
+    secret = [(name, option) for name, option in options if SECRET.search(name)]
+    assert len(secret) > 2
+    assert [f"{name} wants no_log: true" for name, option in secret if option.get("no_log") is not True] == []

@@ -49,6 +49,7 @@ def role_variables() -> dict[str, Any]:
         "role_path": str(ROOT / "roles" / "any"),
         "celery_app_broker_password": "of-the-broker",
         "celery_app_result_store_password": "of-the-store",
+        "__supervisor_users": {"from_kit": [], "foreign_programs": []},
         "__celery_app_source": {"id": "0123456789ab"},
         "__celery_app_build": {"python": "3.13", "listener": "/srv/petct/listeners/0123456789ab"},
     }

@@ -153,15 +153,12 @@ def test_a_newline_is_refused(value, program):
         program("worker-default", celery_worker_programs=workers)
 
 
-def test_the_time_limits_stand_in_order(evaluate, program):
+def test_the_time_limits_stand_in_order(program):
     for limit in (2, 20, 300, 7200):
         wanted = program("worker-default", celery_app_task_time_limit=limit)
         words = shlex.split(options(wanted)["command"])
         soft, hard, drain = (
             int(words[words.index(option) + 1]) for option in ("--soft-time-limit", "--time-limit", "--drain-timeout")
         )
-        systemd = int(evaluate("supervisor_stop_timeout", celery_app_task_time_limit=limit))
-        consumer = int(evaluate("rabbitmq_consumer_timeout", celery_app_task_time_limit=limit))
-        assert soft <= hard < wanted["stop_timeout"] < systemd
-        assert hard < drain <= systemd
-        assert hard < consumer
+        assert soft <= hard < wanted["stop_timeout"]
+        assert hard < drain <= wanted["stop_timeout"]

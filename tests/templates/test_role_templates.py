@@ -25,9 +25,9 @@ def test_it_renders_from_the_defaults(template, render):
 def test_systemd_leaves_supervisord_time_for_warm_stops(render):
     unit = configparser.ConfigParser(strict=False)  # an option may be there twice in a unit
     unit.optionxform = str
-    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=7200))
+    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", supervisor_stop_timeout=7200))
     assert unit["Service"]["KillMode"] == "process"
-    assert int(unit["Service"]["TimeoutStopSec"]) > 7200 + 30
+    assert unit["Service"]["TimeoutStopSec"] == "7200"
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,9 @@ def test_a_supervisor_that_was_there_before_and_runs_programs_of_others_keeps_wh
 
 def test_the_packages_of_the_inventory_are_installed_with_the_applications_own(evaluate):
     (install,) = yaml.safe_load((ROOT / "roles/celery_app/tasks/install.yml").read_text())
-    wanted = evaluate("wanted", wanted=trust_as_template(install["vars"]["__host_wanted"]), host_packages=["libpq-dev"])
+    names = trust_as_template(install["celery_ops.kit.packages"]["names"])
+    wanted = evaluate("wanted", wanted=names, celery_app_packages=["libpq-dev"])
     assert wanted == ["python3-venv", "ca-certificates", "libpq-dev"]
-    (packages,) = yaml.safe_load((ROOT / "roles/host/tasks/packages.yml").read_text())
-    assert packages["celery_ops.kit.packages"]["names"] == "{{ __host_wanted }}"
 
 
 def test_a_full_redis_takes_results_and_not_the_locks_that_an_application_uses(render):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible.template import trust_as_template
 from celery_ops import env
+from support.inputs import input_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF_A_DAY = 12 * 3600
@@ -36,11 +37,12 @@ def option(words: list[str], name: str) -> int:
 
 
 @each_limit
-def test_task_then_supervisor_then_systemd(limit, worker, render):
+def test_task_then_supervisor_then_systemd(limit, worker, render, tmp_path):
     words, stop_timeout = worker(limit)
+    given = input_of(tmp_path, "supervisor_stop_timeout", celery_app_task_time_limit=limit)
     unit = configparser.ConfigParser(strict=False)
     unit.optionxform = str
-    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", celery_app_task_time_limit=limit))
+    unit.read_string(render(ROOT / "roles/supervisor/templates/dropin.conf.j2", supervisor_stop_timeout=given))
     hard = option(words, "--time-limit")
     assert hard == limit
     assert 0 < option(words, "--soft-time-limit") < hard < stop_timeout < int(unit["Service"]["TimeoutStopSec"])
@@ -48,8 +50,9 @@ def test_task_then_supervisor_then_systemd(limit, worker, render):
 
 
 @each_limit
-def test_task_and_eta_then_broker(limit, render):
-    conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", celery_app_task_time_limit=limit)
+def test_task_and_eta_then_broker(limit, render, tmp_path):
+    given = input_of(tmp_path, "rabbitmq_consumer_timeout", celery_app_task_time_limit=limit)
+    conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", rabbitmq_consumer_timeout=given)
     milliseconds = int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1])
     assert limit + HALF_A_DAY <= milliseconds / 1000
 
@@ -65,18 +68,15 @@ def test_the_application_and_the_worker_have_the_same(limit, worker, environment
     assert json.loads(settings.stdout) == [option(words, "--soft-time-limit"), option(words, "--time-limit")]
 
 
-def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(programs, render):
+def test_a_program_may_have_a_limit_of_its_own_and_no_other_has_it(programs, tmp_path):
     mine = [{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 21600}]
     found = programs("workers", celery_worker_programs=mine)
     long, default = found["petct-worker-long"], found["petct-worker-default"]
     assert option(long.command, "--time-limit") == 21600 and option(default.command, "--time-limit") == 300
     assert option(long.command, "--drain-timeout") == long.stop_timeout == 21630
     assert option(default.command, "--drain-timeout") == default.stop_timeout == 330
-    given = {"celery_worker_programs": mine}
-    conf = render(ROOT / "roles/rabbitmq/templates/celery-ops.conf.j2", **given)
-    assert int(re.search(r"^consumer_timeout = (\d+)$", conf, re.M)[1]) == 86400_000
-    unit = render(ROOT / "roles/supervisor/templates/dropin.conf.j2", **given)
-    assert int(re.search(r"^TimeoutStopSec=(\d+)", unit, re.M)[1]) > 21630
+    assert input_of(tmp_path, "rabbitmq_consumer_timeout", celery_worker_programs=mine) == 86400
+    assert input_of(tmp_path, "supervisor_stop_timeout", celery_worker_programs=mine) > 21630
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def distribution(
         return
     wanted = "; ".join(f"{name.capitalize()} {' and '.join(map(str, each))}" for name, each in supported.items())
     if runs.is_one_of(untested):
-        yield f"it runs {runs.name}, not tested by this project. Write: host_allow_untested: true, or use {wanted}"
+        yield f"it runs {runs.name}, not tested by this project. Write: preflight_allow_untested: true, or use {wanted}"
     else:
         yield f"it runs {runs.name}; the kit supports {wanted}. Use a host with one of these."
 
@@ -135,8 +135,8 @@ def disk(least: int, directories: tuple[str, ...] = ("/srv", "/var/lib", "/var/l
         free = shutil.disk_usage(place).free // 2**20
         if free < least and place.stat().st_dev not in seen:
             seen.add(place.stat().st_dev)
-            fix = f"Make room (see: du -xh -d2 {place}), or write: host_disk_free: {free // 2}"
-            yield f"{directory} has {free} MiB free, and host_disk_free wants {least}. {fix}"
+            fix = f"Make room (see: du -xh -d2 {place}), or write: preflight_disk_free: {free // 2}"
+            yield f"{directory} has {free} MiB free, and preflight_disk_free wants {least}. {fix}"
 
 
 def mounted(app: str, directory: str = "/srv") -> Iterator[str]:

@@ -137,19 +137,22 @@ def longest_time_limit(host: Host) -> tuple[int | None, str]:
 
 def times(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     """Each waits longer than the one inside: task, Supervisor, systemd; and task, broker."""
-    (limit, variable), stop = longest_time_limit(host), host.int("supervisor_stop_timeout")
+    limit, variable = longest_time_limit(host)
     if limit is None or limit < 2:
         return
     longest = max(layout.stop_timeout(limit), host.int("celery_web_stop_timeout") or 0)
+    stop = host.int("supervisor_stop_timeout") if "supervisor_stop_timeout" in host.given else None
     if host.runs_app and stop is not None and stop <= longest:
         why = f"{variable} is {limit}" if longest == layout.stop_timeout(limit) else "celery_web_stop_timeout"
         problem = f"a program may take {longest} s to stop ({why}), and systemd would kill it before."
         yield wrong("supervisor_stop_timeout", stop, problem, f"{4 * longest}, or leave it out")
     broker = inventory.server("rabbitmq", host)
-    timeout = broker.int("rabbitmq_consumer_timeout") if broker else None
-    if timeout is not None and timeout <= limit:
-        problem = f"{variable} is {limit}, and the broker would cut off a worker that is still at work."
-        yield wrong("rabbitmq_consumer_timeout", timeout, problem, f"{max(86400, 2 * limit)}, or leave it out")
+    if broker and "rabbitmq_consumer_timeout" in broker.given:
+        timeout = broker.int("rabbitmq_consumer_timeout")
+        if timeout is not None and timeout <= limit:
+            problem = f"{variable} is {limit}, and the broker would cut off a worker that is still at work."
+            write = f"{layout.consumer_timeout(limit)}, or leave it out"
+            yield wrong("rabbitmq_consumer_timeout", timeout, problem, write)
     ready, uptime = host.int("celery_worker_ready_timeout"), host.int("celery_worker_min_uptime")
     if ready is not None and uptime is not None and 5 <= ready < uptime:
         problem = f"celery_worker_ready_timeout is {ready}, and a generation has to be up that long before that."

@@ -175,6 +175,12 @@ class Host:
             return None
         return None if list(type_of(variable, value, spec)) else value
 
+    def need(self, variable: str) -> Any:
+        """Its value. Raises AnsibleError where there is none."""
+        if self[variable] is None:
+            raise AnsibleError(f"{variable} has no value: {self.unreadable.get(variable, 'it has another type')}")
+        return self[variable]
+
     def int(self, variable: str) -> int | None:
         """Its value as a number; None where there is none."""
         return None if self[variable] is None else int(self[variable])

@@ -70,7 +70,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "result_store_port": (1024, 65535, 6379, "a port that needs no root"),
     "celery_app_result_store_database": (0, 15, 1, "a database of Redis"),
     "result_store_max_memory": (16, 10**7, 256, "MiB; 0 would be no bound at all"),
-    "host_disk_free": (0, 10**7, 1024, "MiB"),
+    "preflight_disk_free": (0, 10**7, 1024, "MiB"),
 }  # fmt: skip
 
 
@@ -126,7 +126,6 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
         _matches(r"([A-Za-z0-9][A-Za-z0-9._-]*)?"), "it has to be the name of a command, without a directory.", "shop",
     ),
     "celery_app_python": (*_ABSOLUTE, "/usr/bin/python3"),
-    "host_state_dir": (*_ABSOLUTE, "/var/lib/celery-ops"),
     "celery_app_broker_host": _HOST,
     "celery_app_result_store_host": _HOST,
     "rabbitmq_bind": _ADDRESS,
@@ -145,9 +144,18 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
 }  # fmt: skip
 
 
-RENAMED = {"celery_worker_settle": "celery_worker_min_uptime", "celery_web_settle": "celery_web_min_uptime"}
+RENAMED = {
+    "celery_worker_settle": "celery_worker_min_uptime",
+    "celery_web_settle": "celery_web_min_uptime",
+    "host_packages": "celery_app_packages",
+    "host_disk_free": "preflight_disk_free",
+    "host_allow_untested": "preflight_allow_untested",
+}
 """Names that variables had in earlier versions, and what they are called now."""
-GONE = {"celery_app_broker_salt": "RabbitMQ's hash of the password has a salt that the kit makes on the broker."}
+GONE = {
+    "celery_app_broker_salt": "RabbitMQ's hash of the password has a salt that the kit makes on the broker.",
+    "host_state_dir": "the kit's state is in /var/lib/celery-ops (move what is in yours there).",
+}
 """Variables of earlier versions that nothing reads any more, and why."""
 
 

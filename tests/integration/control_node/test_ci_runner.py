@@ -30,7 +30,7 @@ FIRST_RUN = """
   gather_facts: false
   tasks:
     - name: Inventory
-      ansible.builtin.import_role: {name: celery_ops.kit.host, tasks_from: inventory}
+      ansible.builtin.import_role: {name: celery_ops.kit.preflight, tasks_from: inventory}
     - name: Variables
       ansible.builtin.import_role: {name: celery_ops.kit.celery_app, tasks_from: variables}
     - name: Pack

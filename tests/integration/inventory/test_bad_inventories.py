@@ -24,9 +24,10 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.var
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "playbooks/site.yml"
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
-CHECK = "celery_ops.kit.host : inventory | Variables and groups make a system that can work"
-CREDENTIALS = "celery_ops.kit.host : inventory | Refuse new passwords under a running system"
-LOOK = "celery_ops.kit.host : preflight | The host can carry it"
+CHECK = "celery_ops.kit.preflight : inventory | Validate the inventory"
+CREDENTIALS = "celery_ops.kit.preflight : inventory | Refuse new passwords under a running system"
+INPUTS = "celery_ops.kit.preflight : inputs | Refuse to be used without the kit's playbooks"
+LOOK = "celery_ops.kit.preflight : requirements | Check host requirements"
 LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
 SECRET = "s3cr3t-value"
 
@@ -252,7 +253,7 @@ def test_a_host_that_cannot_carry_it_is_told_why(case, unable):
 
 
 def test_no_host_was_changed(unable, control):
-    assert_untouched(unable, [CHECK, CREDENTIALS, LOOK], control)
+    assert_untouched(unable, [CHECK, CREDENTIALS, INPUTS, LOOK], control)
 
 
 def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
@@ -260,10 +261,10 @@ def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
     taken = RESERVED | {account.pw_name for account in pwd.getpwall()}
     name = next(name for name in folders if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) and name not in taken)
     hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": name, "celery_app_module": "petct"})
-    run = play(SITE, hosts, tmp_path, {"__host_supported": {"beos": [5]}})
+    run = play(SITE, hosts, tmp_path, {"__preflight_supported": {"beos": [5]}})
     assert f"celery_app_name is {name}: /etc/{name} is there already" in run.text
     assert "the kit supports Beos 5. Use a host with one of these." in run.text
-    assert_untouched(run, [CHECK, CREDENTIALS, LOOK], tmp_path)
+    assert_untouched(run, [CHECK, CREDENTIALS, INPUTS, LOOK], tmp_path)
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.s
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from support.wait import wait_until
 
-TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/host/vars/main.yml").read_text())
-SUPPORTED, UNTESTED = TABLE["__host_supported"], TABLE["__host_untested"]
+TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/preflight/vars/main.yml").read_text())
+SUPPORTED, UNTESTED = TABLE["__preflight_supported"], TABLE["__preflight_untested"]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
     assert list(system.distribution(runs, SUPPORTED, UNTESTED, True)) == []
     [said] = system.distribution(runs, SUPPORTED, UNTESTED, False)
     assert said == (
-        f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: host_allow_untested: true, or use Debian "
-        "12 and 13"
+        f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: preflight_allow_untested: true, or use "
+        "Debian 12 and 13"
     )
 
 

@@ -20,7 +20,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
-    longest_time_limit,
     migrate_host,
     worker_programs,
 )
@@ -182,8 +181,6 @@ def test_a_host_without_workers_looks_at_the_first_that_has_some():
     mine = [{"name": "long", "time_limit": 900}]
     there = {"groups": {"worker": ["a", "b"]}, "hostvars": {"a": {}, "b": {"celery_worker_programs": mine}}}
     assert worker_programs(VARIABLES | there | {"group_names": ["web"]}) == mine
-    assert longest_time_limit(VARIABLES | there | {"group_names": ["web"]}) == 900
-    assert longest_time_limit(VARIABLES | there) == 300
 
 
 @pytest.mark.parametrize(

@@ -622,9 +622,15 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("x.c:1:10: fatal error: libpq-fe.h: No such file or directory", "host_packages: [build-essential, libpq-dev]"),
-        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "host_packages: [build-essential,"),
-        ("ERROR: Cannot find command 'git' - do you have it installed", "Write: host_packages: [git]"),
+        (
+            "x.c:1:10: fatal error: libpq-fe.h: No such file or directory",
+            "celery_app_packages: [build-essential, libpq-dev]",
+        ),
+        (
+            "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory",
+            "celery_app_packages: [build-essential,",
+        ),
+        ("ERROR: Cannot find command 'git' - do you have it installed", "Write: celery_app_packages: [git]"),
         ("PermissionError: [Errno 13] Permission denied: '/srv/shop/releases/1/app/x'", "A release is read-only."),
         ("PermissionError: [Errno 13] Permission denied: 'shop.log'", "A release is read-only."),
         ("sqlite3.OperationalError: unable to open database file", "celery_app_shared"),

@@ -1,0 +1,50 @@
+"""The value of a role's input for this host, from the inventory's celery_ variables."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: input
+author: The celery-ops authors
+short_description: The value of a role's input for this host
+version_added: 0.2.0
+description:
+  - The roles C(rabbitmq), C(result_store), C(supervisor) and C(preflight) know nothing of Celery. The kit's playbooks
+    give them their inputs by this lookup, which makes them from the inventory's C(celery_) variables.
+  - A value that the inventory sets itself is returned as it is.
+options:
+  _terms:
+    description: The input's name, such as V(rabbitmq_applications).
+    required: true
+"""
+EXAMPLES = r"""
+- hosts: rabbitmq
+  vars:
+    rabbitmq_applications: "{{ lookup('celery_ops.kit.input', 'rabbitmq_applications') }}"
+  roles: [celery_ops.kit.rabbitmq]
+"""
+RETURN = r"""
+_raw:
+  description: The value.
+  type: list
+"""
+
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import INPUTS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+
+
+class LookupModule(LookupBase):
+    """Evaluates the host's variables among the roles' defaults."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        """Return the value of each input. Raises AnsibleError for a name that is none."""
+        known = variables or {}
+        reader = Reader(known, self._templar)
+        host = reader.host(known["inventory_hostname"])
+        for name in terms:
+            if name not in INPUTS:
+                raise AnsibleError(f"celery_ops.kit.input: there is no input {name}; there is {', '.join(INPUTS)}.")
+        return [INPUTS[name](host, reader) for name in terms]

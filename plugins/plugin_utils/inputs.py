@@ -1,0 +1,116 @@
+"""What the playbooks give to the roles that know nothing of Celery, from the inventory's celery_ variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import APP_GROUPS, GROUPS, Host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+
+
+def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
+    """The application, with the queues whose messages may expire without being lost tasks."""
+    return [
+        {
+            "name": host.need("celery_app_name"),
+            "password": host.need("celery_app_broker_password"),
+            "dead_letter_except": layout.HOUSEKEEPING_QUEUES,
+        }
+    ]
+
+
+def result_store_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
+    """The application, with a database of its own."""
+    return [
+        {
+            "name": host.need("celery_app_name"),
+            "password": host.need("celery_app_result_store_password"),
+            "database": int(host.need("celery_app_result_store_database")),
+        }
+    ]
+
+
+def bind(group: str) -> Callable[[Host, Reader], str]:
+    """Where a service listens: for other hosts if programs on other hosts use it."""
+
+    def of(host: Host, reader: Reader) -> str:
+        elsewhere = set(reader.app_hosts) - set(reader.members(group))
+        return given(host, f"{group}_bind", "0.0.0.0" if elsewhere else "127.0.0.1")
+
+    return of
+
+
+def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
+    """Longer than any task of any worker host may take."""
+    limits = [longest_time_limit(reader.host(name))[0] for name in reader.members("worker")]
+    return int(given(host, "rabbitmq_consumer_timeout", layout.consumer_timeout(max(filter(None, limits), default=0))))
+
+
+def supervisor_stop_timeout(host: Host, reader: Reader) -> int:
+    """Longer than the programs of this host may take to finish their tasks."""
+    derived = layout.supervisor_stop_timeout(longest_time_limit(host)[0] or 0)
+    return int(given(host, "supervisor_stop_timeout", max(derived, 4 * (host.int("celery_web_stop_timeout") or 0))))
+
+
+def given(host: Host, variable: str, derived: Any) -> Any:
+    """What the inventory sets itself, or what the kit derives."""
+    return host.need(variable) if variable in host.given else derived
+
+
+def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
+    """What the host has to fulfil, in the words of the module host_check."""
+    listeners = {
+        f"{group}_port": f"{INPUTS[f'{group}_bind'](host, reader)}:{host.text(f'{group}_port')}"
+        for group in ("rabbitmq", "result_store")
+        if group in host.groups
+    }
+    if host.web_port is not None:
+        listeners["celery_web_bind"] = host.text("celery_web_bind")
+    # Its default is a share of the host's memory: that fits.
+    store = "result_store" in host.groups and "result_store_max_memory" in host.given
+    return {
+        "app": host.text("celery_app_name"),
+        "command": host.text("celery_app_command"),
+        "groups": sorted(host.groups),
+        "programs": host["celery_worker_programs"] if "worker" in host.groups else [],
+        "overlap": host.text("celery_worker_handover") == "overlap",
+        "python": host.text("celery_app_python"),
+        "listeners": listeners,
+        "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
+        "distribution_bind": host.text("rabbitmq_distribution_bind"),
+        "broker_shared": host.true("rabbitmq_shared"),
+        "time_limit": longest_time_limit(host)[0],
+        "store_instance": host.text("result_store_instance"),
+        "store_database": host.int("celery_app_result_store_database"),
+        "store_database_is_set": "celery_app_result_store_database" in host.given,
+        "store_memory": host.int("result_store_max_memory") if store else 0,
+    }
+
+
+def services(host: Host, reader: Reader) -> list[str]:
+    """The services of this host that applications share."""
+    return [group for group in GROUPS if group in host.groups - APP_GROUPS] + ["supervisor"] * host.runs_app
+
+
+def may_move_results(host: Host, reader: Reader) -> bool:
+    """Whether results that are stored may be left behind: the inventory names the database itself."""
+    return "celery_app_result_store_database" in host.given
+
+
+INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
+    "rabbitmq_applications": rabbitmq_applications,
+    "rabbitmq_bind": bind("rabbitmq"),
+    "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
+    "result_store_applications": result_store_applications,
+    "result_store_bind": bind("result_store"),
+    "supervisor_stop_timeout": supervisor_stop_timeout,
+    "preflight_requirements": preflight_requirements,
+    "application": lambda host, reader: host.need("celery_app_name"),
+    "groups": lambda host, reader: sorted(host.groups),
+    "services": services,
+    "may_move_results": may_move_results,
+}
+"""By the role's variable, what makes its value for a host."""

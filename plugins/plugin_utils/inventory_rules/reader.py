@@ -1,0 +1,54 @@
+"""Hosts with their variables, as an Ansible run has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+    APP_GROUPS,
+    GROUPS,
+    ROOT,
+    Host,
+    declared,
+    trusted,
+)
+
+Evaluate = Callable[[Any], Any]
+
+
+def nothing_instead(_given: Mapping[str, Any], _evaluate: Evaluate) -> dict[str, Any]:
+    """No stand-ins: every value is evaluated, and a password that is missing is generated."""
+    return {}
+
+
+class Reader:
+    """Reads hosts from the variables of a run."""
+
+    def __init__(self, variables: Mapping[str, Any], templar: Any) -> None:
+        self.hostvars, self.templar = variables["hostvars"], templar
+        self.groups = {group: list(hosts) for group, hosts in variables["groups"].items()}
+
+    def members(self, group: str) -> list[str]:
+        """The hosts of a group; none when there is no such group."""
+        return self.groups.get(group, [])
+
+    @property
+    def app_hosts(self) -> list[str]:
+        """The hosts that run a program of the application."""
+        return list(dict.fromkeys(host for group in GROUPS if group in APP_GROUPS for host in self.members(group)))
+
+    def host(
+        self, name: str, instead: Callable[[Mapping[str, Any], Evaluate], dict[str, Any]] = nothing_instead
+    ) -> Host:
+        """A host: its own variables, evaluated among the roles' defaults when somebody asks for them.
+
+        `instead` gives values to variables that must not be evaluated.
+        """
+        given = self.hostvars.raw_get(name)
+        defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}
+        around = {"hostvars": self.hostvars, "role_path": str(ROOT / "roles/any")}
+        templar = self.templar.copy_with_new_env(available_variables={**defaults, **around, **given})
+        templar.available_variables = templar.available_variables | instead(given, templar.template)
+        in_groups = frozenset(group for group in GROUPS if name in self.members(group))
+        return Host(name, given, in_groups, templar.template)

@@ -1,0 +1,71 @@
+"""What the playbooks give to the roles that know nothing of Celery: read from real inventories."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from ansible.errors import AnsibleError
+from support.inputs import FLEET, input_of
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """A function that returns what the lookup says of an input on a host of an inventory."""
+    return partial(input_of, tmp_path)
+
+
+def test_the_services_are_told_of_the_application(ask, tmp_path):
+    given = {
+        "celery_app_broker_password": "of-the-broker",
+        "celery_app_result_store_password": "{{ 'of-the-' ~ 'store' }}",
+    }
+    [application] = ask("rabbitmq_applications", **given)
+    assert (application["name"], application["password"]) == ("shop", "of-the-broker")
+    assert "celeryev" in application["dead_letter_except"]
+    assert ask("result_store_applications", **given) == [{"name": "shop", "password": "of-the-store", "database": 1}]
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_a_password_that_is_missing_is_generated_and_kept(ask, tmp_path):
+    [application] = ask("rabbitmq_applications")
+    [kept] = (tmp_path / "secrets").iterdir()
+    assert (kept.name, kept.read_text().strip()) == ("shop_broker_password", application["password"])
+    assert ask("rabbitmq_applications") == [application]
+
+
+@pytest.mark.parametrize("group", ["rabbitmq", "result_store"])
+def test_a_service_listens_for_others_only_where_others_use_it(ask, group):
+    assert ask(f"{group}_bind") == "127.0.0.1"
+    assert ask(f"{group}_bind", FLEET, "hub") == "0.0.0.0"
+    assert ask(f"{group}_bind", FLEET, "hub", **{f"{group}_bind": "10.0.0.5"}) == "10.0.0.5"
+
+
+def test_a_broker_waits_for_the_longest_task_of_any_host(ask):
+    programs = [{"name": "default", "queues": ["a"]}, {"name": "long", "queues": ["b"], "time_limit": 100_000}]
+    assert ask("rabbitmq_consumer_timeout") == 86_400
+    assert ask("rabbitmq_consumer_timeout", FLEET, "hub", {"two": {"celery_worker_programs": programs}}) == 200_000
+    assert ask("rabbitmq_consumer_timeout", rabbitmq_consumer_timeout=7200) == 7200
+
+
+def test_systemd_gives_the_programs_of_a_host_the_time_that_their_tasks_may_take(ask):
+    assert ask("supervisor_stop_timeout") == 3600
+    assert ask("supervisor_stop_timeout", celery_app_task_time_limit=7200) == 4 * 7230
+    assert ask("supervisor_stop_timeout", celery_app_task_time_limit="900", supervisor_stop_timeout=5000) == 5000
+
+
+def test_services_of_a_host(ask):
+    assert ask("services") == ["rabbitmq", "result_store", "supervisor"]
+    assert ask("services", FLEET, "one") == ["supervisor"]
+
+
+def test_results_may_move_where_the_inventory_names_the_database(ask):
+    assert ask("may_move_results") is False
+    assert ask("may_move_results", celery_app_result_store_database=2) is True
+
+
+def test_a_name_that_is_no_input_and_a_value_that_is_none(ask):
+    with pytest.raises(AnsibleError, match="there is no input rabbitmq; there is rabbitmq_applications"):
+        ask("rabbitmq")
+    with pytest.raises(AnsibleError, match="celery_app_result_store_database"):
+        ask("result_store_applications", celery_app_result_store_database="{{ undefined_here }}")
