@@ -25,8 +25,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "templates/supervisor/program.conf.j2"
-STRATEGIES = {"rolling": "one_by_one"}
-"""What the module calls a strategy otherwise."""
 
 
 class ActionModule(HostModule):
@@ -71,7 +69,7 @@ class ActionModule(HostModule):
     def absent(self, phase: str, variables: Variables) -> dict[str, Any]:
         """Return the module's arguments to remove the phase's programs, whatever groups the host is in now."""
         return {
-            "family_prefix": prefixes_of(variables, phase, everywhere=True),
+            "program_prefixes": prefixes_of(variables, phase, everywhere=True),
             "state": "absent",
             "volatile_dir": str(Layout(variables["celery_app_name"]).volatile_conf_dir),
         }
@@ -111,7 +109,7 @@ def common(phase: str, variables: Variables) -> dict[str, Any]:
     return {
         "app": variables["celery_app_name"],
         "phase": phase,
-        "family_prefix": prefixes_of(variables, phase),
+        "program_prefixes": prefixes_of(variables, phase),
         "keep_logs": variables["celery_app_keep_releases"],
         "drain_wait": variables["celery_app_drain_wait"],
     }
@@ -137,14 +135,14 @@ def argument(
     if is_rollback:  # it was healthy before
         made = replace(made, min_uptime=0, strategy=made.restore_strategy or made.strategy)
     return {
-        "family": made.program,
+        "program": made.program,
         "name": made.name,
         "conf": conf_of(made, prefixes, templar),
         "ready": made.ready,
         "ready_timeout": made.ready_timeout,
-        "settle": made.min_uptime,
+        "min_uptime": made.min_uptime,
         "lasting_children": made.lasting_children,
-        "strategy": STRATEGIES.get(made.strategy, made.strategy),
+        "strategy": made.strategy,
         "restore_strategy": made.restore_strategy,
         "stop_timeout": made.stop_timeout,
         "log": str(made.log),

@@ -126,12 +126,12 @@ class Deployments:
             with suppress(OSError):
                 text = path.read_text()
                 if (owner := OWNER.search(text)) and path.stem.startswith(owner[1]) and owner[1].startswith(self.app):
-                    family = program_of(path.stem)
+                    program = program_of(path.stem)
                     # All but workers hold something that two can't have: a pidfile or a socket.
-                    strategy = "overlap" if "-worker-" in family else "replace"
+                    strategy = "overlap" if "-worker-" in program else "replace"
                     ready = ready_of(self.app, path.stem, text) if strategy == "overlap" else []
                     programs.append(
-                        {"family": family, "name": path.stem, "conf": text, "strategy": strategy, "ready": ready}
+                        {"program": program, "name": path.stem, "conf": text, "strategy": strategy, "ready": ready}
                         | ({"ready_timeout": READY_TIMEOUT} if ready else {})
                     )
         self.write(
@@ -206,8 +206,8 @@ def differences(old: Record, new: Record) -> list[str]:
     """Return which parts of a deployment changed: release, environment, programs."""
     if not old:
         return ["release", "environment", "programs"]
-    families = [{program["family"] for program in record["programs"]} for record in (old, new)]
+    names = [{program_of(program["name"]) for program in record["programs"]} for record in (old, new)]
     same = {"release": old["release"] == new["release"], "environment": old["environment"] == new["environment"]}
     # With another release or environment every program is another generation; only what came or went counts then.
-    same["programs"] = families[0] == families[1] if not all(same.values()) else identity(old) == identity(new)
+    same["programs"] = names[0] == names[1] if not all(same.values()) else identity(old) == identity(new)
     return [part for part, is_same in same.items() if not is_same]

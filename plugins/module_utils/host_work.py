@@ -39,7 +39,6 @@ CALL = 20.0
 """Seconds that one call waits: shorter than the time after which a firewall drops an idle connection."""
 
 STALE_AFTER = LEASE_TIMEOUT
-HostWorkError = OperatorError
 
 POLL = 0.03
 """Seconds between two looks at a process that works."""
@@ -54,13 +53,17 @@ KEEP_ANSWERS = 3600.0
 """Seconds after which an answer that nobody fetched is removed."""
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a process to end."""
+
+
 class Interrupted(BaseException):
     """A signal asks us to end."""
 
 
 def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     """Handle a signal: end, once. Whatever comes after it is ignored, so that nothing interrupts what is undone."""
-    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
 
@@ -197,7 +200,7 @@ def detach(module: AnsibleModule, phase: str) -> Work:
         module.fail_json(msg=str(unusable(RUN / options["app"], error)))
     except OperatorError as error:
         module.fail_json(msg=str(error))
-    if os.fork():
+    if fork_away(answer):
         work.close()
         os.close(answer)
         try:
@@ -205,20 +208,26 @@ def detach(module: AnsibleModule, phase: str) -> Work:
         except SystemExit:
             sys.stdout.flush()
             os._exit(0)  # past Ansible's wrapper, which removes the files that the other process runs from
-    _become_the_worker(directory, job, answer)
+    os.close(answer)
+    _answer_at_exit(directory, job)
     work.say(pid=os.getpid())
     return work
 
 
-def _become_the_worker(directory: Path, job: str, answer: int) -> None:
-    """Let go of the connection; what goes to standard output is the answer, complete when this process ends."""
+def fork_away(output: int) -> int:
+    """Fork a process that lets go of the connection; return its pid, or 0 in it. What it prints goes to `output`."""
+    if pid := os.fork():
+        return pid
     os.setsid()
     nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    os.dup2(answer, 1)
-    os.dup2(answer, 2)
+    for number, file in enumerate((nowhere, output, output)):
+        os.dup2(file, number)
     os.close(nowhere)
-    os.close(answer)
+    return 0
+
+
+def _answer_at_exit(directory: Path, job: str) -> None:
+    """Complete the answer, which is what was printed, when this process ends; on SIGTERM it raises Interrupted."""
     signal.signal(signal.SIGTERM, interrupt)
 
     def complete() -> None:

@@ -25,7 +25,7 @@ class HostModule(ActionBase):
         # The worker that runs this task is a child of ansible-playbook.
         answer = self.ask({**arguments, "run": run_id(os.getppid())}, task_vars)
         while job := answer.get("running"):
-            known = {key: arguments[key] for key in ("app", "family_prefix") if key in arguments}
+            known = {key: arguments[key] for key in ("app", "program_prefixes") if key in arguments}
             answer = self.ask({**known, "job": job}, task_vars)
         return answer
 

@@ -161,7 +161,7 @@ def test_status_shows_what_is_right_and_what_is_not(host, secrets):
         said_ = status(host, "-vvv")
     finally:
         host.output(f"supervisorctl start {scheduler.name}")
-    assert f"- {scheduler.name} is stopped, by somebody; type: supervisorctl start {scheduler.name}\n" in said_
+    assert f"- {scheduler.name} was stopped manually. Start it: supervisorctl start {scheduler.name}\n" in said_
     assert not [name for name, secret in secrets.items() if secret in said_]
 
 

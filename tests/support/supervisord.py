@@ -59,7 +59,7 @@ class ModuleRun:
         os._exit(0)
 
     def _crash(self, before):
-        from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Supervisord
+        from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Supervisord
 
         calls, call = iter(range(1, 1000)), Supervisord._call
 
@@ -178,7 +178,7 @@ class Supervisord:
             found.setdefault(event, float(when))
         return found
 
-    def program(self, name, worker=(), prefix="app-worker-", family=None, settings=(), **more):
+    def program(self, name, worker=(), prefix="app-worker-", program=None, settings=(), **more):
         """Return a manifest entry for a program that runs worker.py with these arguments."""
         lines = [
             f"# owner: celery-ops {prefix}",
@@ -190,9 +190,9 @@ class Supervisord:
             "redirect_stderr=true",
             *settings,
         ]
-        family = family or (name[:-9] if name[-9] == "-" else name)
+        program = program or (name[:-9] if name[-9] == "-" else name)
         return {
-            "family": family,
+            "program": program,
             "name": name,
             "conf": "\n".join(lines) + "\n",
             "ready": self.is_ready(name),
@@ -207,7 +207,7 @@ class Supervisord:
 
     def arguments(self, programs=(), prefix="app-worker-", check=False, strategy="overlap", **more):
         return {
-            "family_prefix": prefix,
+            "program_prefixes": prefix,
             "programs": [{"strategy": strategy, **program} for program in programs],
             "conf_dir": str(self.conf_d),
             "supervisord_conf": str(self.conf),

@@ -1,17 +1,12 @@
-"""What celery_status makes of what it sees; tests/infra runs it on a host."""
+"""What a status says of what was seen on a host; tests/infra runs the module on one."""
 
-import importlib.util
-import sys
 import time
 
 import pytest
-from support.supervisord import TOP
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, ask_for_queues
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
 
-PATH = TOP / "plugins/modules/celery_status.py"
-SPEC = importlib.util.spec_from_file_location("celery_status", PATH)
-status = importlib.util.module_from_spec(SPEC)
-sys.modules["celery_status"] = status
-SPEC.loader.exec_module(status)
 WORKER = "demo-worker-default-1a2b3c4d"
 
 
@@ -26,16 +21,16 @@ def program(**more):
 def found(*, programs=None, **more):
     programs = {WORKER: program()} if programs is None else programs
     queues = {"demo": {"messages": 0, "consumers": 1}, "demo.dead": {"messages": 0, "consumers": 0}}
-    return status.Found("demo", **{"host": "h", "release": "r1", "programs": programs, "queues": queues, **more})
+    return Status("demo", **{"host": "h", "release": "r1", "programs": programs, "queues": queues, **more})
 
 
-def wrong(seen, programs=True):
-    return list(status.what_is_wrong(seen, programs))
+def wrong(seen, *, programs=True):
+    return problems(seen, has_programs=programs)
 
 
-def test_nothing_is_wrong_where_all_is_well():
+def test_nothing_is_wrong_with_a_healthy_system():
     assert wrong(found()) == []
-    assert status.as_lines(found(), [], broker=True, programs=True) == [
+    assert text(found(), [], has_programs=True, has_queues=True) == [
         "demo on h: release r1, since 1970-01-01 " + time.strftime("%H:%M:%S", time.localtime(0)),
         "PROGRAM                       STATE    PID  UP          RELEASE  HEALTH  QUEUES",
         f"{WORKER}  RUNNING  7    1d 1:01:01  r1       ready",
@@ -43,36 +38,36 @@ def test_nothing_is_wrong_where_all_is_well():
         "queues: demo 0 (1 consumers), demo.dead 0",
         "lock: free",
         "last: -",
-        "all is well",
+        "OK",
     ]
 
 
 @pytest.mark.parametrize(
     ("seen", "says"),
     [
-        (found(release="", programs={}), "was not deployed here yet; type: ansible-playbook playbooks/site.yml"),
-        (found(trouble=["supervisord does not answer"]), "supervisord does not answer"),
+        (found(release="", programs={}), "was not deployed here yet. Deploy: ansible-playbook playbooks/site.yml"),
+        (found(refused=["supervisord does not answer"]), "supervisord does not answer"),
         *[
             (found(programs={WORKER: program(state=state, pid=0)}), says)
             for state, says in {
-                "STOPPED": f"type: supervisorctl start {WORKER}",
-                "FATAL": f"type: supervisorctl restart {WORKER}",
-                "BACKOFF": f"look: tail -n 30 /var/log/demo/{WORKER}.log",
+                "STOPPED": f"was stopped manually. Start it: supervisorctl start {WORKER}",
+                "FATAL": f"restart it: supervisorctl restart {WORKER}",
+                "BACKOFF": f"Look: tail -n 30 /var/log/demo/{WORKER}.log",
             }.items()
         ],
         *[
             (found(programs={WORKER: program(health=state, why="for a reason")}), f"is {state}: for a reason")
-            for state in sorted(status.SICK)
+            for state in sorted(UNHEALTHY)
         ],
-        (found(programs={WORKER: program(release="r0")}), "runs release r0, the current one is r1"),
+        (found(programs={WORKER: program(release="r0")}), "runs release r0, and the current one is r1"),
         (
             found(release="", programs={WORKER: program(release="r0"), f"{WORKER}2": program(release="r0")}),
-            "Programs of release r0 run here, and no deploy of demo was completed; type: ansible-playbook playbooks/",
+            "Programs of release r0 run here, and no deploy of demo was completed. Deploy: ansible-playbook playbooks/",
         ),
-        (found(watched=False), "Nobody watches"),
-        (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "look: ps -fp 9"),
-        (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead letters"),
-        (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nobody consumes from demo, where 3 tasks wait"),
+        (found(watched=False), "The watchdog is not running or not responding"),
+        (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "Look: ps -fp 9"),
+        (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead-lettered tasks"),
+        (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nothing consumes from demo, where 3 tasks wait"),
         (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
         (found(work=WORK), "The work of an interrupted run goes on: deploy of anna@control, phase workers, since noon"),
     ],
@@ -80,7 +75,7 @@ def test_nothing_is_wrong_where_all_is_well():
 def test_what_is_wrong_is_said_with_what_to_type(seen, says):
     [sentence] = wrong(seen)
     assert says in sentence
-    assert f"- {sentence}" in status.as_lines(seen, [sentence], broker=True, programs=True)
+    assert f"- {sentence}" in text(seen, [sentence], has_programs=True, has_queues=True)
 
 
 def test_what_is_on_its_way_is_not_wrong():
@@ -90,7 +85,7 @@ def test_what_is_on_its_way_is_not_wrong():
     assert wrong(found(programs={WORKER: program(release="r0")}, lock=deploying)) == []
     seen = found(lock={**deploying, "id": "r1"}, work=WORK)
     assert wrong(seen) == []
-    lines = status.as_lines(seen, [], broker=True, programs=True)
+    lines = text(seen, [], has_programs=True, has_queues=True)
     assert "work: deploy of anna@control, phase workers, since noon" in lines
 
 
@@ -98,15 +93,17 @@ def test_unsafe_settings_are_shown_with_the_line_to_write_and_are_no_problem():
     write = "app.conf.task_acks_late = True"
     seen = found(unsafe=[{"setting": "task_acks_late", "value": False, "write": write}])
     assert wrong(seen) == []
-    assert f"unsafe setting: task_acks_late is False; write: {write}" in status.as_lines(seen, [], True, True)
+    assert f"unsafe setting: task_acks_late is False; write: {write}" in text(
+        seen, [], has_programs=True, has_queues=True
+    )
 
 
 def test_a_host_that_is_only_the_broker():
     seen = found(release="", programs={})
     assert wrong(seen, programs=False) == []
-    assert status.as_lines(seen, [], broker=True, programs=False) == [
+    assert text(seen, [], has_programs=False, has_queues=True) == [
         "queues: demo 0 (1 consumers), demo.dead 0",
-        "all is well",
+        "OK",
     ]
 
 
@@ -130,7 +127,7 @@ def test_a_deploy_that_stopped_half_way_says_how_to_go_on(seen, says):
 def test_the_last_deploys_are_shown_with_what_they_changed():
     entry = {"action": "deploy", "from": "r1", "to": "r1", "outcome": "good", "who": "anna", "at": "noon"}
     failed = {**entry, "to": "r2", "outcome": "failed: web on a; taken back", "changed": ""}
-    lines = status.as_lines(found(deploys=[failed, {**entry, "changed": ["environment"]}]), [], True, True)
+    lines = text(found(deploys=[failed, {**entry, "changed": ["environment"]}]), [], has_programs=True, has_queues=True)
     assert "last: deploy r1 -> r2: failed: web on a; taken back, anna, noon" in lines
     assert "earlier: deploy r1 -> r1 (environment): good, anna, noon" in lines
 
@@ -141,7 +138,7 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
         (
             '{"asked": true, "queues": {"demo": {"messages": 3, "consumers": 0}, "demo.dead": null}, "reason": ""}',
             ["queues: demo 3", "it has no queue demo.dead, so that tasks no worker could do are lost"],
-            "Nobody consumes from demo, where 3 tasks wait",
+            "Nothing consumes from demo, where 3 tasks wait",
         ),
         (
             '{"asked": true, "queues": {"demo.dead": {"messages": 2, "consumers": 0}}, "reason": ""}',
@@ -149,7 +146,7 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
                 "queues: demo.dead 2",
                 "broker: celery_app_broker_url is no host of the kit's: its alarms, and other queues",
             ],
-            "2 dead letters",
+            "2 dead-lettered tasks",
         ),
         (
             '{"asked": false, "queues": {}, "reason": "broker amqps://b refused the credentials"}',
@@ -158,25 +155,22 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
         ),
         ("Traceback", ["can't be seen here"], "The broker can't be asked for its queues"),
     ],
-    ids=["waiting tasks", "dead letters", "refused", "no answer"],
+    ids=["waiting tasks", "dead-lettered tasks", "refused", "no answer"],
 )
-def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(
-    said, lines, wrong_words, tmp_path, monkeypatch
-):
+def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(said, lines, wrong_words, tmp_path):
     asked = tmp_path / "asked"
     script = tmp_path / "ask"
     script.write_text(f"#!/bin/sh\necho \"$@\" >{asked}\necho '{said}'\n")
     script.chmod(0o755)
     seen = found(queues={}, consumed={"demo", "build:default"})
-    monkeypatch.setattr(status, "SRV", str(tmp_path))
-    status.ask_for_queues(seen, [str(script)])
-    text = "\n".join(status.as_lines(seen, [], broker=False, programs=True))
+    ask_for_queues(seen, [str(script)])
+    shown = "\n".join(text(seen, [], has_programs=True, has_queues=False))
     assert asked.read_text().split() == ["build:default", "demo", "demo.dead"]
-    assert all(line in text for line in lines), text
+    assert all(line in shown for line in lines), shown
     assert any(wrong_words in sentence for sentence in wrong(seen))
 
 
-def test_an_old_generation_that_has_finished_is_nobodys_mistake():
+def test_an_old_generation_that_has_finished_is_no_problem():
     assert wrong(found(programs={WORKER: program(state="STOPPED", pid=0, retires=True)})) == []
     assert (
         wrong(found(programs={WORKER: program(state="STOPPING", release="r0", health="draining", retires=True)})) == []

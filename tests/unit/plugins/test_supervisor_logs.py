@@ -1,10 +1,9 @@
-"""supervisor_logs: what is deleted of generations that are gone, and what is not."""
+"""supervisor/logs.py: what is deleted of generations that are gone, and what is not."""
 
 import fcntl
 import os
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_logs import point, prune_logs, prune_state
-from support.supervisord import TOP  # noqa: F401 makes module_utils importable
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.logs import point, prune_logs, prune_state
 
 OLD, NEW = "app-worker-a-11111111", "app-worker-a-22222222"
 PREFIXES = ["app-worker-"]

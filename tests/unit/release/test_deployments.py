@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments, differences, identity
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import Program
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_what_changed_from_one_deployment_to_the_next(changes, parts):
 
 def test_a_program_that_runs_under_another_name_makes_no_other_deployment():
     """As after a rollback to a generation that still finishes a task."""
-    program = Program("shop-worker-a", "shop-worker-a-11111111", "[program:shop-worker-a-11111111]\n")
+    program = Generation("shop-worker-a", "shop-worker-a-11111111", "[program:shop-worker-a-11111111]\n")
     again = program.again(1)
     assert again.name != program.name and f"[program:{again.name}]" in again.conf
     records = [

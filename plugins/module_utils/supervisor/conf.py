@@ -1,138 +1,34 @@
-"""The files in supervisord's conf.d: whose they are, what is in them, whether its parser takes them."""
+"""The files in supervisord's conf.d that are ours, and Supervisor's own parser over the whole configuration."""
 
 from __future__ import annotations
 
 import configparser
-import errno
 import glob
-import hashlib
 import io
 import os
 import re
-import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Trouble
-
-GENERATION = re.compile(r"-[0-9a-f]{8}$")
-"""How the name of a program's generation ends."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_new
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import mark_of, prefix_of
 
 
-class NoSpace(Trouble):
+class NoSpace(OperatorError):
     """A file system is full."""
-
-
-def mark_of(prefix: str) -> str:
-    """Return the line that makes a conf file ours.
-
-    It holds the whole prefix, so that `pet-` does not own what is `pet-x-`'s.
-    """
-    return f"# owner: celery-ops {prefix}"
-
-
-def family_of(name: str) -> str:
-    """Return what stays the same from one generation to the next."""
-    return GENERATION.sub("", name)
-
-
-@dataclass(frozen=True)
-class Program:
-    """One program of the manifest, as in the module's documentation. Times are in seconds."""
-
-    family: str
-    name: str
-    conf: str
-    ready: list[str] = field(default_factory=list)
-    ready_timeout: int = 30
-    settle: int = 0
-    lasting_children: bool = False
-    strategy: str = "overlap"
-    restore_strategy: str | None = None
-    stop_timeout: int | None = None
-    log: str | None = None
-    of: str = ""
-    """The program that this one is alike but for its name, see `again`."""
-
-    @classmethod
-    def restored(cls, recorded: Mapping[str, Any]) -> Program:
-        """Return a program of a deployment's record, as a rollback brings it back."""
-        known = {key: value for key, value in recorded.items() if key in cls.__dataclass_fields__}
-        strategy = recorded.get("restore_strategy") or recorded.get("strategy", "overlap")
-        return cls(**{**known, "settle": 0, "strategy": strategy})
-
-    def again(self, number: int) -> Program:
-        """The same program as another generation, which can run while this one still drains; 0 is itself."""
-        if not number or not GENERATION.search(self.name):
-            return self
-        name = f"{self.family}-{hashlib.sha256(f'{self.name} {number}'.encode()).hexdigest()[:8]}"
-        return replace(
-            self,
-            name=name,
-            conf=self.conf.replace(self.name, name),
-            ready=[word.replace(self.name, name) for word in self.ready],
-            log=self.log and self.log.replace(self.name, name),
-            of=self.of or self.name,
-        )
-
-    @property
-    def executable(self) -> str:
-        """The file that supervisord executes."""
-        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
-        parser.read_string(self.conf)
-        command = parser.get(f"program:{self.name}", "command", fallback="").replace("%%", "%")
-        return next(iter(shlex.split(command)), "")
-
-
-def prefix_of(name: str, prefixes: Iterable[str]) -> str | None:
-    """Return the prefix that owns a program of this name: the longest, if any."""
-    return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
-
-
-def check_manifest(prefixes: Iterable[str], programs: Iterable[Program]) -> None:
-    """Raise Trouble for a program that we could not own, name or tell apart later."""
-    seen: set[str] = set()
-    for program in programs:
-        name = program.name
-        if not NAME.fullmatch(name):
-            raise Trouble(f"programs: the name {name!r} may hold letters, digits, '.', '_' and '-' only.")
-        prefix = prefix_of(name, prefixes)
-        if prefix is None:
-            raise Trouble(
-                f"programs: {name} does not begin with a prefix of family_prefix ({', '.join(prefixes)}): "
-                f"it could never be pruned."
-            )
-        if program.family not in (name, family_of(name)):
-            raise Trouble(f"programs: {name} must be its family {program.family!r}, or that and '-' and 8 hex digits.")
-        if {name, program.family} & seen:
-            raise Trouble(f"programs: {name} or its family {program.family} is listed twice.")
-        seen |= {name, program.family}
-        if mark_of(prefix) not in program.conf.splitlines():
-            raise Trouble(f"programs: the conf of {name} lacks the line {mark_of(prefix)!r} that makes it ours.")
-        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
-        try:
-            parser.read_string(program.conf)
-        except configparser.Error as error:
-            raise Trouble(f"programs: the conf of {name} is no configuration file: {error}") from None
-        if parser.sections() != [f"program:{name}"]:
-            raise Trouble(
-                f"programs: the conf of {name} must hold the section [program:{name}] and no other, "
-                f"not {parser.sections()}."
-            )
 
 
 class ConfDir:
     """The part of conf.d that some prefixes own. Files without their mark are never written or deleted.
 
-    The entry of the generation that was proven last is a regular file. While a generation is not proven yet, and
+    The entry of the generation that was ready last is a regular file. While a generation is not ready yet, and
     when it retires, its entry is a link to a file of the same text in the directory `volatile` under /run: a reboot
     empties that, and supervisord passes over a link that leads nowhere. So one generation runs after a boot.
     What needs space is written ahead by the `stage_...` methods; what follows them only renames.
@@ -165,12 +61,12 @@ class ConfDir:
         }
 
     def refuse_foreign(self, names: Iterable[str]) -> None:
-        """Raise Trouble if one of the files to be written is there already and isn't ours."""
+        """Raise OperatorError if one of the files to be written is there already and isn't ours."""
         ours = {*self.owned(), *self.provisional()}
         for name in names:
             if name not in ours and os.path.lexists(self.file(name)):
                 mark = mark_of(prefix_of(name, self.prefixes) or "")
-                raise Trouble(
+                raise OperatorError(
                     f"{self.file(name)} exists and lacks the line {mark!r}: it is not ours "
                     f"to replace. Look at it, then: rm {self.file(name)}"
                 )
@@ -303,39 +199,41 @@ class Parser:
     def check(self, texts: Mapping[str, str | None], culprits: Iterable[str]) -> dict[str, Any]:
         """Parse everything with these texts in place (None: no such file); return the groups by name.
 
-        Raises Trouble naming the one of `culprits` that the parser refuses, or the file elsewhere.
+        Raises OperatorError naming the one of `culprits` that the parser refuses, or the file elsewhere.
         """
         bare = dict.fromkeys([*self.conf_dir.owned(), *texts])
         try:
             others = self.groups(bare)
         except ValueError as error:
-            raise Trouble(
+            raise OperatorError(
                 f"supervisord's configuration is broken, and not by a file of ours: {error}. Nothing was "
                 f"changed. Correct it, check with: supervisorctl reread"
             ) from None
         for name in culprits:
             if name in others:
-                raise Trouble(
+                raise OperatorError(
                     f"{name} is defined by a file that is not ours as well. Find it: "
                     f"grep -rn {name} {self.conf} {self.conf_dir.path}"
                 )
             try:
                 group = self.groups({**bare, name: texts[name]}).get(name)
             except ValueError as error:
-                raise Trouble(
+                raise OperatorError(
                     f"{name}: supervisor refuses its conf, nothing was changed. Its parser says: {error}"
                 ) from None
             if group is None:
-                raise Trouble(
+                raise OperatorError(
                     f"{self.conf} does not include {self.conf_dir.file(name)}. In its section [include] "
                     f"write: files = {self.conf_dir.path}/*.conf"
                 )
             if [process.name for process in group.process_configs] != [name]:
-                raise Trouble(f"{name}: its conf must make one process of that name; remove numprocs and process_name.")
+                raise OperatorError(
+                    f"{name}: its conf must make one process of that name; remove numprocs and process_name."
+                )
         try:
             return self.groups(texts)
         except ValueError as error:
-            raise Trouble(
+            raise OperatorError(
                 f"an older file of ours is refused by supervisor's parser: {error}. Nothing was changed. "
                 f"Delete that file (its program runs on, the next run retires it)."
             ) from None
@@ -348,11 +246,11 @@ class Parser:
         options.here = str(self.conf.parent)
         options.environ_expansions = {f"ENV_{key}": value for key, value in self.environment.items()}
         overlay = {self.conf_dir.file(name): text for name, text in texts.items()}
-        with tempfile.TemporaryDirectory(prefix="supervisor-check-") as folder:
+        with tempfile.TemporaryDirectory(prefix="supervisor-check-") as directory:
             files = []
             for path in self._included(overlay):
                 if path in overlay:
-                    path = Path(folder, path.name)
+                    path = Path(directory, path.name)
                     _write(path, overlay[self.conf_dir.path / path.name] or "")
                 files.append(_as_pattern(path))
             # The parser lets the last [include] win: name each file, so that nothing else need be copied.
@@ -361,7 +259,7 @@ class Parser:
             try:
                 options.process_config(do_usage=False)
             except Exception as error:  # whatever it is, it would stop supervisord as well
-                raise ValueError(str(error).replace(folder, str(self.conf_dir.path))) from None
+                raise ValueError(str(error).replace(directory, str(self.conf_dir.path))) from None
             finally:
                 options.poller.close()
         return {group.name: group for group in options.process_group_configs}
@@ -393,18 +291,11 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a new file, to the disk. Raises Trouble or NoSpace with its name, and leaves nothing half written."""
+    """Write a new file, to the disk. Raises OperatorError or NoSpace with its name, and leaves nothing half written."""
     try:
-        path.unlink(missing_ok=True)
-        with path.open("xb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text.encode("utf-8", "surrogateescape"))
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(path, text)
     except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else Trouble
+        kind = NoSpace if error.errno in FULL else OperatorError
         raise kind(
             f"{path} can't be written: {error.strerror}. Look at its file system: df -h {path.parent} "
             f"(and df -i {path.parent})"

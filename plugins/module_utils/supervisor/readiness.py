@@ -1,4 +1,4 @@
-"""Prove that programs work: they come up, keep their pid, say that they are ready, and stay up."""
+"""Await programs' readiness: they come up, keep their pid, say that they are ready, and stay up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import Program
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import Process, Supervisord
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo, Supervisord
 
 POLL = 0.1
 """Seconds between two looks at supervisord."""
@@ -29,18 +30,25 @@ CRASHES = ("Exited too quickly", "Bad exit code")
 """How supervisord's words begin for a program that ran and ended; its other words are about starting it at all."""
 
 
-class NotProven(Exception):
+class NotReady(Exception):
     """A program did not come up; the text says what was seen.
 
     `by_host` says that something else than the program is the cause, `missing` names a file that can't be executed:
     the host's fault, unless it is in the release.
     """
 
-    def __init__(self, program: Program, seen: str, *, by_host: bool = False, missing: str | None = None) -> None:
+    def __init__(self, program: Generation, seen: str, *, by_host: bool = False, missing: str | None = None) -> None:
         super().__init__(f"{program.name} did not come up: {seen}")
         self.program = program
         self.by_host = by_host
         self.missing = missing
+
+    @classmethod
+    def down(cls, program: Generation, seen: str, error: str) -> NotReady:
+        """Return it for a program that is down: it crashed, or supervisord could not start it, as `error` tells."""
+        if "command" in error and not error.startswith(CRASHES):  # it can't be found, or is not executable
+            return cls(program, seen, missing=program.executable)
+        return cls(program, seen, by_host=bool(error) and not error.startswith(CRASHES))
 
     def is_release_fault(self, release_root: Path) -> bool:
         """Return whether the release itself is the cause; `release_root` is where releases are."""
@@ -54,7 +62,7 @@ class ReadyCommand:
     Without a command the answer is yes.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Generation) -> None:
         self.program = program
         self.answered = not program.ready
         self.reason = "its ready command gave no answer yet"
@@ -65,7 +73,7 @@ class ReadyCommand:
         self._pause = ASK_AGAIN[0]
 
     def poll(self, now: float) -> bool:
-        """Start it or collect its answer, without waiting. Raises NotProven if it can't be executed."""
+        """Start it or collect its answer, without waiting. Raises NotReady if it can't be executed."""
         if self.answered:
             return True
         if self._process is None:
@@ -86,7 +94,7 @@ class ReadyCommand:
             self._process = None
 
     def _start(self) -> None:
-        # Files, not pipes: whatever it writes, nobody has to read along.
+        # Files, not pipes: whatever it writes, nothing has to read along.
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 closed when read
         try:
             self._process = subprocess.Popen(
@@ -98,7 +106,7 @@ class ReadyCommand:
             )
         except OSError as error:
             seen = f"its ready command {self.program.ready[0]} can't be run: {error.strerror}"
-            raise NotProven(self.program, seen, missing=self.program.ready[0]) from None
+            raise NotReady(self.program, seen, missing=self.program.ready[0]) from None
 
     def _collect(self) -> None:
         assert self._process and self._out and self._err
@@ -114,10 +122,10 @@ class ReadyCommand:
         self.reason = f"its ready command says: {reason}"
 
 
-class Proof:
+class Readiness:
     """What has been seen of one program since its start; `begun` and `ready_at` are monotonic seconds."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Generation) -> None:
         self.program = program
         self.pid = 0
         self.begun = time.monotonic()
@@ -125,23 +133,28 @@ class Proof:
         self._command = ReadyCommand(program)
         self._first_children: set[int] = set()
 
-    def look(self, process: Process | None) -> bool:
-        """Judge the present state: proven, or not yet. Raises NotProven as soon as it is hopeless."""
+    @property
+    def seconds(self) -> float:
+        """From its start until it was ready."""
+        return self.ready_at - self.begun
+
+    def look(self, process: ProcessInfo | None) -> bool:
+        """Return whether it is ready and stayed up. Raises NotReady as soon as it can't be any more."""
         now = time.monotonic()
         seconds = now - self.begun
         if process is None:
-            seen = f"it was removed from supervisord {seconds:.1f} s after its start, by somebody else"
-            raise NotProven(self.program, seen, by_host=True)
+            seen = f"it was removed from supervisord manually {seconds:.1f} s after its start"
+            raise NotReady(self.program, seen, by_host=True)
         if process.state not in ("STARTING", "RUNNING"):
             reason = f" ({process.error})" if process.error else ""
             seen = f"it is {process.state}{reason} {seconds:.1f} s after its start"
             if process.state in ("STOPPING", "STOPPED"):
-                raise NotProven(self.program, f"{seen}: it was stopped by somebody else", by_host=True)
-            raise NotProven(self.program, seen, **blame(self.program, process))
+                raise NotReady(self.program, f"{seen}: it was stopped manually", by_host=True)
+            raise NotReady.down(self.program, seen, process.error)
         if not self.pid:
             self.pid = process.pid
         elif process.pid != self.pid:
-            raise NotProven(
+            raise NotReady(
                 self.program,
                 f"it ended and was started again (pid {self.pid}, then {process.pid}) within {seconds:.1f} s",
             )
@@ -150,25 +163,25 @@ class Proof:
         if not self._command.poll(now) or not running:
             if seconds > self.program.ready_timeout:
                 seen = self._command.reason if self.program.ready else f"it is still {process.state}"
-                raise NotProven(self.program, f"not ready within {self.program.ready_timeout} s: {seen}")
+                raise NotReady(self.program, f"not ready within {self.program.ready_timeout} s: {seen}")
             return False
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
-        settled = now - self.ready_at >= self.program.settle
-        if self.program.settle and self.program.lasting_children and (settled or not self._first_children):
-            return self._children_last(settled)
-        return settled
+        stayed_up = now - self.ready_at >= self.program.min_uptime
+        if self.program.min_uptime and self.program.lasting_children and (stayed_up or not self._first_children):
+            return self._children_last(stayed_up)
+        return stayed_up
 
-    def _children_last(self, settled: bool) -> bool:
-        """Tell whether one of its processes has lasted; one that is merely young, on a busy host, is waited for."""
-        ages = child_ages(self.pid)
+    def _children_last(self, stayed_up: bool) -> bool:
+        """Return whether one of its processes has lasted; one that is merely young, on a busy host, is waited for."""
+        ages = {child.pid: child.age for child in proc.children(self.pid)}
         self._first_children = self._first_children or set(ages)
-        if not settled or not self._first_children:
-            return settled
-        if max(ages.values(), default=0.0) >= self.program.settle:
+        if not stayed_up or not self._first_children:
+            return stayed_up
+        if max(ages.values(), default=0.0) >= self.program.min_uptime:
             return True
         if not self._first_children <= set(ages):
-            raise NotProven(self.program, "it is up, but the processes it starts keep ending")
+            raise NotReady(self.program, "it is up, but the processes it starts keep ending")
         return False
 
     def close(self) -> None:
@@ -176,41 +189,20 @@ class Proof:
         self._command.close()
 
 
-def prove(supervisord: Supervisord, programs: Iterable[Program]) -> list[Proof]:
-    """Watch all programs at once until each is proven; return the proofs in order. Raises NotProven."""
-    proofs = [Proof(program) for program in programs]
+def await_ready(supervisord: Supervisord, programs: Iterable[Generation]) -> list[Readiness]:
+    """Wait until all programs are ready and stayed up; return what was seen, in order. Raises NotReady."""
+    waited = [Readiness(program) for program in programs]
     try:
-        while proofs:
+        while waited:
             processes = supervisord.processes()
-            # Each is looked at every time: one proven early may still die while another comes up.
-            if all([proof.look(processes.get(proof.program.name)) for proof in proofs]):
+            # Each is looked at every time: one that was ready early may still die while another comes up.
+            if all([one.look(processes.get(one.program.name)) for one in waited]):
                 break
             time.sleep(POLL)
     finally:
-        for proof in proofs:
-            proof.close()
-    return proofs
-
-
-def blame(program: Program, process: Process | None) -> dict[str, Any]:
-    """Return what NotProven takes, of a program that is down: it crashed, or supervisord could not start it."""
-    error = process.error if process else ""
-    if "command" in error and not error.startswith(CRASHES):  # it can't be found, or is not executable
-        return {"missing": program.executable}
-    return {"by_host": bool(error) and not error.startswith(CRASHES)}
-
-
-def child_ages(pid: int) -> dict[int, float]:
-    """Return the ages, in seconds, of the processes that a process has started and that live, by pid."""
-    uptime = float(Path("/proc/uptime").read_text().split()[0])
-    ages = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # From the state on, field 3 (proc_pid_stat(5)): the name before it may hold anything.
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and fields[0] not in "ZX":
-                ages[int(stat.parent.name)] = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return ages
+        for one in waited:
+            one.close()
+    return waited
 
 
 def log_size(path: str | None) -> int:

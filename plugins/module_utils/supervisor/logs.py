@@ -10,30 +10,23 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import family_of, prefix_of
+from ansible_collections.celery_ops.kit.plugins.module_utils import files
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import RUN_FILE, program_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import prefix_of
 
 LOG = re.compile(r"(.+-[0-9a-f]{8})\.log(\.\d+)?")
 """A generation's log, or one that supervisord has rotated."""
 
-STATE = re.compile(r"(.+-[0-9a-f]{8})\.(?:pid|pid\.lock|heartbeat|canary)")
-"""What a generation leaves in /run/<app>."""
 
-
-def point(app: str, family: str, log: str) -> None:
+def point(app: str, program: str, log: str) -> None:
     """Make `<program>.log` beside the log a link to it: a name for `tail -F` and log shippers.
 
     The directory must be root's: whoever may write there could lead the link anywhere.
     """
     path = Path(log)
-    link = path.with_name(f"{family.removeprefix(f'{app}-')}.log")
-    if link == path or (os.path.lexists(link) and not link.is_symlink()):  # it has that name, or somebody's file has
-        return
-    if link.is_symlink() and str(link.readlink()) == path.name:
-        return
-    fresh = link.with_name(f".{link.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(path.name)
-    fresh.replace(link)
+    link = path.with_name(f"{program.removeprefix(f'{app}-')}.log")
+    if link != path and (link.is_symlink() or not os.path.lexists(link)):  # a foreign file keeps its name
+        files.point(link, path.name)
 
 
 def prune_logs(directory: Path, prefixes: Iterable[str], present: Collection[str], keep: int) -> list[str]:
@@ -42,11 +35,11 @@ def prune_logs(directory: Path, prefixes: Iterable[str], present: Collection[str
     for path in directory.glob("*.log*"):
         found = LOG.fullmatch(path.name)
         if found and _is_ours(found[1], prefixes, present) and stat.S_ISREG(path.lstat().st_mode):
-            gone.setdefault(family_of(found[1]), {}).setdefault(found[1], []).append(path)
+            gone.setdefault(program_of(found[1]), {}).setdefault(found[1], []).append(path)
     deleted = []
     for names in gone.values():
-        newest_first = sorted(names.values(), key=lambda files: max(file.lstat().st_mtime for file in files))[::-1]
-        for path in (file for files in newest_first[keep:] for file in files):
+        newest_first = sorted(names.values(), key=lambda paths: max(path.lstat().st_mtime for path in paths))[::-1]
+        for path in (path for paths in newest_first[keep:] for path in paths):
             path.unlink(missing_ok=True)
             deleted.append(path.name)
     for link in directory.glob("*.log"):
@@ -62,17 +55,17 @@ def prune_state(directory: Path, prefixes: Iterable[str], present: Collection[st
     Those of a generation whose lock is held stay: it runs, without supervisord knowing. The directory belongs to the
     application: no link in it is followed, and only names in it are deleted.
     """
-    prefixes, files, deleted = list(prefixes), {}, []
+    prefixes, found_files, deleted = list(prefixes), {}, []
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return []
     try:
         for file in os.listdir(handle):  # noqa: PTH208 pathlib takes no handle
-            found = STATE.fullmatch(file)
+            found = RUN_FILE.fullmatch(file)
             if found and _is_ours(found[1], prefixes, present):
-                files.setdefault(found[1], []).append(file)
-        for name, leftovers in files.items():
+                found_files.setdefault(found[1], []).append(file)
+        for name, leftovers in found_files.items():
             with _lock(f"{name}.pid.lock", handle) as is_free:
                 for file in leftovers if is_free else ():
                     with suppress(OSError):

@@ -17,31 +17,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_conf import ConfDir
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor_rpc import (
-    Endpoint,
-    Process,
-    Supervisord,
-    Trouble,
-)
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Endpoint, ProcessInfo, Supervisord
 
 EVERY = 1.0
 """Seconds between two looks at what drains."""
 
 
 def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> None:
-    """Leave a process that forgets what retires once it has ended, and gives up after so many seconds.
+    """Leave a process that forgets what retires once it has ended, and gives up after `seconds`.
 
     To be called by the process that works on the host, before it answers.
     """
-    if os.fork():
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if host_work.fork_away(nowhere):
+        os.close(nowhere)
         return
     atexit._clear()  # the answer is the other process's
     try:
-        os.setsid()
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(nowhere, number)
         os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))  # the lock, too
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         directory = host_work.directory_of(app)
@@ -68,7 +62,7 @@ def _forget(supervisord: Supervisord, conf_dir: ConfDir, directory: Path, second
             deadline = time.monotonic() + seconds
         waits_for = now
         # supervisord may be away, a run at work: the next look is as good.
-        with suppress(Trouble, xmlrpc.client.Fault, OSError, host_work.HostWorkError):
+        with suppress(OperatorError, xmlrpc.client.Fault, OSError):
             if not_stopping(supervisord, conf_dir):
                 with _at_work(directory):
                     _finish(supervisord, conf_dir)
@@ -77,7 +71,7 @@ def _forget(supervisord: Supervisord, conf_dir: ConfDir, directory: Path, second
 
 def _finish(supervisord: Supervisord, conf_dir: ConfDir) -> None:
     for name, process in not_stopping(supervisord, conf_dir).items():
-        if process and process.up:  # a supervisord that was started anew, or somebody, has started it
+        if process and process.up:  # a supervisord that was started anew has started it, or it was started manually
             supervisord.stop(process)
         else:
             supervisord.remove(name)
@@ -85,7 +79,7 @@ def _finish(supervisord: Supervisord, conf_dir: ConfDir) -> None:
     supervisord.reread()
 
 
-def not_stopping(supervisord: Supervisord, conf_dir: ConfDir) -> dict[str, Process | None]:
+def not_stopping(supervisord: Supervisord, conf_dir: ConfDir) -> dict[str, ProcessInfo | None]:
     """Return the programs that were told to stop and are not at it: they have ended, or were started again."""
     processes = supervisord.processes()
     found = {name: processes.get(name) for name in sorted(conf_dir.retiring())}

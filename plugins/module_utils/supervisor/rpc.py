@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+
 UP = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 """States in which supervisord runs the program, or will try to again by itself."""
 
@@ -37,16 +39,12 @@ class Fault:
     CANT_REREAD = 92
 
 
-class Trouble(Exception):
-    """Something the operator must know; the text is the whole message."""
-
-
-class NoSupervisord(Trouble):
-    """Nobody listens on supervisord's socket."""
+class NoSupervisord(OperatorError):
+    """Nothing answers on supervisord's socket."""
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessInfo:
     """What supervisord says of one program.
 
     `uptime` is in whole seconds, `pid` is 0 when it has none, `ended` the Unix time at which its last process ended.
@@ -91,19 +89,19 @@ class Endpoint:
     def from_conf(cls, conf: Path) -> Endpoint:
         """Read the endpoint from a supervisord.conf.
 
-        Raises Trouble where the file is missing, can't be read or names no socket.
+        Raises OperatorError where the file is missing, can't be read or names no socket.
         """
         parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
         try:
             with conf.open() as file:
                 parser.read_file(file)
         except FileNotFoundError:
-            raise Trouble(
+            raise OperatorError(
                 f"{conf} is missing. Install supervisor (apt-get install supervisor), or point "
                 f"`supervisord_conf` at the file in use."
             ) from None
         except (OSError, configparser.Error) as error:
-            raise Trouble(f"{conf} can't be read: {error}") from None
+            raise OperatorError(f"{conf} can't be read: {error}") from None
 
         def option(section: str, name: str) -> str | None:
             value = parser.get(section, name, fallback=None)
@@ -112,9 +110,9 @@ class Endpoint:
         file = option("unix_http_server", "file")
         url = option("supervisorctl", "serverurl") or (file and f"unix://{file}")
         if not url:
-            raise Trouble(
+            raise OperatorError(
                 f"{conf} has neither `serverurl` in [supervisorctl] nor `file` in [unix_http_server]: "
-                f"supervisord can't be spoken to. Debian's own file has both."
+                f"supervisord can't be reached. Debian's own file has both."
             )
         return cls(
             url,
@@ -131,37 +129,37 @@ class Supervisord:
         self._transport: Any = None
 
     def await_answer(self, seconds: float) -> None:
-        """Wait until supervisord answers and runs; raise Trouble after that many seconds."""
+        """Wait until supervisord answers and runs. Raises OperatorError when it does not within `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 state = self._call("getState")["statename"]
                 if state == "RUNNING":
                     return
-                trouble = Trouble(
+                refusal = OperatorError(
                     f"supervisord at {self.endpoint.url} is in state {state}. Wait until it runs again: "
                     f"supervisorctl pid"
                 )
             except NoSupervisord as error:
-                trouble = error
+                refusal = error
             if time.monotonic() >= deadline:
-                raise trouble
+                raise refusal
             time.sleep(0.2)
 
     def environment(self) -> dict[str, str]:
         """Return supervisord's own environment, to which %(ENV_x)s refers; empty if unreadable."""
-        with suppress(OSError, Trouble):
+        with suppress(OSError, OperatorError):
             raw = Path(f"/proc/{self._call('getPID')}/environ").read_bytes()
             pairs = (os.fsdecode(item).partition("=") for item in raw.split(b"\0") if b"=" in item)
             return {key: value for key, _, value in pairs}
         return {}
 
-    def processes(self) -> dict[str, Process]:
+    def processes(self) -> dict[str, ProcessInfo]:
         """Return all programs by name; members of a group as `group:program`, as in supervisorctl."""
         found = {}
         for info in self._call("getAllProcessInfo"):
             name = info["name"] if info["group"] == info["name"] else f"{info['group']}:{info['name']}"
-            found[name] = Process(
+            found[name] = ProcessInfo(
                 name,
                 info["statename"],
                 info["pid"],
@@ -173,13 +171,13 @@ class Supervisord:
         return found
 
     def reread(self) -> Reread:
-        """Make supervisord read its files; this starts and stops nothing. Raises Trouble on a bad file."""
+        """Make supervisord read its files; this starts and stops nothing. Raises OperatorError on a bad file."""
         try:
             [[added, changed, removed]] = self._call("reloadConfig")
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != Fault.CANT_REREAD:
                 raise
-            raise Trouble(
+            raise OperatorError(
                 f"supervisord can't read its configuration: {fault.faultString}. Correct that file, "
                 f"check with: supervisorctl reread"
             ) from None
@@ -193,7 +191,7 @@ class Supervisord:
         """Start one program without waiting; it may run already. Raises Fault if it can't be executed."""
         self._call("startProcess", name, False, tolerate=Fault.ALREADY_STARTED)
 
-    def stop(self, process: Process) -> None:
+    def stop(self, process: ProcessInfo) -> None:
         """Send one program its stop signal without waiting; it may be stopping or stopped already."""
         self._await_exec(process.pid)
         self._call("stopProcess", process.name, False, tolerate=Fault.NOT_RUNNING)
@@ -219,13 +217,13 @@ class Supervisord:
             if fault.faultCode == tolerate:
                 return None
             if fault.faultCode == Fault.SHUTDOWN_STATE:
-                raise Trouble(
+                raise OperatorError(
                     f"supervisord at {self.endpoint.url} is shutting down. Run this again once it is "
                     f"back: supervisorctl pid"
                 ) from None
             raise
         except xmlrpc.client.ProtocolError as error:
-            raise Trouble(
+            raise OperatorError(
                 f"supervisord at {self.endpoint.url} refused {method}: {error.errcode} {error.errmsg}. "
                 f"A 401 means that username or password in [supervisorctl] is wrong."
             ) from None

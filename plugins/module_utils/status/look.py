@@ -1,0 +1,164 @@
+"""Look at an application on this host: programs, queues, lock, deploys. Nothing is changed, and no secret is read."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    HOUSEKEEPING_QUEUES,
+    Layout,
+    Release,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
+
+SILENT = 15.0
+"""Seconds after which the watchdog's heartbeat is too old to be believed."""
+
+WATCHDOG = ("watchdog", "watch")
+"""The kind in the watchdog's heartbeat; the second one in a release that version 0.1 built."""
+
+ENTRIES = 3
+"""Lines of the audit log that are shown."""
+
+RELEASE = re.compile(r"/releases/([^/\s]+)/")
+
+
+@dataclass
+class Status:
+    """All that was seen of an application on the host."""
+
+    app: str
+    host: str = ""
+    release: str = ""
+    since: float = 0.0
+    """When the current release became that, as Unix time."""
+    programs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    orphans: list[dict[str, Any]] = field(default_factory=list)
+    watched: bool = True
+    """Whether the watchdog responds, where one belongs."""
+    queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    lock: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, Any] = field(default_factory=dict)
+    deploys: list[dict[str, Any]] = field(default_factory=list)
+    draft: dict[str, Any] = field(default_factory=dict)
+    unsafe: list[dict[str, Any]] = field(default_factory=list)
+    """Settings of the current release that can lose tasks, as its inspection reported them."""
+    consumed: set[str] = field(default_factory=set)
+    """Queues that the worker programs of this host consume from."""
+    unseen: str = ""
+    """What can't be seen of the broker."""
+    refused: list[str] = field(default_factory=list)
+    """What could not be looked at, with what to do."""
+
+
+def look(app: str, host: str) -> Status:
+    """Return what the files of the host tell."""
+    layout, deployments = Layout(app), Deployments(app)
+    seen = Status(app, host)
+    with suppress(OSError):
+        seen.release, seen.since = layout.current.readlink().name, layout.current.lstat().st_mtime
+    seen.unsafe = read_json(Release(layout.current).state_file).get("inspect", {}).get("unsafe", [])
+    seen.lock = host_work.lease_of(host_work.RUN / app)
+    seen.work = host_work.worker_of(host_work.RUN / app) or {}
+    seen.deploys = deployments.last(ENTRIES)
+    seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
+    return seen
+
+
+def look_at_programs(seen: Status, conf: Path) -> None:
+    """Add what Supervisor, the watchdog and the heartbeats tell."""
+    layout, processes = Layout(seen.app), {}
+    if conf.exists():
+        try:
+            processes = connect(conf, 0).processes()
+        except OperatorError as error:
+            seen.refused.append(str(error))
+    else:
+        seen.refused.append("Supervisor is not installed. Install it: ansible-playbook playbooks/site.yml")
+    watchdog, itself = {}, ""
+    for name, process in sorted(processes.items()):
+        if not name.startswith(f"{seen.app}-"):
+            continue
+        seen.programs[name] = _program(layout, name, process)
+        beat = read_json(layout.heartbeat(name))
+        if not beat or beat.get("pid") != process.pid:
+            continue
+        if beat.get("kind") in WATCHDOG and time.monotonic() - beat["beat"] < SILENT:
+            watchdog, itself = beat, name
+        elif beat.get("kind") == "worker":
+            seen.consumed |= set(beat["queues"])
+            queues = ", ".join(sorted(beat["queues"])) or "no queue"
+            seen.programs[name]["tasks"] = f"{queues} ({beat['active']}/{beat['slots']} busy)"
+    # A host with nothing but the web program has no watchdog.
+    seen.watched = bool(watchdog) or not any("-worker-" in name or "-scheduler-" in name for name in seen.programs)
+    seen.orphans = watchdog.get("orphans", [])
+    for name, assessment in watchdog.get("programs", {}).items():
+        if name != itself and seen.programs.get(name, {}).get("pid") == assessment["pid"]:
+            seen.programs[name].update(health=assessment["state"], why=assessment["why"])
+
+
+def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
+    conf, release = layout.conf(name), ""
+    with suppress(OSError):
+        if named := RELEASE.search(conf.read_text()):  # none for the listener
+            release = named[1]
+    return {
+        "state": process.state,
+        "pid": process.pid,
+        "uptime": process.uptime if process.pid else 0,
+        "release": release,
+        "health": "",
+        "why": "",
+        "tasks": "",
+        "retires": conf.is_symlink(),
+    }
+
+
+def look_at_queues(seen: Status) -> None:
+    """Add what the broker on this host has in the application's vhost."""
+    command = ("rabbitmqctl", "-q", "-t", "15", "list_queues", "-p", seen.app, "name", "messages", "consumers")
+    try:
+        done = subprocess.run((*command, "--formatter", "json"), capture_output=True, text=True, timeout=30)
+        queues = json.loads(done.stdout)
+    except FileNotFoundError:
+        seen.refused.append("RabbitMQ is not installed. Install it: ansible-playbook playbooks/site.yml")
+        return
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        seen.refused.append("RabbitMQ does not list its queues. Look: rabbitmqctl status")
+        return
+    for queue in queues:
+        if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"]):
+            seen.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
+
+
+def ask_for_queues(seen: Status, command: list[str]) -> None:
+    """Add what a foreign broker tells of the queues that are known here, when `command` asks it."""
+    dead = Layout(seen.app).dead_queue
+    seen.unseen = "celery_app_broker_url is no host of the kit's: its alarms, and other queues, can't be seen here"
+    if not seen.release:
+        seen.unseen += "; nor any queue, before the first deploy"
+        return
+    try:
+        done = subprocess.run([*command, *sorted(seen.consumed), dead], capture_output=True, text=True, timeout=90)
+        said = json.loads(done.stdout.strip().splitlines()[-1])
+        queues, why = said["queues"], said["reason"]
+    except (OSError, ValueError, LookupError, subprocess.TimeoutExpired) as error:
+        queues, why = {}, str(error)
+    if why:
+        seen.refused.append(f"The broker can't be asked for its queues: {why}")
+        return
+    seen.queues = {name: counts for name, counts in queues.items() if counts is not None}
+    if dead not in seen.queues:
+        seen.unseen += f"; it has no queue {dead}, so that tasks no worker could do are lost: docs/dead-letters.md"

@@ -1,0 +1,97 @@
+"""What is wrong with an application on this host, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
+
+UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
+"""What the watchdog may report of a program that an operator should know (docs/operations.md)."""
+
+
+def problems(seen: Status, *, has_programs: bool) -> list[str]:
+    """Return a line for each thing that is wrong, with what to do; `has_programs`: whether programs belong here."""
+    return [
+        *seen.refused,
+        *_release(seen, has_programs),
+        *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
+        *_watchdog(seen),
+        *_queues(seen),
+        *_deploys(seen),
+    ]
+
+
+def _release(seen: Status, has_programs: bool) -> Iterator[str]:
+    if seen.release or not has_programs:
+        return
+    if running := sorted({program["release"] for program in seen.programs.values()} - {""}):
+        yield (
+            f"Programs of release {' and '.join(running)} run here, and no deploy of {seen.app} was completed. "
+            "Deploy: ansible-playbook playbooks/deploy.yml"
+        )
+    else:
+        yield f"{seen.app} was not deployed here yet. Deploy: ansible-playbook playbooks/site.yml"
+
+
+def _program(seen: Status, name: str, program: dict[str, Any]) -> Iterator[str]:
+    state, log = program["state"], Layout(seen.app).log_file(name)
+    if program.get("retires") and state in ("STOPPED", "EXITED"):
+        pass  # an old generation that has finished: it is about to be removed, at the latest by the next run
+    elif state == "STOPPED":
+        yield f"{name} was stopped manually. Start it: supervisorctl start {name}"
+    elif state in ("FATAL", "UNKNOWN"):
+        yield f"{name} is {state}. Look: tail -n 30 {log}; restart it: supervisorctl restart {name}"
+    elif state in ("BACKOFF", "EXITED"):
+        yield f"{name} exits right after each start, and Supervisor keeps trying. Look: tail -n 30 {log}"
+    if program["health"] in UNHEALTHY:
+        yield f"{name} is {program['health']}: {program['why']}. What the watchdog does: docs/operations.md"
+    under_way = seen.lock or seen.work or state == "STOPPING"
+    if seen.release and program["release"] not in ("", seen.release) and not under_way:
+        yield (
+            f"{name} runs release {program['release']}, and the current one is {seen.release}. Deploy: "
+            "ansible-playbook playbooks/deploy.yml (or rollback.yml)"
+        )
+
+
+def _watchdog(seen: Status) -> Iterator[str]:
+    if not seen.watched:
+        yield "The watchdog is not running or not responding. Deploy: ansible-playbook playbooks/deploy.yml"
+    for orphan in seen.orphans:
+        yield (
+            f"pid {orphan['pid']} ({orphan['what']}) is an orphan. The watchdog has told it to finish, and terminates "
+            f"it in time. Look: ps -fp {orphan['pid']}"
+        )
+
+
+def _queues(seen: Status) -> Iterator[str]:
+    dead = Layout(seen.app).dead_queue
+    for name, queue in sorted(seen.queues.items()):
+        if name == dead and queue["messages"]:
+            yield f"{queue['messages']} dead-lettered tasks. List them: ansible-playbook playbooks/dead_letters.yml"
+        elif name != dead and queue["messages"] and not queue["consumers"]:
+            yield f"Nothing consumes from {name}, where {queue['messages']} tasks wait. Look: supervisorctl status"
+
+
+def _deploys(seen: Status) -> Iterator[str]:
+    stale = seen.lock and host_work.age(seen.lock) > host_work.STALE_AFTER
+    if seen.work and (stale or seen.lock.get("id") != seen.work.get("run")):
+        yield (
+            f"The work of an interrupted run goes on: {host_work.words(seen.work)}, pid {seen.work.get('pid')}. It "
+            "ends by itself, and the next deploy or rollback takes over"
+        )
+    if seen.draft.get("begun") and not seen.lock and not seen.work:
+        what, who, phase = (seen.draft.get(key) for key in ("action", "who", "phase"))
+        ended = "failed and was left as it is" if seen.draft.get("failed") else f"was interrupted in phase {phase}"
+        yield (
+            f"The {what} of {who} to release {seen.draft.get('release')} {ended}. Complete it: "
+            "ansible-playbook playbooks/deploy.yml; or go back: ansible-playbook playbooks/rollback.yml"
+        )
+    if stale:
+        yield (
+            "The deploy lock belongs to a run that has died, and the next one takes it over. Release it now: "
+            "ansible-playbook playbooks/unlock.yml"
+        )

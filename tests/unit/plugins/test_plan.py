@@ -1,0 +1,199 @@
+"""The plan of a handover: what becomes of each program, the operations in their order, and their inverses."""
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import plan
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import (
+    AwaitReady,
+    Leaving,
+    Point,
+    Reload,
+    Restore,
+    Retire,
+    Seen,
+    Start,
+    StartAgain,
+    Stop,
+    StopAgain,
+    Withdraw,
+    Write,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
+
+A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
+B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
+SOCKET = "app-worker-socket"
+
+
+def generation(name, conf="conf", **more):
+    return Generation(plan.program_of(name), name, conf, **more)
+
+
+def process(name, state="RUNNING"):
+    return ProcessInfo(name, state, 7 if state in ("RUNNING", "STOPPING") else 0, 1, "", 0)
+
+
+def seen(*running, conf="conf", **more):
+    """These run, from conf files that a reboot starts; each may take 60 s to stop."""
+    stopwaitsecs = dict.fromkeys((A1, A2, A3, B1, B2, SOCKET), 60)
+    files, processes = dict.fromkeys(running, conf), {name: process(name) for name in running}
+    return Seen(**{"files": files, "processes": processes, "stopwaitsecs": stopwaitsecs, **more})
+
+
+def action(one, found):
+    return plan.changes([one], found)[0].action
+
+
+def operations(programs, found, drain_wait=None):
+    return plan.plan(plan.changes(programs, found, waits=drain_wait is None), found, drain_wait)
+
+
+def leaving(name, successor, limit=70.0):
+    return Leaving(name, successor, limit)
+
+
+# What becomes of a program.
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (seen(), plan.STARTED),
+        (seen(A2), plan.UNCHANGED),
+        (seen(A2, conf="older"), plan.REWRITTEN),
+        (seen(A2, stale={A2}), plan.RESTARTED),
+        (seen(A2, processes={A2: process(A2, "FATAL")}), plan.STARTED),
+        (seen(A2, processes={A2: process(A2, "BACKOFF")}), plan.STARTED),
+        (seen(A2, provisional={A2}), plan.STARTED),
+        (seen(A1), plan.HANDED_OVER),
+        (seen(A1, A2), plan.HANDED_OVER),
+        (seen(A1, A2, processes={A1: process(A1, "STOPPING"), A2: process(A2)}), plan.DRAINED),
+        (seen(orphans={A1}), plan.HANDED_OVER),
+        (seen(B1), plan.STARTED),
+    ],
+)
+def test_what_becomes_of_a_program(found, expected):
+    assert action(generation(A2), found) == expected
+
+
+def test_replace_is_told_from_a_handover():
+    assert action(generation(A2, strategy="replace"), seen(A1)) == plan.REPLACED
+
+
+def test_what_is_ours_and_not_intended_is_removed_also_a_link_that_leads_nowhere():
+    found = seen(A1, B1, provisional={A3}, orphans={B2})
+    assert plan.changes([generation(A1)], found)[1:] == [plan.Change(plan.REMOVED, name) for name in (A3, B1, B2)]
+
+
+def test_an_old_generation_that_drains_already_is_no_change_for_a_run_that_does_not_wait():
+    found = seen(A1, A2, processes={A1: process(A1, "STOPPING"), A2: process(A2)})
+    [waited], [left] = (plan.changes([generation(A2)], found, waits=waits) for waits in (True, False))
+    assert waited.is_change and not left.is_change and left.draining == (A1,)
+
+
+def test_a_generation_that_still_drains_is_begun_anew_under_another_name():
+    one = generation(A1, conf=f"[program:{A1}]", ready=["ready", A1], log=f"/log/{A1}.log")
+    draining = seen(A1, A2, provisional={A1}, processes={A1: process(A1, "STOPPING"), A2: process(A2)})
+    again = plan.able_to_run(one, draining)
+    assert again.name not in (A1, A2) and again.program == one.program and again.of == A1
+    assert again.conf == f"[program:{again.name}]" and again.ready == ["ready", again.name]
+    assert plan.able_to_run(one, seen(again.name)) == again, "it runs under that name already"
+    assert plan.able_to_run(one, seen(A2)) == one
+
+
+# The operations.
+
+
+def test_a_handover_is_read_from_top_to_bottom():
+    new = generation(A2)
+    assert operations([new], seen(A1)) == [
+        Write(new, lasting=False, spare=A1, undo=(Withdraw(A2, plan.RUN_ON),)),
+        Start((new,)),
+        AwaitReady((new,)),
+        Retire((leaving(A1, A2),), (new,), undo=(StartAgain(A1),)),
+    ]
+
+
+def test_replace_stops_the_old_before_the_new_is_written():
+    new = generation(A2, strategy="replace")
+    stop, write, start, _, retire = operations([new], seen(A1))
+    assert stop == Stop((A1,), (A2,), undo=(StartAgain(A1),))
+    assert write.undo == (Withdraw(A2, 70.0),), "the old one starts again only when no process of the new one is left"
+    assert start == Start((new,)) and retire.leaving == (leaving(A1, A2),) and retire.undo == ()
+
+
+def test_replace_goes_back_to_the_one_that_was_ready():
+    new = generation(A3, strategy="replace")
+    [stop, *_] = operations([new], seen(A1, A2, provisional={A2}, processes={A2: process(A2)}))
+    assert stop.names == (A1, A2) and stop.undo == (StartAgain(A1),)
+
+
+def test_all_are_ready_before_any_is_retired():
+    kinds = [type(one) for one in operations([generation(A2), generation(B2)], seen(A1, B1))]
+    assert kinds == [Write, Write, Start, AwaitReady, Retire]
+
+
+def test_rolling_takes_one_program_after_the_other_and_the_others_first():
+    programs = [generation(A2, strategy="rolling"), generation(B2, strategy="rolling"), generation(SOCKET)]
+    plans = operations(programs, seen(A1, B1), drain_wait=5)
+    assert [one.programs[0].name for one in plans if isinstance(one, Start)] == [SOCKET, A2, B2]
+    retires = [one for one in plans if isinstance(one, Retire)]
+    assert [one.wait for one in retires] == [None, None, 5], "only the last may be left to drain by itself"
+    assert retires[1].undo == (StartAgain(A1),), "if B2 fails, A1 comes back"
+
+
+def test_a_program_that_keeps_its_name_is_restarted_last_and_gets_its_file_back():
+    new = generation(SOCKET, conf="newer")
+    plans = operations([new, generation(A2)], seen(SOCKET, A1, stale={SOCKET}))
+    assert [type(one) for one in plans] == [Write, Start, AwaitReady, Write, Reload, Retire]
+    assert plans[3] == Write(new, lasting=True, undo=(Restore(SOCKET),))
+    assert plans[4] == Reload(new), "what ran is started again by Restore"
+    found = seen(SOCKET, stale={SOCKET}, processes={SOCKET: process(SOCKET, "FATAL")})
+    assert operations([new], found)[1].undo == (StopAgain(SOCKET, unload=True),)
+
+
+def test_a_file_that_was_edited_is_written_and_what_is_loaded_is_looked_at_again():
+    one = generation(A1)
+    assert operations([one], seen(A1, conf="edited")) == [
+        Write(one, lasting=True, undo=(Restore(A1),)),
+        Reload(one),
+        Retire((), (one,)),
+    ]
+
+
+def test_what_was_down_is_stopped_again_only_where_something_else_serves_or_it_was_not_loaded():
+    down = {A2: process(A2, "STOPPED")}
+    [_, start, *_] = operations([generation(A2)], seen(A2, processes=down))
+    assert start.undo == (), "it is to run: supervisord goes on trying"
+    [_, start, *_] = operations([generation(A2)], seen(A1, A2, processes={A1: process(A1), **down}))
+    assert start.undo == (StopAgain(A2, unload=False),)
+    [_, start, *_] = operations([generation(A2)], seen(A2, processes={}))
+    assert start.undo == (StopAgain(A2, unload=True),)
+
+
+def test_what_leaves_is_waited_for_to_its_stop_timeout_or_until_it_is_killed():
+    [*_, retire] = operations([generation(A2, stop_timeout=20)], seen(A1))
+    assert retire.leaving == (leaving(A1, A2, 20.0),)
+    [*_, retire] = operations([generation(A2, stop_timeout=60)], seen(A1))
+    assert retire.leaving == (leaving(A1, A2, 60 + plan.STOP_MARGIN),)
+    [retire] = operations([], seen("app-worker-c-11111111"))
+    assert retire.leaving == (leaving("app-worker-c-11111111", "app-worker-c-11111111", plan.UNKNOWN_STOP),)
+
+
+def test_what_is_unchanged_only_gets_its_logs_stable_name():
+    one = generation(A1)
+    assert operations([one], seen(A1)) == [Point(one), Retire((), ())]
+
+
+def test_the_time_that_undoing_takes_at_most():
+    found = seen(A1)
+    assert plan.seconds_back(operations([generation(A2)], found), found) == plan.RUN_ON + plan.START_AGAIN
+    assert plan.seconds_back(operations([generation(A2, strategy="replace")], found), found) == 70 + plan.START_AGAIN
+
+
+@pytest.mark.parametrize(
+    ("programs", "expected"), [(["app-worker-a"], {A1}), (None, {A1, B1})], ids=["of these programs", "of any"]
+)
+def test_an_orphan_is_a_generation_by_name(programs, expected):
+    removed = [A1, B1, "app-worker-a", "app-worker-a-by-hand"]
+    assert plan.orphans_of(["app-worker-"], programs, removed) == expected
