@@ -1,4 +1,4 @@
-"""What every test of the application has of its own: data folder, secret, broker and result store."""
+"""What every test of the application has of its own: data directory, secret, broker and result store."""
 
 import os
 import secrets
@@ -25,8 +25,8 @@ def broker() -> None:
 
 
 @pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, settings: Settings) -> Path:
-    """Return this test's own data folder."""
+def data_directory(tmp_path: Path, settings: Settings) -> Path:
+    """Return this test's own data directory."""
     settings.PETCT_DATA_DIR = tmp_path / "data"
     settings.PETCT_DATA_DIR.mkdir()
     return settings.PETCT_DATA_DIR

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 @contextmanager
-def complete_file(folder: Path, content: bytes) -> Iterator[Path]:
-    """Give a file in `folder` that holds all of `content`, to be moved to its place; left there, it goes.
+def complete_file(directory: Path, content: bytes) -> Iterator[Path]:
+    """Give a file in `directory` that holds all of `content`, to be moved to its place; left there, it goes.
 
     Raises OSError.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".saving-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".saving-", delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(content)

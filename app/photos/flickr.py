@@ -21,8 +21,8 @@ MAX_PIXELS = 50_000_000
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp"}
 
 
-def photos_folder() -> Path:
-    """Return the folder the picture files lie in."""
+def photos_directory() -> Path:
+    """Return the directory the picture files lie in."""
     return settings.PETCT_DATA_DIR / "photos"
 
 
@@ -73,14 +73,14 @@ def check_picture(content: bytes, url: str) -> tuple[str, tuple[int, int]]:
 
 def store(photo: Photo, content: bytes) -> tuple[Photo, bool]:
     """Write file and row together, or neither; return the photo, and whether it is new."""
-    folder = photos_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with complete_file(folder, content) as temporary:
+    directory = photos_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    with complete_file(directory, content) as temporary:
         try:
             # The row comes first, since it may be refused; it goes again if the file can't take its place.
             with transaction.atomic():
                 photo.save(force_insert=True)
-                temporary.replace(folder / photo.filename)
+                temporary.replace(directory / photo.filename)
         except IntegrityError:
             # Another worker, or the same picture at another address.
             return Photo.objects.get(Q(url=photo.url) | Q(sha256=photo.sha256)), False

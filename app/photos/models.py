@@ -18,7 +18,7 @@ class Photo(models.Model):
 
     url = models.URLField(max_length=MAX_ADDRESS, unique=True, help_text="Where the picture was downloaded from.")
     sha256 = models.CharField(max_length=64, unique=True)
-    filename = models.CharField(max_length=80, help_text="In the folder photos of the data folder.")
+    filename = models.CharField(max_length=80, help_text="In the directory photos of the data directory.")
     width = models.PositiveIntegerField()
     height = models.PositiveIntegerField()
     title = models.CharField(max_length=300, blank=True)

@@ -5,7 +5,7 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
-from photos.flickr import photos_folder
+from photos.flickr import photos_directory
 from photos.models import Photo
 
 
@@ -15,6 +15,6 @@ def picture(request: HttpRequest, name: str) -> FileResponse:
     """Send one stored picture; only names from the database lead to a file."""
     photo = get_object_or_404(Photo, filename=name)
     try:
-        return FileResponse((photos_folder() / photo.filename).open("rb"))
+        return FileResponse((photos_directory() / photo.filename).open("rb"))
     except OSError as error:
         raise Http404(f"The file of photo {photo.pk} is gone.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from django.conf import settings
 
-from viewer.errors import InvalidDtype, InvalidShape, OutsideDataFolder, SizeMismatch, VolumeMissing
+from viewer.errors import InvalidDtype, InvalidShape, OutsideDataDirectory, SizeMismatch, VolumeMissing
 
 DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
 MAX_SIDE = 2048
@@ -17,9 +17,9 @@ MAX_BYTES = 128 * 1024 * 1024
 
 
 def loadArray(filepath: str, shape: Sequence[int], dtype: str = "<f4") -> np.ndarray:
-    """Read the volume at `filepath`, relative to the data folder, as an array of `shape` voxels (x, y, z).
+    """Read the volume at `filepath`, relative to the data directory, as an array of `shape` voxels (x, y, z).
 
-    Raises a VolumeError: InvalidShape, InvalidDtype, OutsideDataFolder, VolumeMissing or SizeMismatch.
+    Raises a VolumeError: InvalidShape, InvalidDtype, OutsideDataDirectory, VolumeMissing or SizeMismatch.
     """
     sides = check_shape(shape)
     kind = check_dtype(dtype)
@@ -29,7 +29,7 @@ def loadArray(filepath: str, shape: Sequence[int], dtype: str = "<f4") -> np.nda
             f"shape {list(sides)} of {kind.str} is {expected} bytes; at most {MAX_BYTES} are read. "
             "Store the volume at a lower resolution."
         )
-    path = inside_data_folder(filepath)
+    path = inside_data_directory(filepath)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -65,22 +65,22 @@ def check_dtype(dtype: str) -> np.dtype:
     return np.dtype(dtype)
 
 
-def inside_data_folder(filepath: str) -> Path:
-    """Return the real path of a regular file in the data folder, every symbolic link followed.
+def inside_data_directory(filepath: str) -> Path:
+    """Return the real path of a regular file in the data directory, every symbolic link followed.
 
-    Raises OutsideDataFolder or VolumeMissing.
+    Raises OutsideDataDirectory or VolumeMissing.
     """
-    folder = settings.PETCT_DATA_DIR.resolve()
+    directory = settings.PETCT_DATA_DIR.resolve()
     try:
-        path = (folder / filepath).resolve()
+        path = (directory / filepath).resolve()
         # Also keeps us from opening a pipe, which would block the worker for ever.
         is_file = path.is_file()
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise VolumeMissing(f"{filepath!r:.200} is no usable path: {error}.") from error
-    if not path.is_relative_to(folder):
-        raise OutsideDataFolder(
-            f"{filepath!r:.200} leads to {path}, outside the data folder {folder}. "
-            "Move the file into the folder, or set PETCT_DATA_DIR."
+    if not path.is_relative_to(directory):
+        raise OutsideDataDirectory(
+            f"{filepath!r:.200} leads to {path}, outside the data directory {directory}. "
+            "Move the file into the directory, or set PETCT_DATA_DIR."
         )
     if not is_file:
         raise VolumeMissing(f"{path} is not there (or is no file). Put it there, or correct the record.")

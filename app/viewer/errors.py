@@ -17,8 +17,8 @@ class InvalidDtype(VolumeError):
     """The dtype is not one of those the viewer reads."""
 
 
-class OutsideDataFolder(VolumeError):
-    """The path leads out of the data folder, directly or by a symbolic link."""
+class OutsideDataDirectory(VolumeError):
+    """The path leads out of the data directory, directly or by a symbolic link."""
 
 
 class VolumeMissing(VolumeError):

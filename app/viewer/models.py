@@ -22,7 +22,7 @@ class Record(models.Model):
     """One volume of one user."""
 
     userID = models.CharField(max_length=100, unique=True)
-    filepath = models.CharField(max_length=500, help_text="Relative to the data folder (PETCT_DATA_DIR).")
+    filepath = models.CharField(max_length=500, help_text="Relative to the data directory (PETCT_DATA_DIR).")
     shape = models.JSONField(validators=[valid_shape], help_text="Voxels along x, y and z, e.g. [110, 110, 187].")
     dtype = models.CharField(max_length=3, default="<f4", choices=[(name, name) for name in draw3d.DTYPES])
 

@@ -1,6 +1,6 @@
 """A made-up patient, as FDG-PET of head and torso might show it, so that the first page is worth a look.
 
-Everything is a formula: no patient's data, no random numbers from a library that may change its mind.
+Everything is a formula: no patient's data, no random numbers from a library that may change.
 """
 
 import numpy as np

@@ -28,7 +28,7 @@ class Plane:
     name: str
     axis: int
     edges: tuple[str, str, str, str]
-    """Letters at the picture's top, right, bottom and left."""
+    """Marks at the picture's top, right, bottom and left."""
 
 
 PLANES = (

@@ -53,9 +53,7 @@ def volume(request: HttpRequest, ticket: str) -> HttpResponse:
     try:
         result, _record = services.redeem(ticket)
     except signing.BadSignature:
-        return JsonResponse(
-            {"error": "BadTicket", "message": "Open the page again; this address is stale."}, status=404
-        )
+        return JsonResponse({"error": "BadTicket", "message": "Reload the page; this URL has expired."}, status=404)
     try:
         array = services.volume_of(result)
     except ServiceUnreachable as error:

@@ -1,4 +1,4 @@
-"""Applications as strangers write them: set up, a task, a page, a deploy under load, a broken release, a rollback."""
+"""Applications as their owners write them: set-up, task, page, deploy under load, broken release, rollback."""
 
 import shlex
 

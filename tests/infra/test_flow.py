@@ -20,20 +20,20 @@ def test_a_task_sent_by_hand_comes_back(host):
 
 
 def test_a_volume_comes_back_as_the_array_it_is(host):
-    proof = json.loads(host.output(host.in_release("python manage.py prove")).splitlines()[-1])
-    assert (proof["ok"], proof["shape"]) == (True, [110, 110, 187])
+    answer = json.loads(host.output(host.in_release("python manage.py round_trip")).splitlines()[-1])
+    assert (answer["ok"], answer["shape"]) == (True, [110, 110, 187])
 
 
 def test_the_schedule_ticks_and_the_tick_arrives(host):
-    proof = json.loads(host.output(host.in_release("celery-ops-prove -A petct --timeout 60")).splitlines()[-1])
-    assert proof["proved"] is True
-    assert proof["tick_age"] < 60
+    answer = json.loads(host.output(host.in_release("celery-ops-prove -A petct --timeout 60")).splitlines()[-1])
+    assert answer["proved"] is True
+    assert answer["tick_age"] < 60
 
 
 def test_a_bad_task_ends_in_a_named_error_and_the_worker_lives_on(host):
     worker = host.program("worker-default")
     call = host.in_release("""celery -A petct call loadArray --args='["../outside.mpv", [2, 2, 2]]'""")
-    assert "OutsideDataFolder" in result_of(host, host.output(call).splitlines()[-1])
+    assert "OutsideDataDirectory" in result_of(host, host.output(call).splitlines()[-1])
     assert host.program("worker-default") == worker
 
 

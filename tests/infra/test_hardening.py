@@ -1,4 +1,4 @@
-"""What is closed: to the application, to strangers on the host, and to whoever has not the password."""
+"""What is closed: to the application, to other users of the host, and without the password."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_application_can_write_what_is_its_own(host):
     host.output(f"runuser -u {APP} -- sh -c 'echo > /srv/{APP}/shared/mine && rm /srv/{APP}/shared/mine'")
 
 
-def test_strangers_cannot_enter_the_applications_folders(host):
+def test_other_users_cannot_enter_the_applications_directories(host):
     for folder in (f"/etc/{APP}", f"/srv/{APP}/shared", f"/var/log/{APP}", f"/var/lib/{APP}"):
         assert host.run(f"runuser -u nobody -- ls {folder}").rc != 0, folder
 

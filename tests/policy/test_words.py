@@ -13,10 +13,9 @@ TEXTS = {"", ".cfg", ".css", ".html", ".ini", ".j2", ".js", ".md", ".py", ".sh",
 SKIPPED = re.compile(r"^LICENSE$|requirements\.txt$|\.lock$|^tests/policy/test_words\.py$")
 # Directories and files that have not been swept yet.
 PENDING = (
-    "app/",
-    "bench/",
     "docs/",
-    "molecule/",
+    "molecule/chaos",
+    "molecule/fleet",
     "playbooks/",
     "plugins/",
     "roles/",

@@ -254,7 +254,7 @@ class Host:
 
     def task_comes_back(self) -> bool:
         """Tells whether a task of the reference application comes back with the array that it should be."""
-        return self.run(self.in_release("python manage.py prove --timeout 20")).rc == 0
+        return self.run(self.in_release("python manage.py round_trip --timeout 20")).rc == 0
 
     def diagnosis(self) -> str:
         """What an operator would look at first."""

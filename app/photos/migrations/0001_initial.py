@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ("sha256", models.CharField(max_length=64, unique=True)),
                 (
                     "filename",
-                    models.CharField(help_text="In the folder photos of the data folder.", max_length=80),
+                    models.CharField(help_text="In the directory photos of the data directory.", max_length=80),
                 ),
                 ("width", models.PositiveIntegerField()),
                 ("height", models.PositiveIntegerField()),

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from photos import download, errors, flickr
-from photos.flickr import photos_folder, save_latest_flickr_image
+from photos.flickr import photos_directory, save_latest_flickr_image
 from photos.models import Photo
 from photos.tasks import task_save_latest_flickr_image
 from photos.tests.conftest import picture
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def files():
-    return sorted(path.name for path in photos_folder().iterdir()) if photos_folder().exists() else []
+    return sorted(path.name for path in photos_directory().iterdir()) if photos_directory().exists() else []
 
 
 def nothing_left():
@@ -31,7 +31,7 @@ def test_saves_the_newest_picture(site):
     assert (photo.title, photo.author, photo.page_url) == ("A cat", "Ann", "https://example.org/cat")
     assert (photo.width, photo.height) == (60, 40)
     assert files() == [photo.filename]
-    assert (photos_folder() / photo.filename).read_bytes() == picture()
+    assert (photos_directory() / photo.filename).read_bytes() == picture()
     assert Photo.objects.latest_saved() == photo
 
 
@@ -192,9 +192,9 @@ def test_a_file_that_cannot_take_its_place_leaves_no_row(site):
     site.feed(site.item(site.serve("/cat.jpg", picture())))
     photo, _ = save_latest_flickr_image()
     Photo.objects.all().delete()
-    (photos_folder() / photo.filename).unlink()
-    # A folder in the way, not empty.
-    (photos_folder() / photo.filename / "x").mkdir(parents=True)
+    (photos_directory() / photo.filename).unlink()
+    # A directory in the way, not empty.
+    (photos_directory() / photo.filename / "x").mkdir(parents=True)
 
     with pytest.raises(OSError):
         save_latest_flickr_image()
@@ -225,7 +225,7 @@ def test_the_task_fails_under_the_error_s_name(site):
 
 
 def test_the_index_shows_the_latest(site, client):
-    assert "None yet" in client.get("/").text
+    assert "No photo yet" in client.get("/").text
     site.feed(site.item(site.serve("/cat.jpg", picture()), title="<i>Cat</i>", link="javascript:alert(1)"))
     photo, _ = save_latest_flickr_image()
 
@@ -242,7 +242,7 @@ def test_the_index_shows_the_latest(site, client):
 def test_a_lost_file_is_a_404(site, client):
     site.feed(site.item(site.serve("/cat.jpg", picture())))
     photo, _ = save_latest_flickr_image()
-    (photos_folder() / photo.filename).unlink()
+    (photos_directory() / photo.filename).unlink()
 
     assert client.get(f"/photos/{photo.filename}").status_code == 404
     assert client.get("/photos/unknown.jpg").status_code == 404

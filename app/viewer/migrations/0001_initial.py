@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 ("userID", models.CharField(max_length=100, unique=True)),
                 (
                     "filepath",
-                    models.CharField(help_text="Relative to the data folder (PETCT_DATA_DIR).", max_length=500),
+                    models.CharField(help_text="Relative to the data directory (PETCT_DATA_DIR).", max_length=500),
                 ),
                 (
                     "shape",

@@ -7,10 +7,10 @@ from viewer.models import Record
 
 
 @pytest.fixture
-def volume(data_folder: Path) -> np.ndarray:
+def volume(data_directory: Path) -> np.ndarray:
     """A small volume with a value of its own in each voxel, stored as volume.mpv."""
     array = np.arange(4 * 5 * 6, dtype="<f4").reshape(4, 5, 6)
-    (data_folder / "volume.mpv").write_bytes(array.tobytes())
+    (data_directory / "volume.mpv").write_bytes(array.tobytes())
     return array
 
 

@@ -16,15 +16,15 @@ def test_reads_c_order_little_endian(volume):
 
 
 @pytest.mark.parametrize("dtype", draw3d.DTYPES)
-def test_reads_every_dtype_it_names(data_folder, dtype):
+def test_reads_every_dtype_it_names(data_directory, dtype):
     array = np.arange(24).astype(dtype).reshape(2, 3, 4)
-    (data_folder / "typed.mpv").write_bytes(array.tobytes())
+    (data_directory / "typed.mpv").write_bytes(array.tobytes())
 
     assert np.array_equal(draw3d.loadArray("typed.mpv", (2, 3, 4), dtype), array)
 
 
-def test_takes_an_absolute_path_inside_the_data_folder(volume, data_folder):
-    assert draw3d.loadArray(str(data_folder / "volume.mpv"), [4, 5, 6]).shape == (4, 5, 6)
+def test_takes_an_absolute_path_inside_the_data_directory(volume, data_directory):
+    assert draw3d.loadArray(str(data_directory / "volume.mpv"), [4, 5, 6]).shape == (4, 5, 6)
 
 
 @pytest.mark.parametrize(
@@ -61,25 +61,25 @@ def test_refuses_a_file_of_another_size(volume):
 
 
 @pytest.mark.parametrize("path", ["../secret.mpv", "/etc/passwd", "a/../../secret.mpv", ".."])
-def test_refuses_a_path_outside_the_data_folder(data_folder, path):
-    (data_folder.parent / "secret.mpv").write_bytes(b"1234")
+def test_refuses_a_path_outside_the_data_directory(data_directory, path):
+    (data_directory.parent / "secret.mpv").write_bytes(b"1234")
 
-    with pytest.raises(errors.OutsideDataFolder):
+    with pytest.raises(errors.OutsideDataDirectory):
         draw3d.loadArray(path, [1, 1, 1])
 
 
-def test_refuses_a_symbolic_link_that_leads_outside(data_folder):
-    (data_folder.parent / "secret.mpv").write_bytes(b"1234")
-    (data_folder / "link.mpv").symlink_to("../secret.mpv")
-    (data_folder / "linked").symlink_to("..", target_is_directory=True)
+def test_refuses_a_symbolic_link_that_leads_outside(data_directory):
+    (data_directory.parent / "secret.mpv").write_bytes(b"1234")
+    (data_directory / "link.mpv").symlink_to("../secret.mpv")
+    (data_directory / "linked").symlink_to("..", target_is_directory=True)
 
     for path in ("link.mpv", "linked/secret.mpv"):
-        with pytest.raises(errors.OutsideDataFolder):
+        with pytest.raises(errors.OutsideDataDirectory):
             draw3d.loadArray(path, [1, 1, 1])
 
 
-def test_follows_a_symbolic_link_that_stays_inside(volume, data_folder):
-    (data_folder / "same.mpv").symlink_to("volume.mpv")
+def test_follows_a_symbolic_link_that_stays_inside(volume, data_directory):
+    (data_directory / "same.mpv").symlink_to("volume.mpv")
 
     assert draw3d.loadArray("same.mpv", [4, 5, 6]).shape == (4, 5, 6)
 
@@ -90,15 +90,15 @@ def test_says_when_there_is_no_such_file(volume, path):
         draw3d.loadArray(path, [4, 5, 6])
 
 
-def test_does_not_wait_for_a_pipe(data_folder: Path):
-    os.mkfifo(data_folder / "pipe.mpv")
+def test_does_not_wait_for_a_pipe(data_directory: Path):
+    os.mkfifo(data_directory / "pipe.mpv")
 
     with pytest.raises(errors.VolumeMissing):
         draw3d.loadArray("pipe.mpv", [1, 1, 1])
 
 
-def test_does_not_loop_with_symbolic_links(data_folder):
-    (data_folder / "loop.mpv").symlink_to("loop.mpv")
+def test_does_not_loop_with_symbolic_links(data_directory):
+    (data_directory / "loop.mpv").symlink_to("loop.mpv")
 
     with pytest.raises(errors.VolumeMissing):
         draw3d.loadArray("loop.mpv", [1, 1, 1])

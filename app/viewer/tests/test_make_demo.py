@@ -25,13 +25,13 @@ def run(capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_makes_a_volume_worth_looking_at_once(db, capsys, data_folder):
+def test_makes_a_volume_worth_looking_at_once(db, capsys, data_directory):
     assert run(capsys)["state"] == "created"
-    stamp = (data_folder / "demo.mpv").stat().st_mtime_ns
+    stamp = (data_directory / "demo.mpv").stat().st_mtime_ns
 
     assert run(capsys)["state"] == "unchanged"
-    assert (data_folder / "demo.mpv").stat().st_mtime_ns == stamp
-    assert [path.name for path in data_folder.iterdir()] == ["demo.mpv"]
+    assert (data_directory / "demo.mpv").stat().st_mtime_ns == stamp
+    assert [path.name for path in data_directory.iterdir()] == ["demo.mpv"]
 
     record = Record.objects.get(userID="demo")
     record.full_clean()
@@ -43,19 +43,19 @@ def test_makes_a_volume_worth_looking_at_once(db, capsys, data_folder):
     assert 0.1 < (array > 0.1).mean() < 0.6
 
 
-def test_repairs_a_damaged_file_and_a_changed_record(db, capsys, data_folder):
+def test_repairs_a_damaged_file_and_a_changed_record(db, capsys, data_directory):
     run(capsys)
-    (data_folder / "demo.mpv").write_bytes(b"short")
+    (data_directory / "demo.mpv").write_bytes(b"short")
     Record.objects.update(shape=[1, 2, 3])
 
     assert run(capsys)["state"] == "created"
-    assert (data_folder / "demo.mpv").stat().st_size == 110 * 110 * 187 * 4
+    assert (data_directory / "demo.mpv").stat().st_size == 110 * 110 * 187 * 4
     assert Record.objects.get(userID="demo").shape == list(SHAPE)
 
 
-def test_says_which_folder_it_cannot_write(db, settings, data_folder):
-    (data_folder / "file").write_text("in the way")
-    settings.PETCT_DATA_DIR = data_folder / "file"
+def test_says_which_directory_it_cannot_write(db, settings, data_directory):
+    (data_directory / "file").write_text("in the way")
+    settings.PETCT_DATA_DIR = data_directory / "file"
 
     with pytest.raises(CommandError, match="PETCT_DATA_DIR"):
         call_command("make_demo")

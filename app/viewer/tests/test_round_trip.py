@@ -1,6 +1,6 @@
 """Through a real worker, in a thread: what comes out is what went in, errors included.
 
-The same through RabbitMQ, Redis and processes is the kit's own test: `manage.py prove`.
+The same through RabbitMQ, Redis and processes is the kit's own test: `manage.py round_trip`.
 """
 
 import json
@@ -12,7 +12,7 @@ from django.core.management import call_command
 from petct.celery import app
 
 from viewer import errors, services, views
-from viewer.management.commands import prove
+from viewer.management.commands import round_trip
 from viewer.models import Record
 from viewer.tasks import loadArray
 
@@ -40,7 +40,7 @@ def test_an_array_comes_back_as_the_same_array(volume):
     [
         (("gone.mpv", [4, 5, 6]), errors.VolumeMissing),
         (("volume.mpv", [4, 5, 7]), errors.SizeMismatch),
-        (("../outside.mpv", [4, 5, 6]), errors.OutsideDataFolder),
+        (("../outside.mpv", [4, 5, 6]), errors.OutsideDataDirectory),
         (("volume.mpv", [4, -5, 6]), errors.InvalidShape),
         (("volume.mpv", [4, 5, 6], "O"), errors.InvalidDtype),
     ],
@@ -96,37 +96,37 @@ def test_the_volume_address_names_what_is_wrong(client, record):
     assert answer.json()["error"] == "VolumeMissing"
 
 
-def test_prove_compares_byte_for_byte(record, capsys):
+def test_round_trip_compares_byte_for_byte(record, capsys):
     Record.objects.update(userID="demo")
 
-    call_command("prove", timeout=20)
+    call_command("round_trip", timeout=20)
 
-    proof = json.loads(capsys.readouterr().out)
-    assert proof["ok"] is True
-    assert proof["task"] == "loadArray"
-    assert proof["shape"] == [4, 5, 6]
-    assert 0 < proof["seconds"] < 20
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is True
+    assert answer["task"] == "loadArray"
+    assert answer["shape"] == [4, 5, 6]
+    assert 0 < answer["seconds"] < 20
 
 
-def test_prove_notices_a_single_wrong_voxel(record, volume, capsys, monkeypatch):
+def test_round_trip_notices_a_single_wrong_voxel(record, volume, capsys, monkeypatch):
     Record.objects.update(userID="demo")
     wrong = volume.copy()
     wrong[3, 2, 1] += 1
-    monkeypatch.setattr(prove, "expected_array", lambda record: wrong)
+    monkeypatch.setattr(round_trip, "expected_array", lambda record: wrong)
 
     with pytest.raises(SystemExit):
-        call_command("prove", timeout=20)
+        call_command("round_trip", timeout=20)
 
     assert "differs from volume.mpv" in json.loads(capsys.readouterr().out)["reason"]
 
 
-def test_prove_fails_with_a_reason(record, capsys):
+def test_round_trip_fails_with_a_reason(record, capsys):
     Record.objects.update(userID="demo", filepath="gone.mpv")
 
     with pytest.raises(SystemExit) as exit_:
-        call_command("prove", timeout=20)
+        call_command("round_trip", timeout=20)
 
-    proof = json.loads(capsys.readouterr().out)
+    answer = json.loads(capsys.readouterr().out)
     assert exit_.value.code == 1
-    assert proof["ok"] is False
-    assert proof["reason"].startswith("VolumeMissing: ")
+    assert answer["ok"] is False
+    assert answer["reason"].startswith("VolumeMissing: ")

@@ -19,19 +19,19 @@ NO_BROKER = {"CELERY_BROKER_URL": "amqp://127.0.0.1:1//", "CELERY_RESULT_BACKEND
 NO_RESULT_STORE = {"CELERY_BROKER_URL": "memory://", "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0"}
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def environment(directory: Path, **more: str) -> dict[str, str]:
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "HOME": str(folder),
-        "DATABASE_URL": f"sqlite:///{folder}/db.sqlite3",
-        "PETCT_DATA_DIR": str(folder),
+        "HOME": str(directory),
+        "DATABASE_URL": f"sqlite:///{directory}/db.sqlite3",
+        "PETCT_DATA_DIR": str(directory),
         **more,
     }
 
 
 @contextmanager
-def served(folder: Path, services: dict[str, str]) -> Iterator[Callable[[str], tuple[int, str, float]]]:
+def served(directory: Path, services: dict[str, str]) -> Iterator[Callable[[str], tuple[int, str, float]]]:
     """Give a function that fetches an address and returns status, body and seconds."""
     setup = (
         "import django; django.setup()\n"
@@ -40,7 +40,7 @@ def served(folder: Path, services: dict[str, str]) -> Iterator[Callable[[str], t
         "Record.objects.create(userID='anna', filepath='x', shape=[1, 1, 1])\n"
     )
     variables = environment(
-        folder, PETCT_SECRET_KEY="only for this test", DJANGO_SETTINGS_MODULE="petct.settings", **services
+        directory, PETCT_SECRET_KEY="only for this test", DJANGO_SETTINGS_MODULE="petct.settings", **services
     )
     subprocess.run([sys.executable, "-c", setup], env=variables, cwd=APP, check=True)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -106,7 +106,7 @@ def says_who_is_away(fetch, variable):
         status, body, seconds = fetch("/show/?userID=anna")
 
         assert status == 503
-        assert "The workers are out of reach" in body
+        assert "The workers are unreachable" in body
         assert f"({variable}) does not answer" in body
         assert "Traceback" not in body
         assert seconds < 5

@@ -32,7 +32,7 @@ class Command(BaseCommand):
                     temporary.replace(path)
         except OSError as error:
             raise CommandError(
-                f"{path}: {error.strerror}. The folder (PETCT_DATA_DIR) must be writable: "
+                f"{path}: {error.strerror}. The directory (PETCT_DATA_DIR) must be writable: "
                 f"mkdir -p {path.parent} && chown {os.getuid()} {path.parent}"
             ) from error
         record, created = Record.objects.get_or_create(userID="demo", defaults=wanted)

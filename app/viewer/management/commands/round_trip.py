@@ -1,4 +1,4 @@
-"""`python manage.py prove`: one volume through broker, worker and result store, compared byte for byte."""
+"""`python manage.py round_trip`: one volume through broker, worker and result store, compared byte for byte."""
 
 import json
 import sys
@@ -24,15 +24,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line of JSON; exit with 1 and a "reason" when the array did not make it."""
         started = time.monotonic()
-        proof: dict[str, Any] = {"task": "loadArray", "shape": None, "seconds": None, "ok": False}
+        answer: dict[str, Any] = {"task": "loadArray", "shape": None, "seconds": None, "ok": False}
         reason = None
         try:
-            proof["shape"], reason = round_trip(options["timeout"])
+            answer["shape"], reason = round_trip(options["timeout"])
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-        proof["seconds"] = round(time.monotonic() - started, 3)
-        proof["ok"] = reason is None
-        self.stdout.write(json.dumps(proof if reason is None else proof | {"reason": reason}))
+        answer["seconds"] = round(time.monotonic() - started, 3)
+        answer["ok"] = reason is None
+        self.stdout.write(json.dumps(answer if reason is None else answer | {"reason": reason}))
         if reason is not None:
             sys.exit(1)
 
