@@ -148,6 +148,13 @@ def test_no_shell_and_no_waiting_for_a_fixed_time():
     assert [str(task) for task in all_tasks() if re.search(r"\bsleep\b", str(task.body))] == []
 
 
+def test_services_have_the_names_that_the_host_knows():
+    services = [task for task in all_tasks() if task.uses("service", "systemd_service")]
+    names = [str(body.get("name", "")) for task in services for body in task.body.values() if isinstance(body, dict)]
+    assert names
+    assert [name for name in names if "celery_ops" in name] == []
+
+
 def test_every_command_says_when_it_changed_something():
     commands = [task for task in all_tasks() if task.uses("command", "expect", "celery_ops.kit.app_command")]
     assert [str(task) for task in commands if "changed_when" not in task.body] == []
