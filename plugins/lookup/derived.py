@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
-
 DOCUMENTATION = r"""
 name: derived
 author: celery-ops (@celery-ops)
@@ -37,6 +29,14 @@ _raw:
   description: The value.
   type: list
 """
+
+from functools import partial
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
 
 QUESTIONS = {
     "broker_url": environment.broker_url,

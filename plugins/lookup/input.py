@@ -4,7 +4,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: input
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 short_description: The value of a role's input for this host
 version_added: 0.2.0
 description:

@@ -38,7 +38,6 @@ OPTIONS: dict[str, Any] = {
 CALL = 20.0
 """Seconds that one call waits: shorter than the time after which a firewall drops an idle connection."""
 
-STALE_AFTER = LEASE_TIMEOUT
 
 POLL = 0.03
 """Seconds between two looks at a process that works."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
 
 UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
@@ -77,7 +77,7 @@ def _queues(seen: Status) -> Iterator[str]:
 
 
 def _deploys(seen: Status) -> Iterator[str]:
-    stale = seen.lock and host_work.age(seen.lock) > host_work.STALE_AFTER
+    stale = seen.lock and host_work.age(seen.lock) > LEASE_TIMEOUT
     if seen.work and (stale or seen.lock.get("id") != seen.work.get("run")):
         yield (
             f"The work of an interrupted run goes on: {host_work.words(seen.work)}, pid {seen.work.get('pid')}. It "

@@ -357,7 +357,8 @@ def _fallbacks(change: Change, seen: Seen) -> list[str]:
     Those that ran. In `replace` it is one, if possible one that was ready: a run that died may have stopped it, and
     started another.
     """
-    assert change.intended
+    if not change.intended:
+        return []
     ran = [old for old in change.olds if seen.is_up(old)]
     if change.intended.strategy != "replace":
         return ran

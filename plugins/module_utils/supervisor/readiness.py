@@ -109,7 +109,8 @@ class ReadyCommand:
             raise NotReady(self.program, seen, missing=self.program.ready[0]) from None
 
     def _collect(self) -> None:
-        assert self._process and self._out and self._err
+        if not (self._process and self._out and self._err):
+            return
         status = self._process.returncode
         out, err = _last_line(self._out), _last_line(self._err)
         self._process = None

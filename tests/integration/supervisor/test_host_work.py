@@ -12,6 +12,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
 from support.wait import wait_until
 
@@ -178,7 +179,7 @@ def test_a_run_that_lost_its_lock_does_nothing_more(here):
     hold_lease(here, id="bert", who="bert@laptop")
     answer = Call(last(0)).result()
     assert "This run has lost the deploy lock of shop to bert@laptop (deploy since now)" in answer["msg"]
-    hold_lease(here, id="bert", renewed=time.time() - host_work.STALE_AFTER - 1)
+    hold_lease(here, id="bert", renewed=time.time() - LEASE_TIMEOUT - 1)
     assert Call(last(0)).result()["did"] == "done"
 
 
