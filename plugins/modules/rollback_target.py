@@ -25,7 +25,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 id: {description: The id of the deployment that the rollback makes., type: str, returned: success}
-deployment: {description: The deployment to restore; empty for a release without a record., type: str, returned: success}
+deployment: {description: The deployment to restore., type: str, returned: success}
 release: {description: The release., type: str, returned: success}
 without_record:
   description: Hosts that never had this deployment.
