@@ -95,24 +95,24 @@ class ModuleRun:
 class Supervisord:
     """A directory as Supervisor's host: supervisord, its conf.d, and the events that its programs write."""
 
-    folder: Path
+    directory: Path
     daemon: subprocess.Popen | None = None
 
     @property
     def conf(self):
-        return self.folder / "supervisord.conf"
+        return self.directory / "supervisord.conf"
 
     @property
     def conf_d(self):
-        return self.folder / "conf.d"
+        return self.directory / "conf.d"
 
     @property
     def volatile(self):
-        return self.folder / "volatile/conf.d"
+        return self.directory / "volatile/conf.d"
 
     @property
     def socket(self):
-        return self.folder / "supervisor.sock"
+        return self.directory / "supervisor.sock"
 
     def start(self):
         self.conf_d.mkdir(exist_ok=True)
@@ -125,7 +125,7 @@ class Supervisord:
             f"[include]\nfiles = {self.conf_d}/*.conf\n"
         )
         command = [SUPERVISORD, "--nodaemon", "--silent", "--configuration", self.conf]
-        self.daemon = subprocess.Popen(command, cwd=self.folder)
+        self.daemon = subprocess.Popen(command, cwd=self.directory)
         wait_until(self._answers, 10, "self._answers")
 
     def _answers(self):
@@ -170,7 +170,7 @@ class Supervisord:
 
     def events(self, name):
         """Return what a program wrote, as {event: time of the first}."""
-        path = self.folder / f"{name}.events"
+        path = self.directory / f"{name}.events"
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         found = {}
         for line in lines:
@@ -183,10 +183,10 @@ class Supervisord:
         lines = [
             f"# owner: celery-ops {prefix}",
             f"[program:{name}]",
-            f"command={sys.executable} -S -E {WORKER} {self.folder}/{name}.events " + " ".join(map(str, worker)),
+            f"command={sys.executable} -S -E {WORKER} {self.directory}/{name}.events " + " ".join(map(str, worker)),
             "startsecs=0",
             "autorestart=true",
-            f"stdout_logfile={self.folder}/{name}.log",
+            f"stdout_logfile={self.directory}/{name}.log",
             "redirect_stderr=true",
             *settings,
         ]
@@ -197,13 +197,13 @@ class Supervisord:
             "conf": "\n".join(lines) + "\n",
             "ready": self.is_ready(name),
             "ready_timeout": 8,
-            "log": f"{self.folder}/{name}.log",
+            "log": f"{self.directory}/{name}.log",
             **more,
         }
 
     def is_ready(self, name):
         """Return a ready command: the worker has written that it is."""
-        return ["grep", "-q", "^ready", f"{self.folder}/{name}.events"]
+        return ["grep", "-q", "^ready", f"{self.directory}/{name}.events"]
 
     def arguments(self, programs=(), prefix="app-worker-", check=False, strategy="overlap", **more):
         return {
@@ -212,9 +212,9 @@ class Supervisord:
             "conf_dir": str(self.conf_d),
             "supervisord_conf": str(self.conf),
             "volatile_dir": str(self.volatile),
-            "release_root": str(self.folder),
-            "log_dir": str(self.folder),
-            "run_dir": str(self.folder / "run"),
+            "release_root": str(self.directory),
+            "log_dir": str(self.directory),
+            "run_dir": str(self.directory / "run"),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
             **more,

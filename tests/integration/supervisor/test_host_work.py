@@ -142,7 +142,7 @@ def test_another_run_ends_it_and_waits_for_its_end(here):
         try:
             time.sleep(60)
         except host_work.Interrupted:
-            os.kill(os.getpid(), signal.SIGTERM)  # once is enough: nothing interrupts the way back
+            os.kill(os.getpid(), signal.SIGTERM)  # once is enough: nothing interrupts what is undone
             time.sleep(0.3)
             return "went back"
 

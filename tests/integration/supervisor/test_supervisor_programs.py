@@ -98,7 +98,7 @@ def test_replace_starts_the_old_again(host):
     assert result["failed_program"] == S2
     assert f"{S2} was stopped and removed." in result["msg"] and f"{S1} was started again (pid" in result["msg"]
     assert set(host.pids()) == {S1} and host.files() == files
-    events = host.folder / f"{S1}.events"
+    events = host.directory / f"{S1}.events"
     wait_until(lambda: events.read_text().count("start") == 2, 10, "a second start")
 
 
@@ -136,7 +136,7 @@ def test_a_bad_generation_never_replaces_a_good_one(host, worker, more, seen):
     if "--die-after" in worker:
         assert "ModuleNotFoundError: No module named 'petct_tasks'" in result["log_tail"]
         assert "\n".join(result["log_tail"]) in result["msg"]
-    assert f"tail -n 100 {host.folder}/{A2}.log" in result["msg"]
+    assert f"tail -n 100 {host.directory}/{A2}.log" in result["msg"]
     assert host.pids() == pids and host.files() == files
     assert host.rpc.reloadConfig() == [[[], [], []]]
 
@@ -146,7 +146,7 @@ def test_a_queue_that_exists_with_other_arguments_is_told_from_a_crash(host):
         "PRECONDITION_FAILED - inequivalent arg 'x-max-priority' for queue 'build:default' in vhost 'shop': "
         "received none but current is the value '10' of type 'signedint'"
     )
-    words = host.folder / "words"
+    words = host.directory / "words"
     words.write_text(f"Unrecoverable error: PreconditionFailed(406, \"{refusal}\", (50, 10), 'Queue.declare')\n")
     host.apply([host.program(A1)])
     new = host.program(A2, ["--die-after", 0], min_uptime=3)
@@ -303,7 +303,7 @@ def test_no_supervisord(host):
 @pytest.mark.parametrize("how", ["stopped", "fatal", "exited", "not loaded"])
 def test_what_should_run_and_does_not_is_started(host, how):
     if how == "fatal":
-        once = host.folder / "once"
+        once = host.directory / "once"
         once.write_text("exit 1")
         program = host.program(A1, settings=["startretries=0", "startsecs=1"])
         program["conf"] = program["conf"].replace("command=", f"command=sh -c '. {once}; exec \"$@\"' sh ")
@@ -362,7 +362,7 @@ def test_an_old_generation_that_does_not_finish_is_killed_and_reported(host):
 
 
 def test_a_drain_longer_than_stop_timeout_is_left_to_itself(host):
-    done = host.folder / "done"
+    done = host.directory / "done"
     host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"])])
     result = host.apply([host.program(A2, stop_timeout=1)])
     assert result["programs"][0]["draining"] == [A1]
@@ -389,7 +389,7 @@ def test_interrupted_before_the_new_is_proven(host, number):
 
 def test_killed_half_way_then_converge(host):
     host.apply([host.program(A1)])
-    proven = host.folder / "proven"
+    proven = host.directory / "proven"
     new = host.program(A2, ready=["test", "-e", str(proven)])
     process = host.begin([new])
     wait_until(lambda: host.states().get(A2) == "RUNNING", 10, f"{A2} RUNNING")
@@ -416,7 +416,7 @@ def test_killed_half_way_and_the_new_is_bad(host):
 
 
 def test_killed_while_draining_then_converge(host):
-    done = host.folder / "done"
+    done = host.directory / "done"
     host.apply([host.program(A1, ["--drain-until", done])])
     process = host.begin([host.program(A2)])
     wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
@@ -428,7 +428,7 @@ def test_killed_while_draining_then_converge(host):
 
 
 def test_a_conf_dir_that_is_not_included(host):
-    elsewhere = host.folder / "elsewhere"
+    elsewhere = host.directory / "elsewhere"
     elsewhere.mkdir()
     result = host.refuse([host.program(A1)], conf_dir=str(elsewhere))
     assert f"does not include {elsewhere}/{A1}.conf" in result["msg"]
@@ -513,7 +513,7 @@ def test_a_program_that_ends_by_itself_while_it_is_retired(host):
 
 
 def half_way(host, old, new, **more):
-    """Have the old one run, and the new one come up; kill the module before the new one is proven."""
+    """Start the old one, then the new one; kill the module before the new one is ready."""
     host.apply([old], **more)
     process = host.begin([{**new, "ready": ["false"], "ready_timeout": 60}], **more)
     wait_until(lambda: host.states().get(new["name"]) == "RUNNING", 10, "the new one RUNNING")
@@ -724,7 +724,7 @@ def test_a_disk_that_fills_up_meanwhile_keeps_nothing_stopped(host, full, name):
 def test_a_missing_file_is_the_fault_of_where_it_belongs(host, inside, what):
     host.apply([host.program(A1)])
     pids, files = host.pids(), host.files()
-    missing = f"{host.folder}/releases/1/venv/bin/tool" if inside else "/nowhere/tool"
+    missing = f"{host.directory}/releases/1/venv/bin/tool" if inside else "/nowhere/tool"
     new = host.program(A2, **({"ready": [missing]} if what == "ready" else {}))
     if what == "command":
         new["conf"] = new["conf"].replace(sys.executable, missing)
@@ -809,7 +809,7 @@ def test_a_file_edited_and_loaded_is_loaded_anew(host, and_back):
 
 
 def test_a_call_may_end_while_old_generations_drain_and_one_without_a_limit_waits_for_them(host):
-    done = host.folder / "done"
+    done = host.directory / "done"
     host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]), host.program(B1)])
     new = [host.program(A2), host.program(B1)]
     result = host.apply(new, drain_wait=0)
@@ -849,7 +849,7 @@ def test_interrupted_while_the_old_drains_it_ends_at_once(host, number):
 
 def draining_a1(host):
     """A1 is at its last task, until the file that this returns is there; A2 serves."""
-    done = host.folder / "done"
+    done = host.directory / "done"
     host.apply([host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"])])
     assert host.apply([host.program(A2)], drain_wait=0)["draining"] == [A1]
     return done
@@ -898,7 +898,7 @@ def deploy(host, *programs, **more):
 
 def waiting(host):
     """The processes that wait for what drains: they hold the lock's file."""
-    lock = next(host.folder.glob("run-celery-ops/app/drain-*"))
+    lock = next(host.directory.glob("run-celery-ops/app/drain-*"))
     return {path.parent.parent.name for path in Path("/proc").glob("[0-9]*/fd/*") if leads_to(path, lock)}
 
 
@@ -910,7 +910,7 @@ def leads_to(path, file):
 
 
 def test_what_drains_is_forgotten_when_it_has_ended_though_no_run_comes(host):
-    done = host.folder / "done"
+    done = host.directory / "done"
     deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
     assert deploy(host, host.program(A2))["draining"] == [A1]
     assert deploy(host, host.program(A3), drain_wait=5)["draining"] == [A1], "no run waits for the process that waits"
@@ -923,7 +923,7 @@ def test_what_drains_is_forgotten_when_it_has_ended_though_no_run_comes(host):
 
 
 def test_what_drains_is_stopped_again_where_supervisord_starts_anew(host):
-    done = host.folder / "done"
+    done = host.directory / "done"
     deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
     assert deploy(host, host.program(A2))["draining"] == [A1]
     host.stop()
@@ -953,7 +953,7 @@ def test_what_was_begun_anew_meanwhile_is_not_forgotten(host):
 
 
 def test_the_log_has_a_stable_name_that_leads_to_the_generation_that_serves(host):
-    link = host.folder / "app-worker-a.log"
+    link = host.directory / "app-worker-a.log"
     host.apply([host.program(A1)])
     assert link.is_symlink() and str(link.readlink()) == f"{A1}.log"
     host.refuse([host.program(A2, ["--die-after", 0], min_uptime=1)])
@@ -966,13 +966,13 @@ def test_the_log_has_a_stable_name_that_leads_to_the_generation_that_serves(host
 
 
 def test_logs_and_locks_of_generations_long_gone_are_deleted(host):
-    (host.folder / "run").mkdir()
+    (host.directory / "run").mkdir()
     for name in (A1, A2, A3):
         host.apply([host.program(name), host.program(B1)], keep_logs=1)
-        (host.folder / f"{name}.log.1").write_text("older\n")
+        (host.directory / f"{name}.log.1").write_text("older\n")
         for kind in ("pid.lock", "heartbeat"):
-            (host.folder / "run" / f"{name}.{kind}").touch()
+            (host.directory / "run" / f"{name}.{kind}").touch()
     result = host.apply([host.program(A1), host.program(B1)], keep_logs=1)
     assert result["pruned"] == [f"{A2}.log", f"{A2}.log.1", f"{A3}.heartbeat", f"{A3}.pid.lock"]
-    logs = {path.name for path in host.folder.glob("app-*.log*") if not path.is_symlink()}
+    logs = {path.name for path in host.directory.glob("app-*.log*") if not path.is_symlink()}
     assert logs == {f"{A1}.log", f"{A3}.log", f"{A3}.log.1", f"{B1}.log"}

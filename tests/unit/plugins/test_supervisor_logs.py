@@ -9,8 +9,8 @@ OLD, NEW = "app-worker-a-11111111", "app-worker-a-22222222"
 PREFIXES = ["app-worker-"]
 
 
-def names(folder):
-    return {path.name for path in folder.iterdir()}
+def names(directory):
+    return {path.name for path in directory.iterdir()}
 
 
 def test_the_stable_name_leaves_the_application_out(tmp_path):
