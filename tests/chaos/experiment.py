@@ -49,12 +49,12 @@ def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[st
         run_for(STEADY, load)
         subject.mark()
         fault.inject(subject)
-        if fault.heal:
+        if fault.end:
             try:
                 run_for(fault.lasts, load)
             finally:
                 subject.mark()
-                fault.heal(subject)
+                fault.end(subject)
         expected = subject.intended()
         whole = seconds_until_whole(subject, expected, fault.promise)
         wait_until(subject.ticks, 60, "a task that comes back, and a tick of the scheduler after the fault")

@@ -1,4 +1,4 @@
-"""The faults: one small function each, what heals it if it does not heal by itself, and what is promised."""
+"""The faults: one small function each, what ends it if it does not end by itself, and what is promised."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Fault:
     inject: Callable[[Subject], None]
     promise: float
     """Seconds from its end until all is as before: tasks are prompt, programs and processes are one of each."""
-    heal: Callable[[Subject], None] | None = None
+    end: Callable[[Subject], None] | None = None
     lasts: float = 0.0
-    """Seconds until `heal` is called."""
+    """Seconds until `end` is called."""
     doubles: str = ""
     """Why a task may run twice; empty where none may."""
 

@@ -15,9 +15,9 @@ PHASES = ("release", "workers", "scheduler", "web", "close")
 @pytest.fixture(scope="module")
 def hooks(hosts, tmp_path_factory):
     """A task file for before and after every phase, which notes that it ran."""
-    folder, files = tmp_path_factory.mktemp("hooks"), {}
+    directory, files = tmp_path_factory.mktemp("hooks"), {}
     for hook in [f"{when}_{phase}" for phase in PHASES for when in ("before", "after")]:
-        path = folder / f"{hook}.yml"
+        path = directory / f"{hook}.yml"
         path.write_text(f"- name: Note\n  ansible.builtin.shell: echo {hook} >> /var/lib/petct/hooks\n")
         files[hook] = str(path)
     for host in hosts:

@@ -150,8 +150,8 @@ def build_image(wanted: str, inputs: str) -> None:
     hooks = [f'cp --recursive "{OVERLAY}"/. "$1"', 'chroot "$1" systemctl --quiet disable ssh.service']
     if private_cas():
         hooks += [f'cp {PRIVATE_CAS}/*.crt "$1"{PRIVATE_CAS}/', 'chroot "$1" update-ca-certificates']
-    with tempfile.TemporaryDirectory(prefix="celery-ops-test-") as folder:
-        tar = Path(folder, f"{suite}.tar")
+    with tempfile.TemporaryDirectory(prefix="celery-ops-test-") as directory:
+        tar = Path(directory, f"{suite}.tar")
         output(*bootstrap(suite, mirror, tar, hooks))
         output("docker", "import", "--change", f"LABEL inputs={inputs}", tar, image)
     if old:

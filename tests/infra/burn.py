@@ -13,7 +13,7 @@ app.conf.update(task_default_queue="burn", task_default_exchange="burn", task_de
 
 @app.task(name="burn.burn", ignore_result=True)
 def burn(seconds: float) -> None:
-    """Compute for so long."""
+    """Compute until that many seconds have passed."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         pass

@@ -17,7 +17,7 @@ from support.wait import wait_until
 
 pytestmark = pytest.mark.only_on("trixie")
 DEAD = f"{APP}.dead"
-FOLDER = f"/var/lib/{APP}/letters"
+DIRECTORY = f"/var/lib/{APP}/letters"
 COUNT = 200
 KINDS = {
     "letters-unknown": ("letters.later", "no task of this name in the current release"),
@@ -37,7 +37,7 @@ class Letters:
 
     def command(self, words: str) -> str:
         """How a command of the release is run on it."""
-        return f"{APP} env -C {FOLDER} {words}"
+        return f"{APP} env -C {DIRECTORY} {words}"
 
     def do(self, words: str) -> str:
         """Run it; return what it prints."""
@@ -58,7 +58,7 @@ class Letters:
 
     def notes(self) -> Counter[int]:
         """How often each numbered note ran."""
-        return Counter(map(int, self.host.run(f"cat {FOLDER}/letters.notes").stdout.split()))
+        return Counter(map(int, self.host.run(f"cat {DIRECTORY}/letters.notes").stdout.split()))
 
     def clear(self) -> None:
         """Discard what this application's tasks left in the dead queue."""
@@ -69,15 +69,15 @@ class Letters:
     @contextmanager
     def worker(self, release: int) -> Iterator[None]:
         """A worker of the first or the second release."""
-        options = f"worker -Q letters -c 2 -n letters@{self.host.name} --pidfile {FOLDER}/worker.pid"
+        options = f"worker -Q letters -c 2 -n letters@{self.host.name} --pidfile {DIRECTORY}/worker.pid"
         environment = f"LETTERS_RELEASE={release} "
         words = ("docker", "exec", self.host.name, "sh", "-c")
-        command = environment + self.command(f"celery -A letters {options} --logfile {FOLDER}/worker.log")
+        command = environment + self.command(f"celery -A letters {options} --logfile {DIRECTORY}/worker.log")
         process = subprocess.Popen((*words, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:
-            self.host.run(f"kill -TERM $(cat {FOLDER}/worker.pid)")
+            self.host.run(f"kill -TERM $(cat {DIRECTORY}/worker.pid)")
             process.wait(40)
 
 
@@ -85,9 +85,9 @@ class Letters:
 def letters(host: Host) -> Iterator[Letters]:
     """The application, and one letter of each kind that is dead by its worker's doing."""
     letters = Letters(host)
-    host.output(f"install -d -o {APP} {FOLDER}")
+    host.output(f"install -d -o {APP} {DIRECTORY}")
     here = Path(__file__).with_name("letters.py")
-    subprocess.run(("docker", "cp", "-q", str(here), f"{host.name}:{FOLDER}/letters.py"), check=True)
+    subprocess.run(("docker", "cp", "-q", str(here), f"{host.name}:{DIRECTORY}/letters.py"), check=True)
     try:
         with letters.worker(release=1):
             letters.do("python letters.py kinds")
@@ -95,7 +95,7 @@ def letters(host: Host) -> Iterator[Letters]:
         yield letters
     finally:
         letters.clear()
-        host.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {FOLDER}")
+        host.run(f"rabbitmqctl -q -p {APP} delete_queue letters; rm -r {DIRECTORY}")
 
 
 def test_each_kind_is_listed_with_its_task_and_reason(letters):

@@ -107,8 +107,8 @@ def test_the_application_can_write_what_is_its_own(host):
 
 
 def test_other_users_cannot_enter_the_applications_directories(host):
-    for folder in (f"/etc/{APP}", f"/srv/{APP}/shared", f"/var/log/{APP}", f"/var/lib/{APP}"):
-        assert host.run(f"runuser -u nobody -- ls {folder}").rc != 0, folder
+    for directory in (f"/etc/{APP}", f"/srv/{APP}/shared", f"/var/log/{APP}", f"/var/lib/{APP}"):
+        assert host.run(f"runuser -u nobody -- ls {directory}").rc != 0, directory
 
 
 def test_every_program_is_in_the_sandbox(host):

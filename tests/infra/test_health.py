@@ -1,4 +1,4 @@
-"""The watch on a real host: what is sick heals by itself, what is well is left alone."""
+"""The watchdog on a real host: what is unhealthy is restarted, what is healthy is left alone."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def heartbeat(host: Host, kind: str) -> dict[str, Any]:
     return json.loads(text)
 
 
-def watch(host: Host) -> dict[str, Any]:
-    """Returns the watch's own heartbeat."""
+def watchdog(host: Host) -> dict[str, Any]:
+    """Returns the watchdog's own heartbeat."""
     return json.loads(host.output(f"cat /run/{APP}/{APP}-health-*.heartbeat"))
 
 
-def verdict(host: Host, kind: str) -> str | None:
-    """Returns what the watch says of a program."""
-    return watch(host)["programs"].get(host.program(kind).name, {}).get("state")
+def assessment(host: Host, kind: str) -> str | None:
+    """Returns what the watchdog says of a program."""
+    return watchdog(host)["programs"].get(host.program(kind).name, {}).get("state")
 
 
 def log(host: Host) -> str:
-    """Returns what the watch that runs has said."""
+    """Returns what the watchdog that runs has said."""
     [name] = [program.name for program in host.programs() if program.name.startswith(f"{APP}-health-")]
     return host.output(f"cat /var/log/{APP}/{name}.log")
 
 
 def said(host: Host, words: str) -> bool:
-    """Tells whether the watch that runs has said this."""
+    """Tells whether the watchdog that runs has said this."""
     return words in log(host)
 
 
@@ -54,18 +54,20 @@ def children(host: Host, pid: int) -> list[int]:
     return [int(child) for child in host.output(f"ps -o pid= --ppid {pid}").split()]
 
 
-def runs_well(host: Host) -> None:
+def is_healthy(host: Host) -> None:
     """Waits until worker and scheduler are what they should be."""
     for kind in ("worker-default", "scheduler"):
-        wait_until(lambda kind=kind: verdict(host, kind) in ("ready", "busy"), 40, f"the watch calling {kind} ready")
+        wait_until(
+            lambda kind=kind: assessment(host, kind) in ("ready", "busy"), 40, f"the watchdog calling {kind} ready"
+        )
 
 
 @pytest.fixture(autouse=True)
-def well(host):
-    """Every test begins and ends with a system that is well."""
-    runs_well(host)
+def healthy(host):
+    """Every test begins and ends with a healthy system."""
+    is_healthy(host)
     yield
-    runs_well(host)
+    is_healthy(host)
 
 
 def test_heartbeats_tell_the_truth(host):
@@ -76,7 +78,7 @@ def test_heartbeats_tell_the_truth(host):
     assert worker["queues"] == {APP: True}
     assert (worker["pool"], worker["slots"]) == ("prefork", 2)
     assert worker["accepted"] > 0
-    assert watch(host)["orphans"] == []
+    assert watchdog(host)["orphans"] == []
 
 
 def test_a_frozen_pool_and_a_frozen_scheduler_go_on(host):
@@ -84,7 +86,7 @@ def test_a_frozen_pool_and_a_frozen_scheduler_go_on(host):
     stopped = [*children(host, worker), scheduler]
     assert len(stopped) == 3
     host.output(f"kill -STOP {' '.join(map(str, stopped))}")
-    # The log says it for good; a look at the processes may come after the watch's help.
+    # The log says it for good; a look at the processes may come after the watchdog's help.
     for words in ("2 of its pool processes are stopped (state T)", "its main process is stopped (state T)"):
         wait_until(lambda words=words: said(host, f"{words}: SIGCONT sent"), 30, words)
     wait_until(lambda: "T" not in {state_of(host, pid) for pid in stopped}, 20, "all of them going on")
@@ -97,18 +99,18 @@ def test_a_broker_that_is_away_is_waited_for(host):
     pids, before = [program.pid for program in host.programs()], log(host)
     host.output("rabbitmqctl stop_app")
     try:
-        wait_until(lambda: verdict(host, "worker-default") == "broker away", 50, "the watch seeing it")
+        wait_until(lambda: assessment(host, "worker-default") == "broker away", 50, "the watchdog seeing it")
         assert heartbeat(host, "worker-default")["connected"] is False
-        # Longer than the watch is patient with anything that it treats soon.
-        seen = watch(host)["programs"][host.program("worker-default").name]["seconds"]
+        # Longer than the watchdog waits before it signals anything else.
+        seen = watchdog(host)["programs"][host.program("worker-default").name]["seconds"]
         wait_until(
-            lambda: watch(host)["programs"][host.program("worker-default").name]["seconds"] > seen + 15,
+            lambda: watchdog(host)["programs"][host.program("worker-default").name]["seconds"] > seen + 15,
             30,
             "time to pass",
         )
     finally:
         host.output("rabbitmqctl start_app")
-    runs_well(host)
+    is_healthy(host)
     wait_until(host.task_comes_back, 30, "a task going to the worker and back")
     assert [program.pid for program in host.programs()] == pids
     assert " sent to " not in log(host).removeprefix(before)
@@ -117,7 +119,7 @@ def test_a_broker_that_is_away_is_waited_for(host):
 def test_a_frozen_worker_goes_on(host):
     worker = host.program("worker-default").pid
     host.output(f"kill -STOP {worker}")
-    # It was treated before, so that the watch may wait half a minute longer this time.
+    # It was signalled before, so the watchdog may wait half a minute longer this time.
     help_ = f"its main process is stopped (state T): SIGCONT sent to {worker}"
     wait_until(lambda: said(host, help_), 60, help_)
     wait_until(lambda: state_of(host, worker) != "T", 10, "the worker going on")
@@ -190,7 +192,7 @@ def test_an_orphan_is_drained_and_look_alikes_live(host):
     try:
         # From the log: it may be told to finish before it has a pidfile, and be gone before anybody looks.
         seen = r"pid (\d+) \(worker started by hand"
-        pid = wait_until(lambda: re.search(seen, log(host).removeprefix(before)), 30, "the watch seeing it")[1]
+        pid = wait_until(lambda: re.search(seen, log(host).removeprefix(before)), 30, "the watchdog seeing it")[1]
         wait_until(lambda: said(host, f"pid {pid} (worker started by hand) has ended"), 20, "its end")
         wait_until(lambda: state_of(host, int(pid)) == "", 10, "its process gone")
         assert host.run(alike).stdout.split() == alikes
@@ -201,34 +203,34 @@ def test_an_orphan_is_drained_and_look_alikes_live(host):
 
 # Seconds that both slots of a worker are busy; CELERY_OPS_BUSY=3600 for an hour without a false alarm.
 BUSY = int(os.environ.get("CELERY_OPS_BUSY", "64"))
-FOLDER = f"/srv/{APP}/burn"
+DIRECTORY = f"/srv/{APP}/burn"
 BURN = f"{APP}-worker-burn-0badcafe"
 BURN_CONF = f"""
 [program:{BURN}]
 command={{venv}}/celery-ops-guard --app {APP} --program {BURN} --pidfile /run/{APP}/{BURN}.pid --user {APP}
- --env-file /etc/{APP}/env --chdir {FOLDER}
+ --env-file /etc/{APP}/env --chdir {DIRECTORY}
  -- {{venv}}/celery -A burn worker -Q burn -c 2 -n burn@%%h -I celery_ops.tasks
 autorestart=true
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={FOLDER}/log
+stdout_logfile={DIRECTORY}/log
 """
 
 
 class Burn:
-    """A worker of another application, under the same watch."""
+    """A worker of another application, under the same watchdog."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
 
     def run(self, command: str) -> str:
-        """Runs a program of the release in the application's folder."""
-        return self.host.output(f"{APP} env -C {FOLDER} {command}")
+        """Runs a program of the release in the application's directory."""
+        return self.host.output(f"{APP} env -C {DIRECTORY} {command}")
 
-    def verdict(self) -> dict[str, Any]:
-        """Returns what the watch says of it."""
-        return watch(self.host)["programs"].get(BURN, {})
+    def assessment(self) -> dict[str, Any]:
+        """Returns what the watchdog says of it."""
+        return watchdog(self.host)["programs"].get(BURN, {})
 
     def beat(self) -> dict[str, Any]:
         """Returns its heartbeat."""
@@ -240,15 +242,15 @@ def burn(host):
     """Has that worker run for a test."""
     conf = BURN_CONF.format(venv=f"{CURRENT}/venv/bin").replace("\n -", " -")
     source = Path(__file__).with_name("burn.py").read_text()
-    host.output(f"install -d {FOLDER} && printf %s {shlex.quote(source)} > {FOLDER}/burn.py")
+    host.output(f"install -d {DIRECTORY} && printf %s {shlex.quote(source)} > {DIRECTORY}/burn.py")
     host.output(f"printf %s {shlex.quote(conf)} > /etc/supervisor/conf.d/{BURN}.conf && supervisorctl update {BURN}")
     burn = Burn(host)
     try:
-        wait_until(lambda: burn.verdict().get("state") == "ready", 30, "the worker ready")
+        wait_until(lambda: burn.assessment().get("state") == "ready", 30, "the worker ready")
         yield burn
     finally:
         host.output(f"rm -f /etc/supervisor/conf.d/{BURN}.conf && supervisorctl update {BURN}")
-        host.output(f"rm -rf {FOLDER} && rabbitmqctl delete_queue -p {APP} burn")
+        host.output(f"rm -rf {DIRECTORY} && rabbitmqctl delete_queue -p {APP} burn")
 
 
 @pytest.mark.timeout(BUSY + 180)
@@ -257,10 +259,10 @@ def test_a_busy_worker_is_left_alone_and_a_deaf_one_restarted(burn, host):
     pids, tasks = [program.pid for program in host.programs()], BUSY // 8
     send = f"from burn import burn; [burn.delay(16) for _ in range({tasks})]"
     burn.run(f"python -c {shlex.quote(send)}")
-    wait_until(lambda: burn.verdict()["state"] == "busy", 10, "both slots busy")
+    wait_until(lambda: burn.assessment()["state"] == "busy", 10, "both slots busy")
     busy = []
     wait_until(
-        lambda: busy.append(burn.verdict()["state"]) or burn.beat()["accepted"] == tasks, BUSY + 30, "the last task"
+        lambda: busy.append(burn.assessment()["state"]) or burn.beat()["accepted"] == tasks, BUSY + 30, "the last task"
     )
     # Between two tasks a slot is free for a moment.
     assert "busy" in busy and set(busy) <= {"busy", "ready"}, busy
@@ -271,6 +273,6 @@ def test_a_busy_worker_is_left_alone_and_a_deaf_one_restarted(burn, host):
     old = burn.beat()["pid"]
     deafen = "from burn import app; print(app.control.broadcast('deafen', reply=True))"
     assert "deaf" in burn.run(f"python -c {shlex.quote(deafen)}")
-    wait_until(lambda: burn.verdict()["state"] == "deaf", 15, "the watch seeing it")
-    wait_until(lambda: burn.beat().get("pid") != old and burn.verdict()["state"] == "ready", 60, "a new worker")
+    wait_until(lambda: burn.assessment()["state"] == "deaf", 15, "the watchdog seeing it")
+    wait_until(lambda: burn.beat().get("pid") != old and burn.assessment()["state"] == "ready", 60, "a new worker")
     assert said(host, f"{BURN}: it is connected and does not consume from burn: SIGTERM sent to {old}")

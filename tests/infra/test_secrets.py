@@ -24,7 +24,7 @@ HOSTILE = f"""{TOKEN}%(ENV_HOME)s 100% it's "{TOKEN}" ; # $HOME `id` \\{TOKEN} Ã
 PLACES = "/etc /home /opt /root /run /srv /tmp /usr/local /var"
 
 
-class Watch(threading.Thread):
+class Observer(threading.Thread):
     """Looks at all processes, the hosts' included (they are containers here), for a token where none belongs."""
 
     def __init__(self, owner: int) -> None:
@@ -60,8 +60,8 @@ class Failure:
 
     host: Host
     run: Run
-    watch: Watch
-    folder: Path
+    observer: Observer
+    directory: Path
     programs: list
 
     @property
@@ -69,11 +69,11 @@ class Failure:
         return self.run.text
 
 
-def deploy(host: Host, folder: Path, **variables: object) -> Run:
-    """Deploy with -vvv and --diff, a fact cache, a log and temporary folders in `folder`."""
-    file = folder / "variables.json"
+def deploy(host: Host, directory: Path, **variables: object) -> Run:
+    """Deploy with -vvv and --diff, a fact cache, a log and temporary directories in `directory`."""
+    file = directory / "variables.json"
     file.write_text(json.dumps(variables))
-    traces = folder / "traces"
+    traces = directory / "traces"
     traces.mkdir(exist_ok=True)
     environment = {
         "ANSIBLE_CACHE_PLUGIN": "jsonfile",
@@ -88,18 +88,18 @@ def deploy(host: Host, folder: Path, **variables: object) -> Run:
 
 @pytest.fixture(scope="module")
 def failure(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failure]:
-    folder = tmp_path_factory.mktemp("secrets")
+    directory = tmp_path_factory.mktemp("secrets")
     source = shutil.copytree(
-        ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("__pycache__", "data", "tests")
+        ROOT / "app", directory / "app", ignore=shutil.ignore_patterns("__pycache__", "data", "tests")
     )
     (source / "another_release").touch()
     programs = host.programs()
-    watch = Watch(int(host.output(f"id -u {APP}")))
-    watch.start()
+    observer = Observer(int(host.output(f"id -u {APP}")))
+    observer.start()
     try:
         run = deploy(
             host,
-            folder,
+            directory,
             celery_app_source=str(source),
             # The virtualenv is there: pip is not started.
             celery_app_install_environment={"PIP_INDEX_URL": f"https://ci:{INDEX_TOKEN}@127.0.0.1:9/simple"},
@@ -111,9 +111,9 @@ def failure(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fa
             },
         )
     finally:
-        watch.ended.set()
-        watch.join()
-    yield Failure(host, run, watch, folder, programs)
+        observer.ended.set()
+        observer.join()
+    yield Failure(host, run, observer, directory, programs)
     host.run(f"grep -l -s {TOKEN} /etc/{APP}/env-* | xargs -r rm")
 
 
@@ -149,7 +149,7 @@ def test_the_journal_does_not_know_it(failure):
 def test_nothing_shown_logged_or_cached_on_the_control_node_holds_it(failure):
     assert "/usr/bin/python3" in failure.said  # -vvv shows the calls
     assert TOKEN not in failure.said
-    traces = [path for path in (failure.folder / "traces").rglob("*") if path.is_file()]
+    traces = [path for path in (failure.directory / "traces").rglob("*") if path.is_file()]
     assert [path for path in traces if path.name == "log"]
     assert [path for path in traces if TOKEN.encode() in path.read_bytes()] == []
 
@@ -157,7 +157,7 @@ def test_nothing_shown_logged_or_cached_on_the_control_node_holds_it(failure):
 def test_a_token_of_the_package_index_is_nowhere(failure):
     assert INDEX_TOKEN not in failure.said
     assert INDEX_TOKEN not in failure.host.output("journalctl --no-pager --output cat")
-    assert [path for path in (failure.folder / "traces").rglob("*") if path.is_file() and has_token(path)] == []
+    assert [path for path in (failure.directory / "traces").rglob("*") if path.is_file() and has_token(path)] == []
     found = failure.host.run(f"grep -r -a -l -s -F {INDEX_TOKEN} {PLACES} --exclude-dir journal")
     assert found.stdout == ""
 
@@ -167,9 +167,9 @@ def has_token(path: Path) -> bool:
 
 
 def test_no_process_but_the_applications_own_ever_held_it(failure):
-    assert failure.watch.with_owner  # the migration, which is to have it
-    assert failure.watch.on_command_lines == set()
-    assert failure.watch.with_others == set()
+    assert failure.observer.with_owner  # the migration, which is to have it
+    assert failure.observer.on_command_lines == set()
+    assert failure.observer.with_others == set()
 
 
 def test_a_secret_with_a_newline_is_refused_and_not_shown(host, tmp_path):

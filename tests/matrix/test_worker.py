@@ -1,4 +1,4 @@
-"""A worker under the guard against a real RabbitMQ and Redis: ready by its canary, tasks there and back, a handover."""
+"""A worker under the guard against a real RabbitMQ and Redis: ready by its canary, round trips, a handover."""
 
 import json
 import subprocess

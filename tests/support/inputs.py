@@ -20,24 +20,24 @@ FLEET = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one", "two"],
 
 
 def input_of(
-    folder: Path,
+    directory: Path,
     name: str,
     groups: dict[str, list[str]] = ALONE,
     host: str = "",
     hosts: dict[str, Any] | None = None,
     **variables: Any,
 ) -> Any:
-    """Return what the lookup says of an input on a host (the first one unless told) of an inventory in `folder`."""
+    """Return what the lookup says of an input on a host (the first one unless told) of an inventory in `directory`."""
     if AnsibleCollectionConfig.collection_finder is None:
         init_plugin_loader()
     members = dict.fromkeys(host for names in groups.values() for host in names)
-    said = {"celery_app_name": "shop", "celery_app_secrets_dir": str(folder / "secrets"), **variables}
+    said = {"celery_app_name": "shop", "celery_app_secrets_dir": str(directory / "secrets"), **variables}
     inventory = {
         "hosts": {each: (hosts or {}).get(each, {}) for each in members},
         "children": {group: {"hosts": dict.fromkeys(names)} for group, names in groups.items()},
         "vars": said,
     }
-    file = folder / "hosts.json"
+    file = directory / "hosts.json"
     file.write_text(json.dumps({"all": inventory}))
     loader = DataLoader()
     manager = InventoryManager(loader=loader, sources=[str(file)])

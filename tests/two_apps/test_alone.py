@@ -24,11 +24,11 @@ SERVICES = r"beam\.smp|redis-server|supervisord"
 class Project:
     """A company's own project: its ansible.cfg, its inventory, its playbook."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {ROOT}/collections\n")
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {ROOT}/collections\n")
         there = {HOST: {"ansible_connection": "community.docker.docker"}}
-        (folder / "hosts.json").write_text(json.dumps({"servers": {"hosts": there}}))
+        (directory / "hosts.json").write_text(json.dumps({"servers": {"hosts": there}}))
 
     def play(self, role: str, tasks_from: str = "main", facts: bool = True, **variables: Any) -> str:
         """Use one role in a play, and return what was said; the run has to succeed."""
@@ -37,10 +37,10 @@ class Project:
             "ansible.builtin.import_role": {"name": f"celery_ops.kit.{role}", "tasks_from": tasks_from},
         }
         play = {"name": "Ours", "hosts": "servers", "gather_facts": facts, "vars": variables, "tasks": [task]}
-        (self.folder / "ours.yml").write_text(json.dumps([play]))
+        (self.directory / "ours.yml").write_text(json.dumps([play]))
         words = ["ansible-playbook", "-i", "hosts.json", "ours.yml", "--diff"]
-        environment = os.environ | {"ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"), "COLUMNS": "160"}
-        done = subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        environment = os.environ | {"ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"), "COLUMNS": "160"}
+        done = subprocess.run(words, cwd=self.directory, env=environment, capture_output=True, text=True, check=False)
         self.rc, text = done.returncode, done.stdout + done.stderr
         self.changed = int(re.search(rf"^{HOST}\s.*changed=(\d+)", text, re.M)[1])
         return text

@@ -50,9 +50,9 @@ FIRST_RUN = """
 @pytest.fixture
 def public() -> Iterator[Path]:
     """A directory that everybody can reach, which pytest's own are not."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def checkout(public) -> Path:
 @pytest.fixture
 def inventory(public) -> Path:
     """An inventory of this machine, in a path with spaces too."""
-    folder = public / "my inventory"
-    shutil.copytree(ROOT / "inventories/local/group_vars", folder / "group_vars")
+    directory = public / "my inventory"
+    shutil.copytree(ROOT / "inventories/local/group_vars", directory / "group_vars")
     here = {"hosts": {"here": None}}
     groups = dict.fromkeys(GROUPS, here)
     hosts = {"all": {"hosts": {"here": {"ansible_connection": "local"}}, "children": groups}}
-    (folder / "hosts.yml").write_text(json.dumps(hosts))
-    folder.chmod(0o777)
-    return folder
+    (directory / "hosts.yml").write_text(json.dumps(hosts))
+    directory.chmod(0o777)
+    return directory
 
 
 def bad(inventory: Path) -> Path:
@@ -105,9 +105,9 @@ def without_home(**more: str) -> dict[str, str]:
     return {"PATH": f"{BIN}:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "HOME": "/dev/null", **more}
 
 
-def run(words: list[str], environment: dict[str, str], folder: str | Path = "/") -> subprocess.CompletedProcess[str]:
+def run(words: list[str], environment: dict[str, str], directory: str | Path = "/") -> subprocess.CompletedProcess[str]:
     """Run a command in another directory than the checkout."""
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(words, cwd=directory, env=environment, capture_output=True, text=True, check=False)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str]) -> None:
