@@ -50,6 +50,16 @@ class Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def entry_points(role: Path) -> dict[str, str]:
+    """What each entry point does, by its name: from its spec, or from the first comment in its task file."""
+    described = {name: entry["short_description"] for name, entry in spec_of(role).items()}
+    for file in sorted(role.glob("tasks/*.yml")):
+        comment = file.read_text().removeprefix("---\n").partition("\n")[0]
+        if comment.startswith("# ") and file.stem not in described:
+            described[file.stem] = comment.removeprefix("# ").rstrip(".")
+    return described
+
+
 def block(name: str, value: Any) -> str:
     """A variable with its value, as one writes it."""
     text = yaml.dump({name: value}, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -97,7 +107,7 @@ def role_page(role: Path) -> str:
     by_hand, marker, _ = page.read_text().partition(MARKER) if page.exists() else ("", "", "")
     if not marker:
         by_hand = f"# {role.name}\n\n{spec['main']['short_description']}.\n\n"
-    entries = "".join(f"- `{name}` – {entry['short_description']}\n" for name, entry in spec.items())
+    entries = "".join(f"- `{name}` – {text}\n" for name, text in entry_points(role).items())
     return f"{by_hand}{MARKER}\n## Entry points (`tasks_from`)\n\n{entries}\n## Variables\n\n{sections(role)}"
 
 

@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
             others=[host for name, host in hosts.items() if name not in playing],
             groups=reader.groups,
             said_by_run=frozenset(load_extra_vars(self._loader)),
-            action=str(self._templar.template(task_vars.get("celery_app_action", "deploy"))),
+            action=str(self._templar.template(task_vars.get("__celery_action", "deploy"))),
             limit=str(task_vars.get("ansible_limit", "")),
         )
 

@@ -18,7 +18,8 @@ options:
     required: true
 """
 EXAMPLES = r"""
-- hosts: rabbitmq
+- name: Broker
+  hosts: rabbitmq
   vars:
     rabbitmq_applications: "{{ lookup('celery_ops.kit.input', 'rabbitmq_applications') }}"
   roles: [celery_ops.kit.rabbitmq]

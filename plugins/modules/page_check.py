@@ -74,8 +74,8 @@ AGAIN = 2.0
 """Seconds between two requests while the answer is 202."""
 FOLLOWED = 5
 """Redirects, one after another."""
-HOST = "celery_app_prove_host"
-HTTPS = "celery_app_prove_https"
+HOST = "celery_app_check_host"
+HTTPS = "celery_app_check_https"
 
 
 @dataclass

@@ -51,7 +51,7 @@ def page(variables: Mapping[str, Any]) -> str:
     """Return the page's URL, and whether its task waits."""
     if "web" not in variables["group_names"] or not variables["celery_web_command"]:
         return "none: no web program"
-    url = f"http://{variables['celery_web_bind']}{variables['celery_app_prove_url']}"
+    url = f"http://{variables['celery_web_bind']}{variables['celery_app_check_url']}"
     waits = (variables.get(PAGE) or {}).get("busy")
     return f"{url} (answers 202: its task waits for a busy worker)" if waits else url
 

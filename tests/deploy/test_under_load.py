@@ -9,7 +9,7 @@ from support.load import Load, Visitor
 from support.wait import wait_until
 
 V2 = {"petct/__init__.py": "VERSION = 2\n"}
-PHASES = ("release", "workers", "scheduler", "web", "close")
+PHASES = ("release", "workers", "scheduler", "web", "activate")
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ def kinds(host):
 
 @contextmanager
 def load(seconds):
-    """`prove.yml` meanwhile; what it said stands in the list afterwards, its exit code first."""
+    """`soak.yml` meanwhile; what it said stands in the list afterwards, its exit code first."""
     said = []
     # No host knows what the others did, so each waits for news until its patience is at an end.
-    variables = {"celery_app_ledger_rate": 20, "celery_app_ledger_patience": 10}
-    proof = start("prove", output=subprocess.PIPE, celery_app_ledger_duration=seconds, **variables)
+    variables = {"celery_app_soak_rate": 20, "celery_app_soak_patience": 10}
+    proof = start("soak", output=subprocess.PIPE, celery_app_soak_duration=seconds, **variables)
     try:
         yield said
         text = " ".join(proof.communicate(timeout=240)[0].split())

@@ -36,8 +36,7 @@ def role_variables() -> dict[str, Any]:
     variables: dict[str, Any] = {}
     for role in sorted((ROOT / "roles").iterdir()):
         for part in ("defaults", "vars"):
-            file = role / part / "main.yml"
-            if file.exists():
+            for file in [*role.glob(f"{part}/main.yml"), *sorted(role.glob(f"{part}/main/*.yml"))]:
                 variables |= loader.load_from_file(str(file), trusted_as_template=True) or {}
     return variables | {
         "ansible_facts": FACTS,

@@ -31,7 +31,7 @@ def shop(tmp_path, render):
         "__celery_app_base": str(tmp_path), "__celery_app_etc": str(tmp_path),
     }  # fmt: skip
     command = tmp_path / "shop"
-    command.write_text(render(ROOT / "roles/celery_app/templates/command.j2", **variables))
+    command.write_text(render(ROOT / "roles/celery/templates/command.j2", **variables))
     command.chmod(0o755)
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -188,10 +188,10 @@ def web(host: Host) -> Iterator[Mistake]:
     yield from mistakes
     for problem, write in () if mistakes else web_servers.problems(shlex.split(line)):
         yield wrong("celery_web_command", line, problem, write)
-    url = host["celery_app_prove_url"]
+    url = host["celery_app_check_url"]
     if url and not line:
         problem = "celery_web_command is empty, so that no page would answer."
-        yield wrong("celery_app_prove_url", url, problem, "''")
+        yield wrong("celery_app_check_url", url, problem, "''")
 
 
 def commands(host: Host) -> Iterator[Mistake]:
@@ -199,7 +199,7 @@ def commands(host: Host) -> Iterator[Mistake]:
     for variable in ("celery_app_migrate_command", "celery_app_seed_command", "celery_app_build_commands"):
         for line in [host[variable]] if isinstance(host[variable], str) else host[variable] or []:
             yield from command(variable, str(line), may_be_list=True)
-    yield from command("celery_app_prove_command", host.text("celery_app_prove_command"))
+    yield from command("celery_app_check_command", host.text("celery_app_check_command"))
 
 
 def command(variable: str, line: str, may_be_list: bool = False) -> Iterator[Mistake]:

@@ -35,9 +35,9 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import
 
 LATER = object()
 """Stands for a secret that only a template would tell."""
-HOOKS = tuple(
-    f"{when}_{name}" for name in ("release", "workers", "scheduler", "web", "close") for when in ("before", "after")
-)
+PHASES = ("release", "workers", "scheduler", "web", "activate", "rollback")
+HOOKS = tuple(f"{when}_{phase}" for phase in PHASES for when in ("before", "after"))
+FORMER_HOOKS = {"before_close": "before_activate", "after_close": "after_activate"}
 DAY = 86400
 """Seconds."""
 LOCAL_PORTS = (32768, 60999)
@@ -118,8 +118,8 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_release": (
         _matches(r"([0-9a-f]{12})?"), "a release is called by 12 hexadecimal digits; see ls /srv/<app>/releases.", "''",
     ),
-    "celery_app_prove_url": (_matches(r"(/\S*)?"), "it has to be the part after the address.", "/"),
-    "celery_app_prove_host": (
+    "celery_app_check_url": (_matches(r"(/\S*)?"), "it has to be the part after the address.", "/"),
+    "celery_app_check_host": (
         _matches(r"([A-Za-z0-9._-]+(:[0-9]{1,5})?)?"), "it has to be a name, without scheme or path.", "shop.example",
     ),
     "celery_app_command": (
@@ -147,6 +147,15 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
 RENAMED = {
     "celery_worker_settle": "celery_worker_min_uptime",
     "celery_web_settle": "celery_web_min_uptime",
+    "celery_app_prove_command": "celery_app_check_command",
+    "celery_app_prove_url": "celery_app_check_url",
+    "celery_app_prove_host": "celery_app_check_host",
+    "celery_app_prove_https": "celery_app_check_https",
+    "celery_app_ledger_on_production": "celery_app_soak_on_production",
+    "celery_app_ledger_queue": "celery_app_soak_queue",
+    "celery_app_ledger_rate": "celery_app_soak_rate",
+    "celery_app_ledger_duration": "celery_app_soak_duration",
+    "celery_app_ledger_patience": "celery_app_soak_patience",
     "host_packages": "celery_app_packages",
     "host_disk_free": "preflight_disk_free",
     "host_allow_untested": "preflight_allow_untested",
@@ -295,8 +304,9 @@ def hooks(host: Host) -> Iterator[Mistake]:
     playbooks = Path(str(host.given.get("playbook_dir", ROOT / "playbooks")))
     for hook, file in (host["celery_app_hooks"] or {}).items():
         if hook not in HOOKS:
-            problem = f"celery_app_hooks has {shown(hook)}: no such hook; {did_you_mean(hook, HOOKS)}"
-            yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{nearest(hook, HOOKS)}: {file}}}")
+            meant = FORMER_HOOKS.get(hook) or nearest(hook, HOOKS)
+            problem = f"celery_app_hooks has {shown(hook)}: no such hook; {did_you_mean(meant, HOOKS)}"
+            yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{meant}: {file}}}")
         elif not isinstance(file, str) or not (playbooks / file).is_file():
             problem = f"celery_app_hooks has {hook}, which is {shown(file)}: no such file on the control node."
             yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{hook}: /path/to/tasks.yml}}")

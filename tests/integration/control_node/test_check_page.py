@@ -39,11 +39,11 @@ def check(tmp_path, port):
     """Run that task of the role alone."""
     variables = {
         "celery_web_bind": f"127.0.0.1:{port}",
-        "celery_app_prove_url": "/",
+        "celery_app_check_url": "/",
         "__celery_app_check": {"found": {}},
     }
-    variables |= {"celery_app_prove_host": "", "celery_app_prove_https": False}
-    tasks = [{"import_tasks": str(ROOT / "roles/celery_app/tasks/prove.yml")}]
+    variables |= {"celery_app_check_host": "", "celery_app_check_https": False}
+    tasks = [{"import_tasks": str(ROOT / "roles/celery/tasks/check.yml")}]
     play = {"hosts": "web", "gather_facts": False, "vars": variables, "tasks": tasks}
     (tmp_path / "play.yml").write_text(json.dumps([play]))
     (tmp_path / "hosts").write_text("[web]\nhere ansible_connection=local\n")

@@ -32,7 +32,8 @@ FIRST_RUN = """
     - name: Inventory
       ansible.builtin.import_role: {name: celery_ops.kit.preflight, tasks_from: inventory}
     - name: Variables
-      ansible.builtin.import_role: {name: celery_ops.kit.celery_app, tasks_from: variables}
+      ansible.builtin.import_role: {name: celery_ops.kit.celery, tasks_from: hook}
+      vars: {__celery_hook: none}
     - name: Pack
       celery_ops.kit.release_source:
         source: "{{ kit }}/app"

@@ -42,8 +42,8 @@ UNABLE_HOSTS["memory"] = {
 }
 APPS = ROOT / "tests/apps"
 BARE = {
-    **dict.fromkeys(("celery_app_migrate_command", "celery_app_seed_command", "celery_app_prove_command"), ""),
-    **{"celery_app_environment": {}, "celery_app_secrets": {}, "celery_app_prove_url": ""},
+    **dict.fromkeys(("celery_app_migrate_command", "celery_app_seed_command", "celery_app_check_command"), ""),
+    **{"celery_app_environment": {}, "celery_app_secrets": {}, "celery_app_check_url": ""},
     **{"celery_scheduler_enabled": False, "celery_web_command": ""},
 }
 # What is said with -e on top of the local inventory.
@@ -77,7 +77,7 @@ GOOD = {
         "celery_worker_programs": [{"name": "default", "queues": ["notes"], "concurrency": 2}],
         "celery_web_command": "gunicorn notes:web --no-control-socket",
         "celery_web_bind": "127.0.0.1:8001",
-        "celery_app_prove_url": "/shout/hello",
+        "celery_app_check_url": "/shout/hello",
     },
 }
 
@@ -292,7 +292,7 @@ def test_a_rollback_needs_no_source(first_play, tmp_path):
     deploy = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", gone)
     assert deploy.rc != 0
     assert "no such folder on the control node" in " ".join(deploy.text.split())
-    back = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", {**gone, "celery_app_action": "rollback"})
+    back = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", {**gone, "__celery_action": "rollback"})
     assert back.rc == 0, back.text
 
 
@@ -303,7 +303,7 @@ FLEET = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["b", "c"], "schedu
     ("limit", "extra", "warned"),
     [
         ("b,d", {}, "--limit leaves out c: they stay on the release that they have"),
-        ("b,c", {"celery_app_action": "rollback"}, "--limit leaves out d: they"),
+        ("b,c", {"__celery_action": "rollback"}, "--limit leaves out d: they"),
         ("b", {"celery_app_migrate_command": "", "celery_app_seed_command": ""}, "--limit leaves out c, d: they"),
         ("a", {}, ""),
         ("", {}, ""),
@@ -457,5 +457,5 @@ def test_a_good_inventory_passes_without_a_word(case, first_play, tmp_path):
 
 def test_an_application_without_scheduler_and_web_leaves_their_groups_out(first_play, tmp_path):
     three = {group: ["a"] for group in ("rabbitmq", "result_store", "worker")}
-    run = play(first_play, inventory(three, {}, {"celery_web_command": "", "celery_app_prove_url": ""}), tmp_path)
+    run = play(first_play, inventory(three, {}, {"celery_web_command": "", "celery_app_check_url": ""}), tmp_path)
     assert (run.rc, run.mistakes) == (0, []), run.text
