@@ -15,8 +15,13 @@ CRM = "[program:crm]\ncommand=/bin/sleep 100000\n"
 @pytest.fixture(scope="session")
 def petct():
     """The host, and the reference application on it."""
-    [host] = scenario_hosts()
-    return host
+    return scenario_hosts()[0]
+
+
+@pytest.fixture(scope="session")
+def alone():
+    """Another host, which is in none of the kit's groups."""
+    return scenario_hosts()[1]
 
 
 @pytest.fixture(scope="session")
