@@ -143,7 +143,7 @@ def argument(
         "min_uptime": made.min_uptime,
         "lasting_children": made.lasting_children,
         "strategy": made.strategy,
-        "restore_strategy": made.restore_strategy,
+        "restore_strategy": made.restore_strategy or made.strategy,
         "stop_timeout": made.stop_timeout,
         "log": str(made.log),
     }

@@ -8,8 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.celery_ops.kit.plugins.action import celery_programs
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.modules.supervisor_programs import ARGUMENTS
 from hostile import each_newline, each_value
 from supervisor.options import ProcessConfig, ServerOptions
 
@@ -64,6 +66,12 @@ def test_every_program_is_one_that_supervisor_reads(kind, program, programs, sup
     assert Path(process.stdout_logfile).name == Path(made["log"]).name
     wanted = programs(PHASES[kind], celery_web_command="venv/bin/gunicorn petct.wsgi")[f"petct-{kind}"]
     assert [word.replace(wanted.name, made["name"]) for word in wanted.command] == shlex.split(process.command)
+
+
+@each_program
+def test_every_program_is_one_that_the_module_takes(kind, program):
+    said = ArgumentSpecValidator(ARGUMENTS).validate({"program_prefixes": ["petct-"], "programs": [program(kind)]})
+    assert said.error_messages == []
 
 
 def test_the_owners_mark_is_the_longest_prefix(program):
