@@ -134,7 +134,7 @@ def argument(
     made = make(f"{program}-{generation_of(conf_of(unnamed, prefixes, templar), unnamed.ready)}")
     if is_rollback:  # it was healthy before
         made = replace(made, min_uptime=0, strategy=made.restore_strategy or made.strategy)
-    return {
+    wanted = {
         "program": made.program,
         "name": made.name,
         "conf": conf_of(made, prefixes, templar),
@@ -147,6 +147,7 @@ def argument(
         "stop_timeout": made.stop_timeout,
         "log": str(made.log),
     }
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def conf_of(program: Program, prefixes: list[str], templar: Templar) -> str:
