@@ -122,6 +122,14 @@ class Inventory:
         """Write a file of variables; one that comes later in the alphabet wins."""
         (self.directory / f"group_vars/all/{name}.yml").write_text(json.dumps(variables))
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give variables of its files new names."""
+        for file in self.directory.rglob("*.yml"):
+            text = file.read_text()
+            for old, new in names.items():
+                text = text.replace(f"{old}:", f"{new}:")
+            file.write_text(text)
+
     def of(self, kit: Path) -> Inventory:
         """The same inventory, used with another version of the kit."""
         return Inventory(self.directory, kit)

@@ -55,7 +55,7 @@ def before(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
 
 @pytest.fixture(scope="session")
 def after(before: Inventory, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
-    """The same inventory with another release of the application, used with this version of the kit."""
-    source = Variants(tmp_path_factory.mktemp("sources")).make("after", {"petct/__init__.py": "VERSION = 2\n"})
-    before.set("source", celery_app_source=str(source))
+    """The same inventory with another release of the same application, used with this version of the kit."""
+    variants = Variants(tmp_path_factory.mktemp("sources"), before.kit / "app")
+    before.set("source", celery_app_source=str(variants.make("after", {"petct/__init__.py": "VERSION = 2\n"})))
     return before.of(ROOT)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from support.host import APP
 from support.load import Load, Visitor
 from support.wait import wait_until
 
+RENAMED = {"celery_app_prove_command": "celery_app_check_command", "celery_app_prove_url": "celery_app_check_url"}
 pytestmark = pytest.mark.timeout(1800)  # a busy machine installs the packages in ten minutes
 
 
-def kinds(host) -> set[str]:
-    """What the programs in conf.d are."""
-    return {name[:-9] for name in host.intended()}
+def kinds(names: Iterable[str]) -> set[str]:
+    """What programs are; the watchdog had another name."""
+    return {name[:-9].replace("-health", "-watchdog") for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,22 @@ def was(before, host) -> dict[str, object]:
     return {"release": host.current(), "confs": host.confs()}
 
 
+def test_renamed_variables_are_named_before_anything_changes(after, host, was):
+    site = after.play("site")
+    assert site.rc != 0
+    for old, new in RENAMED.items():
+        assert f"{old} is called {new} now. Write: {new}: " in site.words, site.text[-6000:]
+    assert not any(site.changed.values()), site.text[-6000:]
+    assert host.confs() == was["confs"]
+    after.rename(RENAMED)
+
+
 def test_site_yml_takes_over_what_the_version_before_has_set_up(after, host, was, load, visitor):
     upgrade = after.play("site")
     assert upgrade.rc == 0, upgrade.text[-6000:]
     wait_until(lambda: not host.amiss(), 60, f"one set of programs: {host.amiss()}")
     assert host.current() != was["release"]
-    assert kinds(host) == {name[:-9] for name in was["confs"]}
+    assert kinds(host.intended()) == kinds(was["confs"])
     for name in was["confs"]:
         if "-listener-" not in name:
             assert name not in host.confs()
