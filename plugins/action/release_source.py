@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -36,8 +35,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
 REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "pyproject.toml")
 ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
-# Wheels hold file times; a fixed one makes the same source the same wheel.
-WHEEL_EPOCH = "946684800"
 
 
 def is_git(source: str) -> bool:
@@ -114,7 +111,6 @@ def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
 
     Raises AnsibleActionFail when the repository or the version is not there.
     """
-    forget_logins(cache)
     mirror = cache / ("git-" + hashlib.sha256(address.bare.encode()).hexdigest()[:16])
     if mirror.exists():
         git(address, "--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
@@ -170,14 +166,6 @@ def host_of(url: str) -> str:
     return (re.match(r"https?://[^/]+", url) or [""])[0]
 
 
-def forget_logins(cache: Path) -> None:
-    """Remove mirrors whose address holds a login, as the kit made them before 0.3."""
-    for mirror in cache.glob("git-*"):
-        config = mirror / "config"
-        if config.exists() and re.search(r"https?://[^/@\s]+@", config.read_text()):
-            shutil.rmtree(mirror)
-
-
 def git(address: Address, *arguments: str) -> str:
     """Run git; no prompt ever blocks a headless run."""
     ssh = os.environ.get("GIT_SSH_COMMAND") or "ssh"
@@ -210,32 +198,14 @@ def what_to_do(said: str, address: str) -> str:
     return "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
 
 
-def build_runtime(runtime: Path, cache: Path) -> Path:
-    """The wheel of the kit's runtime, built only when its source has changed."""
-    from flit_core import buildapi
-
-    names = files_of(runtime, ["**/__pycache__", "**/*.pyc", "**/*.egg-info", "dist"], checked_out=True).names
-    digest = hashlib.sha256(pack({name: (runtime / name).resolve() for name in names})).hexdigest()[:16]
-    folder = cache / f"runtime-{digest}"
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            before, epoch = Path.cwd(), os.environ.get("SOURCE_DATE_EPOCH")
-            # A copy without links: flit takes no file from elsewhere.
-            os.chdir(shutil.copytree(runtime, Path(scratch, "source"), ignore=shutil.ignore_patterns("__pycache__")))
-            os.environ["SOURCE_DATE_EPOCH"] = WHEEL_EPOCH
-            try:
-                buildapi.build_wheel(scratch)
-            finally:
-                os.chdir(before)
-                os.environ.pop("SOURCE_DATE_EPOCH") if epoch is None else os.environ.update(SOURCE_DATE_EPOCH=epoch)
-            folder.mkdir()
-            for wheel in Path(scratch).glob("*.whl"):
-                wheel.replace(folder / wheel.name)
-    return next(folder.glob("*.whl"))
+def runtime_files(runtime: Path) -> dict[str, Path]:
+    """The kit's runtime, by its files' names in a release. A link in it is a file that other parts of the kit use."""
+    files = sorted(runtime.glob("celery_ops/**/*.py"))
+    return {f"runtime/{path.relative_to(runtime)}": path.resolve() for path in files}
 
 
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Pack the source and the runtime's wheel into the cache; say where, and what the release is called.
+    """Pack the source and the kit's runtime into the cache; say where, and what the release is called.
 
     The source is app/. Where the application is a directory of it, the source is source/, and app is a link to that.
     """
@@ -260,8 +230,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             members, links, texts = layout(folder, source, found, arguments)
         except (SourceError, RequirementsError) as error:
             raise AnsibleActionFail(str(error)) from None
-        wheel = build_runtime(runtime, cache)
-        tar = pack({wheel.name: wheel, **members}, links, texts)
+        tar = pack({**runtime_files(runtime), **members}, links, texts)
         settings = json.dumps([str(arguments["requirements"]), list(arguments.get("commands") or [])])
         identity = hashlib.sha256(tar + settings.encode()).hexdigest()[:12]
         archive = cache / f"{identity}.tar.gz"
@@ -272,7 +241,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
             fresh.replace(archive)
             forget_old(cache, keep=20)
-    listener = listener_version(lambda name: (runtime / name).read_bytes())
+    listener = listener_version(runtime / "celery_ops")
     return {
         "id": identity, "archive": str(archive), "commit": commit, "source": source, "listener": listener,
         "left_out": [f"{len(names)} ({why}): {some(names)}" for why, names in found.left_out.items()],

@@ -29,7 +29,7 @@ class ActionModule(AppCommand):
 def command(variables: Variables) -> list[str]:
     """Return the words of the check."""
     timeout = max(layout.READY_TIMEOUT, int(variables.get("celery_worker_ready_timeout", 0)))
-    words = ["celery-ops-prove", "-A", variables["celery_app_module"], "--timeout", str(timeout)]
+    words = ["celery-ops-check", "-A", variables["celery_app_module"], "--timeout", str(timeout)]
     options = variables["celery_scheduler_options"]
     if not variables["groups"].get("scheduler") or not boolean(variables["celery_scheduler_enabled"]):
         return [*words, "--no-scheduler"]

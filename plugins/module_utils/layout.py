@@ -49,6 +49,12 @@ CANARY_QUEUE, ECHO_QUEUE = "celery-ops.canary", "celery-ops.echo"
 DEAD = ".dead"
 """The end of the name of the queue for an application's dead-lettered tasks."""
 GUARD = "celery-ops-guard"
+RENAMED_COMMANDS = {
+    "celery-ops-check": "celery-ops-prove",
+    "celery-ops-soak": "celery-ops-ledger",
+    "celery-ops-watchdog": "celery-ops-health",
+}
+"""Commands of the runtime, and what 0.1 called them."""
 
 PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock"
 """The ends of the names of what a program has in its application's run directory."""
@@ -129,13 +135,31 @@ class Release:
         return self.path / "venv"
 
     @property
+    def runtime(self) -> Path:
+        """Where `celery_ops` is imported from."""
+        return self.path / "runtime"
+
+    @property
+    def commands(self) -> Path:
+        """The directory of the kit's commands."""
+        return self.path / "bin"
+
+    @property
     def state_file(self) -> Path:
         """What is known of the release: whether it is built, good or failed."""
         return self.path / "release.json"
 
     def command(self, name: str) -> Path:
-        """Return a command of the kit's runtime: the guard for ``celery-ops-guard``."""
-        return self.path / "venv/bin" / name
+        """Return a command of the kit's runtime, ``celery-ops-guard`` for example."""
+        return self.commands / name
+
+    def command_of_0_1(self, name: str) -> Path:
+        """Return the same command in a release that 0.1 built: in the virtualenv, some by another name."""
+        return self.venv / "bin" / RENAMED_COMMANDS.get(name, name)
+
+    def command_here(self, name: str) -> Path:
+        """Return a command of a release that is on this host, whichever version of the kit has built it."""
+        return self.command(name) if self.commands.is_dir() else self.command_of_0_1(name)
 
 
 @dataclass(frozen=True)
@@ -267,7 +291,7 @@ class Layout:
 
     @property
     def watchdog_before(self) -> str:
-        """The watchdog's program as versions of the kit before 0.2 called it."""
+        """The watchdog's program as 0.1 called it."""
         return f"{self.app}-health"
 
     def worker(self, name: str) -> str:

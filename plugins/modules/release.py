@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import pwd
 import shlex
 import shutil
@@ -16,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import (
     Deployments,
     Record,
@@ -23,35 +22,29 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     identity,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
     CONF_D,
-    FILE,
     KEEP_RELEASES,
     OWN_FILE,
-    SECRET_FILE,
     Layout,
     Release,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
-from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import (
-    ReleaseError,
-    build,
-    point,
-    prune_virtualenvs,
-    run,
-    wheel_of,
-)
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import package_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import prune_virtualenvs
 
 DOCUMENTATION = r"""
 module: release
 short_description: Build and activate the releases of one application on one host
 description:
   - A release is an immutable folder C(<base>/releases/<id>) with C(app/), C(venv) and C(release.json), which says
-    whether it is V(built), V(good) or V(failed). Virtualenvs are shared by content - same lock file, same runtime,
-    same Python - so that a change of code alone installs nothing.
+    whether it is V(built), V(good) or V(failed). Virtualenvs are shared by content - same lock file, same
+    Python - so that a change of code alone installs nothing.
 options:
   state:
     description:
@@ -71,7 +64,7 @@ options:
   base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
   id: {description: The release., type: str, default: ""}
   archive:
-    description: "The packed source, as C(app/), and the runtime's wheel; brought by the action plugin, removed here."
+    description: "The packed source, as C(app/), and the runtime; brought by the action plugin, removed here."
     type: path
   requirements: {description: The lock file inside the source., type: str, default: requirements.txt}
   python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
@@ -141,7 +134,6 @@ inspect:
       yet (check mode), or its runtime can't tell.
   type: dict
   returned: state=built
-watch: {description: Whether its runtime has the watch (since 0.2)., type: bool, returned: state=chosen}
 listener: {description: The folder that the web's listener runs from., type: str, returned: "state=built, chosen"}
 needs_archive:
   description: Whether the archive is needed, to build what is damaged; nothing was done as yet.
@@ -204,16 +196,11 @@ class Releases:
 
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says; empty when there is no such release."""
-        path = Release(self.folder / release).state_file
-        try:
-            return json.loads(path.read_text()) if release and path.exists() else {}
-        except ValueError:  # what a full or broken disk left
-            return {}
+        return read_json(Release(self.folder / release).state_file) if release else {}
 
     def write_note(self, release: str, **changes: Any) -> None:
         """Change release.json as a whole."""
-        path = Release(self.folder / release).state_file
-        replace_text(path, json.dumps({**self.note(release), **changes}, indent=1) + "\n")
+        write_json(Release(self.folder / release).state_file, {**self.note(release), **changes})
 
     def all(self) -> dict[str, dict[str, Any]]:
         """Notes of all releases by id."""
@@ -237,14 +224,6 @@ class Releases:
         return "".join(path.read_text() for path in CONF_D.glob("*.conf") if path.exists()) if CONF_D.exists() else ""
 
 
-def replace_text(path: Path, text: str, mode: int = FILE) -> None:
-    """Write a file so that nobody ever reads half of it."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
-    fresh.chmod(mode)
-    fresh.replace(path)
-
-
 def python_of(releases: Releases, options: dict[str, Any], release: str) -> str:
     """Major and minor version of the Python that a release runs with, or would."""
     settings = releases.folder / release / "venv/pyvenv.cfg"
@@ -263,12 +242,8 @@ def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
     if path.exists() and path.read_text() == options["environment_text"]:
         return False
     if not check_mode:
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.touch(mode=SECRET_FILE)
-        fresh.write_text(options["environment_text"])
-        os.chown(fresh, 0, pwd.getpwnam(options["user"]).pw_gid)
-        fresh.chmod(OWN_FILE)
-        fresh.replace(path)
+        group = pwd.getpwnam(options["user"]).pw_gid
+        write_atomically(path, options["environment_text"], OWN_FILE, owner=0, group=group)
     return True
 
 
@@ -471,8 +446,8 @@ def prune(releases: Releases, keep: int) -> list[str]:
     linked = {(releases.folder / name / "venv").resolve() for name in kept if name}
     prune_virtualenvs(releases.base, linked, used)
     # A host without a web program keeps the one of the current release all the same, and does not install it anew.
-    wheel = wheel_of(releases.folder / releases.current())
-    prune_listeners(releases.base, used + (f"{listener_of(releases.base, wheel)} " if wheel.exists() else ""))
+    package = package_of(releases.folder / releases.current())
+    prune_listeners(releases.base, used + f"{listener_of(releases.base, package)} ")
     live = {(releases.environments / "env").resolve().name, *(record["environment"] for record in records)}
     for path in releases.environments.glob("env-*"):
         if path.name not in live and path.name not in used:
@@ -502,11 +477,11 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             return result
         # In check mode the release may not be there yet.
         release = releases.folder / options["id"]
+        package = package_of(release)
         known = releases.base / "listeners" / options["listener"]
-        result["listener"] = str(listener_of(releases.base, wheel_of(release)) if wheel_of(release).exists() else known)
+        result["listener"] = str(listener_of(releases.base, package) if package.is_dir() else known)
         result["changed"] |= migrate(releases, options, check_mode)["changed"] | written
         result["python"] = python_of(releases, options, options["id"])
-        result["watch"] = not release.exists() or Release(release).command("celery-ops-health").exists()
     else:
         result = STATES[state](releases, options, check_mode)
     return {"id": options["id"], "previous": previous, "seconds": round(time.monotonic() - begun, 2), **result}

@@ -50,7 +50,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
-archive: {description: "The packed source, as C(app/), and the runtime's wheel.", type: str, returned: success}
+archive: {description: "The packed source, as C(app/), and the kit's runtime.", type: str, returned: success}
 commit: {description: The commit, for a git source., type: str, returned: success}
 left_out: {description: "What is not part of the release, by reason.", type: list, elements: str, returned: success}
 listener: {description: The hash of what the web's listener runs., type: str, returned: success}

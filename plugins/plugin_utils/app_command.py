@@ -17,13 +17,16 @@ class AppCommand(ActionBase):
 
     def as_app(self, words: Iterable[str], variables: Variables, stdin: str | None = None) -> dict[str, Any]:
         """Return what ansible.builtin.command answers; a failure says what the command did."""
-        deployment = Deployment.current(variables["celery_app_name"])
-        arguments = {"argv": deployment.as_app(words), **({} if stdin is None else {"stdin": stdin})}
-        answer = self._execute_module("ansible.legacy.command", arguments, task_vars=dict(variables.raw))
-        if answer.get("rc"):
-            runs = self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0
-            answer["msg"] = last_words(answer) if runs else not_deployed(variables)
-        return answer
+        words = [*words]
+        for of_0_1 in (False, True):
+            deployment = Deployment.current(variables["celery_app_name"], of_0_1)
+            arguments = {"argv": deployment.as_app(words), **({} if stdin is None else {"stdin": stdin})}
+            answer = self._execute_module("ansible.legacy.command", arguments, task_vars=dict(variables.raw))
+            if not answer.get("rc"):
+                return answer
+            if self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0:
+                return answer | {"msg": last_words(answer)}
+        return answer | {"msg": not_deployed(variables)}
 
 
 def last_words(answer: dict[str, Any]) -> str:

@@ -27,11 +27,13 @@ class Deployment:
     app: str
     release: Release
     environment_file: Path
+    of_0_1: bool = False
+    """Whether version 0.1 of the kit has built the release, which has its commands elsewhere."""
 
     @classmethod
-    def current(cls, app: str) -> Deployment:
+    def current(cls, app: str, of_0_1: bool = False) -> Deployment:
         """Return the deployment that is live."""
-        return cls(app, Release(Layout(app).current), Layout(app).environment_link)
+        return cls(app, Release(Layout(app).current), Layout(app).environment_link, of_0_1)
 
     @classmethod
     def of_run(cls, variables: Mapping[str, Any]) -> Deployment:
@@ -47,7 +49,7 @@ class Deployment:
 
     def tool(self, name: str) -> str:
         """Return the path of one of the runtime's commands."""
-        return str(self.release.venv / "bin" / name)
+        return str(self.release.command_of_0_1(name) if self.of_0_1 else self.release.command(name))
 
     def with_environment(self, words: Iterable[str]) -> list[str]:
         """Return `words` run by celery-ops-env, which loads the environment file."""
@@ -61,7 +63,6 @@ class Deployment:
         first, *rest = [*words] or [""]
         if not first:
             return []
-        # By its path: a release of an older version of the kit has no PATH to find it on.
         first = self.tool(first) if first.startswith("celery-ops-") else first
         return [layout.RUNUSER, "-u", self.app, "--", *self.with_environment([first, *rest])]
 

@@ -27,7 +27,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import ow
 Variables = Mapping[str, Any]
 """A host's variables, evaluated."""
 Build = Mapping[str, Any]
-"""What the module `release` answers: python, inspect (queues, routes), listener, watch; empty for no release yet."""
+"""What the module `release` answers: python, inspect (queues, routes), listener; empty for no release yet."""
 
 UNKNOWN_QUEUES = "(known once the release is built)"
 """Shown by check mode in place of the application's own queues."""
@@ -88,9 +88,8 @@ class Programs:
             found |= {self.paths.web_listener: self.listener, self.paths.web: self.web}
         if "scheduler" in here and boolean(self.variables["celery_scheduler_enabled"]):
             found[self.paths.scheduler] = self.scheduler
-        # A rollback may go to a release whose runtime is older than the watchdog.
-        if watches(self.variables, here) and self.build.get("watch", True):
-            found[f"{self.deployment.app}-health"] = self.watchdog
+        if watches(self.variables, here):
+            found[self.paths.watchdog] = self.watchdog
         return found
 
     @property
@@ -176,14 +175,14 @@ class Programs:
         """Return a generation of the watchdog. Its pidfile is the same in every generation: never two."""
         deployment, drain_timeout = self.deployment, layout.stop_timeout(self.task_time_limit)
         command = [
-            *(deployment.tool("celery-ops-health"), "-A", self.variables["celery_app_module"]),
+            *(deployment.tool("celery-ops-watchdog"), "-A", self.variables["celery_app_module"]),
             *("--drain-timeout", str(drain_timeout)),
         ]
         return Program(
             app=self.deployment.app,
-            program=f"{self.deployment.app}-health",
+            program=self.paths.watchdog,
             name=name,
-            command=deployment.guarded(name, self.paths.run / f"health{layout.PID}", command, drain_timeout),
+            command=deployment.guarded(name, self.paths.pidfile("watchdog"), command, drain_timeout),
             ready=["test", "-s", str(self.paths.heartbeat(name))],
             strategy="replace",
         )
@@ -246,7 +245,8 @@ def prefixes_of(variables: Variables, phase: str, everywhere: bool = False) -> l
         "scheduler": ["scheduler"],
     }
     found = [f"{app}-{name}-" for group in here for name in names[group]]
-    return found + ([f"{app}-health-"] if watches(variables, here) else [])
+    watchdogs = [f"{Layout(app).watchdog}-", f"{Layout(app).watchdog_before}-"]
+    return found + (watchdogs if watches(variables, here) else [])
 
 
 def own_queues(report: Mapping[str, Any], programs: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 
 def apply(app: "Celery") -> None:
-    """Have `app` take the kit's settings where it has set none of its own (see `celery_ops.defaults`)."""
+    """Have `app` take the kit's settings where it has set none of its own (see `celery_ops.worker.defaults`)."""
     # Guard and listener import this package, and have no use for Celery.
-    from celery_ops import defaults
+    from celery_ops.worker import defaults
 
     defaults.apply(app)

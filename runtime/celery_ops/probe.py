@@ -1,4 +1,4 @@
-"""What the probes `ready` and `prove` share: an app to ask, a time that is kept, one line of JSON."""
+"""What the commands that ask a running system share: the application, a deadline, one line of JSON."""
 
 import contextlib
 import importlib.util
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops.errors import OperatorError, PermanentError, RetryLater
+
 if TYPE_CHECKING:
     from celery import Celery
     from kombu import Connection
@@ -21,16 +23,8 @@ CLEAN_UP = 2.0
 """Seconds kept back from the time-out for undoing what a probe did."""
 
 
-class NotYet(Exception):
-    """Why the answer is still no; asking again may help."""
-
-
-class Hopeless(Exception):
-    """Why the answer is no and will stay no."""
-
-
-class Clock:
-    """The time a probe has, which a TERM ends early."""
+class Deadline:
+    """The time that a probe has, which a TERM ends early."""
 
     def __init__(self, seconds: float) -> None:
         self.started = time.monotonic()
@@ -47,7 +41,9 @@ class Clock:
         self.stopped.wait(min(seconds, self.left))
 
 
-def answer(key: str, timeout: float, found: dict[str, Any], probe: Callable[[Clock, dict[str, Any]], None]) -> NoReturn:
+def answer(
+    key: str, timeout: float, found: dict[str, Any], probe: Callable[[Deadline, dict[str, Any]], None]
+) -> NoReturn:
     """Run `probe(clock, found)`, print `found` as a line of JSON and exit: 0 where it returned, 1 where not.
 
     `found` starts with the keys that `probe` fills in; `key` tells the outcome, `reason` why it is no. Probes
@@ -55,14 +51,14 @@ def answer(key: str, timeout: float, found: dict[str, Any], probe: Callable[[Clo
     """
     # One line on stdout, whatever an application prints while it is imported.
     line, sys.stdout = sys.stdout, sys.stderr
-    clock = Clock(timeout - CLEAN_UP)
+    clock = Deadline(timeout - CLEAN_UP)
     found.update({key: False, "seconds": 0.0, "reason": ""})
 
     def run() -> None:
         try:
             probe(clock, found)
             found.update({key: True, "reason": ""})
-        except (NotYet, Hopeless) as why:
+        except OperatorError as why:
             found["reason"] = str(why)
         except Exception as error:
             found["reason"] = f"{type(error).__name__}: {error}"
@@ -84,7 +80,7 @@ def answer(key: str, timeout: float, found: dict[str, Any], probe: Callable[[Clo
 
 
 def load_app(name: str, results: bool = False) -> "Celery":
-    """Return the app as ``celery -A`` finds it; raise Hopeless when it can't be imported.
+    """Return the app as ``celery -A`` finds it; raise PermanentError when it can't be imported.
 
     With `results`, its result backend can be used, also one that keeps them in Django's database.
     """
@@ -100,15 +96,16 @@ def load_app(name: str, results: bool = False) -> "Celery":
 
             django.setup()  # as Celery's worker does; before, there are no models
     except Exception as error:
-        raise Hopeless(f"-A {name} can't be imported from {Path.cwd()}: {type(error).__name__}: {error}") from error
+        problem = f"-A {name} can't be imported from {Path.cwd()}: {type(error).__name__}: {error}"
+        raise PermanentError(problem) from error
     return app
 
 
 @contextlib.contextmanager
-def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection":
+def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connection":
     """Give a connection to the broker once there is one.
 
-    Raises Hopeless when the broker refuses the credentials or the vhost, NotYet when the time is up.
+    Raises PermanentError when the broker refuses the credentials or the vhost, RetryLater when the time is up.
     """
     from amqp.exceptions import AccessRefused, NotAllowed
 
@@ -120,12 +117,12 @@ def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection
                 connection.connect()
                 break
             except (AccessRefused, NotAllowed) as error:
-                raise Hopeless(
+                raise PermanentError(
                     f"broker {address} refused the credentials or the vhost ({error.reply_text}); "
                     "look at CELERY_BROKER_URL"
                 ) from error
             except ssl.SSLCertVerificationError as error:
-                raise Hopeless(
+                raise PermanentError(
                     f"broker {address} shows a certificate that is not accepted: {error.verify_message}. It has to be "
                     "for the URL's host; for a CA of your own write celery_app_environment: {SSL_CERT_FILE: "
                     "/etc/ssl/certs/your-ca.pem}, or broker_use_ssl in the application's settings"
@@ -133,7 +130,7 @@ def connected(app: "Celery", clock: Clock, found: dict[str, Any]) -> "Connection
             except Exception as error:
                 found["reason"] = f"broker {address} can't be reached: {error or type(error).__name__}"
             if not clock.left:
-                raise NotYet(found["reason"])
+                raise RetryLater(found["reason"])
             clock.pause(0.3)
         # Stands until there is a better reason: from here on, what hangs is a publish.
         found["reason"] = (

@@ -11,7 +11,7 @@ import os as _os
 
 import celery_ops.arrays as _arrays
 import celery_ops.layout as _layout
-import celery_ops.versions as _versions
+import celery_ops.worker.versions as _versions
 
 
 def _seconds(name: str, default: int) -> int:
@@ -60,7 +60,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
 # What can't be decoded is rejected, so that it is a dead letter; Celery would acknowledge it.
-worker_consumer = "celery_ops.consumer:Consumer"
+worker_consumer = "celery_ops.worker.consumer:Consumer"
 
 # 0 where programs have limits of their own, on their command lines: a sender writes this one into each message, where
 # it beats those.

@@ -10,12 +10,12 @@ from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.loaders.base import BaseLoader
 from celery.signals import before_task_publish
 
-import celery_ops.echo
 import celery_ops.ledger  # their tasks are the kit's, too
-from celery_ops import canary, clock, heartbeat, prefork, revoked, schedule
-from celery_ops.canary import OwnTask
-from celery_ops.env import application_name
+import celery_ops.worker.echo
+from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
+from celery_ops.worker import canary, clock, heartbeat, prefork, revoked, schedule
+from celery_ops.worker.canary import OwnTask
 
 TICKED = "TICKED"
 
@@ -62,9 +62,9 @@ def put(conf: Any, name: str, value: Any) -> None:
     conf[conf._to_keys(name)[0]] = value
 
 
-before_task_publish.connect(celery_ops.echo.leave_expiry_to_the_worker, sender="celery_ops.tick")
+before_task_publish.connect(celery_ops.worker.echo.leave_expiry_to_the_worker, sender="celery_ops.tick")
 # By name: the module is loaded, and with it redis-py, where a result backend is used.
-BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.results:RedisBackend"))
+BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.worker.results:RedisBackend"))
 canary.connect()
 heartbeat.connect()
 clock.connect()

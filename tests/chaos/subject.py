@@ -45,7 +45,7 @@ class Subject(Host):
 
     def ticks(self) -> bool:
         """Tells whether a task comes back, and the scheduler has ticked since the fault."""
-        said = self.ask(self.in_release("celery-ops-prove -A petct --timeout 20"))
+        said = self.ask(self.in_release("celery-ops-check -A petct --timeout 20"))
         found = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
         # One that only found busy workers has not looked at the scheduler.
         return bool(found.get("proved")) and (found["tick_age"] or math.inf) < time.time() - self.since

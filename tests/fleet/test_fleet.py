@@ -35,9 +35,9 @@ def load(seconds):
 
 
 def test_each_host_runs_what_its_groups_say(hub, workers):
-    assert kinds(hub) == {"scheduler", "web", "web-listener", "health"}
+    assert kinds(hub) == {"scheduler", "web", "web-listener", "watchdog"}
     for host in workers:
-        assert kinds(host) == {"worker-default", "health"}
+        assert kinds(host) == {"worker-default", "watchdog"}
     wait_until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
 
 

@@ -1,4 +1,4 @@
-"""An application whose tasks compute without a pause, and whose worker can be made deaf. test_health.py runs it."""
+"""An application whose tasks compute without a pause, and whose worker can be made deaf. test_watchdog.py runs it."""
 
 import time
 from typing import Any

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from amqp import Channel
 from celery import Celery
-from celery_ops import dead_letters
+from celery_ops.cli import dead_letters
 from kombu import Connection, Producer
 
 QUEUE = "failing"

@@ -96,7 +96,7 @@ def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, optio
         started = stage.worker(generation, "-Q", "celery,other", *OPTIONS[options], environment=environment)
         answer = json.loads(
             run(
-                *("-m", "celery_ops.ready", "-A", "demo", "--node", f"{program}@here", "--queues", "celery,other"),
+                *("-m", "celery_ops.cli.ready", "-A", "demo", "--node", f"{program}@here", "--queues", "celery,other"),
                 *("--canary-file", str(stage.run / f"{program}.canary"), "--timeout", "60"),
             )
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from support.host import Host
 
-COMMAND = "celery-ops-ledger"
+COMMAND = "celery-ops-soak"
 
 
 class Load:

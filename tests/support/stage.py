@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from celery_ops import proc
 
 from support.wait import wait_until
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 BIN = Path(sys.executable).parent
-# Guard and watch look at all processes of the machine: those that other test processes start are another application's.
+# Guard and watchdog read all processes of the machine: those of other test processes are another application's.
 APP = f"demo{os.getpid()}"
 PROGRAM_NAME = f"{APP}-worker-1a2b3c4d"
 
@@ -146,7 +146,7 @@ class Stage:
                     SUPERVISOR,
                     sys.executable,
                     "-m",
-                    "celery_ops.guard",
+                    "celery_ops.cli.guard",
                     *map(str, guard),
                 ],
                 stdout=subprocess.PIPE,

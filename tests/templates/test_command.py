@@ -21,10 +21,11 @@ def shop(tmp_path, render):
         release = tmp_path / "releases" / name
         (release / "app").mkdir(parents=True)
         venv.create(release / "venv", with_pip=False)
-        loader = f'#!/bin/sh\nPYTHONPATH={ROOT}/runtime exec {release}/venv/bin/python -m celery_ops.env "$@"\n'
-        for tool, text in (("celery-ops-env", loader), ("celery", TOOL), ("manage", TOOL)):
-            (release / "venv/bin" / tool).write_text(text)
-            (release / "venv/bin" / tool).chmod(0o755)
+        loader = f'#!/bin/sh\nPYTHONPATH={ROOT}/runtime exec {release}/venv/bin/python -m celery_ops.cli.env "$@"\n'
+        (release / "bin").mkdir()
+        for tool, text in (("bin/celery-ops-env", loader), ("venv/bin/celery", TOOL), ("venv/bin/manage", TOOL)):
+            (release / tool).write_text(text)
+            (release / tool).chmod(0o755)
     (tmp_path / "env").write_text("GREETING='good day'\n")
     variables = {
         "celery_app_name": getpass.getuser(), "celery_app_command": "shop", "celery_app_module": "shop.main:app",
@@ -60,6 +61,12 @@ def test_in_a_hook_it_means_the_release_that_is_being_deployed(shop, tmp_path):
     release = tmp_path / "releases/two"
     done = shop("manage", CELERY_OPS_RELEASE=str(release), CELERY_OPS_ENV_FILE=str(tmp_path / "new-env"))
     assert done.stdout == f"{release}/venv/bin/manage new {release}/app\n", done.stderr
+
+
+def test_it_runs_in_a_release_that_0_1_has_built(shop, tmp_path):
+    release = tmp_path / "releases/one"
+    (release / "bin/celery-ops-env").rename(release / "venv/bin/celery-ops-env")
+    assert shop("manage").stdout == f"{release}/venv/bin/manage good day {release}/app\n"
 
 
 def test_it_says_what_to_type_where_nothing_was_deployed_yet(shop, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from ansible.template import trust_as_template
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from celery_ops import env
+from celery_ops.launch import env
 from hostile import each_newline, each_value
 
 

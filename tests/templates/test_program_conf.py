@@ -17,7 +17,7 @@ from supervisor.options import ProcessConfig, ServerOptions
 
 PHASES = {
     "worker-default": "workers",
-    "health": "workers",
+    "watchdog": "workers",
     "scheduler": "scheduler",
     "web": "web",
     "web-listener": "web",
@@ -78,7 +78,7 @@ def test_the_owners_mark_is_the_longest_prefix(program):
     for kind, owner in {
         "worker-default": "petct-worker-",
         "web-listener": "petct-web-",
-        "health": "petct-health-",
+        "watchdog": "petct-watchdog-",
     }.items():
         assert f"# owner: celery-ops {owner}\n" in program(kind)["conf"]
 

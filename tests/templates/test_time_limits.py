@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.template import trust_as_template
-from celery_ops import env
+from celery_ops.launch import env
 from support.inputs import input_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -29,6 +29,8 @@ SILENT = 15.0
 WATCHDOG = ("watchdog", "watch")
 """The kind in the watchdog's heartbeat; the second one in a release that version 0.1 built."""
 
+KIT_COMMAND = "/bin/celery-ops-"
+
 ENTRIES = 3
 """Lines of the audit log that are shown."""
 
@@ -150,6 +152,8 @@ def ask_for_queues(seen: Status, command: list[str]) -> None:
     if not seen.release:
         seen.unseen += "; nor any queue, before the first deploy"
         return
+    release = Release(Layout(seen.app).current)
+    command = [str(release.command_here(Path(word).name)) if KIT_COMMAND in word else word for word in command]
     try:
         done = subprocess.run([*command, *sorted(seen.consumed), dead], capture_output=True, text=True, timeout=90)
         said = json.loads(done.stdout.strip().splitlines()[-1])

@@ -51,31 +51,30 @@ def names():
 @pytest.mark.parametrize(
     ("phase", "groups", "expected"),
     [
-        ("workers", ["worker", "web"], ["worker-default", "health"]),
+        ("workers", ["worker", "web"], ["worker-default", "watchdog"]),
         ("scheduler", ["worker", "scheduler"], ["scheduler"]),
-        ("scheduler", ["scheduler"], ["scheduler", "health"]),
+        ("scheduler", ["scheduler"], ["scheduler", "watchdog"]),
         ("web", ["web"], ["web-listener", "web"]),
         ("producers", ["web", "scheduler", "worker"], ["web-listener", "web", "scheduler"]),
         ("producers", ["worker"], []),
-        ("all", ["web", "worker"], ["worker-default", "web-listener", "web", "health"]),
+        ("all", ["web", "worker"], ["worker-default", "web-listener", "web", "watchdog"]),
     ],
 )
 def test_a_phase_has_the_programs_of_the_hosts_groups(phase, groups, expected, names):
     assert names(phase, group_names=groups) == [f"shop-{name}" for name in expected]
 
 
-def test_what_is_switched_off_or_older_than_the_kit_is_not_there(names):
+def test_what_is_switched_off_is_not_there(names):
     assert names("scheduler", celery_scheduler_enabled="false") == []
     assert names("web", celery_web_command="") == []
-    assert names("workers", build={**BUILD, "watch": False}) == ["shop-worker-default"]
 
 
 @pytest.mark.parametrize(
     ("phase", "groups", "expected"),
     [
-        ("workers", ["worker"], ["worker", "health"]),
+        ("workers", ["worker"], ["worker", "watchdog", "health"]),
         ("scheduler", ["worker", "scheduler"], ["scheduler"]),
-        ("scheduler", ["scheduler"], ["scheduler", "health"]),
+        ("scheduler", ["scheduler"], ["scheduler", "watchdog", "health"]),
         ("web", ["web"], ["web", "listener"]),
         ("producers", ["worker", "web"], ["web", "listener"]),
         ("producers", ["worker"], []),
@@ -88,7 +87,7 @@ def test_a_phase_owns_what_its_programs_names_begin_with(phase, groups, expected
 def test_what_is_removed_is_removed_from_hosts_that_have_left_their_group_too():
     left = VARIABLES | {"group_names": []}
     assert prefixes_of(left, "web", everywhere=True) == ["shop-web-", "shop-listener-"]
-    assert prefixes_of(left, "scheduler", everywhere=True) == ["shop-scheduler-", "shop-health-"]
+    assert prefixes_of(left, "scheduler", everywhere=True) == ["shop-scheduler-", "shop-watchdog-", "shop-health-"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_what_is_removed_is_removed_from_hosts_that_have_left_their_group_too():
         ("bash script.sh", ["bash", "script.sh"]),
         ("env A=1 own", ["env", "A=1", "own"]),
         ("bin/own 'a b'", ["bin/own", "a b"]),
-        ("celery-ops-prove -A shop", ["/srv/shop/current/venv/bin/celery-ops-prove", "-A", "shop"]),
+        ("celery-ops-check -A shop", ["/srv/shop/current/bin/celery-ops-check", "-A", "shop"]),
     ],
 )
 def test_a_commands_first_word_is_looked_up_on_the_host(command, words):

@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, release_build
+from ansible_collections.celery_ops.kit.plugins.module_utils import build_command, host_work
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import start_time
 from support.wait import wait_until
 
@@ -27,7 +27,7 @@ def read_when_written(path):
 
 @pytest.mark.parametrize("stubborn", ["", "trap '' TERM; "], ids=["ends", "has to be killed"])
 def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monkeypatch, terminated, stubborn):
-    monkeypatch.setattr(release_build, "GRACE", 0.5)
+    monkeypatch.setattr(build_command, "GRACE", 0.5)
     grandchild = tmp_path / "pid"
     command = ["sh", "-c", f"{stubborn}sh -c '{stubborn}echo $$ > {grandchild}; while :; do sleep 0.1; done' & wait"]
 
@@ -37,7 +37,7 @@ def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monk
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(host_work.Interrupted, match="Interrupted by SIGTERM"):
-        release_build.run(command, "Migrating", "", {}, None)
+        build_command.run(command, "Migrating", "", {}, None)
     pid = read_when_written(grandchild)
     # A zombie, which nobody has looked at yet, has ended.
     wait_until(lambda: not start_time(pid), 5, "the end of what the migration started")

@@ -5,9 +5,10 @@ import os
 
 import pytest
 import yaml
-from ansible_collections.celery_ops.kit.plugins.module_utils import release_build
+from ansible_collections.celery_ops.kit.plugins.module_utils import virtualenvs
+from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError
 from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock, release
-from ansible_collections.celery_ops.kit.plugins.modules.release import ReleaseError, Releases
+from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
 OPTIONS = {
@@ -241,10 +242,10 @@ def test_a_virtualenv_made_under_a_hardened_umask_is_not_taken_for_a_good_one(um
     try:
         (tmp_path / "venv/bin").mkdir(parents=True)
         (tmp_path / "venv/bin/celery").touch(mode=0o777)
-        (tmp_path / "venv/lib/python3.11/site-packages/celery_ops").mkdir(parents=True)
+        (tmp_path / "venv/lib/python3.11/site-packages/celery").mkdir(parents=True)
     finally:
         os.umask(before)
-    assert release_build.is_readable(tmp_path / "venv") is usable
+    assert virtualenvs.is_readable(tmp_path / "venv") is usable
 
 
 @pytest.mark.parametrize("state", release.ARGUMENTS["state"]["choices"])

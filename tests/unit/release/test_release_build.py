@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action import release_source
-from ansible_collections.celery_ops.kit.plugins.module_utils import listeners, release_build
-from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import ReleaseError, masked
+from ansible_collections.celery_ops.kit.plugins.module_utils import build_command, listeners, release_build, virtualenvs
+from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, masked
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
 from ansible_collections.celery_ops.kit.plugins.modules import release
 from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
@@ -31,26 +32,27 @@ CELERY = {"celery_here.pth": f"{sysconfig.get_path('purelib')}\n", "shoplib/big.
 APP = "from celery import Celery\n\napp = Celery('shop')\n"
 
 
-def make_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> None:
-    """A wheel with these files and a console script of its own name."""
+def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scripts: str = "") -> None:
+    """A wheel with these files and a console script of its own name, or these."""
     info = f"{name}-{version}.dist-info"
     files = {
         **files,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+        f"{info}/entry_points.txt": scripts or f"[console_scripts]\n{name} = {name}:main\n",
     }
     with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, text in files.items():
             wheel.writestr(path, text)
-        wheel.writestr(f"{info}/RECORD", "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"]))
+        record = "".join(f"{path},,{len(text)}\n" for path, text in files.items())
+        wheel.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
 
 
 class Host:
     """A folder that is a host, and the control node's side of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.runtime = folder, ROOT / "runtime"
         self.releases = Releases("shop", folder / "srv/shop")
         self.source, self.wheels = folder / "source", folder / "wheels"
         for path in (self.source, self.wheels, self.releases.folder, folder / "etc", folder / "conf.d"):
@@ -67,7 +69,7 @@ class Host:
         return release_source.prepare(
             {
                 "source": str(self.source), "version": "HEAD", "requirements": "requirements.txt", "exclude": [],
-                "runtime": str(ROOT / "runtime"), "cache": str(self.folder / "cache"),
+                "runtime": str(self.runtime), "cache": str(self.folder / "cache"),
                 "shared_directory": str(self.releases.base / "shared"), **changes,
             }
         )  # fmt: skip
@@ -156,7 +158,60 @@ def test_a_release_is_built_once_and_looked_at_in_a_moment(built):
 def test_what_is_built_is_the_applications_to_read_whatever_the_umask(built):
     for path in (built.release / "app", built.venv, built.releases.base / "listeners"):
         assert path.stat().st_mode & 0o755 == 0o755, path
-    assert (built.venv / "bin/celery-ops-guard").stat().st_mode & 0o555 == 0o555
+    assert (built.release / "bin/celery-ops-guard").stat().st_mode & 0o555 == 0o555
+    assert (built.release / "runtime/celery_ops/settings.py").stat().st_mode & 0o444 == 0o444
+
+
+def test_another_runtime_is_another_release_with_the_same_virtualenv(built, tmp_path):
+    host = like(built, tmp_path)
+    host.packed = host.pack()
+    host.build()
+    before, virtualenv = host.release, host.venv
+    host.runtime = shutil.copytree(ROOT / "runtime", tmp_path / "runtime")
+    with (host.runtime / "celery_ops/worker/versions.py").open("a") as file:
+        file.write("NEWER = True\n")
+    host.packed = host.pack()
+    host.build(install_environment=json.dumps({"PIP_NO_INDEX": "1"}))  # nothing could be installed
+    assert host.release != before
+    assert host.venv == virtualenv and len(list(virtualenv.parent.iterdir())) == 1
+    show = "from celery_ops.worker import versions; print(versions.__file__, hasattr(versions, 'NEWER'))"
+    for release_, has_it in ((before, False), (host.release, True)):
+        command = [release_ / "bin/celery-ops-env", host.environment, "--", "python", "-c", show]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert said == [f"{release_}/runtime/celery_ops/worker/versions.py", str(has_it)]
+
+
+OLD = {  # as 0.1 packed it
+    "celery_ops/__init__.py": "",
+    "celery_ops/env.py": "import os, sys\ndef main(): os.execv(sys.argv[-5], sys.argv[-5:])\n",
+    "celery_ops/inspect.py": 'def main(): print(\'{"refused": [], "by": "0.1"}\')\n',
+    "celery_ops/health.py": "def main(): print('health')\n",
+    "celery_ops/listener.py": "def main(): print('listener')\n",
+    "celery_ops/process.py": "",
+}
+
+
+def test_a_release_that_0_1_packed_is_built_with_its_own_runtime_and_has_the_new_commands(built, tmp_path):
+    host = like(built, tmp_path)
+    scripts = "\n".join(f"celery-ops-{name} = celery_ops.{name}:main" for name in ("env", "inspect", "health"))
+    make_wheel(host.folder, "celery_ops", "0.1.0", OLD, f"[console_scripts]\n{scripts}\n")
+    (host.folder / "app").mkdir()
+    shutil.copy(host.source / "shop.py", host.folder / "app/shop.py")
+    (host.folder / "app/requirements.txt").write_text("celery\n")
+    wheel = next(host.folder.glob("celery_ops-*.whl"))
+    host.packed |= {"id": "0123456789ab", "archive": str(host.folder / "old.tar.gz")}
+    tar = ["tar", "-C", host.folder, "--mtime=@0", "-czf", host.packed["archive"], wheel.name, "app"]
+    subprocess.run(tar, check=True)
+    answer = host.build()
+    assert answer["inspect"]["by"] == "0.1"
+    said = subprocess.run([host.release / "bin/celery-ops-watchdog"], capture_output=True, text=True, check=True)
+    assert said.stdout == "health\n"
+    said = subprocess.run([sys.executable, "-I", answer["listener"]], capture_output=True, text=True, check=True)
+    assert said.stdout == "listener\n"
+    assert host.build(archive=False)["changed"] is False
+    shutil.rmtree(host.release / "bin")  # as 0.1 left it
+    assert Release(host.release).command_here("celery-ops-watchdog") == host.release / "venv/bin/celery-ops-health"
+    assert host.build(archive=False)["changed"] is False
 
 
 def damage_file(host):
@@ -171,11 +226,15 @@ def damage_folder(host):
     shutil.rmtree(host.release / "app")
 
 
-def damage_wheel(host):
-    next(host.release.glob("*.whl")).unlink()
+def damage_runtime(host):
+    (host.release / "runtime/celery_ops/settings.py").write_text("")
 
 
-@pytest.mark.parametrize("damage", [damage_file, damage_missing_file, damage_folder, damage_wheel])
+def damage_commands(host):
+    shutil.rmtree(host.release / "bin")
+
+
+@pytest.mark.parametrize("damage", [damage_file, damage_missing_file, damage_folder, damage_runtime, damage_commands])
 def test_a_damaged_release_is_brought_back_from_its_archive_and_stays_good(damage, built):
     damage(built)
     (built.release / "app").mkdir(exist_ok=True)
@@ -199,7 +258,7 @@ def damage_package(host):
 
 
 def damage_empty(host):
-    (site_packages(host) / "celery_ops/guard.py").write_text("")
+    (site_packages(host) / "shoplib/big.py").write_text("")
 
 
 def damage_python(host):
@@ -228,13 +287,13 @@ def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, buil
         assert answer["changed"] and "is damaged" in answer["warnings"][0]
         assert built.venv != old
         assert (other / "venv").resolve() == built.venv
-        release_build.prune_virtualenvs(built.releases.base, {built.venv}, "")
+        virtualenvs.prune_virtualenvs(built.releases.base, {built.venv}, "")
         assert old.exists()
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         shutil.rmtree(other)
-    release_build.prune_virtualenvs(built.releases.base, {built.venv}, "")
+    virtualenvs.prune_virtualenvs(built.releases.base, {built.venv}, "")
     assert not old.exists()
     assert not built.build(archive=False)["changed"]
     assert built.status == "good"
@@ -256,16 +315,6 @@ def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host):
     assert TOKEN not in (host.release / "release.json").read_text()
     assert host.build()["changed"]
     assert host.status == "built"
-
-
-def test_a_token_that_an_earlier_version_noted_goes(built):
-    earlier = built.releases.folder / "earlier"
-    earlier.mkdir()
-    built.releases.write_note("earlier", status="failed", source=f"https://ci:{TOKEN}@git.example/shop.git")
-    (built.release / "app/shop.py").unlink()
-    built.build()
-    assert built.releases.note("earlier")["source"] == "https://git.example/shop.git"
-    shutil.rmtree(earlier)
 
 
 def test_a_token_is_not_shown_even_where_pip_repeats_it(host):
@@ -355,11 +404,6 @@ def test_an_application_that_is_one_directory_below_is_found_and_said(built, tmp
     assert "No module named 'prices'" in str(error) and f"Write: {write}" in str(error)
 
 
-def test_a_release_whose_runtime_can_not_inspect_is_taken_as_it_is(built, tmp_path):
-    (tmp_path / "venv/bin").mkdir(parents=True)
-    assert release_build.inspect(tmp_path, built.options(archive=False)) == {}
-
-
 def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):
     for python in ("/usr/bin/python3.2", "/bin/true"):
         error = host.fail(python=python)
@@ -387,29 +431,27 @@ def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
 
 
 def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built, tmp_path):
-    base, wheel = built.releases.base, release_build.wheel_of(built.release)
-    now = listeners.listener_of(base, wheel)
+    base, package = built.releases.base, built.release / "runtime/celery_ops"
+    now = listeners.listener_of(base, package)
     assert built.build(archive=False)["listener"] == str(now) == f"{base}/listeners/{built.packed['listener']}"
     said = subprocess.run([sys.executable, "-I", str(now), "--help"], capture_output=True, text=True, check=True).stdout
     assert "celery-ops-listener" in said
-    changed = tmp_path / wheel.name
-    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(changed, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name) + (b"\n# changed\n" if name.endswith("/listener.py") else b""))
+    changed = shutil.copytree(package, tmp_path / "celery_ops")
+    (changed / "launch/listener.py").write_text((package / "launch/listener.py").read_text() + "\n# changed\n")
     assert listeners.install_listener(base, changed)
     later = listeners.listener_of(base, changed)
     assert later != now and (now / "__main__.py").exists()
-    (base / "listener").mkdir()
     listeners.prune_listeners(base, f"command=/usr/bin/python3 {now} --bind 127.0.0.1:8000\n")
-    assert now.exists() and not later.exists() and not (base / "listener").exists()
+    assert now.exists() and not later.exists()
 
 
 def test_the_listeners_version_is_of_all_that_it_imports():
-    show = "import sys, celery_ops.listener; print(*(m.__file__ for n, m in sys.modules.items() if 'celery_ops' in n))"
+    modules = "(module.__file__ for name, module in sys.modules.items() if 'celery_ops' in name)"
+    show = f"import sys, celery_ops.launch.listener; print(*{modules})"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     said = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
-    found = {str(Path(path).relative_to(ROOT / "runtime")) for path in said.stdout.split()}
-    assert found == set(listeners.LISTENER)
+    found = {str(Path(path).relative_to(ROOT / "runtime/celery_ops")) for path in said.stdout.split()}
+    assert found == set(listeners.listener_files(ROOT / "runtime/celery_ops"))
 
 
 def test_only_what_may_be_a_secret_is_masked():
@@ -497,7 +539,7 @@ def test_a_directory_of_a_repository_with_nested_requirements_and_the_project_it
     host.packed = host.pack(directory="services/prices")
     host.build(celery_module="prices", install_environment=json.dumps({"PIP_NO_INDEX": "1"}))
     assert host.venv != first
-    for name in ("prices", "celery", "pip", "celery-ops-guard"):
+    for name in ("prices", "celery", "pip"):
         assert (host.venv / "bin" / name).read_text().startswith(f"#!{host.venv}/bin/python")
         assert (first / "bin" / name).read_text().startswith(f"#!{first}/bin/python")
     show = [str(host.venv / "bin/python"), "-c", "import prices; print(prices.__path__)"]
@@ -534,9 +576,9 @@ def test_a_virtualenv_that_is_damaged_is_not_copied(built, tmp_path):
     for name in ("broken", "other"):
         (tmp_path / name / "bin").mkdir(parents=True)
         (tmp_path / name / ".complete").write_text("kind" if name == "broken" else "other kind")
-    assert release_build.alike(tmp_path, "kind") is None
+    assert virtualenvs.alike(tmp_path, "kind") is None
     kind = (built.venv / ".complete").read_text()
-    assert release_build.alike(built.venv.parent, kind) == built.venv
+    assert virtualenvs.alike(built.venv.parent, kind) == built.venv
 
 
 def test_an_included_file_that_changes_is_another_virtualenv(host):
@@ -545,10 +587,10 @@ def test_an_included_file_that_changes_is_another_virtualenv(host):
     (release / "app").mkdir(parents=True)
     for name, text in files.items():
         (release / "app" / name).write_text(text)
-    assert set(release_build.requirement_texts(release, "requirements.txt").values()) == set(files.values())
+    assert set(virtualenvs.requirement_texts(release, "requirements.txt").values()) == set(files.values())
     (release / "app/pins.txt").unlink()
     with pytest.raises(ReleaseError, match=r"requirements.txt names pins.txt: No such file.*Add it to the source"):
-        release_build.requirement_texts(release, "requirements.txt")
+        virtualenvs.requirement_texts(release, "requirements.txt")
 
 
 @pytest.mark.parametrize(
@@ -564,7 +606,7 @@ def test_an_included_file_that_changes_is_another_virtualenv(host):
     ],
 )
 def test_what_is_of_the_source_itself_is_told_from_what_pip_fetches(line, local):
-    assert release_build.names_local({"requirements.txt": line}) is local
+    assert virtualenvs.names_local({"requirements.txt": line}) is local
 
 
 def test_shared_paths_are_links_that_outlive_a_release_and_are_the_applications_to_write(built, tmp_path):
@@ -638,19 +680,13 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
 )
 def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
     with pytest.raises(ReleaseError) as error:
-        release_build.run(["sh", "-c", f'echo "{said}"; exit 1'], "Installing", "", {}, 5, of_release=True)
+        build_command.run(["sh", "-c", f'echo "{said}"; exit 1'], "Installing", "", {}, 5, of_release=True)
     assert words in str(error.value)
 
 
-def test_a_pyproject_that_was_packed_by_an_earlier_version_is_still_installed(tmp_path):
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app/pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["celery", "flask>=3"]\n')
-    assert release_build.requirement_texts(tmp_path, "pyproject.toml") == {"requirements.txt": "celery\nflask>=3\n"}
-
-
 def test_what_is_not_known_is_not_guessed():
-    assert list(release_build.known_causes("PermissionError: [Errno 13] Permission denied: '/etc/shadow'")) == []
-    assert list(release_build.known_causes("ERROR: No matching distribution found for celery==9")) == []
+    assert list(build_command.known_causes("PermissionError: [Errno 13] Permission denied: '/etc/shadow'")) == []
+    assert list(build_command.known_causes("ERROR: No matching distribution found for celery==9")) == []
 
 
 def test_the_reason_is_shown_however_much_follows_it():
@@ -658,7 +694,7 @@ def test_the_reason_is_shown_however_much_follows_it():
         "Collecting a", "ERROR: Cannot install a and b because these package versions have conflicting dependencies.",
         "The conflict is caused by:", "    a 1.0 depends on kombu<5.4", "    b 1.0 depends on kombu>=5.5", "",
     ]  # fmt: skip
-    shown = release_build.reason("\n".join([*said, *(f"line {number}" for number in range(100))]))
+    shown = build_command.reason("\n".join([*said, *(f"line {number}" for number in range(100))]))
     for line in said[1:5]:
         assert line in shown
     assert "line 99" in shown and "line 60" not in shown

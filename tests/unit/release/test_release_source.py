@@ -80,10 +80,24 @@ def test_any_change_that_matters_is_another_id(prepare, source, change):
 def test_archive_holds_the_source_and_nothing_of_its_owner(prepare, source):
     (source / "link").symlink_to("shop/tasks.py")
     with tarfile.open(prepare()["archive"]) as tar:
-        entries = {entry.name: entry for entry in tar if not entry.name.endswith(".whl")}
+        entries = {entry.name: entry for entry in tar if not entry.name.startswith("runtime/")}
     assert set(entries) == {"app/requirements.txt", "app/shop/__init__.py", "app/shop/tasks.py", "app/link"}
     assert entries["app/link"].issym()
     assert {(entry.uid, entry.uname, entry.mtime) for entry in entries.values()} == {(0, "", 0)}
+
+
+def test_the_runtime_travels_along_as_source_and_is_part_of_the_id(prepare, tmp_path):
+    first = prepare()
+    with tarfile.open(first["archive"]) as tar:
+        entries = {entry.name: entry for entry in tar if entry.name.startswith("runtime/")}
+    assert {"runtime/celery_ops/settings.py", "runtime/celery_ops/cli/guard.py"} <= set(entries)
+    assert entries["runtime/celery_ops/layout.py"].isreg(), "in the kit it is a link"
+    assert all(name.endswith(".py") for name in entries)
+    changed = shutil.copytree(ROOT / "runtime", tmp_path / "runtime")
+    assert prepare(runtime=str(changed))["id"] == first["id"]
+    (changed / "celery_ops/cli/check.py").write_text("# changed\n")
+    assert prepare(runtime=str(changed))["id"] != first["id"]
+    assert prepare(runtime=str(changed))["listener"] == first["listener"]
 
 
 def test_a_source_packed_again_is_not_the_next_to_be_forgotten(prepare, tmp_path):
@@ -211,18 +225,10 @@ def test_a_token_that_is_refused_is_not_shown(prepare, server):
     assert Repository.seen == set()
 
 
-def test_a_mirror_that_an_earlier_version_made_with_the_token_goes(prepare, server, tmp_path):
-    old = tmp_path / "cache/git-0123456789abcdef"
-    git(tmp_path, "clone", "-q", "--mirror", "www/shop.git", str(old))
-    git(old, "config", "remote.origin.url", f"http://ci:{TOKEN}@{server}/shop.git")
-    prepare(source=f"http://ci:{TOKEN}@{server}/shop.git", version="main")
-    assert not old.exists()
-
-
 def packed(answer):
     """The files of a release, by name."""
     with tarfile.open(answer["archive"]) as tar:
-        return {entry.name.removeprefix("app/"): entry for entry in tar if not entry.name.endswith(".whl")}
+        return {entry.name.removeprefix("app/"): entry for entry in tar if not entry.name.startswith("runtime/")}
 
 
 def write(folder, *names, text=""):

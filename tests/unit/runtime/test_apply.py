@@ -6,7 +6,7 @@ import types
 import celery_ops
 import pytest
 from celery import Celery
-from celery_ops import defaults, versions
+from celery_ops.worker import defaults, versions
 
 OWN = {"task_acks_late": False, "broker_transport_options": {"read_timeout": 99}}
 
@@ -97,7 +97,7 @@ def test_what_the_application_sets_stays_and_the_rest_is_ours(app, monkeypatch, 
     if style not in ("update", "attributes", "defaults") or order is not apply_when_read:
         assert app.conf.broker_transport_options["confirm_publish"] is True
     assert app.conf.task_reject_on_worker_lost is True
-    assert app.conf.worker_consumer == "celery_ops.consumer:Consumer"
+    assert app.conf.worker_consumer == "celery_ops.worker.consumer:Consumer"
     assert app.conf.broker_url == "memory://"
     assert defaults.left(app).keys() == {"task_acks_late", "broker_transport_options"}
 

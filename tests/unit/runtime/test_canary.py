@@ -8,7 +8,7 @@ import sys
 import pytest
 from amqp.exceptions import AccessRefused
 from celery import Celery
-from celery_ops import canary
+from celery_ops.worker import canary
 from support.stage import BIN, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
@@ -56,7 +56,7 @@ def ready(stage):
     def ask(timeout=30):
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "celery_ops.ready", "-A", "demo", "--node", NODE),
+                *(sys.executable, "-m", "celery_ops.cli.ready", "-A", "demo", "--node", NODE),
                 *("--canary-file", str(stage.run / f"{PROGRAM_NAME}.canary"), "--timeout", str(timeout)),
             ],
             **{"cwd": stage.folder, "env": clean_environment(), "capture_output": True, "text": True},

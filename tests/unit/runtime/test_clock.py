@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from celery import Celery, beat, signals
-from celery_ops import clock
+from celery_ops.worker import clock
 
 HOUR = timedelta(hours=1)
 
@@ -22,6 +22,7 @@ class Scheduler:
 @pytest.fixture
 def scheduler(tmp_path):
     app = Celery("demo", broker="memory://", set_as_current=False)
+    app.finalize()  # before the schedule: celery_ops.tasks, if another test has imported it, adds the tick
     app.conf.beat_schedule = {
         "often": {"task": "demo.often", "schedule": 30.0},
         "seldom": {"task": "demo.seldom", "schedule": 86400.0},

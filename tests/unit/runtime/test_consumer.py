@@ -7,7 +7,7 @@ from celery import Celery
 from celery.concurrency import get_implementation
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
-from celery_ops.consumer import RECONNECT, Consumer
+from celery_ops.worker.consumer import RECONNECT, Consumer
 from kombu import Connection
 from kombu.exceptions import OperationalError
 

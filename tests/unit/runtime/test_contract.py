@@ -26,16 +26,17 @@ from celery.concurrency.prefork import TaskPool
 from celery.loaders.base import BaseLoader
 from celery.worker import state
 from celery.worker.request import Request
-from celery_ops import defaults, settings, versions
+from celery_ops import settings
+from celery_ops.worker import defaults, versions
 
-RUNTIME = Path(versions.__file__).parent
+RUNTIME = Path(settings.__file__).parent
 PRIVATE = {
     # celery_ops.tasks, celery_ops.probe
     "_get_active_apps": lambda: celery._state._get_active_apps,
     "connect_on_app_finalize": lambda: celery._state.connect_on_app_finalize,
     "find_app": lambda: celery.app.utils.find_app,
     "override_backends": lambda: BaseLoader.override_backends,
-    # celery_ops.consumer
+    # celery_ops.worker.consumer
     "on_decode_error": lambda: celery.worker.consumer.Consumer.on_decode_error,
     "ensure_connected": lambda: celery.worker.consumer.Consumer.ensure_connected,
     "on_close": lambda: celery.worker.consumer.Consumer.on_close,
@@ -49,26 +50,26 @@ PRIVATE = {
     "_accepted": lambda: billiard.pool.ApplyResult({}, None)._accepted,
     "_is_alive": lambda: billiard.process.BaseProcess._is_alive,
     "num_processes": lambda: TaskPool.num_processes,
-    # celery_ops.clock
+    # celery_ops.worker.clock
     "_heap": lambda: beat.Scheduler(app=app(), lazy=True)._heap,
-    # celery_ops.canary
+    # celery_ops.worker.canary
     "create_task_handler": lambda: celery.worker.consumer.Consumer.create_task_handler,
     "inspect_command": lambda: celery.worker.control.inspect_command,
     "annotate": lambda: celery.Task.annotate,
     "type_to_name": lambda: kombu.serialization.registry.type_to_name["application/json"],
-    # celery_ops.revoked
+    # celery_ops.worker.revoked
     "revoked": lambda: state.revoked.update,
     "revoke": lambda: celery.worker.control.Panel.data["revoke"],
     "terminate": lambda: celery.worker.control.Panel.data["terminate"],
-    # celery_ops.heartbeat
+    # celery_ops.worker.heartbeat
     "_active_tags": lambda: kombu.Consumer(app().connection_for_read().channel())._active_tags,
     "callbacks": lambda: "self.callbacks = {}" in inspect.getsource(amqp.Channel.__init__) or 1 / 0,
-    # celery_ops.defaults
+    # celery_ops.worker.defaults
     "_to_keys": lambda: app().conf._to_keys("task_acks_late"),
     "_keys": lambda: app().conf._keys,
     "maps": lambda: app().conf.maps,
     "defaults": lambda: app().conf.defaults,
-    # celery_ops.results
+    # celery_ops.worker.results
     "connparams": lambda: RedisBackend(app=app(), url="redis://127.0.0.1/0").connparams,
 }
 
@@ -83,7 +84,7 @@ def test_what_the_runtime_touches_is_there(name):
 
 
 def test_the_runtime_touches_nothing_private_that_is_not_listed_here():
-    code = "\n".join(path.read_text() for path in RUNTIME.glob("*.py"))
+    code = "\n".join(path.read_text() for path in RUNTIME.rglob("*.py"))
     touched = set(re.findall(r"(?<!self)(?<!\bos)\.(_[a-z]\w+)", code)) - {"_state"}
     assert touched - {"_cache", "_pool", "_exit"} <= PRIVATE.keys()
 
@@ -144,7 +145,7 @@ def test_the_protocol_is_told_to_clients_that_know_it_and_results_work_with_all(
     import celery_ops.tasks  # noqa: F401
 
     ours = Celery("demo", backend="redis://127.0.0.1/0", set_as_current=False).backend
-    assert type(ours).__module__ == "celery_ops.results"
+    assert type(ours).__module__ == "celery_ops.worker.results"
     connection = ours.client.connection_pool.make_connection()  # an argument that it doesn't know raises here
     assert getattr(connection, "protocol", 2) in (2, "2")
     theirs = Celery("demo", backend="redis://127.0.0.1/0?protocol=3", set_as_current=False)

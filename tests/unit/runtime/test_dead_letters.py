@@ -9,7 +9,7 @@ from support.stage import RUNTIME, clean_environment
 
 sys.path.insert(0, str(RUNTIME))
 from amqp import Message
-from celery_ops.dead_letters import DeadQueue, Letter, Release, Selection, report, revived, span, work
+from celery_ops.cli.dead_letters import DeadQueue, Letter, Release, Selection, report, revived, span, work
 
 NOW = datetime.now(UTC)
 
@@ -149,7 +149,7 @@ def test_a_letter_that_names_no_queue_stays():
 
 def run(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "celery_ops.dead_letters", *arguments],
+        [sys.executable, "-m", "celery_ops.cli.dead_letters", *arguments],
         capture_output=True,
         text=True,
         env=clean_environment(**environment),

@@ -1,12 +1,13 @@
 import os
 import pwd
 import shlex
+import shutil
 import subprocess
 import sys
 import venv
 
 import pytest
-from celery_ops import env
+from celery_ops.launch import env
 from support.stage import RUNTIME
 
 HOSTILE = {
@@ -22,13 +23,18 @@ HOSTILE = {
 }
 
 
+def file_of(variables):
+    """An environment file as the control node writes it (tests/templates/test_environment_file.py)."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
 def test_round_trip():
-    assert env.parse(env.render(HOSTILE)) == HOSTILE
+    assert env.parse(file_of(HOSTILE)) == HOSTILE
 
 
 def test_a_shell_reads_the_same(tmp_path):
     path = tmp_path / "env"
-    path.write_text(env.render(HOSTILE))
+    path.write_text(file_of(HOSTILE))
     show = f"import os; print(repr({{k: os.environ[k] for k in {list(HOSTILE)!r}}}))"
     done = subprocess.run(
         ["sh", "-c", 'set -a; . "$0"; exec "$1" -c "$2"', str(path), sys.executable, show],
@@ -38,10 +44,6 @@ def test_a_shell_reads_the_same(tmp_path):
         env={"LANG": "C.UTF-8", "PYTHONIOENCODING": "utf-8"},
     )
     assert done.stdout.strip() == repr(HOSTILE)
-
-
-def test_equal_variables_give_equal_bytes():
-    assert env.render({"B": "2", "A": "1"}) == env.render({"A": "1", "B": "2"}) == "A=1\nB=2\n"
 
 
 def test_comments_blank_lines_and_both_quotes():
@@ -80,15 +82,9 @@ def test_errors_do_not_show_values():
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("variables", [{"A": "b\nc"}, {"A": "b\0c"}, {"A-B": "c"}, {"": "c"}, {"A\n": "c"}])
-def test_render_refuses(variables):
-    with pytest.raises(env.EnvFileError):
-        env.render(variables)
-
-
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "celery_ops.env", *map(str, arguments)],
+        [sys.executable, "-m", "celery_ops.cli.env", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=RUNTIME,
@@ -97,7 +93,7 @@ def run(*arguments):
 
 def test_command_gets_environment_and_folder(tmp_path):
     path = tmp_path / "env"
-    path.write_text(env.render({"GREETING": "a b"}))
+    path.write_text(file_of({"GREETING": "a b"}))
     done = run(path, "--chdir", tmp_path, "--", "sh", "-c", 'echo "$GREETING" $PWD')
     assert (done.returncode, done.stdout.strip()) == (0, f"a b {tmp_path}")
 
@@ -129,22 +125,40 @@ def test_command_names_what_is_missing(tmp_path, command, said):
 
 @pytest.fixture
 def release(tmp_path):
-    """A link to a virtualenv with a program of its own, and a script in the source that uses it."""
+    """A release with a link to a virtualenv, which has a program, and a script in the source that uses it."""
     venv.create(tmp_path / "venvs/one", with_pip=False)
-    (tmp_path / "venv").symlink_to("venvs/one")
-    start = f"#!{tmp_path}/venvs/one/bin/python\nfrom celery_ops.{{}} import main\nmain()\n"
-    for folder, name, text in (
-        ("venv/bin", "celery-ops-env", start.format("env")),
-        ("venv/bin", "celery-ops-guard", start.format("guard")),
+    release = tmp_path / "releases/1"
+    release.mkdir(parents=True)
+    (release / "venv").symlink_to("../../venvs/one")
+    shutil.copytree(RUNTIME, release / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    start = f"#!{release}/venv/bin/python\nimport sys\nsys.path[0] = '{release}/runtime'\n"
+    for directory, name, text in (
+        ("bin", "celery-ops-env", start + "from celery_ops.cli.env import main\nmain()\n"),
+        ("bin", "celery-ops-guard", start + "from celery_ops.cli.guard import main\nmain()\n"),
         ("venv/bin", "own", '#!/bin/sh\necho "own $VIRTUAL_ENV"\n'),
         ("app", "script.sh", 'own && python -c "import sys; print(sys.prefix)"\n'),
-        (".", "env", "PATH=/opt/tools:/usr/bin:/bin\n"),
+        (".", "env", "PATH=/opt/tools:/usr/bin:/bin\nPYTHONPATH=src\n"),
     ):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).write_text(text)
-    for path in ("own", "celery-ops-env", "celery-ops-guard"):
-        (tmp_path / "venv/bin" / path).chmod(0o755)
-    return tmp_path
+        (release / directory).mkdir(exist_ok=True)
+        (release / directory / name).write_text(text)
+        (release / directory / name).chmod(0o755)
+    return release
+
+
+def in_release(release, command, module):
+    """Run a command line in a release by celery-ops-env or -guard; return the lines that it prints."""
+    guard = ("--app", "demo", "--program", "demo-x", "--pidfile", release / "run/x.pid", "--env-file")
+    done = subprocess.run(
+        [
+            *(release / f"bin/celery-ops-{module}", *(guard if module == "guard" else ()), release / "env"),
+            *("--chdir", release / "app", "--", *shlex.split(command)),
+        ],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": "/an/older/release/runtime"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("module", ["env", "guard"])
@@ -154,41 +168,36 @@ def release(tmp_path):
     ids=["own", "script", "env", "sh", "python"],
 )
 def test_the_virtualenv_comes_first_in_path_and_the_rest_of_it_after(release, command, module):
-    place = release / "app"
-    options = {
-        "env": [release / "env"],
-        "guard": [
-            "--app",
-            "demo",
-            "--program",
-            "demo-x",
-            "--pidfile",
-            release / "run/x.pid",
-            "--env-file",
-            release / "env",
-        ],
-    }[module]
-    done = subprocess.run(
-        [
-            release / f"venv/bin/celery-ops-{module}",
-            *options,
-            "--chdir",
-            place,
-            "--",
-            *shlex.split(command),
-        ],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(RUNTIME)},
-    )
-    assert done.returncode == 0, done.stderr
     prefix = str(release / "venv")
-    assert done.stdout.splitlines() == [f"own {prefix}", *([prefix] if "script" in command else [])]
+    assert in_release(release, command, module) == [f"own {prefix}", *([prefix] if "script" in command else [])]
+
+
+@pytest.mark.parametrize("module", ["env", "guard"])
+def test_the_application_imports_the_runtime_of_its_release_and_keeps_its_own_path(release, module):
+    show = "import os, celery_ops; print(celery_ops.__file__, os.environ['PYTHONPATH'], sep='\\n')"
+    assert in_release(release, f'python -c "{show}"', module) == [
+        f"{release}/runtime/celery_ops/__init__.py",
+        f"{release}/runtime:src",
+    ]
+
+
+def test_the_kits_commands_are_found_by_their_names(release):
+    [usage, *_] = in_release(release, "celery-ops-guard --help", "env")
+    assert usage.startswith("usage: celery-ops-guard")
 
 
 def test_a_command_of_the_application_has_its_users_home_and_not_roots(tmp_path):
     (tmp_path / "env").write_text("MINE=1\n")
-    words = [sys.executable, "-m", "celery_ops.env", tmp_path / "env", "--", "sh", "-c", "echo $HOME $USER $LOGNAME"]
+    words = [
+        sys.executable,
+        "-m",
+        "celery_ops.cli.env",
+        tmp_path / "env",
+        "--",
+        "sh",
+        "-c",
+        "echo $HOME $USER $LOGNAME",
+    ]
     left = {**os.environ, "HOME": "/somebody", "USER": "somebody", "LOGNAME": "somebody"}
     done = subprocess.run(words, capture_output=True, text=True, cwd=RUNTIME, env=left, check=True)
     me = pwd.getpwuid(os.geteuid())

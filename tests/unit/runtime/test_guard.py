@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-from celery_ops import env
 from support.stage import APP, BIN, PROGRAM_NAME, alive, clean_environment
 from support.wait import wait_until
 
@@ -69,7 +68,7 @@ def test_pidfile_that_means_nothing(stage, content, said):
 
 def test_own_pid(stage):
     # The guard's pid isn't known before it runs; a shell becomes the guard after writing its own.
-    command = [sys.executable, "-m", "celery_ops.guard", "--app", APP, "--program", APP]
+    command = [sys.executable, "-m", "celery_ops.cli.guard", "--app", APP, "--program", APP]
     command += ["--pidfile", str(stage.pidfile), "--", *stage.program()]
     process = stage.spawn(
         "sh", "-c", f'echo $$ > {stage.pidfile}; exec "$@"', "sh", *command,
@@ -367,7 +366,7 @@ def test_signals_are_as_a_program_expects_them(stage):
 
 def test_environment_file_and_folder_and_nothing_on_the_command_line(stage):
     file = stage.folder / "env"
-    file.write_text(env.render({"CELERY_BROKER_URL": "amqp://demo:se cret@there//", "DEMO": "1"}))
+    file.write_text("CELERY_BROKER_URL='amqp://demo:se cret@there//'\nDEMO=1\n")
     shown = stage.folder / "shown"
     script = f"env > {shown}.new; pwd >> {shown}.new; mv {shown}.new {shown}; exec sleep 60"
     started = stage.start("sh", "-c", script, options=["--env-file", file, "--chdir", stage.run])
@@ -610,7 +609,7 @@ def test_500_slots_that_hold_three_sockets_each_work(stage, few_open_files):
 def test_a_hard_limit_that_nobody_may_raise_is_made_use_of(few_open_files):
     code = """
 import os, resource
-from celery_ops.guard import allow_open_files
+from celery_ops.launch.guard import allow_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 2048))
 if os.geteuid() == 0:
     os.setuid(65534)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from celery_ops import health, heartbeat
-from celery_ops.heartbeat import DRAINING, READY, Heartbeat
+from celery_ops.watchdog import watchdog
+from celery_ops.worker import heartbeat
+from celery_ops.worker.heartbeat import DRAINING, READY, Heartbeat
 from support.stage import BIN, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
@@ -35,7 +36,7 @@ def celery(stage):
 
 @pytest.fixture
 def beat(stage):
-    return lambda: health.read(stage.run / f"{PROGRAM_NAME}.heartbeat")
+    return lambda: watchdog.read(stage.run / f"{PROGRAM_NAME}.heartbeat")
 
 
 @pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])
@@ -102,9 +103,9 @@ def test_what_a_signal_says_in_the_midst_of_a_heartbeat_stays(tmp_path):
 
     beat = Interrupted(str(tmp_path / "x.heartbeat"), "worker")
     beat.enter(READY)
-    assert health.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    assert watchdog.read(tmp_path / "x.heartbeat")["state"] == DRAINING
     beat.enter(READY)
-    assert health.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    assert watchdog.read(tmp_path / "x.heartbeat")["state"] == DRAINING
     assert [path.name for path in tmp_path.iterdir()] == ["x.heartbeat"]
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from celery_ops import inspect
+from celery_ops.cli import inspect
 from support.stage import RUNTIME, clean_environment
 
 PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
@@ -16,7 +16,7 @@ def ask(tmp_path):
     def ask(code, returncode=0, name="shop", **environment):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
-            [sys.executable, "-m", "celery_ops.inspect", "-A", name],
+            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name],
             capture_output=True, text=True, cwd=tmp_path, env=clean_environment(**environment),
         )  # fmt: skip
         assert done.returncode == returncode, done.stderr

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 from celery_ops import ledger
-from celery_ops.ledger import Attempt, Executions, collect, main, note, reconcile
+from celery_ops.cli.soak import collect, main
+from celery_ops.ledger import Attempt, Executions, note, reconcile
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +119,7 @@ def test_collect_expects_what_was_published_here(folder, capsys):
 
 
 def test_reconcile_says_what_is_missing(capsys):
-    with pytest.raises(SystemExit, match=r"ledger/r\.json is missing: type celery-ops-ledger publish --run r"):
+    with pytest.raises(SystemExit, match=r"ledger/r\.json is missing: type celery-ops-soak publish --run r"):
         main(["reconcile", "--run", "r"])
 
 

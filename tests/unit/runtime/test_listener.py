@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from celery_ops import listener
+from celery_ops.launch import listener
 from support.stage import BIN, SUPERVISOR, Started, alive, clean_environment
 from support.wait import wait_until
 
@@ -29,6 +29,7 @@ def app(environ, start_response):
 """
 
 
+LISTENER = ("-m", "celery_ops.launch.listener")
 # An address of this process's own, of the 127.0.0.0/8 that loopback is: a port that is free there stays free.
 HOST = f"127.{os.getpid() >> 16 & 255}.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 1}"
 
@@ -56,7 +57,7 @@ def web(stage):
             arguments = ["--bind", bind or f"{HOST}:{self.port}", "--socket", str(self.socket), *options]
             with log.open("w") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-S", "-c", SUPERVISOR, sys.executable, "-m", "celery_ops.listener", *arguments],
+                    [sys.executable, "-S", "-c", SUPERVISOR, sys.executable, *LISTENER, *arguments],
                     stdout=subprocess.PIPE,
                     stderr=output,
                     text=True,
@@ -181,7 +182,7 @@ def test_socket_is_the_same_for_all(web):
 @as_root
 def test_other_users_are_refused(open_stage):
     path, port = open_stage.run / "listener.sock", free_port()
-    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"{HOST}:{port}", "--socket", path]
+    command = [sys.executable, *LISTENER, "--bind", f"{HOST}:{port}", "--socket", path]
     process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
     # A folder of root's: the listener, no longer root, says so.
     assert "does its folder belong to this user?" in process.stderr.readline()
@@ -204,7 +205,7 @@ def test_other_users_are_refused(open_stage):
 def test_a_new_generation_takes_over_from_one_that_has_dropped_root(open_stage):
     path, port = open_stage.run / "listener.sock", free_port()
     os.chown(open_stage.run, pwd.getpwnam("nobody").pw_uid, -1)
-    command = [sys.executable, "-m", "celery_ops.listener", "--bind", f"{HOST}:{port}", "--socket", path]
+    command = [sys.executable, *LISTENER, "--bind", f"{HOST}:{port}", "--socket", path]
     said = []
     for program in ("web-listener-1", "web-listener-2"):
         environment = clean_environment(SUPERVISOR_PROCESS_NAME=program)

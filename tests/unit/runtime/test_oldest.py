@@ -26,7 +26,7 @@ def test_what_the_runtime_touches_is_in_the_oldest_versions_too(tmp_path):
             *(python, "-B", "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", ROOT, "-p", "no:cacheprovider"),
             *("--confcutdir", Path(__file__).parent, *(Path(__file__).with_name(f"test_{name}.py") for name in TESTS)),
         ],
-        env={**os.environ, "PYTHONPATH": f"{RUNTIME}:{Path(__file__).parent}", "PYTEST_ADDOPTS": ""},
+        env={**os.environ, "PYTHONPATH": f"{RUNTIME}:{ROOT / 'tests'}", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )

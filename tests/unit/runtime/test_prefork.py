@@ -5,7 +5,7 @@ import gc
 import pytest
 from celery import Celery
 from celery.signals import worker_before_create_process, worker_init
-from celery_ops import prefork
+from celery_ops.worker import prefork
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from celery_ops.ready import Node
+from celery_ops.cli.ready import Node
 from support.stage import clean_environment
 from support.wait import wait_until
 
-READY = ["celery_ops.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
-PROVE = ["celery_ops.prove"]
+READY = ["celery_ops.cli.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
+PROVE = ["celery_ops.cli.check"]
 TIMEOUT = 8  # seconds; a busy machine takes some of them to import Celery, before it asks
 both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (PROVE, "proved")], ids=["ready", "prove"])
 

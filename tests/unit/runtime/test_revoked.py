@@ -5,7 +5,7 @@ import time
 
 import pytest
 from celery.worker import state
-from celery_ops.revoked import KEEP, Revocations
+from celery_ops.worker.revoked import KEEP, Revocations
 from support.wait import wait_until
 
 APP = """

@@ -59,7 +59,7 @@ def system(stage):
             )
 
         def prove(self, *words, timeout=12):
-            done = self.run("-m", "celery_ops.prove", "-A", "demo", "--timeout", str(timeout), *words)
+            done = self.run("-m", "celery_ops.cli.check", "-A", "demo", "--timeout", str(timeout), *words)
             assert done.stdout, done.stderr
             return json.loads(done.stdout)
 

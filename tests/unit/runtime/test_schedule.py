@@ -2,7 +2,7 @@
 
 import pytest
 from celery import Celery, beat, signals
-from celery_ops import schedule
+from celery_ops.worker import schedule
 
 
 class Table(beat.Scheduler):

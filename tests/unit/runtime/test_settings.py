@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from celery_ops import versions
+from celery_ops.worker import versions
 from support.stage import clean_environment
 
 

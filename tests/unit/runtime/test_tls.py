@@ -78,7 +78,7 @@ def test_only_a_broker_with_a_certificate_for_its_host_gets_the_password(
     if trusted:
         environment["SSL_CERT_FILE"] = str(certificates / "ca.pem")
     done = subprocess.run(
-        [sys.executable, "-m", "celery_ops.ready", "-A", "demo", "--node", "demo@host", "--timeout", "8"],
+        [sys.executable, "-m", "celery_ops.cli.ready", "-A", "demo", "--node", "demo@host", "--timeout", "8"],
         **{"cwd": tmp_path, "env": clean_environment(**environment), "capture_output": True, "text": True},
     )
     reason = json.loads(done.stdout)["reason"]

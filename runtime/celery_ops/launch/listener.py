@@ -25,14 +25,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from celery_ops.process import (
+from celery_ops.launch.process import (
     EX_CANTCREAT,
     EX_CONFIG,
     EX_TEMPFAIL,
-    Refused,
+    ExitError,
     become,
     end_with,
-    make_folder,
+    make_directory,
     remove_socket,
     report,
     user_id,
@@ -52,7 +52,7 @@ _UCRED = struct.Struct("3i")
 def receive(path: Path, seconds: float, pause: Callable[[], None]) -> int:
     """Return the listening socket's descriptor, got from the listener at `path`.
 
-    Calls `pause` between attempts. Raises Refused (75) when there is no listener within `seconds`.
+    Calls `pause` between attempts. Raises ExitError (75) when there is no listener within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -60,7 +60,7 @@ def receive(path: Path, seconds: float, pause: Callable[[], None]) -> int:
             descriptor, _, connection = _ask(path)
         except OSError as error:
             if time.monotonic() > deadline:
-                raise Refused(
+                raise ExitError(
                     EX_TEMPFAIL,
                     f"no listener at {path} within {seconds:g} s ({error.strerror or error}); "
                     "type: supervisorctl status",
@@ -105,7 +105,7 @@ def _peer(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Hold a listening socket and hand it out (console script ``celery-ops-listener``)."""
+    """Hold a listening socket and hand it out."""
     parent = os.getppid()
     parser = argparse.ArgumentParser(
         prog="celery-ops-listener", description="Hold a listening socket and hand it to web servers."
@@ -115,12 +115,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--user", help="run as this user (started as root; binding is done as root)")
     options = parser.parse_args(argv)
     try:
-        make_folder(options.socket.parent, options.user)
+        make_directory(options.socket.parent, options.user)
         listening, predecessor = _take_over(options.bind, options.socket, user_id(options.user))
         become(options.user)
         end_with(parent)
         Holder(listening, options.socket, parent).serve(predecessor)
-    except Refused as error:
+    except ExitError as error:
         say(str(error))
         sys.exit(error.code)
 
@@ -133,7 +133,7 @@ def say(message: str) -> None:
 def _take_over(bind: str, path: Path, user: int | None) -> tuple[socket.socket, socket.socket | None]:
     """Return the listening socket, and the connection to the listener it came from, if there is one.
 
-    Raises Refused (73) when this was started by hand and a listener with a living supervisor is there.
+    Raises ExitError (73) when this was started by hand and a listener with a living supervisor is there.
     """
     wanted = _address(bind)
     try:
@@ -142,7 +142,7 @@ def _take_over(bind: str, path: Path, user: int | None) -> tuple[socket.socket, 
         return _listen(bind, *wanted), None
     listening = socket.socket(fileno=descriptor)
     if not holder["orphaned"] and PROGRAM not in os.environ:
-        raise Refused(EX_CANTCREAT, f"a listener runs already: pid {holder['pid']}, at {path}; left alone")
+        raise ExitError(EX_CANTCREAT, f"a listener runs already: pid {holder['pid']}, at {path}; left alone")
     if (listening.family, listening.getsockname()) == wanted:
         why = ", which has lost its supervisor" if holder["orphaned"] else ""
         say(f"took {bind} over from pid {holder['pid']}{why}")
@@ -158,7 +158,7 @@ def _address(bind: str) -> tuple[socket.AddressFamily, tuple[object, ...]]:
             host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (ValueError, OverflowError, socket.gaierror) as error:
-        raise Refused(EX_CONFIG, f"--bind {bind}: {error}; it has to look like 127.0.0.1:8000") from None
+        raise ExitError(EX_CONFIG, f"--bind {bind}: {error}; it has to look like 127.0.0.1:8000") from None
     return found[0][0], found[0][4]
 
 
@@ -171,7 +171,7 @@ def _listen(bind: str, family: socket.AddressFamily, address: tuple[object, ...]
         listening.bind(address)
     except OSError as error:
         port = shlex.quote(f"sport = :{address[1]}")
-        raise Refused(EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}") from None
+        raise ExitError(EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}") from None
     listening.listen(BACKLOG)
     return listening
 
@@ -222,7 +222,7 @@ class Holder:
                 self.before.hardlink_to(self.path)
             fresh.rename(self.path)
         except OSError as error:
-            raise Refused(
+            raise ExitError(
                 EX_CONFIG, f"--socket {self.path}: {error.strerror}; does its folder belong to this user?"
             ) from None
         server.settimeout(1)

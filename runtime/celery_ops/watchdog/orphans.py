@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from celery_ops.guard import Eviction
-from celery_ops.process import Identity, Process, Refused
+from celery_ops.launch.process import ExitError, Identity, Process
+from celery_ops.launch.termination import Termination
 
 # Options of `celery` itself that take a value; the first word that is neither is the command.
 _WITH_VALUE = {"-A", "--app", "-b", "--broker", "--result-backend", "--loader", "--config", "--workdir"}
@@ -20,22 +20,23 @@ class Orphan:
         self.what, self.pid, self.say = main.identity.program, main.pid, say
         self.began = time.monotonic()
         self.looks = 0
-        self.eviction: Eviction | None = Eviction(drain_timeout, say)
+        self.termination: Termination | None = Termination(drain_timeout, say)
 
     def step(self, main: Process, processes: list[Process]) -> None:
         """Do what is due: TERM to the main process, later KILL to it and its children."""
         self.looks += 1
-        if self.looks == 1 or self.eviction is None:
+        if self.looks == 1 or self.termination is None:
             return
-        crew = [main, *(one for one in processes if one.parent == main.pid)]
+        family = [main, *(one for one in processes if one.parent == main.pid)]
+        marked = [one if one.identity else replace(one, identity=main.identity) for one in family]
         try:
-            self.eviction.step([main], [one if one.identity else replace(one, identity=main.identity) for one in crew])
-        except Refused as why:
+            self.termination.step([main], marked)
+        except ExitError as why:
             self.say(str(why))
-            self.eviction = None
+            self.termination = None
 
     def about(self) -> dict[str, Any]:
-        """Return what the watch's heartbeat says of it."""
+        """Return what the watchdog's heartbeat says of it."""
         return {"pid": self.pid, "what": self.what, "seconds": round(time.monotonic() - self.began)}
 
 

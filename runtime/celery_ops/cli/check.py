@@ -5,8 +5,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops.errors import RetryLater
 from celery_ops.layout import TICK_INTERVAL
-from celery_ops.probe import Clock, NotYet, answer, connected, load_app
+from celery_ops.probe import Deadline, answer, connected, load_app
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--scheduler", default="", metavar="CLASS", help="beat's, where its options name another")
     options = parser.parse_args(argv)
 
-    def probe(clock: Clock, found: dict[str, Any]) -> None:
+    def probe(clock: Deadline, found: dict[str, Any]) -> None:
         app = load_app(options.app, results=True)
         with connected(app, clock, found) as connection:
             RoundTrip(app, connection, clock, found).make()
@@ -60,14 +61,14 @@ def main(argv: list[str] | None = None) -> NoReturn:
 class RoundTrip:
     """A task through a queue that a worker consumes, and its way back: over the broker, and by the result store."""
 
-    def __init__(self, app: "Celery", connection: "Connection", clock: Clock, found: dict[str, Any]) -> None:
+    def __init__(self, app: "Celery", connection: "Connection", clock: Deadline, found: dict[str, Any]) -> None:
         self.app, self.connection, self.clock, self.found = app, connection, clock, found
         self.busy_after = min(BUSY_AFTER, clock.left / 3)
         self.sent = time.monotonic()
 
     def make(self) -> None:
-        """Fill `found` in; raise NotYet where nothing comes back and the workers are not busy."""
-        from celery_ops import echo
+        """Fill `found` in; raise RetryLater where nothing comes back and the workers are not busy."""
+        from celery_ops.worker import echo
 
         queues = self._consumed()
         queue = self._shortest(queues)
@@ -81,7 +82,7 @@ class RoundTrip:
                 waited = time.monotonic() - self.sent
                 self.found["reason"] = self._reason(queue, nodes, waited)
                 if not self.clock.left:
-                    raise NotYet(self.found["reason"])
+                    raise RetryLater(self.found["reason"])
                 if waited > self.busy_after and self._busy(queue, nodes, begun):
                     return
         self.found["worker"] = moment["host"]
@@ -146,7 +147,7 @@ class RoundTrip:
         try:
             result.get(timeout=self.clock.left)
         except TimeoutError:
-            raise NotYet(
+            raise RetryLater(
                 f"the task ran on {self.found['worker']}, and its result did not come within {self._waited()}: look "
                 f"at the result store, {self.app.backend.as_uri()}"
             ) from None
@@ -214,13 +215,13 @@ def _untold(app: "Celery") -> str:
     return "" if _store(app) == "shared" else "no result store keeps the tick"
 
 
-def _await_tick(app: "Celery", scheduler: str, clock: Clock, found: dict[str, Any]) -> None:
+def _await_tick(app: "Celery", scheduler: str, clock: Deadline, found: dict[str, Any]) -> None:
     """Wait for a fresh tick. One that doesn't come is a failure only of beat's own scheduler."""
     while True:
         try:
             found.update(_newest_tick(app), tick="fresh")
             return
-        except NotYet as why:
+        except RetryLater as why:
             found["reason"] = str(why)
             if not clock.left:
                 if str(scheduler).endswith("PersistentScheduler"):
@@ -235,10 +236,10 @@ def _newest_tick(app: "Celery") -> dict[str, Any]:
 
     moment = app.AsyncResult(tick_id(app)).result
     if not isinstance(moment, dict) or "time" not in moment:
-        raise NotYet(f"no beat tick has arrived yet ({tick_id(app)}): is the scheduler running?")
+        raise RetryLater(f"no beat tick has arrived yet ({tick_id(app)}): is the scheduler running?")
     age = time.time() - moment["time"]
     if age > FRESH:
-        raise NotYet(f"the newest beat tick is {age:.0f} s old ({tick_id(app)}): is the scheduler running?")
+        raise RetryLater(f"the newest beat tick is {age:.0f} s old ({tick_id(app)}): is the scheduler running?")
     return {"tick_age": round(age, 1)}
 
 

@@ -2,7 +2,7 @@
 
 The file is named by CELERY_OPS_HEARTBEAT_FILE, which the guard sets: ``/run/<app>/<program>.heartbeat``. It is
 written by the loop itself, not by a thread beside it: a loop that hangs doesn't write. docs/operations.md says
-what is in it. The watch (`celery_ops.health`) reads it; nothing is written where the guard did not start us.
+what is in it. The watch (`celery_ops.watchdog.watchdog`) reads it; nothing is written where the guard did not start us.
 """
 
 import contextlib

@@ -25,7 +25,7 @@ def heartbeat(host: Host, kind: str) -> dict[str, Any]:
 
 def watchdog(host: Host) -> dict[str, Any]:
     """Returns the watchdog's own heartbeat."""
-    return json.loads(host.output(f"cat /run/{APP}/{APP}-health-*.heartbeat"))
+    return json.loads(host.output(f"cat /run/{APP}/{APP}-watchdog-*.heartbeat"))
 
 
 def assessment(host: Host, kind: str) -> str | None:
@@ -35,7 +35,7 @@ def assessment(host: Host, kind: str) -> str | None:
 
 def log(host: Host) -> str:
     """Returns what the watchdog that runs has said."""
-    [name] = [program.name for program in host.programs() if program.name.startswith(f"{APP}-health-")]
+    [name] = [program.name for program in host.programs() if program.name.startswith(f"{APP}-watchdog-")]
     return host.output(f"cat /var/log/{APP}/{name}.log")
 
 
@@ -207,9 +207,9 @@ DIRECTORY = f"/srv/{APP}/burn"
 BURN = f"{APP}-worker-burn-0badcafe"
 BURN_CONF = f"""
 [program:{BURN}]
-command={{venv}}/celery-ops-guard --app {APP} --program {BURN} --pidfile /run/{APP}/{BURN}.pid --user {APP}
+command={{release}}/bin/celery-ops-guard --app {APP} --program {BURN} --pidfile /run/{APP}/{BURN}.pid --user {APP}
  --env-file /etc/{APP}/env --chdir {DIRECTORY}
- -- {{venv}}/celery -A burn worker -Q burn -c 2 -n burn@%%h -I celery_ops.tasks
+ -- {{release}}/venv/bin/celery -A burn worker -Q burn -c 2 -n burn@%%h -I celery_ops.tasks
 autorestart=true
 stopasgroup=false
 killasgroup=true
@@ -240,7 +240,7 @@ class Burn:
 @pytest.fixture
 def burn(host):
     """Has that worker run for a test."""
-    conf = BURN_CONF.format(venv=f"{CURRENT}/venv/bin").replace("\n -", " -")
+    conf = BURN_CONF.format(release=CURRENT).replace("\n -", " -")
     source = Path(__file__).with_name("burn.py").read_text()
     host.output(f"install -d {DIRECTORY} && printf %s {shlex.quote(source)} > {DIRECTORY}/burn.py")
     host.output(f"printf %s {shlex.quote(conf)} > /etc/supervisor/conf.d/{BURN}.conf && supervisorctl update {BURN}")

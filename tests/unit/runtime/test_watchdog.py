@@ -1,4 +1,4 @@
-"""The watch: what it makes of what it sees, and what it does to real processes."""
+"""The watchdog: how it assesses what it sees, and what it does to real processes."""
 
 import json
 import os
@@ -12,15 +12,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from celery_ops import health, orphans
-from celery_ops.health import Patient, Seen, Verdict, Watch, course, judge
-from celery_ops.process import Process
+from celery_ops.launch.process import Process
+from celery_ops.watchdog import assessment, orphans, tracker, watchdog
+from celery_ops.watchdog.assessment import Assessment, Seen, assess, remedy
+from celery_ops.watchdog.tracker import Tracker
+from celery_ops.watchdog.watchdog import Watchdog
 from support.stage import APP, PROGRAM_NAME, alive, clean_environment
 from support.wait import wait_until
 
 DRAIN = 60
 NAME = "demo-worker-default-1a2b3c4d"
-WELL = {
+BEATS = {
     "kind": "worker",
     "pid": 10,
     "state": "ready",
@@ -36,21 +38,21 @@ WELL = {
     "reserved": 0,
     "accepted": 7,
 }
-BEAT = {key: WELL[key] for key in ("pid", "state", "since", "beat", "due", "broker")} | {"kind": "scheduler"}
+BEAT = {key: BEATS[key] for key in ("pid", "state", "since", "beat", "due", "broker")} | {"kind": "scheduler"}
 
 
 def process(pid=10, state="S", age=1000.0):
     """`age` is reckoned from the tests' collection: one is older when it is looked at; below 0 it stays young."""
     start = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK")
-    return Process(pid, 1, 10, int(start), state=state)
+    return Process(pid, state, 1, 10, int(start))
 
 
-def seen(beat=WELL, main="S", children="SS", name=NAME, age=1000.0, **more):
-    crew = tuple(process(pid, state) for pid, state in enumerate(children, 11))
+def seen(beat=BEATS, main="S", children="SS", name=NAME, age=1000.0, **more):
+    others = tuple(process(pid, state) for pid, state in enumerate(children, 11))
     heartbeat = {key: value for key, value in beat.items() if key not in more} | {
-        key: more.pop(key) for key in list(more) if key in WELL
+        key: more.pop(key) for key in list(more) if key in BEATS
     }
-    return Seen(name, process(state=main, age=age), crew, heartbeat if beat else {}, **more)
+    return Seen(name, process(state=main, age=age), others, heartbeat if beat else {}, **more)
 
 
 @pytest.mark.parametrize(
@@ -94,15 +96,15 @@ def seen(beat=WELL, main="S", children="SS", name=NAME, age=1000.0, **more):
     ],
 )
 def test_what_it_makes_of_what_it_sees(look, broker, state):
-    verdict = judge(look, DRAIN, lambda address: broker)
-    assert verdict.state == state, verdict
-    assert verdict.why or state in ("ready", "busy", "starting")
+    found = assess(look, DRAIN, lambda address: broker)
+    assert found.state == state, found
+    assert found.why or state in ("ready", "busy", "starting")
 
 
 def test_the_broker_is_asked_only_in_doubt():
     asked = []
     for look in (seen(), seen(active=2), seen(queues={"a": False}), seen(main="T"), seen(state="draining")):
-        judge(look, DRAIN, asked.append)
+        assess(look, DRAIN, asked.append)
     assert asked == []
 
 
@@ -118,16 +120,16 @@ def test_the_broker_is_asked_only_in_doubt():
     ],
 )
 def test_it_acts_only_where_a_restart_helps(state, wanted):
-    steps = course(Verdict(state), seen(), DRAIN)
+    steps = remedy(Assessment(state), seen(), DRAIN)
     assert " ".join(f"{after:g} {number.name[3:]}" for after, number in steps) == wanted
 
 
 def test_tasks_that_run_in_the_main_loop_may_silence_it_for_their_whole_time():
-    [(after, _), _] = course(Verdict("stuck"), seen(pool="gevent"), 3600)
+    [(after, _), _] = remedy(Assessment("stuck"), seen(pool="gevent"), 3600)
     assert after == 3600
 
 
-class TestPatient:
+class TestTracker:
     STEPS = ((6, signal.SIGCONT), (16, signal.SIGTERM))
 
     @pytest.fixture
@@ -135,35 +137,35 @@ class TestPatient:
         return []
 
     @pytest.fixture
-    def patient(self, said):
-        return Patient(NAME, said.append)
+    def tracked(self, said):
+        return Tracker(NAME, said.append)
 
-    def test_each_step_comes_once_and_in_its_time(self, patient):
-        patient.note(Verdict("frozen"), 10, 100)
-        due = [(now, patient.due(self.STEPS, now)) for now in (100, 105, 106, 108, 115, 117, 200)]
+    def test_each_step_comes_once_and_in_its_time(self, tracked):
+        tracked.update(Assessment("frozen"), 10, 100)
+        due = [(now, tracked.due(self.STEPS, now)) for now in (100, 105, 106, 108, 115, 117, 200)]
         assert [(now, number) for now, number in due if number] == [(106, signal.SIGCONT), (117, signal.SIGTERM)]
 
-    def test_the_pauses_between_treatments_grow(self, patient):
-        treated, now = [], 0
+    def test_the_pauses_between_remedies_grow(self, tracked):
+        remedied, now = [], 0
         for _ in range(8):
-            patient.note(Verdict("frozen"), 10, now)
-            while not patient.due(self.STEPS, now):
+            tracked.update(Assessment("frozen"), 10, now)
+            while not tracked.due(self.STEPS, now):
                 now += 1
-            treated.append(now)
-            patient.note(Verdict("ready"), 10, now)
-        assert [after - before for before, after in pairwise(treated)] == [36, 66, 126, 246, 486, 906, 906]
+            remedied.append(now)
+            tracked.update(Assessment("ready"), 10, now)
+        assert [after - before for before, after in pairwise(remedied)] == [36, 66, 126, 246, 486, 906, 906]
 
-    def test_long_health_makes_it_forget(self, patient):
+    def test_after_a_long_time_earlier_remedies_do_not_count(self, tracked):
         for now in (0, 50, 5000):
-            patient.note(Verdict("frozen"), 10, now)
-            assert patient.due(self.STEPS, now + 6)
-            patient.note(Verdict("ready"), 10, now + 7)
-            assert patient.treated == {0: 1, 50: 2, 5000: 1}[now]
+            tracked.update(Assessment("frozen"), 10, now)
+            assert tracked.due(self.STEPS, now + 6)
+            tracked.update(Assessment("ready"), 10, now + 7)
+            assert tracked.restarts == {0: 1, 50: 2, 5000: 1}[now]
 
-    def test_it_says_what_is_news_and_nothing_else(self, patient, said):
+    def test_it_says_what_is_news_and_nothing_else(self, tracked, said):
         for now, state in enumerate(["ready", "ready", "busy", "ready", "frozen", "frozen", "busy"]):
-            patient.note(Verdict(state, "for a reason"), 10, now)
-        patient.note(Verdict("busy"), 11, 20)
+            tracked.update(Assessment(state, "for a reason"), 10, now)
+        tracked.update(Assessment("busy"), 11, 20)
         assert said == [
             f"{NAME}, pid 10: ready - for a reason",
             f"{NAME}, pid 10: frozen - for a reason (was ready for 1 s)",
@@ -199,45 +201,45 @@ class TestBroker:
 
         thread = threading.Thread(target=broker)
         thread.start()
-        assert health.answers(f"amqp://127.0.0.1:{port}")
+        assert watchdog.answers(f"amqp://127.0.0.1:{port}")
         thread.join()
 
     def test_a_frozen_broker_takes_connections_and_says_nothing(self, port, monkeypatch):
-        monkeypatch.setattr(health, "REPLY", 0.3)
-        assert not health.answers(f"amqp://127.0.0.1:{port}")
-        assert health.answers(f"redis://127.0.0.1:{port}")
+        monkeypatch.setattr(watchdog, "REPLY", 0.3)
+        assert not watchdog.answers(f"amqp://127.0.0.1:{port}")
+        assert watchdog.answers(f"redis://127.0.0.1:{port}")
 
     def test_it_is_gone(self, refusing_port):
-        assert not health.answers(f"amqp://127.0.0.1:{refusing_port}")
-        assert not health.answers("amqp://no.such.host.invalid:5672")
+        assert not watchdog.answers(f"amqp://127.0.0.1:{refusing_port}")
+        assert not watchdog.answers("amqp://no.such.host.invalid:5672")
 
     def test_a_broker_that_is_nowhere_else_is_there(self):
-        assert health.answers("memory://")
+        assert watchdog.answers("memory://")
 
 
 class Lookout:
-    """A watch over real processes, which looks when the test says so."""
+    """A watchdog over real processes, which assesses them when the test says so."""
 
     def __init__(self, stage, supervisor, drain_timeout=DRAIN):
         self.said = []
         self.conf_dir = stage.folder / "conf.d"
         self.conf_dir.mkdir(exist_ok=True)
-        self.watch = Watch(APP, "demo", supervisor, stage.run, self.conf_dir, drain_timeout)
-        self.watch.home = stage.folder / "srv"
-        self.watch.say = self.said.append
+        self.watchdog = Watchdog(APP, "demo", supervisor, stage.run, self.conf_dir, drain_timeout)
+        self.watchdog.home = stage.folder / "srv"
+        self.watchdog.say = self.said.append
 
     def until(self, condition, what, seconds=15):
         """Look, as often as the real one and more, until the condition is true."""
 
         def looked():
-            self.watch.look()
+            self.watchdog.run_once()
             return condition()
 
         return wait_until(looked, seconds, f"{what}; it said {self.said}")
 
     def state(self, name=PROGRAM_NAME):
-        patient = self.watch.patients.get(name)
-        return patient and patient.verdict and patient.verdict.state
+        found = self.watchdog.trackers.get(name)
+        return found and found.assessment and found.assessment.state
 
     def heard(self, words):
         return [line for line in self.said if words in line]
@@ -251,16 +253,16 @@ def beat(stage, pid, name=PROGRAM_NAME, **more):
     """Write a heartbeat as a worker would."""
     now = time.monotonic()
     path = stage.run / f"{name}.heartbeat"
-    path.write_text(json.dumps(WELL | {"pid": pid, "since": now, "beat": now, "due": 3600} | more))
+    path.write_text(json.dumps(BEATS | {"pid": pid, "since": now, "beat": now, "due": 3600} | more))
     return path
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(health, "FROZEN", (0.3, 0.8, 1.3))
-    monkeypatch.setattr(health, "DEAF", 0.3)
-    monkeypatch.setattr(health, "STUCK", 0.3)
-    monkeypatch.setattr(health, "PAUSES", (0.1, 0.1))
+    monkeypatch.setattr(assessment, "FROZEN", (0.3, 0.8, 1.3))
+    monkeypatch.setattr(assessment, "DEAF", 0.3)
+    monkeypatch.setattr(assessment, "STUCK", 0.3)
+    monkeypatch.setattr(tracker, "PAUSES", (0.1, 0.1))
 
 
 class TestPrograms:
@@ -321,7 +323,7 @@ class TestPrograms:
         beat(stage, program.pid, connected=False, broker=f"amqp://127.0.0.1:{refusing_port}")
         lookout = Lookout(stage, program.supervisor.pid)
         for _ in range(20):
-            lookout.watch.look()
+            lookout.watchdog.run_once()
             time.sleep(0.1)
         assert lookout.state() == "broker away"
         assert alive(program.pid)
@@ -333,7 +335,7 @@ class TestPrograms:
         beat(stage, program.pid, state="draining", since=time.monotonic() - drained)
         lookout = Lookout(stage, program.supervisor.pid, drain_timeout=1 if ends is False else 3600)
         for _ in range(5):
-            lookout.watch.look()
+            lookout.watchdog.run_once()
             time.sleep(0.1)
         assert bool(lookout.heard("SIGKILL sent")) == ends
         if ends:
@@ -344,11 +346,11 @@ class TestPrograms:
         program = stage.up()
         beat(stage, program.pid + 1, state="draining", since=0)
         lookout = Lookout(stage, program.supervisor.pid)
-        lookout.watch.look()
+        lookout.watchdog.run_once()
         assert lookout.state() == "starting"
 
     def test_what_should_run_and_does_not_is_down_and_what_is_gone_is_forgotten(self, stage, monkeypatch):
-        monkeypatch.setattr(health, "GONE", 0.2)
+        monkeypatch.setattr(watchdog, "GONE", 0.2)
         program = stage.up()
         heartbeat = beat(stage, program.pid)
         lookout = Lookout(stage, program.supervisor.pid)
@@ -359,7 +361,7 @@ class TestPrograms:
         lookout.until(lambda: lookout.state() == "down", "that it is down")
         assert heartbeat.exists()
         conf.unlink()
-        lookout.watch.look()
+        lookout.watchdog.run_once()
         assert lookout.state() is None
         assert not heartbeat.exists()
         assert lookout.said[-1] == f"{PROGRAM_NAME}: gone (was down)"
@@ -448,7 +450,7 @@ class TestStartedByHand:
 
     def test_neither_are_other_programs_with_such_words_or_our_supervisors_children_touched(self, stage, by_hand):
         script = stage.folder / "srv/releases/1/venv/bin/celery"
-        child = by_hand("-A", "demo", "worker")  # of this process, whom the watch takes for supervisord
+        child = by_hand("-A", "demo", "worker")  # of this process, whom the watchdog takes for supervisord
         others = [
             stage.spawn("tail", "-f", script, stdout=subprocess.DEVNULL),
             stage.spawn(*("bash", "-c", "exec -a celery sleep 60")),
@@ -456,25 +458,25 @@ class TestStartedByHand:
         ]
         lookout = Lookout(stage, os.getpid())
         for _ in range(5):
-            lookout.watch.look()
+            lookout.watchdog.run_once()
         lookout_elsewhere = Lookout(stage, 1)
         for _ in range(5):
-            lookout_elsewhere.watch.look()
+            lookout_elsewhere.watchdog.run_once()
         wait_until(lambda: child.poll() is not None, 15, "the end of the one that is ours")
         assert lookout.said == []
         assert [other.poll() for other in others] == [None, None, None]
 
 
-def test_the_watch_itself_under_the_guard(stage):
+def test_the_watchdog_itself_under_the_guard(stage):
     """Started like any program; ends at once when told to."""
     (stage.folder / "conf.d").mkdir()
-    watch = stage.start(
-        *(sys.executable, "-m", "celery_ops.health", "-A", "demo", "--conf-dir", stage.folder / "conf.d"),
-        name=f"{APP}-health-1a2b3c4d",
+    started = stage.start(
+        *(sys.executable, "-m", "celery_ops.cli.watchdog", "-A", "demo", "--conf-dir", stage.folder / "conf.d"),
+        name=f"{APP}-watchdog-1a2b3c4d",
     )
-    path = stage.run / f"{APP}-health-1a2b3c4d.heartbeat"
-    wait_until(path.exists, 15, f"its heartbeat:\n{watch.output}")
-    beat_ = health.read(path)
-    assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watch", watch.pid, {}, [])
-    assert watch.stop() == 0
-    assert f"the watch over {APP} begins" in watch.output
+    path = stage.run / f"{APP}-watchdog-1a2b3c4d.heartbeat"
+    wait_until(path.exists, 15, f"its heartbeat:\n{started.output}")
+    beat_ = watchdog.read(path)
+    assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watchdog", started.pid, {}, [])
+    assert started.stop() == 0
+    assert f"the watchdog of {APP} starts" in started.output

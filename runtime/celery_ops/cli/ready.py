@@ -1,8 +1,8 @@
 """Readiness is consumption: the node answers, consumes from each of its queues, and has run a canary itself.
 
-The canary goes through a queue that belongs to the node alone (see `celery_ops.canary`). A node all of whose slots are
-busy with tasks that its pool has accepted can't run a canary soon, and has shown what the canary would: that counts as
-ready.
+The canary goes through a queue that belongs to the node alone (see `celery_ops.worker.canary`). A node whose slots are
+all busy with tasks that its pool has accepted can't run a canary soon, and has shown what the canary would: that counts
+as ready.
 """
 
 import argparse
@@ -11,8 +11,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery_ops import canary, versions
-from celery_ops.probe import Clock, Hopeless, NotYet, answer, connected, load_app
+from celery_ops.errors import OperatorError, PermanentError, RetryLater
+from celery_ops.probe import Deadline, answer, connected, load_app
+from celery_ops.worker import canary, versions
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--timeout", type=float, default=20, metavar="SECONDS")
     options = parser.parse_args(argv)
 
-    def probe(clock: Clock, found: dict[str, Any]) -> None:
+    def probe(clock: Deadline, found: dict[str, Any]) -> None:
         app = load_app(options.app)
         with connected(app, clock, found) as connection:
             node = Node(app, connection, options.node)
@@ -49,20 +50,20 @@ def main(argv: list[str] | None = None) -> NoReturn:
             try:
                 for step in steps:
                     _insist(step, clock, found)
-            except (NotYet, Hopeless) as why:
+            except OperatorError as why:
                 about = getattr(connection.connection, "server_properties", {})
                 known = versions.unfit_for(str(about.get("version", "")))
-                raise Hopeless(f"{why}. {known}" if known else str(why)) from None
+                raise PermanentError(f"{why}. {known}" if known else str(why)) from None
 
     answer("ready", options.timeout, {"ping": False, "queues": [], "canary": None}, probe)
 
 
-def _insist(step: Any, clock: Clock, found: dict[str, Any]) -> None:
-    """Repeat `step` while it raises NotYet and there is time."""
+def _insist(step: Any, clock: Deadline, found: dict[str, Any]) -> None:
+    """Repeat `step` while it raises RetryLater and there is time."""
     while True:
         try:
             return step()
-        except NotYet as why:
+        except RetryLater as why:
             found["reason"] = str(why)
             if not clock.left:
                 raise
@@ -81,27 +82,27 @@ class Node:
         )
         reply = getattr(inspect, command)() or {}
         if self.name not in reply:
-            raise NotYet(f"{self.name} does not answer: not up yet, gone, or stuck; look at its log")
+            raise RetryLater(f"{self.name} does not answer: not up yet, gone, or stuck; look at its log")
         return reply[self.name]
 
     def ping(self) -> bool:
-        """Return True; raise NotYet while there is no answer."""
+        """Return True; raise RetryLater while there is no answer."""
         self._ask("ping")
         return True
 
     def consumes(self, wanted: list[str]) -> list[str]:
-        """Return the queues it consumes from; raise NotYet while one that is wanted is missing."""
+        """Return the queues it consumes from; raise RetryLater while one that is wanted is missing."""
         consumed = sorted(queue["name"] for queue in self._ask("active_queues"))
         missing = sorted(set(wanted) - set(consumed))
         if missing:
-            raise NotYet(
+            raise RetryLater(
                 f"{self.name} does not consume from {', '.join(missing)} (but from {', '.join(consumed) or 'none'}); "
                 "look at -Q on its command line"
             )
         return consumed
 
-    def run_canary(self, file: Path, clock: Clock) -> str:
-        """Return "run", or "busy" where all slots are busy with accepted tasks; raise Hopeless otherwise."""
+    def run_canary(self, file: Path, clock: Deadline) -> str:
+        """Return "run", or "busy" where all slots are busy with accepted tasks; raise PermanentError otherwise."""
         token, queue = str(uuid.uuid4()), self._canary_queue()
         canary.publish(self.app, self.connection, queue, token)
         return self._await(token, file, clock)
@@ -109,23 +110,23 @@ class Node:
     def _canary_queue(self) -> str:
         found = canary.ask_queue(self.app, self.connection, self.name, REPLY)
         if not found:
-            raise NotYet(f"{self.name} does not know of the canary: it lacks -I celery_ops.tasks, or is stuck")
+            raise RetryLater(f"{self.name} does not know of the canary: it lacks -I celery_ops.tasks, or is stuck")
         if not found["queue"]:
-            raise NotYet(f"{self.name} has no canary queue: {found['reason']}")
+            raise RetryLater(f"{self.name} has no canary queue: {found['reason']}")
         return found["queue"]
 
-    def _await(self, token: str, file: Path, clock: Clock) -> str:
+    def _await(self, token: str, file: Path, clock: Deadline) -> str:
         ask_again = clock.left - BUSY_AFTER
         while clock.left:
             if file.exists() and file.read_text(encoding="utf-8") == token:
                 return "run"
             if clock.left < ask_again:
-                with contextlib.suppress(NotYet):
+                with contextlib.suppress(RetryLater):
                     if self._is_busy():
                         return "busy"
                 ask_again = clock.left - BUSY_AFTER
             clock.pause(0.05)
-        raise Hopeless(
+        raise PermanentError(
             f"{self.name} did not run the canary task: its pool is stuck, it lacks -I celery_ops.tasks, "
             f"or it can't write {file}; look at its log"
         )

@@ -20,30 +20,29 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from celery_ops import env, listener
-from celery_ops.layout import CANARY, HEARTBEAT, TIME_LIMIT, stop_timeout
-from celery_ops.process import (
+from celery_ops.launch import env, listener
+from celery_ops.launch.process import (
     EX_CANTCREAT,
     EX_CONFIG,
     MARK,
+    ExitError,
     Identity,
     Process,
-    Refused,
     become,
     command,
     end_with,
     find,
-    make_folder,
+    make_directory,
     marked,
     owner,
-    report,
 )
+from celery_ops.launch.termination import Say, Termination
+from celery_ops.layout import CANARY, HEARTBEAT
 
 STOP = {signal.SIGTERM, signal.SIGINT}
 POLL = 0.1
-STRANGER_PATIENCE = 5.0
+FOREIGN_PATIENCE = 5.0
 """Seconds to wait for a lock that something unknown holds; also what an ending process may take to let go."""
-KILL_PATIENCE = 10.0
 LISTENER_PATIENCE = 30.0
 OPEN_FILES = 65_536
 """As Debian's units of RabbitMQ and Redis; not without end, as some programs go through all that may be open."""
@@ -59,57 +58,9 @@ def pause() -> None:
         raise Stopped
 
 
-def main(argv: list[str] | None = None) -> NoReturn:
-    """Guard a program, then become it (console script ``celery-ops-guard``)."""
-    parent = os.getppid()
-    options = _options(argv)
-
-    def say(message: str) -> None:
-        report(f"celery-ops-guard {options.program}", message)
-
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    try:
-        _run(options, parent, say)
-    except Stopped:
-        say("told to stop while waiting")
-        sys.exit(0)
-    except (Refused, env.EnvFileError) as error:
-        say(str(error))
-        sys.exit(getattr(error, "code", EX_CONFIG))
-
-
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="celery-ops-guard", description="Make sure that a program runs once, then become it."
-    )
-    parser.add_argument("--app", required=True, help="the application's name")
-    parser.add_argument("--program", required=True, help="the program's name in Supervisor")
-    parser.add_argument("--pidfile", required=True, type=Path, help="absolute; the lock is <pidfile>.lock")
-    parser.add_argument("--user", help="run as this user (started as root)")
-    parser.add_argument("--env-file", help="KEY=value lines for the program's environment")
-    parser.add_argument("--chdir", metavar="DIR")
-    parser.add_argument(
-        "--drain-timeout",
-        type=float,
-        default=stop_timeout(TIME_LIMIT),
-        metavar="SECONDS",
-        help="how long an orphan may finish its work before it is killed (%(default)s)",
-    )
-    parser.add_argument(
-        "--listen-from",
-        type=Path,
-        metavar="SOCKET",
-        help="take the listening socket from celery-ops-listener",
-    )
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: program and arguments")
-    options = parser.parse_args(argv)
-    if not options.pidfile.is_absolute():
-        parser.error(f"--pidfile {options.pidfile} must be an absolute path")
-    return options
-
-
-def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoReturn:
-    make_folder(options.pidfile.parent, options.user)
+def run(options: argparse.Namespace, parent: int, say: Say) -> NoReturn:
+    """Take the lock, then become the program. Raises Stopped, ExitError and EnvFileError."""
+    make_directory(options.pidfile.parent, options.user)
     allow_open_files()
     account = become(options.user)
     end_with(parent)
@@ -119,9 +70,9 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
         environment.pop(name, None)
     if options.env_file:
         environment.update(env.load(options.env_file))
-    environment = env.with_virtualenv(environment)
+    environment = env.with_release(environment)
     if options.chdir:
-        _change_folder(options.chdir)
+        _change_directory(options.chdir)
     program = env.find_program(options.command[0], environment["PATH"])
 
     myself = find(os.getpid())
@@ -148,7 +99,7 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
             "CELERY_OPS_APP": me.app,
             "CELERY_OPS_PROGRAM": me.program,
             # So that this virtualenv is not removed while it runs, whatever title it gives itself.
-            "CELERY_OPS_VIRTUALENV": sys.prefix,
+            "CELERY_OPS_VIRTUALENV": str(Path(sys.prefix).resolve()),
             "CELERY_OPS_DRAIN_TIMEOUT": f"{options.drain_timeout:g}",
             "CELERY_OPS_CANARY_FILE": str(options.pidfile.with_name(me.program + CANARY)),
             "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(me.program + HEARTBEAT)),
@@ -163,7 +114,7 @@ def _run(options: argparse.Namespace, parent: int, say: listener.Say) -> NoRetur
     try:
         os.execve(program, options.command, environment)
     except OSError as error:
-        raise Refused(EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}") from None
+        raise ExitError(EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}") from None
 
 
 def allow_open_files(wanted: int = OPEN_FILES) -> int:
@@ -184,27 +135,29 @@ def allow_open_files(wanted: int = OPEN_FILES) -> int:
     return wanted
 
 
-def _change_folder(folder: str) -> None:
+def _change_directory(directory: str) -> None:
     try:
-        os.chdir(folder)
+        os.chdir(directory)
     except OSError as error:
-        raise Refused(EX_CONFIG, f"--chdir {folder}: {error.strerror}; type: ls -ld {shlex.quote(folder)}") from None
+        raise ExitError(
+            EX_CONFIG, f"--chdir {directory}: {error.strerror}; type: ls -ld {shlex.quote(directory)}"
+        ) from None
 
 
-def take_over(me: Identity, drain_timeout: float, say: listener.Say) -> int:
+def take_over(me: Identity, drain_timeout: float, say: Say) -> int:
     """Return the lock's file descriptor once it is ours and no process of an earlier start is left.
 
-    An orphan of ours gets one TERM and `drain_timeout` seconds, then KILL. Raises Refused (73) when the
+    An orphan of ours gets one TERM and `drain_timeout` seconds, then KILL. Raises ExitError (73) when the
     program runs already under a living supervisor, or something unknown holds the lock; neither is touched.
     """
     path = Path(f"{me.pidfile}.lock")
-    eviction = Eviction(drain_timeout, say)
-    patience = time.monotonic() + STRANGER_PATIENCE
+    termination = Termination(drain_timeout, say)
+    patience = time.monotonic() + FOREIGN_PATIENCE
     lock = None
     while True:
         lock = _try_lock(path) if lock is None else lock
-        crew = marked(me.pidfile)
-        mains = [process for process in crew if process.is_main]
+        processes = marked(me.pidfile)
+        mains = [process for process in processes if process.is_main]
         for main in mains:
             if main.parent == main.identity.parent:
                 _refuse(main, main.identity)
@@ -213,12 +166,12 @@ def take_over(me: Identity, drain_timeout: float, say: listener.Say) -> int:
             os.pwrite(lock, me.dump().encode() + b"\n", 0)
             return lock
 
-        crew = [process for process in crew if process.is_main or process.group == process.identity.group]
-        if crew:
-            eviction.step(mains or crew, crew)
-            patience = time.monotonic() + STRANGER_PATIENCE
+        processes = [process for process in processes if process.is_main or process.group == process.identity.group]
+        if processes:
+            termination.step(mains or processes, processes)
+            patience = time.monotonic() + FOREIGN_PATIENCE
         else:
-            _judge_stranger(path, patience)
+            _refuse_foreign_holder(path, patience)
         pause()
 
 
@@ -227,9 +180,9 @@ def _try_lock(path: Path) -> int | None:
     try:
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise Refused(
+        raise ExitError(
             EX_CONFIG,
-            f"{path}: {error.strerror}; the folder must belong to {owner(os.getpid())}, "
+            f"{path}: {error.strerror}; the directory must belong to {owner(os.getpid())}, "
             f"type: ls -ld {shlex.quote(str(path.parent))} {shlex.quote(str(path))}",
         ) from None
     # Out of the way of fd 3, where a listening socket goes.
@@ -244,14 +197,14 @@ def _try_lock(path: Path) -> int | None:
     return None
 
 
-def _judge_stranger(path: Path, patience: float) -> None:
-    """The lock is held, and by nothing that carries our mark: a guard that is starting, or a stranger."""
+def _refuse_foreign_holder(path: Path, patience: float) -> None:
+    """The lock is held, and by nothing that carries our mark: a guard that is starting, or a foreign holder."""
     identity = Identity.load(path.read_text(errors="replace")) if path.exists() else None
     process = find(identity.pid) if identity else None
     if process and process.start == identity.start and process.parent == identity.parent:
         _refuse(process, identity)
     if time.monotonic() > patience:
-        raise Refused(
+        raise ExitError(
             EX_CANTCREAT,
             f"{path} is locked by something that is not ours, and was left alone; "
             f"see who: find /proc/[0-9]*/fd -lname {shlex.quote(str(path))} 2>/dev/null",
@@ -259,50 +212,17 @@ def _judge_stranger(path: Path, patience: float) -> None:
 
 
 def _refuse(process: Process, identity: Identity) -> NoReturn:
-    raise Refused(
+    raise ExitError(
         EX_CANTCREAT,
         f"{identity.program} runs already: pid {process.pid}, since {process.since}, under supervisor "
         f"{identity.parent}; left alone. To replace it, stop it first: supervisorctl stop {identity.program}",
     )
 
 
-class Eviction:
-    """Ends processes of ours that nobody supervises: one TERM, time to drain, KILL."""
-
-    def __init__(self, drain_timeout: float, say: listener.Say) -> None:
-        self.drain_timeout, self.say = drain_timeout, say
-        self.kill_at = time.monotonic() + drain_timeout
-        self.give_up_at = self.kill_at + KILL_PATIENCE
-        self.sent: set[tuple[int, int, signal.Signals]] = set()
-
-    def step(self, targets: list[Process], crew: list[Process]) -> None:
-        """Do what is due: TERM to `targets`, later KILL to all of `crew`.
-
-        Raises Refused (73) when they outlive even that.
-        """
-        for process in targets:
-            who = "has lost its supervisor" if process.is_main else "is a child that outlived it"
-            why = f"{who}, has {self.drain_timeout:g} s to finish its work"
-            self._send(process, signal.SIGTERM, why)
-        if time.monotonic() > self.kill_at:
-            for process in crew:
-                self._send(process, signal.SIGKILL, f"did not finish within {self.drain_timeout:g} s")
-        if time.monotonic() > self.give_up_at:
-            pids = " ".join(str(process.pid) for process in crew)
-            raise Refused(EX_CANTCREAT, f"pids {pids} don't die of SIGKILL; look at them: ps -o pid,stat,wchan {pids}")
-
-    def _send(self, process: Process, number: signal.Signals, why: str) -> None:
-        if (process.pid, process.start, number) not in self.sent:
-            self.sent.add((process.pid, process.start, number))
-            who = f"pid {process.pid} ({process.identity.program}, since {process.since})"
-            self.say(f"{who} {why}: {number.name} sent")
-            process.send(number)
-
-
-def clear_pidfile(path: Path, say: listener.Say) -> None:
+def clear_pidfile(path: Path, say: Say) -> None:
     """Remove a pidfile that an earlier start left, saying what it held. Only for the holder of the lock.
 
-    Raises Refused when it can't be read or removed.
+    Raises ExitError when it can't be read or removed.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -311,7 +231,7 @@ def clear_pidfile(path: Path, say: listener.Say) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Refused(EX_CONFIG, f"{path}: {error.strerror}; type: rm -f {shlex.quote(str(path))}") from None
+        raise ExitError(EX_CONFIG, f"{path}: {error.strerror}; type: rm -f {shlex.quote(str(path))}") from None
 
 
 def _meaning(text: str) -> str:
@@ -325,7 +245,3 @@ def _meaning(text: str) -> str:
     if find(pid) is None:
         return f"names pid {pid}, which is gone"
     return f"names pid {pid}, now another program ({command(pid)[:80]!r} of {owner(pid)}), which was left alone"
-
-
-if __name__ == "__main__":
-    main()

@@ -11,8 +11,8 @@ from celery import Task, shared_task
 from celery.signals import before_task_publish
 from kombu import Producer
 
-from celery_ops.canary import OwnTask
 from celery_ops.layout import ECHO_QUEUE
+from celery_ops.worker.canary import OwnTask
 
 if TYPE_CHECKING:
     from kombu import Connection

@@ -18,7 +18,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from celery_ops import versions
+from celery_ops.worker import versions
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -156,7 +156,7 @@ def settings_of(app: "Celery") -> str:
     if getattr(app, "celery_ops_applied", False):
         return "celery_ops.apply"
     # Which source a setting came from Celery doesn't say; this one has no other.
-    ours = app.conf.worker_consumer == "celery_ops.consumer:Consumer"
+    ours = app.conf.worker_consumer == "celery_ops.worker.consumer:Consumer"
     return "celery_ops.settings" if ours and "celery_ops.settings" in sys.modules else ""
 
 
@@ -164,7 +164,7 @@ def left(app: "Celery") -> list[str]:
     """Return which of the kit's settings the application keeps a value of its own for; none where it takes none."""
     if not settings_of(app):
         return []
-    from celery_ops import defaults
+    from celery_ops.worker import defaults
 
     return sorted(defaults.left(app))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from celery_ops.errors import OperatorError, PermanentError
+
 if TYPE_CHECKING:
     from amqp import Channel, Message
 
@@ -41,10 +43,6 @@ REASONS = {
     ),
     "maxlen": ("the queue was full", "replay, once workers keep up"),
 }
-
-
-class Trouble(Exception):
-    """Something the operator must know; the text is the whole message."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +123,13 @@ class DeadQueue:
         channel.events["basic_return"].add(lambda error, *_: self.returned.append(str(error)))
 
     def __len__(self) -> int:
-        """Letters that nobody holds at the moment. Raises Trouble where there is no such queue."""
+        """Letters that nobody holds at the moment. Raises OperatorError where there is no such queue."""
         from amqp.exceptions import NotFound
 
         try:
             return self.channel.queue_declare(self.name, passive=True).message_count
         except NotFound:
-            raise Trouble(
+            raise OperatorError(
                 f"there is no queue {self.name}; make it with: ansible-playbook playbooks/site.yml. At a broker that "
                 "celery_app_broker_url names, whoever administers it makes it: docs/dead-letters.md"
             ) from None
@@ -170,7 +168,7 @@ class DeadQueue:
                 timeout=PATIENCE,
             )
         except TimeoutError:
-            raise Trouble(
+            raise OperatorError(
                 "the broker takes no messages: memory or disk alarm? "
                 "Type on its host: rabbitmq-diagnostics check_local_alarms"
             ) from None
@@ -209,11 +207,11 @@ class Release:
         """Import the application as ``celery -A`` does. One that is broken must not hide the letters."""
         from kombu.serialization import prepare_accept_content
 
-        from celery_ops.probe import Hopeless, load_app
+        from celery_ops.probe import load_app
 
         try:
             found = load_app(app)
-        except Hopeless:
+        except PermanentError:
             return cls()
         return cls(frozenset(found.tasks), frozenset(prepare_accept_content(found.conf.accept_content)))
 
@@ -290,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         lines = _run(options, done)
     except (Exception, KeyboardInterrupt) as error:
-        said = str(error) if isinstance(error, Trouble) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         print(f"celery-ops-dead-letters: {said}", file=sys.stderr)
         if options.action == "replay":
             print(
@@ -322,11 +320,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def ssl_of(app: str) -> dict[str, Any]:
     """The application's settings of a TLS connection; empty for none, and for an application that can't be imported."""
-    from celery_ops.probe import Hopeless, load_app
+    from celery_ops.probe import load_app
 
     try:
         settings = load_app(app).conf.broker_use_ssl if app else None
-    except Hopeless:
+    except PermanentError:
         settings = None
     return {"ssl": settings} if settings else {}
 
@@ -336,7 +334,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
 
     url = os.environ.get("CELERY_BROKER_URL")
     if not url:
-        raise Trouble("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
+        raise OperatorError("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
     selection = Selection(options.task, options.id, options.reason)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
     # Whatever happens in here, with the connection's end every letter that was not acknowledged is in the queue again.
@@ -346,7 +344,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
             channel = connection.connect().channel()
         except Exception as error:
             address = connection.as_uri()  # hides the password
-            raise Trouble(f"broker {address} can't be reached: {error or type(error).__name__}") from error
+            raise OperatorError(f"broker {address} can't be reached: {error or type(error).__name__}") from error
         queue = DeadQueue(channel, options.queue)
         total = len(queue)
         if options.action == "list":

@@ -4,7 +4,6 @@ Values are quoted as ``shlex.quote`` does, so that an operator can also type ``s
 What a shell would expand or run (``$``, backquotes, ``;``, a space) has to stand in single quotes.
 """
 
-import argparse
 import os
 import pwd
 import re
@@ -15,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 EX_CONFIG = 78
+RUNTIME = Path(__file__).resolve().parents[2]
+"""Where `celery_ops` is imported from: in the release, beside the virtualenv that other releases may share."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PIECE = r"""[A-Za-z0-9_@%+=:,./-]+|'[^']*'|"[^"$`\\]*\""""
@@ -22,7 +23,7 @@ _VALUE = re.compile(f"(?:{_PIECE})*")
 
 
 class EnvFileError(ValueError):
-    """An environment that can't be read or written, or lacks the program; the message never shows a value."""
+    """An environment that can't be read, or lacks the program; the message never shows a value."""
 
 
 def application_name(otherwise: str) -> str:
@@ -56,21 +57,6 @@ def _unquote(piece: str) -> str:
     return piece[1:-1] if piece[0] in "'\"" else piece
 
 
-def render(variables: Mapping[str, str]) -> str:
-    """Return the text of an environment file, sorted by key, so that equal variables give equal bytes.
-
-    Raises EnvFileError for a key no shell accepts and for a value holding a newline or NUL.
-    """
-    lines = []
-    for key, value in sorted(variables.items()):
-        if not _KEY.fullmatch(key):
-            raise EnvFileError(f"{key!r} is no name for an environment variable: use letters, digits and _")
-        if "\n" in value or "\0" in value:
-            raise EnvFileError(f"the value of {key} holds a newline or NUL; encode it (base64) or put it in a file")
-        lines.append(f"{key}={shlex.quote(value)}\n")
-    return "".join(lines)
-
-
 def load(path: str | os.PathLike[str]) -> dict[str, str]:
     """Return the variables in the file at `path`; raise EnvFileError when it can't be read or parsed."""
     try:
@@ -82,19 +68,20 @@ def load(path: str | os.PathLike[str]) -> dict[str, str]:
     return parse(text, str(path))
 
 
-def with_virtualenv(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` as in an activated virtualenv, this one: its commands come first in PATH."""
-    prefix = virtualenv()
-    own = f"{prefix}/bin"
-    others = (environment.get("PATH") or os.defpath).split(os.pathsep)
-    path = os.pathsep.join([own, *(each for each in others if each != own)])
-    return {**environment, "PATH": path, "VIRTUAL_ENV": prefix}
+def with_release(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` as in this release's activated virtualenv, with the kit's commands and `celery_ops`."""
+    commands = [f"{sys.prefix}/bin", str(RUNTIME.with_name("bin"))]
+    return {
+        **environment,
+        "PATH": _first(commands, environment.get("PATH") or os.defpath),
+        "PYTHONPATH": _first([str(RUNTIME)], environment.get("PYTHONPATH", "")),
+        "VIRTUAL_ENV": sys.prefix,
+    }
 
 
-def virtualenv() -> str:
-    """Return this virtualenv by the path that it was called by: a release's link to it names the release."""
-    called = Path(sys.argv[0]).parent.parent
-    return str(called) if called.is_absolute() and called.resolve() == Path(sys.prefix).resolve() else sys.prefix
+def _first(directories: list[str], path: str) -> str:
+    others = [each for each in path.split(os.pathsep) if each and each not in directories]
+    return os.pathsep.join([*directories, *others])
 
 
 def find_program(word: str, path: str) -> str:
@@ -112,27 +99,3 @@ def account() -> dict[str, str]:
     except KeyError:
         return {}
     return {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Load an environment file and become the command (console script ``celery-ops-env``)."""
-    parser = argparse.ArgumentParser(
-        prog="celery-ops-env", description="Run a command with an application's environment loaded."
-    )
-    parser.add_argument("--chdir", metavar="DIR", help="change to this folder first")
-    parser.add_argument("env_file", metavar="ENV_FILE")
-    parser.add_argument("command", nargs="+", metavar="COMMAND", help="after --: program and arguments")
-    options = parser.parse_args(argv)
-    try:
-        os.environ.update(with_virtualenv({**os.environ, **account(), **load(options.env_file)}))
-        if options.chdir:
-            os.chdir(options.chdir)
-        sys.stdout.flush()
-        os.execv(find_program(options.command[0], os.environ["PATH"]), options.command)
-    except (EnvFileError, OSError) as error:
-        print(f"celery-ops-env: {error}", file=sys.stderr)
-        sys.exit(EX_CONFIG)
-
-
-if __name__ == "__main__":
-    main()

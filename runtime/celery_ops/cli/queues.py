@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, NoReturn
 
-from celery_ops.probe import Clock, answer, connected, load_app
+from celery_ops.probe import Deadline, answer, connected, load_app
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("queues", nargs="*")
     options = parser.parse_args(argv)
 
-    def probe(clock: Clock, found: dict[str, Any]) -> None:
+    def probe(clock: Deadline, found: dict[str, Any]) -> None:
         from amqp.exceptions import NotFound
 
         with connected(load_app(options.app), clock, found) as connection:

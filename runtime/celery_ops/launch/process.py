@@ -14,13 +14,16 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from celery_ops import proc
+from celery_ops.errors import OperatorError
+
 MARK = "CELERY_OPS_GUARDED"
 EX_TEMPFAIL, EX_CANTCREAT, EX_CONFIG = 75, 73, 78
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
-class Refused(Exception):
+class ExitError(OperatorError):
     """Why a program doesn't start, for the operator; `code` is the exit status."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -56,18 +59,12 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Process:
-    """A live process (no zombie) as /proc shows it."""
+class Process(proc.Stat):
+    """A live process, and what the guard wrote into its environment."""
 
-    pid: int
-    parent: int
-    group: int
-    start: int
     identity: Identity | None = None
     drain_timeout: float = 0.0
     """Seconds that it may finish its work in, as its guard was told; 0 where that is not known."""
-    state: str = ""
-    """As in ps: R, S, D, T (stopped by a signal), t (by a debugger) ..."""
 
     @property
     def is_main(self) -> bool:
@@ -76,11 +73,6 @@ class Process:
             self.pid,
             self.start,
         )
-
-    @property
-    def age(self) -> float:
-        """Return for how many seconds it has been there."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.start / os.sysconf("SC_CLK_TCK")
 
     @property
     def since(self) -> str:
@@ -101,24 +93,21 @@ class Process:
 
 def find(pid: int) -> Process | None:
     """Return the process with this pid, None when there is none or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, parent, group, *rest = text[text.rindex(")") + 2 :].split()
-    return None if state in "ZX" else Process(pid, int(parent), int(group), int(rest[16]), state=state)
+    found = proc.stat(pid)
+    return Process(**vars(found)) if found else None
 
 
 def of_this_user() -> list[Process]:
     """Return this user's processes, those that carry the guard's mark with their identity; the caller left out."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for pid in proc.pids():
+        if pid == os.getpid():
             continue
         with contextlib.suppress(OSError):
+            entry = proc.PROC / str(pid)
             if entry.stat().st_uid == os.getuid():
                 identity, drain_timeout = _mark(entry)
-                process = find(int(entry.name))
+                process = find(pid)
                 if process:
                     found.append(replace(process, identity=identity, drain_timeout=drain_timeout))
     return found
@@ -143,10 +132,9 @@ def _mark(entry: Path) -> tuple[Identity | None, float]:
 def command(pid: int) -> str:
     """Return the command line of a process, "" where it can't be read."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        return shlex.join(proc.words(pid))
     except OSError:
         return ""
-    return shlex.join(word.decode(errors="replace") for word in line)
 
 
 def owner(pid: int) -> str:
@@ -166,39 +154,39 @@ def report(who: str, message: str) -> None:
         print(f"{who}: {message}", file=sys.stderr, flush=True)
 
 
-def make_folder(folder: Path, user: str | None) -> None:
-    """Make `folder` (0755, owned by `user`) unless it is there. /run is empty after a reboot.
+def make_directory(directory: Path, user: str | None) -> None:
+    """Make `directory` (0755, owned by `user`) unless it is there. /run is empty after a reboot.
 
-    Raises Refused with the command to type.
+    Raises ExitError with the command to type.
     """
-    if folder.is_dir():
+    if directory.is_dir():
         return
     made = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
         # Renamed into place complete: another guard never finds it there but still root's.
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        made = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
         made.chmod(0o755)
         if user and os.geteuid() == 0:
             entry = _account(user)
             os.chown(made, entry.pw_uid, entry.pw_gid)
-        made.rename(folder)
+        made.rename(directory)
     except OSError as error:
         if made is not None:
             made.rmdir()
-        if not folder.is_dir():
+        if not directory.is_dir():
             name = user or pwd.getpwuid(os.getuid()).pw_name
-            raise Refused(
+            raise ExitError(
                 EX_CONFIG,
-                f"{folder} is missing and can't be made ({error.strerror}); type as root: "
-                f"install -d -o {name} -g {name} -m 0755 {shlex.quote(str(folder))}",
+                f"{directory} is missing and can't be made ({error.strerror}); type as root: "
+                f"install -d -o {name} -g {name} -m 0755 {shlex.quote(str(directory))}",
             ) from None
 
 
 def become(user: str | None) -> dict[str, str]:
     """Drop root's privileges for those of `user`; return the environment variables that go with it.
 
-    Raises Refused for an unknown user, and when this is neither root nor `user`.
+    Raises ExitError for an unknown user, and when this is neither root nor `user`.
     """
     if user is None:
         return {}
@@ -211,12 +199,12 @@ def become(user: str | None) -> dict[str, str]:
         _prctl(_PR_SET_DUMPABLE, 1)
     elif entry.pw_uid != os.geteuid():
         me = pwd.getpwuid(os.geteuid()).pw_name
-        raise Refused(EX_CONFIG, f"started as {me}, so it can't become {user}: start it as root or as {user}")
+        raise ExitError(EX_CONFIG, f"started as {me}, so it can't become {user}: start it as root or as {user}")
     return {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
 
 
 def user_id(user: str | None) -> int | None:
-    """Return a user's number, None for none. Raises Refused for an unknown user."""
+    """Return a user's number, None for none. Raises ExitError for an unknown user."""
     return None if user is None else _account(user).pw_uid
 
 
@@ -224,19 +212,19 @@ def _account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
     except KeyError:
-        raise Refused(EX_CONFIG, f"there is no user {user!r}; type: getent passwd {shlex.quote(user)}") from None
+        raise ExitError(EX_CONFIG, f"there is no user {user!r}; type: getent passwd {shlex.quote(user)}") from None
 
 
 def end_with(parent: int) -> None:
     """Ask the kernel for a TERM when `parent` dies. Call it after `become`: changing user clears it.
 
-    Raises Refused when `parent` is gone already.
+    Raises ExitError when `parent` is gone already.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # An orphan from the start: Supervisor's child whose parent is an init that isn't Supervisor.
     adopted = parent == 1 and "SUPERVISOR_ENABLED" in os.environ and "supervisord" not in (command(1) or "supervisord")
     if os.getppid() != parent or adopted:
-        raise Refused(EX_TEMPFAIL, "the supervisor died while this was starting; its successor starts it again")
+        raise ExitError(EX_TEMPFAIL, "the supervisor died while this was starting; its successor starts it again")
 
 
 def _prctl(option: int, value: int) -> None:

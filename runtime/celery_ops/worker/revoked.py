@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from celery_ops.env import application_name
+from celery_ops.launch.env import application_name
 from celery_ops.layout import Layout
 
 KEEP = 30 * 86400

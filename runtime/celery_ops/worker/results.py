@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
 
-from celery_ops import versions
+from celery_ops.worker import versions
 
 
 class RedisBackend(CelerysRedisBackend):

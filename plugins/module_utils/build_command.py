@@ -1,0 +1,174 @@
+"""Run a command of a build, and explain why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+
+GRACE = 10.0  # seconds for a command that was told to end
+FAULT_OF_HOST = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Cannot allocate memory|MemoryError"
+    r"|Too many open files|Resource temporarily unavailable|^runuser: |^celery-ops-env: "
+    r"|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host"
+    r"|Connection (refused|reset|timed out)|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError"
+    r"|CERTIFICATE_VERIFY_FAILED|Retrying \(Retry\(|Max retries exceeded"
+    r"|HTTP error (401|403|407|5\d\d)|\b(401|403|407|5\d\d) (Client |Server )?Error",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""In the output of a command: what no release is to blame for."""
+LAST_LINES = 20
+CAUSE = re.compile(r"\berror:|ERROR: |The conflict is caused by|^\s*\w*(Error|Exception): ", re.IGNORECASE)
+"""In the output of a command: a line that says why it failed, however much follows."""
+
+
+MISSING = (
+    (r"Python\.h: No such file", "Python's header", "python3-dev"),
+    (
+        r"'[^'\n]*\b(gcc|cc|g\+\+|c\+\+)'[^\n]*No such file|No such file[^\n]*'[^'\n]*\b(gcc|cc)'",
+        "A compiler",
+        "python3-dev",
+    ),
+    (r"libpq-fe\.h: No such file|pg_config executable not found", "PostgreSQL's header", "libpq-dev"),
+    (
+        r"mysql_config: not found|mysql\.h: No such file|Can not find valid pkg-config name",
+        "MySQL's header",
+        "pkg-config, default-libmysqlclient-dev",
+    ),
+    (r"ffi\.h: No such file", "libffi's header", "libffi-dev"),
+    (r"openssl/\S+\.h: No such file", "OpenSSL's header", "libssl-dev"),
+    (r"libxml/\S+\.h: No such file|xml2-config|libxslt development", "libxml2's header", "libxml2-dev, libxslt1-dev"),
+    (r"(lber|ldap)\.h: No such file", "OpenLDAP's header", "libldap-dev, libsasl2-dev"),
+    (r"jpeglib\.h: No such file|could not be found for jpeg", "libjpeg's header", "libjpeg-dev, zlib1g-dev"),
+    (r"curl-config|curl/curl\.h: No such file", "libcurl's header", "libcurl4-openssl-dev, libssl-dev"),
+)
+"""What a compiler says, what is missing, and the packages that bring it, beside build-essential."""
+KNOWN = [
+    *((pattern, f"{what} is missing on the host.", f"build-essential, {names}") for pattern, what, names in MISSING),
+    (r"can't find Rust compiler|the Rust package manager, is not", "A Rust compiler is missing on the host.", "cargo"),
+    (r"Cannot find command 'git'", "A requirement is in a git repository, and git is missing on the host.", "git"),
+    (r"failed to find libmagic", "libmagic is missing on the host.", "libmagic1"),
+    (
+        r"PermissionError: .*'([^/'][^']*|/\S*/(releases|current)/[^']*)'|Read-only file system: '/srv/"
+        r"|readonly database|unable to open database file",
+        "A release is read-only. What the application writes belongs to a path of celery_app_shared (kept in "
+        "/srv/<app>/shared across releases), or to /var/lib/<app>.",
+        "",
+    ),
+]
+"""In the output of a command: what is known to be behind it, and the packages to write."""
+
+
+class ReleaseError(OperatorError):
+    """What the operator reads; `release_fault` when what the release itself holds or did is the cause."""
+
+    def __init__(self, message: str, release_fault: bool = False) -> None:
+        super().__init__(message)
+        self.release_fault = release_fault
+
+
+def run(
+    command: list[str],
+    what: str,
+    hint: str,
+    environment: dict[str, str],
+    timeout: float | None,
+    of_release: bool = False,
+    directory: Path | None = None,
+    too_slow: str = "see how busy the host is: uptime",
+) -> str:
+    """Run a command; ReleaseError with why it failed, out of what it said, when it does.
+
+    `of_release` says whether it runs what the release brings, so that failing is the release's fault, unless what it
+    said tells of the host or the network.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**without_unpack_place(), **environment},
+            process_group=0,
+            cwd=directory,
+        )
+    except OSError as error:
+        raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired as expired:
+        end_group(process)
+        raise ReleaseError(f"{what} did not end within {timeout:.0f} s; {too_slow}") from expired
+    except BaseException:  # we are to end
+        end_group(process)
+        raise
+    if process.returncode:
+        said = (out + err).strip()
+        killed = process.returncode < 0 or process.returncode == 137
+        fault = of_release and not killed and not FAULT_OF_HOST.search(said)
+        text = "\n".join([f"{what} failed. {hint}", *known_causes(said), reason(said)])
+        raise ReleaseError(masked(text, environment.values()), fault)
+    return out
+
+
+def known_causes(said: str) -> Iterator[str]:
+    """What is known to be behind the output of a command that failed, and what to write."""
+    for pattern, text, packages in KNOWN:
+        if re.search(pattern, said):
+            write = f" Write: celery_app_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
+            yield text + (write if packages else "")
+
+
+def reason(said: str) -> str:
+    """Why a command failed: the last lines of what it said, and before them what a compiler or pip's resolver said."""
+    lines = said.splitlines()
+    tail = len(lines) - LAST_LINES
+    shown = {number for number, line in enumerate(lines[: max(0, tail)]) if CAUSE.search(line)}
+    for number in [number for number in shown if "The conflict is caused by" in lines[number]]:
+        shown |= set(range(number, min(number + LAST_LINES, tail)))
+    return "\n".join([*(lines[number] for number in sorted(shown)[:LAST_LINES]), *lines[max(0, tail) :]])
+
+
+def without_unpack_place() -> dict[str, str]:
+    """Our environment for others: /run, where Ansible unpacked this module, is no place for what pip builds."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ("TMPDIR", "/run")}
+
+
+def end_group(leader: subprocess.Popen[str]) -> None:
+    """End a command with all that it has started: pip starts others, and runuser is only the parent of its command."""
+    deadline = time.monotonic() + GRACE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, number)
+            while number == signal.SIGTERM and time.monotonic() < deadline:
+                leader.poll()
+                os.killpg(leader.pid, 0)
+                time.sleep(0.05)
+    leader.wait()
+
+
+def masked(text: str, values: Iterable[str]) -> str:
+    """`text` without what may be a secret in these values of an environment: of an address the password, else all.
+
+    Paths stay, and what is too short to be one.
+    """
+    hidden: set[str] = set()
+    for value in values:
+        if logins := re.findall(r"//([^/@\s]+)@", value):
+            passwords = {login.partition(":")[2] or login for login in logins}
+            hidden |= {*logins, *passwords, *map(unquote, passwords)}
+        elif "://" not in value and not value.startswith(("/", "~")):
+            hidden.add(value)
+    for secret in sorted((piece for piece in hidden if len(piece) >= 4), key=len, reverse=True):
+        text = text.replace(secret, "********")
+    return text
