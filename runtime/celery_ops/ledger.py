@@ -1,13 +1,13 @@
 """The ledger: numbered tasks published through trouble, then reconciled with what was executed.
 
-``celery-ops-ledger publish`` publishes with confirms at a steady rate, whatever happens to the broker meanwhile, and
+``celery-ops-soak publish`` publishes with confirms at a steady rate, whatever happens to the broker meanwhile, and
 samples the queue's consumers. Each execution leaves lines in ``/var/lib/<app>/ledger/<run>`` of the host that ran it,
 outside broker and result store. ``collect`` waits for those lines and prints them; ``reconcile`` reads the lines of all
 hosts and prints one JSON object: attempted, confirmed, executed, lost (confirmed, never finished), doubled (finished
 twice), rerun (begun again after an end by force), and how long tasks waited, in seconds. A publish that was not
 confirmed may have arrived or not, so its number counts as neither; the next attempt has the next number.
 
-An application is proved with the settings it has: one that acknowledges early will see tasks lost when workers die.
+An application is tested with the settings it has: one that acknowledges early will see tasks lost when workers die.
 """
 
 import contextlib

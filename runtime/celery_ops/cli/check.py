@@ -1,4 +1,4 @@
-"""Proves the whole path on the running system: a task there and back, and a tick that beat has sent."""
+"""``celery-ops-check``: checks the running system: a task's round trip, and a tick that beat has sent."""
 
 import argparse
 import contextlib
@@ -22,9 +22,9 @@ REPLY = 1.0
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Prove that tasks come back and that ticks arrive (console script ``celery-ops-prove``)."""
+    """Check that tasks come back and that ticks arrive."""
     parser = argparse.ArgumentParser(
-        prog="celery-ops-prove",
+        prog="celery-ops-check",
         description="Send a task and get it back, and wait for a fresh tick; print one line of JSON; exit 0 or 1.",
     )
     parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 class RoundTrip:
-    """A task through a queue that a worker consumes, and its way back: over the broker, and by the result store."""
+    """A task through a queue that a worker consumes, and its answer: over the broker, and by the result store."""
 
     def __init__(self, app: "Celery", connection: "Connection", clock: Deadline, found: dict[str, Any]) -> None:
         self.app, self.connection, self.clock, self.found = app, connection, clock, found

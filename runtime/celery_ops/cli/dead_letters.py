@@ -281,7 +281,7 @@ def work(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """List, replay or discard dead letters (console script ``celery-ops-dead-letters``)."""
+    """List, replay or discard dead letters."""
     options = _options(argv)
     output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
     done: list[Letter] = []

@@ -56,7 +56,7 @@ DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Import the application and print the report (console script ``celery-ops-inspect``)."""
+    """Import the application and print the report."""
     parser = argparse.ArgumentParser(
         prog="celery-ops-inspect", description="Import an application and print what it is as one line of JSON."
     )

@@ -7,7 +7,7 @@ from celery_ops.probe import Deadline, answer, connected, load_app
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Print queues, their messages and consumers as a line of JSON (console script ``celery-ops-queues``)."""
+    """Print queues, their messages and consumers as a line of JSON."""
     parser = argparse.ArgumentParser(
         prog="celery-ops-queues", description="Count the messages and consumers of queues; print one line of JSON."
     )

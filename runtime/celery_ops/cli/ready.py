@@ -27,7 +27,7 @@ BUSY_AFTER = 2.0
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Wait until a node is ready (console script ``celery-ops-ready``)."""
+    """Wait until a node is ready."""
     parser = argparse.ArgumentParser(
         prog="celery-ops-ready", description="Wait until a node consumes; print one line of JSON; exit 0 or 1."
     )
