@@ -1,4 +1,4 @@
-"""The part of celery-ops that lives in an application's virtualenv.
+"""The part of celery-ops that travels with a release of an application.
 
 An application needs one line of it: ``celery_ops.apply(app)``.
 """
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def apply(app: "Celery") -> None:
-    """Have `app` take the kit's settings where it has set none of its own (see `celery_ops.worker.defaults`)."""
+    """Give `app` the kit's settings where it has set none of its own (see `celery_ops.worker.defaults`)."""
     # Guard and listener import this package, and have no use for Celery.
     from celery_ops.worker import defaults
 

@@ -1,4 +1,4 @@
-"""The ledger: numbered tasks published through trouble, then reconciled with what was executed.
+"""The ledger: numbered tasks published through faults, then reconciled with what was executed.
 
 ``celery-ops-soak publish`` publishes with confirms at a steady rate, whatever happens to the broker meanwhile, and
 samples the queue's consumers. Each execution leaves lines in ``/var/lib/<app>/ledger/<run>`` of the host that ran it,
@@ -36,7 +36,7 @@ SAMPLE = 0.1
 """Seconds between two looks at the queue."""
 PROMPT = 1.0
 """Seconds within which a task is begun in normal service."""
-AFTER_TROUBLE = 0.2
+AFTER_FAILURE = 0.2
 """Seconds between a publish that failed and the next attempt."""
 # Drawn for every number from a fixed seed, so that runs can be compared: mostly short tasks, some long (seconds), and
 # of each twenty one with a countdown, one that asks to be retried, one whose result is kept.
@@ -45,9 +45,9 @@ KINDS = ["plain"] * 17 + ["countdown", "retry", "result"]
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-def folder() -> Path:
-    """Return where the books of this host are."""
-    return Path(os.environ.get("CELERY_OPS_LEDGER_FOLDER") or Layout(application_name("celery")).ledger)
+def directory() -> Path:
+    """Return where this host's executions are written."""
+    return Path(os.environ.get("CELERY_OPS_LEDGER_DIRECTORY") or Layout(application_name("celery")).ledger)
 
 
 @shared_task(name="celery_ops.ledger", bind=True, max_retries=1)
@@ -68,15 +68,15 @@ def note(run: str, number: int, what: str) -> None:
     Raises ValueError for a run that is no name of a file.
     """
     if not RUN.fullmatch(run):
-        raise ValueError(f"{run!r} can't name a run: letters, digits, _ and -")
-    folder().mkdir(mode=0o750, parents=True, exist_ok=True)
+        raise ValueError(f"{run!r} can't name a run; use [A-Za-z0-9_-]")
+    directory().mkdir(mode=0o750, parents=True, exist_ok=True)
     # A program of the kit runs in releases/<id>/app or, with celery_app_directory, below it.
     here = Path.cwd()
     release = next((top.name for top in (here, *here.parents) if top.parent.name == "releases"), here.parent.name)
     line = f"{int(number)} {what} {time.time():.4f} {release} {os.getpid()}\n"
-    with (folder() / run).open("ab", buffering=0) as book:
-        book.write(line.encode())
-        os.fsync(book.fileno())
+    with (directory() / run).open("ab", buffering=0) as file:
+        file.write(line.encode())
+        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Attempt:
 
 
 class Publisher:
-    """Publishes numbered tasks at a steady rate over a connection of its own, and makes a new one after trouble."""
+    """Publishes numbered tasks at a steady rate over a connection of its own, and makes a new one after a failure."""
 
     def __init__(self, app: "Celery", connect: Callable[[], "Connection"], queue: str, run: str, rate: float) -> None:
         self.app, self.connect, self.queue, self.run, self.rate = app, connect, queue, run, rate
         self.attempts: list[Attempt] = []
         self.confirmed = 0
-        self.trouble = ""
+        self.failure = ""
         """What went wrong last."""
         self._connection: Connection | None = None
         self._drawn = random.Random(run)
@@ -127,10 +127,10 @@ class Publisher:
                 retry=False,
             )
         except Exception as error:
-            self.trouble = f"task {number} was not confirmed: {error!r}"
+            self.failure = f"task {number} was not confirmed: {error!r}"
             self.attempts.append(Attempt(number, at, kind, confirmed=False))
             self._disconnect()
-            time.sleep(AFTER_TROUBLE)
+            time.sleep(AFTER_FAILURE)
         else:
             self.attempts.append(Attempt(number, at, kind, confirmed=True))
             self.confirmed += 1
@@ -171,7 +171,7 @@ class Monitor(threading.Thread):
 
 @dataclass
 class Executions:
-    """What the books of all hosts say: first begin of every number, how often each was begun, retried and finished."""
+    """What all hosts have written: first begin of every number, how often each was begun, retried and finished."""
 
     first: dict[int, float] = field(default_factory=dict)
     begun: Counter[int] = field(default_factory=Counter)
@@ -202,7 +202,7 @@ def reconcile(
     samples: Iterable[tuple[float, int, int]] = (),
     since: float | None = None,
 ) -> dict[str, Any]:
-    """Return the books: nothing confirmed may be missing.
+    """Return what was counted: nothing confirmed may be lost.
 
     With `since`, the end of a fault in seconds since the epoch, also "recovery": the seconds from then until every
     task was confirmed, and begun within PROMPT seconds, again.
@@ -216,7 +216,7 @@ def reconcile(
         if attempt.kind != "countdown" and attempt.number in executions.first
     }
     sorted_waits = sorted(waits.values())
-    books = {
+    counted = {
         "attempted": len(attempts),
         "confirmed": len(confirmed),
         "executed": len(executions.done),
@@ -236,5 +236,5 @@ def reconcile(
     if since is not None:
         late = [executions.first[number] for number, wait in waits.items() if wait > PROMPT]
         late += [attempt.at for attempt in attempts if not attempt.confirmed]
-        books["recovery"] = round(max([0.0, *(at - since for at in late)]), 2)
-    return books
+        counted["recovery"] = round(max([0.0, *(at - since for at in late)]), 2)
+    return counted

@@ -1,8 +1,8 @@
-"""Dead letters: lists, replays or discards what lies in an application's dead queue, and never loses one.
+"""``celery-ops-dead-letters``: lists, replays or discards the tasks in an application's dead queue, and loses none.
 
-A letter is fetched without being taken: until it is acknowledged, the broker gives it back whatever becomes of
-this program. `replay` acknowledges after the broker has confirmed the copy, so an end half-way can leave a letter in
-both queues, in neither never.
+A message is fetched without being taken: until it is acknowledged, the broker gives it back whatever becomes of
+this program. `replay` acknowledges after the broker has confirmed the copy: an end half-way can leave a task in both
+queues, never in neither.
 """
 
 import argparse
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds the broker may take for one answer."""
 LOOK = 1000
-"""Letters that `list` looks at, at most: each one is a question to the broker."""
+"""Messages that `list` fetches, at most: each one is a question to the broker."""
 SHOW = 20
-"""Letters that `list` names one by one."""
+"""Tasks that `list` names one by one."""
 PLAYBOOK = "ansible-playbook playbooks/dead_letters.yml"
 OPTION = "-e celery_app_dead_letters"
 
-# What the broker writes into the headers of a letter; a replayed one starts anew.
+# What the broker writes into the headers of a dead-lettered message; a replayed one starts anew.
 MARKS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 # What each of the broker's reasons means, and what to do.
 REASONS = {
     "rejected": ("", ""),
     "expired": (
-        "expired: it waited for a worker until it was void",
-        "replay what is still wanted (it then runs, void or not); discard the rest",
+        "expired: it waited for a worker too long",
+        "replay what is still wanted (it then runs, expired or not); discard the rest",
     ),
     "delivery_limit": (
         "delivery limit: again and again the process that ran it died",
@@ -46,8 +46,8 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A dead letter, in an operator's words."""
+class DeadTask:
+    """A dead-lettered task, in an operator's words."""
 
     tag: int
     task: str
@@ -58,8 +58,8 @@ class Letter:
     content_type: str
 
     @classmethod
-    def read(cls, tag: int, properties: Mapping[str, Any]) -> "Letter":
-        """Read a letter from the properties of its message; it may come from anybody, and hold anything."""
+    def read(cls, tag: int, properties: Mapping[str, Any]) -> "DeadTask":
+        """Read the properties of a message; it may come from anybody, and hold anything."""
         headers = properties.get("application_headers")
         headers = headers if isinstance(headers, Mapping) else {}
         deaths = headers.get("x-death")
@@ -97,15 +97,15 @@ def span(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which letters are meant; empty parts mean all."""
+    """Which tasks are meant; empty parts mean all."""
 
     task: str = ""
     id: str = ""
     reason: str = ""
 
-    def takes(self, letter: Letter) -> bool:
-        """Tell whether this letter is meant."""
-        wanted = ((self.task, letter.task), (self.id, letter.id), (self.reason, letter.reason))
+    def takes(self, dead: DeadTask) -> bool:
+        """Tell whether this task is meant."""
+        wanted = ((self.task, dead.task), (self.id, dead.id), (self.reason, dead.reason))
         return all(not want or want == got for want, got in wanted)
 
     def __str__(self) -> str:
@@ -123,7 +123,7 @@ class DeadQueue:
         channel.events["basic_return"].add(lambda error, *_: self.returned.append(str(error)))
 
     def __len__(self) -> int:
-        """Letters that nobody holds at the moment. Raises OperatorError where there is no such queue."""
+        """The number of messages that nobody holds. Raises OperatorError where there is no such queue."""
         from amqp.exceptions import NotFound
 
         try:
@@ -134,18 +134,18 @@ class DeadQueue:
                 "celery_app_broker_url names, whoever administers it makes it: docs/dead-letters.md"
             ) from None
 
-    def letters(self, selection: Selection, most: int) -> Iterator[tuple[Letter, "Message"]]:
-        """Fetch the chosen ones among at most `most` letters; all but those acknowledged go back in the end.
+    def fetch(self, selection: Selection, most: int) -> Iterator[tuple[DeadTask, "Message"]]:
+        """Fetch the chosen ones among at most `most` messages; all but those acknowledged go back in the end.
 
-        `most` also bounds a replay whose letters die again at once: they come back behind the others.
+        `most` also bounds a replay whose tasks die again at once: they come back behind the others.
         """
         for _ in range(most):
             message = self.channel.basic_get(self.name, no_ack=False)
             if message is None:
                 return
-            letter = Letter.read(message.delivery_tag, message.properties)
-            if selection.takes(letter):
-                yield letter, message
+            dead = DeadTask.read(message.delivery_tag, message.properties)
+            if selection.takes(dead):
+                yield dead, message
 
     def give_back(self, count: int) -> None:
         """Put back what was fetched and not acknowledged, and wait until `count` are there for the next who looks."""
@@ -154,16 +154,16 @@ class DeadQueue:
         while len(self) < count and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def replay(self, letter: Letter, message: "Message") -> str:
+    def replay(self, dead: DeadTask, message: "Message") -> str:
         """Put a copy into the queue it came from, then take the dead one; return why not, or nothing."""
-        if not letter.queue:
+        if not dead.queue:
             return "it does not say which queue it came from"
         self.returned.clear()
         try:
             self.channel.basic_publish_confirm(
                 revived(message),
                 exchange="",  # straight into that queue: its exchange may serve others, which have had theirs
-                routing_key=letter.queue,
+                routing_key=dead.queue,
                 mandatory=True,
                 timeout=PATIENCE,
             )
@@ -173,18 +173,18 @@ class DeadQueue:
                 "Type on its host: rabbitmq-diagnostics check_local_alarms"
             ) from None
         if self.returned:
-            return f"its queue {letter.queue} is gone"
-        self.channel.basic_ack(letter.tag)
+            return f"its queue {dead.queue} is gone"
+        self.channel.basic_ack(dead.tag)
         return ""
 
-    def discard(self, letter: Letter, _: "Message") -> str:
-        """Take the letter for good."""
-        self.channel.basic_ack(letter.tag)
+    def discard(self, dead: DeadTask, _: "Message") -> str:
+        """Remove it."""
+        self.channel.basic_ack(dead.tag)
         return ""
 
 
 def revived(message: "Message") -> "Message":
-    """The message as it was first sent: no marks of its death, and nothing that would make it void."""
+    """The message as it was first sent: no marks of its death, and nothing that would make it expire."""
     from amqp import Message
 
     properties = dict(message.properties)
@@ -196,15 +196,15 @@ def revived(message: "Message") -> "Message":
 
 
 @dataclass(frozen=True)
-class Release:
-    """What the current release knows; nothing is known of one that can't be imported."""
+class Known:
+    """What the current release knows; nothing where it can't be imported."""
 
     tasks: frozenset[str] = frozenset()
     contents: frozenset[str] = frozenset()
 
     @classmethod
-    def load(cls, app: str) -> "Release":
-        """Import the application as ``celery -A`` does. One that is broken must not hide the letters."""
+    def load(cls, app: str) -> "Known":
+        """Import the application as ``celery -A`` does. One that is broken must not hide the dead-lettered tasks."""
         from kombu.serialization import prepare_accept_content
 
         from celery_ops.probe import load_app
@@ -215,16 +215,16 @@ class Release:
             return cls()
         return cls(frozenset(found.tasks), frozenset(prepare_accept_content(found.conf.accept_content)))
 
-    def judge(self, letter: Letter) -> tuple[str, str]:
-        """Why a letter is dead, as well as it can be told, and what to do about it."""
-        if letter.reason != "rejected":
-            return REASONS.get(letter.reason, (letter.reason, "replay, if what caused it was mended"))
-        if self.contents and letter.content_type not in self.contents:
+    def judge(self, dead: DeadTask) -> tuple[str, str]:
+        """Return why a task is dead, as well as it can be told, and what to do about it."""
+        if dead.reason != "rejected":
+            return REASONS.get(dead.reason, (dead.reason, "replay, if what caused it was mended"))
+        if self.contents and dead.content_type not in self.contents:
             return (
-                f"rejected: its content is {letter.content_type}, which no worker opens",
+                f"rejected: its content is {dead.content_type}, which is not accepted by any worker",
                 "find who sends it: it has to send JSON; then discard",
             )
-        if self.tasks and letter.task not in self.tasks:
+        if self.tasks and dead.task not in self.tasks:
             return (
                 "rejected: no task of this name in the current release",
                 "deploy a release that has this task, then replay",
@@ -235,17 +235,17 @@ class Release:
         )
 
 
-def report(letters: list[Letter], looked: int, total: int, queue: str, release: Release, now: datetime) -> list[str]:
-    """What `list` says of the chosen `letters`: in groups, then the newest, then what to type next."""
+def report(dead_tasks: list[DeadTask], looked: int, total: int, queue: str, known: Known, now: datetime) -> list[str]:
+    """Return what `list` says of the chosen tasks: in groups, then the newest, then what to type next."""
     head = f"{total} dead letter{'' if total == 1 else 's'} in {queue}"
     if looked < total:
         head += f", of which the first {looked} were looked at"
-    if not letters:
+    if not dead_tasks:
         return [f"{head}; none to show" if total else f"{head}; nothing to do"]
-    letters = sorted(letters, key=lambda letter: letter.died or datetime.min.replace(tzinfo=UTC), reverse=True)
-    groups: dict[tuple[str, str, tuple[str, str]], list[Letter]] = {}
-    for letter in letters:
-        groups.setdefault((letter.task, letter.queue, release.judge(letter)), []).append(letter)
+    dead_tasks = sorted(dead_tasks, key=lambda dead: dead.died or datetime.min.replace(tzinfo=UTC), reverse=True)
+    groups: dict[tuple[str, str, tuple[str, str]], list[DeadTask]] = {}
+    for dead in dead_tasks:
+        groups.setdefault((dead.task, dead.queue, known.judge(dead)), []).append(dead)
     lines = [head]
     for (task, source, (why, what)), group in sorted(groups.items(), key=lambda item: -len(item[1])):
         ages = dict.fromkeys((group[0].age(now), group[-1].age(now)))
@@ -254,27 +254,30 @@ def report(letters: list[Letter], looked: int, total: int, queue: str, release: 
             f"    why: {why}",
             f"    do:  {what}",
         ]
-    lines.append("One by one:" if len(letters) <= SHOW else f"The newest {SHOW}:")
-    lines += [f"    {one.id}  {one.task}  {one.reason}  {one.age(now)}" for one in letters[:SHOW]]
+    lines.append("One by one:" if len(dead_tasks) <= SHOW else f"The newest {SHOW}:")
+    lines += [f"    {one.id}  {one.task}  {one.reason}  {one.age(now)}" for one in dead_tasks[:SHOW]]
     return [
         *lines,
         f"To replay:  {PLAYBOOK} {OPTION}=replay",
         f"To discard: {PLAYBOOK} {OPTION}=discard {OPTION}_confirm=yes",
-        f"Some only:  {OPTION}_task={letters[0].task}, or _id, _reason (as above), _max",
+        f"Some only:  {OPTION}_task={dead_tasks[0].task}, or _id, _reason (as above), _max",
     ]
 
 
 def work(
-    do: Callable[[Letter, "Message"], str], letters: Iterable[tuple[Letter, "Message"]], most: int, done: list[Letter]
+    do: Callable[[DeadTask, "Message"], str],
+    dead_tasks: Iterable[tuple[DeadTask, "Message"]],
+    most: int,
+    done: list[DeadTask],
 ) -> list[str]:
-    """Do it to `most` letters at most (0: all), noting those `done`; return why some were left."""
+    """Do it to `most` tasks at most (0: all), adding them to `done`; return why some were left."""
     left = []
-    for letter, message in letters:
-        why_not = do(letter, message)
+    for dead, message in dead_tasks:
+        why_not = do(dead, message)
         if why_not:
-            left.append(f"left where it is: {letter.task} {letter.id}: {why_not}")
+            left.append(f"left where it is: {dead.task} {dead.id}: {why_not}")
         else:
-            done.append(letter)
+            done.append(dead)
         if most and len(done) >= most:
             break
     return left
@@ -284,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     """List, replay or discard dead letters."""
     options = _options(argv)
     output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
-    done: list[Letter] = []
+    done: list[DeadTask] = []
     try:
         lines = _run(options, done)
     except (Exception, KeyboardInterrupt) as error:
@@ -307,14 +310,14 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("action", choices=["list", "replay", "discard"])
     parser.add_argument("--queue", required=True, help="the dead queue, e.g. petct.dead")
     parser.add_argument("-A", "--app", help="the application, as for celery -A; list then tells unknown names")
-    parser.add_argument("--task", default="", help="only letters of this task")
-    parser.add_argument("--id", default="", help="only the letter with this task id")
-    parser.add_argument("--reason", default="", choices=["", *REASONS], help="only letters that died of this")
+    parser.add_argument("--task", default="", help="only messages of this task")
+    parser.add_argument("--id", default="", help="only the message with this task id")
+    parser.add_argument("--reason", default="", choices=["", *REASONS], help="only messages that died of this")
     parser.add_argument("--max", type=int, default=0, metavar="NUMBER", help="this many at most (0: all)")
     parser.add_argument("--confirm", default="", help="has to be yes to discard")
     options = parser.parse_args(argv)
     if options.action == "discard" and options.confirm != "yes":
-        parser.error(f"discarded is gone for good, so nothing was. Confirm it: --confirm yes, or {OPTION}_confirm=yes")
+        parser.error(f"discarding is permanent; nothing was discarded. Confirm: --confirm yes, or {OPTION}_confirm=yes")
     return options
 
 
@@ -329,7 +332,7 @@ def ssl_of(app: str) -> dict[str, Any]:
     return {"ssl": settings} if settings else {}
 
 
-def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
+def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
     from kombu import Connection
 
     url = os.environ.get("CELERY_BROKER_URL")
@@ -337,7 +340,7 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
         raise OperatorError("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
     selection = Selection(options.task, options.id, options.reason)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    # Whatever happens in here, with the connection's end every letter that was not acknowledged is in the queue again.
+    # Whatever happens in here, with the connection's end every message that was not acknowledged is in the queue again.
     ssl = ssl_of(options.app)
     with Connection(url, connect_timeout=4, transport_options=transport, **ssl) as connection:
         try:
@@ -348,13 +351,13 @@ def _run(options: argparse.Namespace, done: list[Letter]) -> list[str]:
         queue = DeadQueue(channel, options.queue)
         total = len(queue)
         if options.action == "list":
-            looked = [letter for letter, _ in queue.letters(Selection(), min(total, options.max or LOOK))]
+            looked = [dead for dead, _ in queue.fetch(Selection(), min(total, options.max or LOOK))]
             queue.give_back(total)
-            chosen = [letter for letter in looked if selection.takes(letter)]
-            release = Release.load(options.app) if options.app else Release()
-            return report(chosen, len(looked), total, options.queue, release, datetime.now(UTC))
+            chosen = [dead for dead in looked if selection.takes(dead)]
+            known = Known.load(options.app) if options.app else Known()
+            return report(chosen, len(looked), total, options.queue, known, datetime.now(UTC))
         do = {"replay": queue.replay, "discard": queue.discard}[options.action]
-        left = work(do, queue.letters(selection, total), options.max, done)
+        left = work(do, queue.fetch(selection, total), options.max, done)
         queue.give_back(total - len(done))
     if not done:
         return [f"unchanged: {total} dead letters in {options.queue}, none to {options.action}{selection}", *left]

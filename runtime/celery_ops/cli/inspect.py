@@ -35,7 +35,7 @@ UNSAFE: tuple[tuple[str, Callable[[Any], bool], Any], ...] = (
     ("accept_content", lambda value: bool({"pickle", "application/x-python-serialize"} & set(value or ())), ["json"]),
     ("result_accept_content", lambda value: "pickle" in (value or ()), ["json"]),
 )
-"""Settings that lose tasks or run what a stranger sent: name, whether a value is unsafe, the safe value."""
+"""Settings that lose tasks or run what anybody sent: name, whether a value is unsafe, the safe value."""
 
 CLIENTS = {
     **dict.fromkeys(("redis", "rediss", "sentinel"), "celery[redis]"),
@@ -216,7 +216,7 @@ def scheme(url: str) -> str:
 
 
 def unsafe(app: "Celery") -> Iterator[Report]:
-    """Yield each setting that loses tasks or runs what a stranger sent, with the line to write."""
+    """Yield each setting that loses tasks or runs what anybody sent, with the line to write."""
     for setting, is_unsafe, safe in UNSAFE:
         value = app.conf.get(setting)
         if is_unsafe(value):

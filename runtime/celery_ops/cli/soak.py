@@ -9,7 +9,7 @@ import time
 from dataclasses import astuple
 from pathlib import Path
 
-from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, folder, reconcile
+from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, directory, reconcile
 from celery_ops.probe import load_app
 
 POLL = 0.5
@@ -21,9 +21,9 @@ def collect(run: str, expected: set[int], patience: float) -> str:
 
     Without an expectation, as on a host that did not publish, it is the latter.
     """
-    book, lines, quiet_since = folder() / run, "", time.monotonic()
+    file, lines, quiet_since = directory() / run, "", time.monotonic()
     while time.monotonic() < quiet_since + patience:
-        now = book.read_text(encoding="utf-8") if book.exists() else ""
+        now = file.read_text(encoding="utf-8") if file.exists() else ""
         if now != lines:
             lines, quiet_since = now, time.monotonic()
             if expected and not expected - set(Executions.read(lines.splitlines()).done):
@@ -43,19 +43,25 @@ def main(argv: list[str] | None = None) -> None:
     publish.add_argument("--queue", required=True)
     publish.add_argument("--rate", type=float, default=20.0, help="tasks a second (20)")
     publish.add_argument("--duration", type=float, default=60.0, metavar="SECONDS", help="how long (60)")
-    publish.add_argument("--tasks", type=int, default=10**9, help="end after so many confirmed tasks")
+    publish.add_argument("--tasks", type=int, default=10**9, help="end once this many are confirmed")
     publish.add_argument("--until", type=Path, metavar="FILE", help="end once this file is there")
     gather = verbs.add_parser("collect", help="print what this host executed")
-    gather.add_argument("--patience", type=float, default=200.0, metavar="SECONDS", help="wait so long for news (200)")
-    balance = verbs.add_parser("reconcile", help="read what all hosts executed; print the books; exit 1 if one is lost")
-    publish.add_argument("--run", default=time.strftime("run-%Y%m%d-%H%M%S"), help="name of the books (run-<time>)")
+    gather.add_argument(
+        "--patience",
+        type=float,
+        default=200.0,
+        metavar="SECONDS",
+        help="give up after this without progress (200)",
+    )
+    balance = verbs.add_parser("reconcile", help="read what all hosts executed; count; exit 1 if one is lost")
+    publish.add_argument("--run", default=time.strftime("run-%Y%m%d-%H%M%S"), help="name of the run (run-<time>)")
     for verb in (gather, balance):
-        verb.add_argument("--run", required=True, help="name of the books")
+        verb.add_argument("--run", required=True, help="name of the run")
     options = parser.parse_args(argv)
     if not RUN.fullmatch(options.run):
-        parser.error(f"--run {options.run!r}: letters, digits, _ and -")
+        parser.error(f"--run {options.run!r}: [A-Za-z0-9_-]")
 
-    record = folder() / f"{options.run}.json"
+    record = directory() / f"{options.run}.json"
     if options.verb == "publish":
         _publish(options, record)
         return
@@ -67,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     elif published is None:
         sys.exit(f"{record} is missing: type celery-ops-soak publish --run {options.run} on this host first")
     else:
-        books = reconcile(attempts, Executions.read(sys.stdin), published["samples"])
-        print(json.dumps(books))
-        sys.exit(1 if books["lost"] else 0)
+        counted = reconcile(attempts, Executions.read(sys.stdin), published["samples"])
+        print(json.dumps(counted))
+        sys.exit(1 if counted["lost"] else 0)
 
 
 def _publish(options: argparse.Namespace, record: Path) -> None:
@@ -97,7 +103,7 @@ def _publish(options: argparse.Namespace, record: Path) -> None:
         "run": options.run,
         "attempted": len(attempts),
         "confirmed": publisher.confirmed,
-        "trouble": publisher.trouble,
+        "failure": publisher.failure,
     }
     print(json.dumps(said))
 

@@ -44,7 +44,7 @@ def parse(text: str, name: str = "<env>") -> dict[str, str]:
         key, equals, raw = line.partition("=")
         where = f"{name}:{number}"
         if not equals or not _KEY.fullmatch(key):
-            raise EnvFileError(f"{where}: not KEY=value (a key is letters, digits and _, nothing before it)")
+            raise EnvFileError(f"{where}: not KEY=value (a key is [A-Za-z_][A-Za-z0-9_]*, nothing before it)")
         if not _VALUE.fullmatch(raw):
             raise EnvFileError(f"{where}: the value of {key} must be quoted; write {key}='...' with single quotes")
         if key in variables:

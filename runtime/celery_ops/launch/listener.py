@@ -223,7 +223,7 @@ class Holder:
             fresh.rename(self.path)
         except OSError as error:
             raise ExitError(
-                EX_CONFIG, f"--socket {self.path}: {error.strerror}; does its folder belong to this user?"
+                EX_CONFIG, f"--socket {self.path}: {error.strerror}; does its directory belong to this user?"
             ) from None
         server.settimeout(1)
         return server

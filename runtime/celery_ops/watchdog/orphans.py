@@ -27,8 +27,8 @@ class Orphan:
         self.looks += 1
         if self.looks == 1 or self.termination is None:
             return
-        family = [main, *(one for one in processes if one.parent == main.pid)]
-        marked = [one if one.identity else replace(one, identity=main.identity) for one in family]
+        tree = [main, *(one for one in processes if one.parent == main.pid)]
+        marked = [one if one.identity else replace(one, identity=main.identity) for one in tree]
         try:
             self.termination.step([main], marked)
         except ExitError as why:
@@ -43,7 +43,7 @@ class Orphan:
 def started_by_hand(processes: list[Process], app: str, module: str, home: Path) -> list[Process]:
     """Return the main processes of workers and schedulers of `module` that run a release's celery, and no guard.
 
-    `home` is the folder with the releases and their virtualenvs.
+    `home` is the directory with the releases and their virtualenvs.
     """
     found = {one.pid: one for one in processes if not one.identity and celery_command(one.pid, module, home)}
     return [

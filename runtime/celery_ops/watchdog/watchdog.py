@@ -175,7 +175,7 @@ class Watchdog:
             self.orphans[key].step(main, processes)
 
     def _tidy(self, known: set[str]) -> None:
-        """Remove the heartbeats and canaries of programs that are gone for good."""
+        """Remove the heartbeats and canaries of programs that are gone."""
         keep = known | {os.environ.get("CELERY_OPS_PROGRAM")}
         for path in self.run.glob(f"{self.app}-*"):
             if path.suffix in (HEARTBEAT, CANARY) and path.stem not in keep:

@@ -51,7 +51,7 @@ def canary(token: str) -> None:
 
 
 def connect() -> None:
-    """Have a worker of this process consume from its canary queue, if the guard named a file for it."""
+    """Make a worker of this process consume from its canary queue, if the guard named a file for it."""
     if not os.environ.get("CELERY_OPS_CANARY_FILE"):
         return
     from celery import signals

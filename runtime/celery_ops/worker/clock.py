@@ -1,4 +1,4 @@
-"""A clock that is set back stops no schedule.
+"""Keeps beat's schedule running when the system clock is set back.
 
 Beat runs an entry when its interval has passed since `last_run_at`, in wall-clock time. Where the clock is set back, by
 an operator or by NTP after a boot with a wrong one, that moment lies in the future, and the entry waits until the clock
@@ -17,7 +17,7 @@ TOLERANCE = timedelta(seconds=5)
 
 
 def connect() -> None:
-    """Have the scheduler of this process look at the clock before each of its ticks."""
+    """Make the scheduler of this process check the clock before each of its ticks."""
     from celery import beat, signals
 
     @signals.beat_init.connect(weak=False)

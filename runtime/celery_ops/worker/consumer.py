@@ -75,7 +75,7 @@ class Consumer(CeleryConsumer):
         return {
             *(request for request in given if not is_with_a_child(request._apply_result and request._apply_result())),
             *limited,
-            # Due ones may be reserved as well, and run. (Celery before 5.7 has no books of those that wait.)
+            # Due ones may be reserved as well, and run. (Celery before 5.7 keeps no set of those that wait.)
             *(
                 set(getattr(state, "scheduled_requests", ()))
                 - set(state.reserved_requests)

@@ -33,7 +33,7 @@ MERGED = ("broker_transport_options",)
 
 
 def apply(app: "Celery") -> None:
-    """Have `app` take the kit's settings where it has none of its own. `left` tells which it keeps."""
+    """Give `app` the kit's settings where it has none of its own. `left` tells which it keeps."""
     app.celery_ops_applied = True
     # Sent each time that a configuration is read; another config_from_object replaces what was there.
     app.on_after_configure.connect(_add_to, weak=False)

@@ -31,7 +31,7 @@ def echo(self: Task, queue: str) -> dict[str, Any]:
 
 @before_task_publish.connect(sender=TASK)
 def leave_expiry_to_the_worker(properties: dict[str, Any], **_: Any) -> None:
-    """Have a worker drop an old one: what the broker drops, while no worker is there, is dead-lettered."""
+    """Make a worker drop an old one: what the broker drops, while no worker is there, is dead-lettered."""
     properties.pop("expiration", None)
 
 

@@ -2,7 +2,7 @@
 
 The file is named by CELERY_OPS_HEARTBEAT_FILE, which the guard sets: ``/run/<app>/<program>.heartbeat``. It is
 written by the loop itself, not by a thread beside it: a loop that hangs doesn't write. docs/operations.md says
-what is in it. The watch (`celery_ops.watchdog.watchdog`) reads it; nothing is written where the guard did not start us.
+what is in it. The watchdog (`celery_ops.watchdog`) reads it; nothing is written where the guard did not start us.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ class Heartbeat:
                 "broker": self.broker,
                 **self.about(),
             }
-            # A full or missing /run must harm no task: the watch sees an old heartbeat, and says so.
+            # A full or missing /run must harm no task: the watchdog sees an old heartbeat, and says so.
             with contextlib.suppress(OSError):
                 fresh = Path(f"{self.path}.{state}")
                 fresh.write_text(json.dumps(beat) + "\n", encoding="utf-8")
@@ -123,7 +123,7 @@ def consumed(consumer: "Consumer") -> dict[str, bool]:
 
 
 def connect() -> None:
-    """Have worker and scheduler of this process write heartbeats, if the guard named a file for them."""
+    """Make worker and scheduler of this process write heartbeats, if the guard named a file for them."""
     path = os.environ.get("CELERY_OPS_HEARTBEAT_FILE")
     if not path:
         return

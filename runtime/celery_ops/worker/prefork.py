@@ -1,6 +1,6 @@
 """A prefork pool whose children start at once, and may take their time where they have to.
 
-What is loaded before the first fork is no garbage, ever. Celery collects garbage before each fork, and looks at every
+Freezes loaded objects (gc.freeze) before the first fork. Celery collects garbage before each fork, and looks at every
 object of the application for it: 20 ms and more for a child. Frozen objects are left out of that, and their memory
 stays shared with the children (https://docs.python.org/3/library/gc.html#gc.freeze).
 
@@ -16,7 +16,7 @@ from celery import signals
 
 
 def connect() -> None:
-    """Have a worker of this process wait for its children, and freeze what it has loaded before the first, once."""
+    """Make a worker of this process wait for its children, and freeze what it has loaded before the first, once."""
 
     @signals.worker_init.connect(weak=False)
     def wait_for_children(sender: Any, **_: Any) -> None:

@@ -23,7 +23,7 @@ MOST = 50_000
 
 
 def connect() -> None:
-    """Have a worker of this process keep what it is told to revoke, if the guard started it."""
+    """Make a worker of this process keep what it is told to revoke, if the guard started it."""
     program = os.environ.get("CELERY_OPS_PROGRAM")
     state = os.environ.get("CELERY_OPS_STATE_DIR")
     kept_in = Path(state, "revoked") if state else Layout(application_name("")).revoked
@@ -38,21 +38,21 @@ def connect() -> None:
 
 
 class Revocations:
-    """The files in `folder`, of which this worker writes the one that is named like its program."""
+    """The files in `directory`, of which this worker writes the one that is named like its program."""
 
-    def __init__(self, folder: Path, program: str) -> None:
-        self.folder, self.own = folder, folder / program
+    def __init__(self, directory: Path, program: str) -> None:
+        self.directory, self.own = directory, directory / program
 
     def add(self, ids: Iterable[str]) -> None:
         """Note these."""
         lines = "".join(f"{int(time.time())} {json.dumps(str(one))}\n" for one in ids)
         with _only_said():
-            self.folder.mkdir(mode=0o750, exist_ok=True)
+            self.directory.mkdir(mode=0o750, exist_ok=True)
             with self.own.open("a", encoding="utf-8") as file:
                 file.write(lines)
 
     def load(self) -> None:
-        """Have this worker refuse what any worker noted; remove files in which all is too old."""
+        """Make this worker refuse what any worker noted; remove files in which all is too old."""
         from celery.worker import state
 
         with _only_said():
@@ -60,7 +60,7 @@ class Revocations:
             state.revoked.update([one for _, one in noted if one not in state.revoked])
 
     def _read(self, oldest: float) -> Iterator[tuple[int, str]]:
-        for path in self.folder.glob("*"):
+        for path in self.directory.glob("*"):
             if path.stat().st_mtime < oldest:
                 path.unlink()
                 continue

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def connect() -> None:
-    """Have the scheduler of this process send entries with all of their options."""
+    """Make the scheduler of this process send entries with all of their options."""
     from celery import signals
 
     @signals.beat_init.connect(weak=False)

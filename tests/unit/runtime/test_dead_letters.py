@@ -9,7 +9,7 @@ from support.stage import RUNTIME, clean_environment
 
 sys.path.insert(0, str(RUNTIME))
 from amqp import Message
-from celery_ops.cli.dead_letters import DeadQueue, Letter, Release, Selection, report, revived, span, work
+from celery_ops.cli.dead_letters import DeadQueue, DeadTask, Known, Selection, report, revived, span, work
 
 NOW = datetime.now(UTC)
 
@@ -25,12 +25,12 @@ def properties(*deaths, task="shop.add", id_="1", **others):
     return {"application_headers": headers, "content_type": "application/json"}
 
 
-def letter(*deaths, **headers):
-    return Letter.read(1, properties(*deaths, **headers))
+def dead(*deaths, **headers):
+    return DeadTask.read(1, properties(*deaths, **headers))
 
 
 def test_the_newest_death_counts_not_the_wait_of_a_countdown():
-    found = letter(death("delivery_limit", "shop"), death("expired", "celery_delayed_3", 900))
+    found = dead(death("delivery_limit", "shop"), death("expired", "celery_delayed_3", 900))
     assert (found.task, found.id, found.reason, found.queue, found.age(NOW)) == (
         *("shop.add", "1", "delivery_limit", "shop", "2 min"),
     )
@@ -47,13 +47,13 @@ def test_the_newest_death_counts_not_the_wait_of_a_countdown():
     ],
 )
 def test_whatever_somebody_sent_can_be_read(found):
-    assert Letter.read(1, found).task == "?"
-    assert report([Letter.read(1, found)], 1, 1, "shop.dead", Release(), NOW)
+    assert DeadTask.read(1, found).task == "?"
+    assert report([DeadTask.read(1, found)], 1, 1, "shop.dead", Known(), NOW)
 
 
 def test_a_name_can_not_write_on_the_terminal():
-    assert letter(task="\x1b[2Jshop\n.add").task == "?[2Jshop?.add"
-    assert len(letter(task="x" * 500).task) == 80
+    assert dead(task="\x1b[2Jshop\n.add").task == "?[2Jshop?.add"
+    assert len(dead(task="x" * 500).task) == 80
 
 
 @pytest.mark.parametrize(
@@ -69,54 +69,54 @@ def test_a_name_can_not_write_on_the_terminal():
     ids=str,
 )
 def test_selection(selection, takes):
-    letters = [
-        letter(id_="a", task="one"),
-        letter(death("expired"), id_="b", task="one"),
-        letter(death("expired"), id_="c", task="two"),
+    dead_tasks = [
+        dead(id_="a", task="one"),
+        dead(death("expired"), id_="b", task="one"),
+        dead(death("expired"), id_="c", task="two"),
     ]
-    assert "".join(one.id for one in letters if selection.takes(one)) == takes
+    assert "".join(one.id for one in dead_tasks if selection.takes(one)) == takes
 
 
-RELEASE = Release(frozenset({"shop.add"}), frozenset({"application/json"}))
+KNOWN = Known(frozenset({"shop.add"}), frozenset({"application/json"}))
 
 
 @pytest.mark.parametrize(
     ("found", "why", "what"),
     [
-        (letter(task="shop.gone"), "no task of this name", "deploy a release that has this task"),
-        (letter(), "by the task itself", "replay"),
-        (letter(death("expired")), "until it was void", "discard the rest"),
-        (letter(death("delivery_limit")), "process that ran it died", "logs"),
-        (letter(death("another")), "another", "replay"),
+        (dead(task="shop.gone"), "no task of this name", "deploy a release that has this task"),
+        (dead(), "by the task itself", "replay"),
+        (dead(death("expired")), "for a worker too long", "discard the rest"),
+        (dead(death("delivery_limit")), "process that ran it died", "logs"),
+        (dead(death("another")), "another", "replay"),
         (
-            Letter.read(1, {**properties(), "content_type": "application/x-python-serialize"}),
+            DeadTask.read(1, {**properties(), "content_type": "application/x-python-serialize"}),
             "application/x-python-serialize",
             "JSON",
         ),
     ],
 )
 def test_why_it_is_dead_and_what_to_do(found, why, what):
-    said = RELEASE.judge(found)
+    said = KNOWN.judge(found)
     assert why in said[0]
     assert what in said[1]
 
 
 def test_without_an_importable_release_no_name_is_called_unknown():
-    assert "no task of this name" not in Release().judge(letter(task="shop.gone"))[0]
+    assert "no task of this name" not in Known().judge(dead(task="shop.gone"))[0]
 
 
 def test_report_groups_counts_and_bounds():
-    letters = [letter(death(seconds=60 * n), id_=f"id-{n}") for n in range(1, 31)] + [
-        letter(death(seconds=10), task="b", id_="last")
+    dead_tasks = [dead(death(seconds=60 * n), id_=f"id-{n}") for n in range(1, 31)] + [
+        dead(death(seconds=10), task="b", id_="last")
     ]
-    lines = report(letters, 31, 500, "shop.dead", RELEASE, NOW)
+    lines = report(dead_tasks, 31, 500, "shop.dead", KNOWN, NOW)
     assert lines[0] == "500 dead letters in shop.dead, of which the first 31 were looked at"
     assert lines[1] == "30 x shop.add from queue shop, dead for 1 min to 30 min"
     newest = lines[lines.index("The newest 20:") + 1 :][:21]
     assert newest[1] == "    id-1  shop.add  rejected  1 min"
     assert newest[20].startswith("To replay:")
     assert any("celery_app_dead_letters=replay" in line for line in lines)
-    assert report([], 0, 0, "shop.dead", RELEASE, NOW) == ["0 dead letters in shop.dead; nothing to do"]
+    assert report([], 0, 0, "shop.dead", KNOWN, NOW) == ["0 dead letters in shop.dead; nothing to do"]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(-3, "0 s"), (59, "59 s"), (150, "2 min"), (7200, "2 h"), (2e5, "2 d")])
@@ -135,16 +135,16 @@ def test_a_replayed_message_is_as_it_was_first_sent():
 
 
 def test_at_most_so_many_and_what_can_not_be_done_is_said():
-    letters = [(letter(id_=str(number)), None) for number in range(5)]
+    dead_tasks = [(dead(id_=str(number)), None) for number in range(5)]
     done = []
-    assert work(lambda one, _: "why not" if one.id == "0" else "", letters, 2, done) == [
+    assert work(lambda one, _: "why not" if one.id == "0" else "", dead_tasks, 2, done) == [
         "left where it is: shop.add 0: why not"
     ]
     assert [one.id for one in done] == ["1", "2"]
 
 
 def test_a_letter_that_names_no_queue_stays():
-    assert "which queue" in DeadQueue.replay(None, Letter.read(1, {}), None)
+    assert "which queue" in DeadQueue.replay(None, DeadTask.read(1, {}), None)
 
 
 def run(*arguments, **environment):

@@ -1,4 +1,4 @@
-"""The ledger's books: what counts as lost, doubled and run again, and what is no evidence of anything."""
+"""The ledger's counted: what counts as lost, doubled and run again, and what is no evidence of anything."""
 
 import io
 import json
@@ -12,8 +12,8 @@ from celery_ops.ledger import Attempt, Executions, note, reconcile
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("CELERY_OPS_LEDGER_FOLDER", str(tmp_path / "ledger"))
+def directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELERY_OPS_LEDGER_DIRECTORY", str(tmp_path / "ledger"))
     return tmp_path / "ledger"
 
 
@@ -26,25 +26,25 @@ def executions(*lines):
 
 
 def test_a_confirmed_task_that_never_finished_is_lost():
-    books = reconcile(attempts(True, True), executions("0 began 100.1", "0 done 100.2", "1 began 101.1"))
-    assert (books["confirmed"], books["executed"], books["lost"]) == (2, 1, [1])
+    counted = reconcile(attempts(True, True), executions("0 began 100.1", "0 done 100.2", "1 began 101.1"))
+    assert (counted["confirmed"], counted["executed"], counted["lost"]) == (2, 1, [1])
 
 
 def test_one_that_was_not_confirmed_may_have_run_or_not():
-    books = reconcile(attempts(False, False), executions("1 began 101.1", "1 done 101.2"))
-    assert (books["attempted"], books["confirmed"], books["executed"], books["lost"]) == (2, 0, 1, [])
+    counted = reconcile(attempts(False, False), executions("1 began 101.1", "1 done 101.2"))
+    assert (counted["attempted"], counted["confirmed"], counted["executed"], counted["lost"]) == (2, 0, 1, [])
 
 
 def test_finished_twice_is_doubled_and_begun_again_after_an_end_by_force_is_rerun():
     twice = ["0 began 1", "0 done 2", "0 began 3", "0 done 4"]
-    books = reconcile(attempts(True, True), executions(*twice, "1 began 1", "1 began 3", "1 done 4"))
-    assert (books["doubled"], books["rerun"], books["lost"]) == ([0], 1, [])
+    counted = reconcile(attempts(True, True), executions(*twice, "1 began 1", "1 began 3", "1 done 4"))
+    assert (counted["doubled"], counted["rerun"], counted["lost"]) == ([0], 1, [])
 
 
 def test_a_retry_is_neither():
     lines = ["0 began 100.1", "0 retried 100.2", "0 began 101.2", "0 done 101.3"]
-    books = reconcile(attempts(True, kind="retry"), executions(*lines))
-    assert (books["doubled"], books["rerun"], books["lost"]) == ([], 0, [])
+    counted = reconcile(attempts(True, kind="retry"), executions(*lines))
+    assert (counted["doubled"], counted["rerun"], counted["lost"]) == ([], 0, [])
 
 
 def test_a_line_that_a_power_cut_left_unfinished_is_none():
@@ -61,32 +61,32 @@ def test_recovery_lasts_until_tasks_are_prompt_and_confirmed_again():
 
 
 def test_a_countdown_is_no_wait():
-    books = reconcile(attempts(True, kind="countdown"), executions("0 began 105", "0 done 105"), since=100)
-    assert (books["recovery"], books["wait_max"]) == (0, None)
+    counted = reconcile(attempts(True, kind="countdown"), executions("0 began 105", "0 done 105"), since=100)
+    assert (counted["recovery"], counted["wait_max"]) == (0, None)
 
 
 def test_samples_without_a_consumer_are_counted():
-    books = reconcile([], Executions(), [(1.0, 1, 0), (1.1, 0, 3), (1.2, 0, 4)])
-    assert (books["samples"], books["without_consumer"]) == (3, 2)
+    counted = reconcile([], Executions(), [(1.0, 1, 0), (1.1, 0, 3), (1.2, 0, 4)])
+    assert (counted["samples"], counted["without_consumer"]) == (3, 2)
 
 
-def test_notes_say_number_what_and_release(folder, monkeypatch, tmp_path):
+def test_notes_say_number_what_and_release(directory, monkeypatch, tmp_path):
     (tmp_path / "abc/app").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "abc/app")
     note("a-run", 7, "began")
     note("a-run", 7, "done")
-    found = Executions.read((folder / "a-run").read_text().splitlines())
+    found = Executions.read((directory / "a-run").read_text().splitlines())
     assert (found.begun, found.done, found.releases) == ({7: 1}, {7: 1}, {"abc": 1})
 
 
 @pytest.mark.parametrize("run", ["../escape", "", "a/b", "-x", ".hidden", "a b", "x" * 101])
-def test_a_message_names_no_file_of_its_choice(run, folder):
+def test_a_message_names_no_file_of_its_choice(run, directory):
     with pytest.raises(ValueError, match="can't name a run"):
         note(run, 1, "began")
-    assert not folder.exists()
+    assert not directory.exists()
 
 
-def test_collect_ends_when_all_are_done_or_nothing_is_new(folder):
+def test_collect_ends_when_all_are_done_or_nothing_is_new(directory):
     note("r", 0, "done")
     assert collect("r", expected={0}, patience=30).startswith("0 done")
     assert collect("r", expected={1}, patience=0.3).startswith("0 done")  # another one is no substitute
@@ -97,9 +97,9 @@ def test_collect_ends_when_all_are_done_or_nothing_is_new(folder):
     late.join()
 
 
-def test_reconcile_fails_when_one_is_lost(folder, monkeypatch, capsys):
-    folder.mkdir()
-    (folder / "r.json").write_text(json.dumps({"attempts": [[0, 1.0, "plain", True]], "samples": []}))
+def test_reconcile_fails_when_one_is_lost(directory, monkeypatch, capsys):
+    directory.mkdir()
+    (directory / "r.json").write_text(json.dumps({"attempts": [[0, 1.0, "plain", True]], "samples": []}))
 
     def outcome(text):
         monkeypatch.setattr(sys, "stdin", io.StringIO(text))
@@ -111,9 +111,9 @@ def test_reconcile_fails_when_one_is_lost(folder, monkeypatch, capsys):
     assert outcome("0 began 1.1 rel 1\n0 done 1.2 rel 1\n") == (0, [])
 
 
-def test_collect_expects_what_was_published_here(folder, capsys):
+def test_collect_expects_what_was_published_here(directory, capsys):
     note("r", 0, "done")
-    (folder / "r.json").write_text(json.dumps({"attempts": [[0, 1.0, "plain", True]], "samples": []}))
+    (directory / "r.json").write_text(json.dumps({"attempts": [[0, 1.0, "plain", True]], "samples": []}))
     main(["collect", "--run", "r", "--patience", "100"])
     assert capsys.readouterr().out.startswith("0 done")
 
@@ -129,9 +129,9 @@ def test_the_load_is_the_same_for_the_same_run():
 
 
 @pytest.mark.parametrize("below", ["app", "app/services/prices"])
-def test_the_books_name_the_release_wherever_in_it_a_program_runs(below, tmp_path, monkeypatch):
+def test_the_counted_name_the_release_wherever_in_it_a_program_runs(below, tmp_path, monkeypatch):
     (tmp_path / "releases/abc" / below).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "releases/abc" / below)
-    monkeypatch.setenv("CELERY_OPS_LEDGER_FOLDER", str(tmp_path / "ledger"))
+    monkeypatch.setenv("CELERY_OPS_LEDGER_DIRECTORY", str(tmp_path / "ledger"))
     ledger.note("run", 1, "done")
     assert (tmp_path / "ledger/run").read_text().split()[3] == "abc"
