@@ -184,8 +184,8 @@ def test_other_users_are_refused(open_stage):
     path, port = open_stage.run / "listener.sock", free_port()
     command = [sys.executable, *LISTENER, "--bind", f"{HOST}:{port}", "--socket", path]
     process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
-    # A folder of root's: the listener, no longer root, says so.
-    assert "does its folder belong to this user?" in process.stderr.readline()
+    # A directory of root's: the listener, no longer root, says so.
+    assert "does its directory belong to this user?" in process.stderr.readline()
     os.chown(open_stage.run, pwd.getpwnam("nobody").pw_uid, -1)
     process = open_stage.spawn(*command, "--user", "nobody", stderr=subprocess.PIPE, text=True, env=clean_environment())
     assert "hands it out at" in process.stderr.readline()
