@@ -60,8 +60,7 @@ def test_site_yml_takes_over_what_the_version_before_has_set_up(after, host, was
     assert upgrade.rc == 0, upgrade.text[-6000:]
     wait_until(lambda: not host.amiss(), 60, f"one set of programs: {host.amiss()}")
     assert host.current() != was["release"]
-    # What 0.1 called health is the watchdog.
-    assert kinds(host.intended()) == {kind.replace("-health", "-watchdog") for kind in kinds(was["confs"])}
+    assert kinds(host.intended()) == kinds(was["confs"])
     for name in was["confs"]:
         if "-listener-" not in name:
             assert name not in host.confs()
