@@ -60,7 +60,7 @@ def test_the_packages_of_the_inventory_are_installed_with_the_applications_own(e
 def test_a_full_redis_takes_results_and_not_the_locks_that_an_application_uses(render):
     """RedBeat's lock lives for a minute and is renewed all the time; volatile-ttl takes it before any result."""
     conf = render(ROOT / "roles/result_store/templates/celery-ops.conf.j2")
-    assert "maxmemory-policy volatile-lru\n" in conf
+    assert "maxmemory 1024mb\n" in conf and "maxmemory-policy volatile-lru\n" in conf
 
 
 def test_a_broker_under_its_hosts_name_registers_by_loopback_and_is_found_at_its_address(render):

@@ -69,7 +69,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
     "result_store_port": (1024, 65535, 6379, "a port that needs no root"),
     "celery_app_result_store_database": (0, 15, 1, "a database of Redis"),
-    "result_store_max_memory": (16, 10**7, 256, "MiB; 0 would be no bound at all"),
+    "result_store_max_memory": (16, 10**7, 256, "MiB; left out, it is a quarter of the memory"),
     "preflight_disk_free": (0, 10**7, 1024, "MiB"),
 }  # fmt: skip
 
