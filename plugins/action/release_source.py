@@ -19,13 +19,13 @@ from urllib.parse import unquote
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
-from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import RequirementsError, included
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import requirements_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import (
     Files,
-    SourceError,
     excluded,
     files_of,
     is_private,
@@ -228,7 +228,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             found = files_of(folder, list(arguments.get("exclude") or []), checked_out=bool(commit))
             refuse_pointers(folder, found.names)
             members, links, texts = layout(folder, source, found, arguments)
-        except (SourceError, RequirementsError) as error:
+        except OperatorError as error:
             raise AnsibleActionFail(str(error)) from None
         tar = pack({**runtime_files(runtime), **members}, links, texts)
         settings = json.dumps([str(arguments["requirements"]), list(arguments.get("commands") or [])])
@@ -258,7 +258,7 @@ def layout(
 ) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
     """The files, links and texts of a release, by their names in it.
 
-    Raises SourceError, RequirementsError or AnsibleActionFail for what is not there.
+    Raises OperatorError or AnsibleActionFail for what is not there.
     """
     directory, requirements = str(arguments.get("directory") or "").strip("/"), str(arguments["requirements"])
     if not found.names:
@@ -280,7 +280,7 @@ def layout(
     if not texts:
         for name in included(folder, str(Path(directory, requirements))):
             if name not in names:
-                raise RequirementsError(f"{requirements} includes {name}, which is not part of the release. Add it.")
+                raise OperatorError(f"{requirements} includes {name}, which is not part of the release. Add it.")
     top = "source" if directory else "app"
     shared = {str(Path(directory, path)): path.strip("/") for path in arguments.get("shared") or []}
     kept = [name for name in found.names if not excluded(name, list(shared))]

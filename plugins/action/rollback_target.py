@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 
@@ -16,10 +17,6 @@ History = Mapping[str, Any]
 """What `release: state=history` answers for a host."""
 
 USABLE = ("good", "built")
-
-
-class NoTarget(Exception):
-    """There is nothing to go back to; the text says what there is and what to type."""
 
 
 @dataclass
@@ -44,7 +41,7 @@ class Target:
 def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
     """Return the target: the release that is asked for, or the deployment before the current one.
 
-    Where a deploy stopped half-way on any host, that is the one that is still current. Raises NoTarget.
+    Where a deploy stopped half-way on any host, that is the one that is still current. Raises OperatorError.
     """
     records = merged(histories)
     currents = [history["current"] for history in histories.values()]
@@ -58,7 +55,7 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
     elif half_way:
         deployment = newest((draft.get("target", "") for draft in half_way), records) or current
         if not deployment:
-            raise NoTarget(
+            raise OperatorError(
                 "The first deploy did not end, and there is no deployment before it. Complete it: "
                 "ansible-playbook playbooks/deploy.yml"
             )
@@ -109,7 +106,7 @@ def named(
         return found, wanted
     if any(history["releases"].get(wanted, {}).get("status") in USABLE for history in histories.values()):
         return "", wanted
-    raise NoTarget(f"celery_app_release is {wanted}: no host has it. There are: {listing(histories)}.")
+    raise OperatorError(f"celery_app_release is {wanted}: no host has it. There are: {listing(histories)}.")
 
 
 def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Mapping[str, History]) -> tuple[str, str]:
@@ -126,19 +123,19 @@ def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Ma
         good = []  # the first deployment of all: an older good release is one that was rolled back
     if good:
         return "", max(good, key=lambda name: releases[name].get("good_at") or 0.0)
-    raise NoTarget(f"There is no earlier deployment to go back to. Releases: {listing(histories)}.")
+    raise OperatorError(f"There is no earlier deployment to go back to. Releases: {listing(histories)}.")
 
 
 def refuse_after_failure(
     histories: Mapping[str, History], records: Mapping[str, Mapping[str, Any]], current: str
 ) -> None:
-    """Raise NoTarget where the last deploy failed and was taken back: whoever types rollback may not know that."""
+    """Raise OperatorError where the last deploy failed and was taken back: whoever types rollback may not know that."""
     for history in histories.values():
         last = history["last"]
         if last.get("action") == "deploy" and str(last.get("outcome", "")).startswith("failed") and current:
             previous = records[current]["previous"]
             further = records[previous]["release"] if previous in records else "<release>"
-            raise NoTarget(
+            raise OperatorError(
                 f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was taken back: release "
                 f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To go back "
                 f"further: ansible-playbook playbooks/rollback.yml -e celery_app_release={further}"
@@ -167,7 +164,7 @@ class ActionModule(ActionBase):
         histories = {host: variables["hostvars"][host]["__celery_app_history"] for host in hosts}
         try:
             target = choose(histories, str(self._task.args.get("release", "")))
-        except NoTarget as problem:
+        except OperatorError as problem:
             return {"failed": True, "msg": str(problem)}
         archive = Path(str(self._task.args["cache"])).expanduser() / f"{target.release}.tar.gz"
         return {

@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+
 INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
 EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
 URL = re.compile(r"\S+://")
 ARCHIVE = (".whl", ".tar.gz", ".zip", ".tar.bz2")
-
-
-class RequirementsError(Exception):
-    """What is wrong with a requirement file, as the operator reads it."""
 
 
 def lines_of(text: str) -> Iterator[str]:
@@ -26,7 +24,7 @@ def lines_of(text: str) -> Iterator[str]:
 def included(root: Path, name: str) -> dict[str, str]:
     """The texts of a requirement file and of all files that it includes, by their paths below `root`.
 
-    Raises RequirementsError for one that is not there.
+    Raises OperatorError for one that is not there.
     """
     found: dict[str, str] = {}
     _include((root / name).resolve(), root.resolve(), "celery_app_requirements", found)
@@ -35,14 +33,14 @@ def included(root: Path, name: str) -> dict[str, str]:
 
 def _include(path: Path, root: Path, by: str, found: dict[str, str]) -> None:
     if not path.is_relative_to(root):
-        raise RequirementsError(f"{by} names {path}, which is outside of the source. Put it into the source.")
+        raise OperatorError(f"{by} names {path}, which is outside of the source. Put it into the source.")
     name = str(path.relative_to(root))
     if name in found:
         return
     try:
         found[name] = path.read_text()
     except OSError as error:
-        raise RequirementsError(f"{by} names {name}: {error.strerror}. Add it to the source.") from None
+        raise OperatorError(f"{by} names {name}: {error.strerror}. Add it to the source.") from None
     for line in lines_of(found[name]):
         if (match := INCLUDE.match(line)) and not URL.match(match[1]):
             _include((path.parent / match[1].strip("'\"")).resolve(), root, name, found)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DIRECTORY, Release
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import files_of, wheel_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import (
-    RequirementsError,
     included,
     names_local,
 )
@@ -49,7 +49,7 @@ def requirement_texts(release: Path, name: str) -> dict[str, str]:
         for path in requirement_files(release, name):
             root = Release(release).source if path.is_relative_to(release / "app") else release
             found |= included(root, str(path.resolve().relative_to(root.resolve())))
-    except RequirementsError as error:
+    except OperatorError as error:
         raise ReleaseError(str(error), release_fault=True) from None
     return found
 

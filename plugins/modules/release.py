@@ -3,41 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import pwd
-import shlex
-import shutil
-import time
-from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, urlsplit
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
-from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import (
-    Deployments,
-    Record,
-    differences,
-    identity,
-)
-from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
-    ADOPTED,
-    CONF_D,
-    KEEP_RELEASES,
-    OWN_FILE,
-    Layout,
-    Release,
-)
-from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
-from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build
-from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import package_of
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import prune_virtualenvs
-
 DOCUMENTATION = r"""
 module: release
 short_description: Build and activate the releases of one application on one host
@@ -116,7 +81,8 @@ options:
   phase: {description: What the work is called in C(status)., type: str, default: ""}
   run: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
   job: {description: The work whose answer is awaited; set by the action plugin., type: str, default: ""}
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - release:
@@ -147,6 +113,41 @@ half_way: {description: Whether a deploy had stopped half-way on this host., typ
 seconds: {description: What it took., type: float, returned: success}
 pruned: {description: Releases that were removed., type: list, returned: state=current}
 """
+
+import contextlib
+import pwd
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import (
+    Deployments,
+    Record,
+    differences,
+    identity,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    ADOPTED,
+    CONF_D,
+    KEEP_RELEASES,
+    OWN_FILE,
+    Layout,
+    Release,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import package_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import prune_virtualenvs
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["built", "migrated", "history", "active", "failed"], "default": "built"},

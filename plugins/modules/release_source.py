@@ -38,7 +38,8 @@ options:
     description: The folder that keeps what was packed.
     type: path
     required: true
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 """
 EXAMPLES = r"""
 - release_source:
@@ -51,7 +52,7 @@ EXAMPLES = r"""
 RETURN = r"""
 id: {description: Twelve hexadecimal digits., type: str, returned: success}
 archive: {description: "The packed source, as C(app/), and the kit's runtime.", type: str, returned: success}
-commit: {description: The commit, for a git source., type: str, returned: success}
+commit: {description: "The commit, for a git source.", type: str, returned: success}
 left_out: {description: "What is not part of the release, by reason.", type: list, elements: str, returned: success}
 listener: {description: The hash of what the web's listener runs., type: str, returned: success}
 """

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import is_local, lines_of
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import SourceError
 
 LOCKS = {
     "uv.lock": ["uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--format", "requirements-txt"],
@@ -25,7 +25,7 @@ TIMEOUT = 120
 def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, str]:
     """Texts of the requirement files to make, `requirements.txt` and `project.txt`; none for a plain requirements file.
 
-    `project.txt` is installed without its dependencies, after the other. Raises SourceError.
+    `project.txt` is installed without its dependencies, after the other. Raises OperatorError.
     """
     path = directory / name
     if path.name in LOCKS:
@@ -37,7 +37,7 @@ def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, 
     if path.suffix == ".toml":
         return {"requirements.txt": "\n".join(_project_lines(name, _read(path), extras)) + "\n"}
     if extras:
-        raise SourceError(
+        raise OperatorError(
             f"celery_app_extras is {extras}, and celery_app_requirements is {name}: only a pyproject.toml or a lock "
             f"file has extras and groups. Write them into {name}, or leave celery_app_extras out."
         )
@@ -48,9 +48,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
-        raise SourceError(f"celery_app_requirements: {path.name}: {error}") from None
+        raise OperatorError(f"celery_app_requirements: {path.name}: {error}") from None
     except OSError as error:
-        raise SourceError(f"celery_app_requirements: {path.name}: {error.strerror}. Add it to the source.") from None
+        raise OperatorError(f"celery_app_requirements: {path.name}: {error.strerror}. Add it to the source.") from None
 
 
 def _is_package(project: dict[str, Any]) -> bool:
@@ -71,7 +71,7 @@ def _refuse_unknown(name: str, project: dict[str, Any], wanted: list[str]) -> No
     for one in wanted:
         if one not in extras and one not in groups:
             there = ", ".join([*extras, *groups]) or "none"
-            raise SourceError(
+            raise OperatorError(
                 f"celery_app_extras has {one}: {name} has no such extra or dependency group; there is {there}. "
                 f"Write: celery_app_extras: [{there}]"
             )
@@ -87,12 +87,12 @@ def _project_lines(name: str, project: dict[str, Any], wanted: list[str]) -> lis
         return [f"-e .[{','.join(own)}]" if own else "-e .", *lines]
     static = project.get("project", {})
     if "dependencies" in static.get("dynamic", []):
-        raise SourceError(
+        raise OperatorError(
             f"celery_app_requirements: {name}: its dependencies are dynamic, and it has no [build-system] that could "
             "tell them. Lock them into a requirements.txt, and write: celery_app_requirements: requirements.txt"
         )
     if "dependencies" not in static and "poetry" in project.get("tool", {}):
-        raise SourceError(
+        raise OperatorError(
             f"celery_app_requirements: {name}: its dependencies are in [tool.poetry], which pip reads only through a "
             "[build-system]. Type, in the source: poetry lock; and write: celery_app_requirements: poetry.lock"
         )
@@ -103,7 +103,7 @@ def _group(name: str, group: str, groups: dict[str, Any]) -> Iterator[str]:
     """The lines of a dependency group, of those that it includes as well."""
     found = groups.get(group)
     if not isinstance(found, list):
-        raise SourceError(
+        raise OperatorError(
             f"celery_app_extras has {group}: {name} has it in [tool.poetry.group], which pip can't read. "
             "Type, in the source: poetry lock; and write: celery_app_requirements: poetry.lock"
         )
@@ -115,7 +115,7 @@ def _group(name: str, group: str, groups: dict[str, Any]) -> Iterator[str]:
 
 
 def _export(path: Path, project: dict[str, Any], wanted: list[str]) -> str:
-    """The requirements of a lock file, by the tool that wrote it. Raises SourceError."""
+    """The requirements of a lock file, by the tool that wrote it. Raises OperatorError."""
     _refuse_unknown("pyproject.toml", project, wanted)
     command = list(LOCKS[path.name])
     extras, _ = _named(project)
@@ -130,7 +130,7 @@ def _export(path: Path, project: dict[str, Any], wanted: list[str]) -> str:
             command[command.index("main")] += f",{one}"
     instead = f"{shlex.join(command)} > requirements.txt"
     if not shutil.which(command[0]):
-        raise SourceError(
+        raise OperatorError(
             f"celery_app_requirements is {path.name}, and {command[0]} is not on the control node. Install it there; "
             f"or type, in the source: {instead}; commit that file, and write: celery_app_requirements: requirements.txt"
         )
@@ -139,8 +139,8 @@ def _export(path: Path, project: dict[str, Any], wanted: list[str]) -> str:
             command, cwd=path.parent, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT
         )
     except subprocess.TimeoutExpired:
-        raise SourceError(f"{shlex.join(command)} did not end within {TIMEOUT} s.") from None
+        raise OperatorError(f"{shlex.join(command)} did not end within {TIMEOUT} s.") from None
     if done.returncode:
         said = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-15:])
-        raise SourceError(f"{shlex.join(command)} failed on the control node:\n{said}")
+        raise OperatorError(f"{shlex.join(command)} failed on the control node:\n{said}")
     return done.stdout

@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+
 UNTRACKED = (
     "**/.git", "**/.hg", "**/.svn", "**/.venv", "**/venv", "**/node_modules", "**/.tox", "**/__pycache__", "**/*.pyc",
     "**/.pytest_cache", "**/.ruff_cache", "**/.mypy_cache", "**/*.egg-info", "**/*.sqlite3*",
@@ -21,10 +23,6 @@ PRIVATE = (
 
 LFS, POINTER = b"version https://git-lfs.github.com/spec/", 1024
 """What a file of Git LFS begins with that was not fetched, and how long it is at most."""
-
-
-class SourceError(Exception):
-    """What is wrong with the source, as the operator reads it."""
 
 
 @dataclass
@@ -68,7 +66,7 @@ def files_of(directory: Path, exclude: list[str], checked_out: bool = False) -> 
     """Every file and link of a source that belongs to a release, sorted.
 
     What is in git is in the release. Of a directory what git ignores is left out, and what `UNTRACKED` names.
-    `exclude` are the operator's own patterns. Raises SourceError for a submodule that was not fetched.
+    `exclude` are the operator's own patterns. Raises OperatorError for a submodule that was not fetched.
     """
     found = Files()
     _collect(directory, "", found, checked_out)
@@ -86,13 +84,13 @@ def files_of(directory: Path, exclude: list[str], checked_out: bool = False) -> 
 
 
 def refuse_pointers(directory: Path, names: list[str]) -> None:
-    """Raise SourceError where files that Git LFS keeps were not fetched: the release would hold pointers to them."""
+    """Raise OperatorError where files that Git LFS keeps were not fetched: the release would hold pointers to them."""
     attributes = [directory / name for name in names if name.rpartition("/")[2] == ".gitattributes"]
     if not any("filter=lfs" in path.read_text(errors="replace") for path in attributes):
         return
     for path in (directory / name for name in names):
         if not path.is_symlink() and path.stat().st_size < POINTER and path.read_bytes().startswith(LFS):
-            raise SourceError(
+            raise OperatorError(
                 f"{path.relative_to(directory)} is kept by Git LFS and was not fetched. Type, on the control node: "
                 "apt-get install git-lfs && git lfs install; in a working copy also: git lfs pull"
             )
@@ -114,7 +112,7 @@ def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
         path = directory / name
         if path.is_dir() and not path.is_symlink():  # a submodule, or a repository inside this one
             if name in tracked and not any(path.iterdir()):
-                raise SourceError(
+                raise OperatorError(
                     f"{below}{name} is a git submodule that was not fetched. Type, in {root}: "
                     "git submodule update --init --recursive"
                 )

@@ -1,7 +1,8 @@
 """Where a rollback goes: once for all hosts, to a deployment, and never further than was meant."""
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.rollback_target import NoTarget, choose
+from ansible_collections.celery_ops.kit.plugins.action.rollback_target import choose
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 
 
 def record(name, previous, release, live_at):
@@ -78,13 +79,13 @@ def test_a_rollback_that_was_interrupted_goes_on_to_where_it_went():
 
 
 def test_a_first_deploy_that_did_not_end_has_no_way_back():
-    with pytest.raises(NoTarget, match=r"no deployment before it.*playbooks/deploy.yml"):
+    with pytest.raises(OperatorError, match=r"no deployment before it.*playbooks/deploy.yml"):
         choose({"a": history(draft={"id": "x", "begun": ["workers"]})})
 
 
 def test_after_a_deploy_that_was_taken_back_it_asks_how_far():
     last = {"action": "deploy", "outcome": "failed: web on a; taken back", "to": "r9", "at": "now"}
-    with pytest.raises(NoTarget, match=r"(?s)r9, now\) failed and was taken back.*celery_app_release=r1"):
+    with pytest.raises(OperatorError, match=r"(?s)r9, now\) failed and was taken back.*celery_app_release=r1"):
         choose({"a": history(ONE, TWO, THREE), "b": history(ONE, TWO, THREE, last=last)})
     assert choose({"a": history(ONE, TWO, THREE, last=last)}, "r1").deployment == "two"
 
@@ -94,7 +95,7 @@ def test_a_release_that_is_asked_for_comes_with_its_last_settings():
     assert choose({"a": history(ONE, TWO, THREE)}, "r2").deployment == "three"
     target = choose({"a": history(THREE, releases={"r1": "good", "r2": "good"}), "b": history(THREE)}, "r1")
     assert (target.deployment, target.release, target.without_release) == ("", "r1", ["b"])
-    with pytest.raises(NoTarget, match=r"celery_app_release is r9: no host has it. There are: r1 \(good\)"):
+    with pytest.raises(OperatorError, match=r"celery_app_release is r9: no host has it. There are: r1 \(good\)"):
         choose({"a": history(ONE)}, "r9")
 
 
@@ -107,5 +108,5 @@ def test_what_an_older_kit_deployed_goes_back_by_its_releases():
 
 
 def test_the_first_deployment_of_all_has_nothing_before_it():
-    with pytest.raises(NoTarget, match=r"no earlier deployment.*r1 \(good\)"):
+    with pytest.raises(OperatorError, match=r"no earlier deployment.*r1 \(good\)"):
         choose({"a": history(ONE)})
