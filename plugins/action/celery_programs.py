@@ -146,6 +146,7 @@ def argument(
         "restore_strategy": made.restore_strategy or made.strategy,
         "stop_timeout": made.stop_timeout,
         "log": str(made.log),
+        "replaces": list(made.replaces),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 

@@ -103,6 +103,11 @@ options:
       log:
         description: The program's log, whose last lines are shown if it fails.
         type: path
+      replaces:
+        description: Programs of other names that it takes over from, for one that was renamed.
+        type: list
+        elements: str
+        default: []
   state:
     description: V(absent) stops, drains and removes all that is owned; O(programs) must then be empty.
     type: str
@@ -291,6 +296,7 @@ ARGUMENTS: dict[str, Any] = {
             "restore_strategy": {"type": "str", "choices": STRATEGIES},
             "stop_timeout": {"type": "int"},
             "log": {"type": "path"},
+            "replaces": {"type": "list", "elements": "str", "default": []},
         },
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -57,6 +57,8 @@ class Program:
     strategy: str = "overlap"
     restore_strategy: str | None = None
     stop_timeout: int = layout.HELPER_STOP_TIMEOUT
+    replaces: tuple[str, ...] = ()
+    """Programs of other names that it takes over from."""
 
     @property
     def startsecs(self) -> int:
@@ -185,6 +187,7 @@ class Programs:
             command=deployment.guarded(name, self.paths.pidfile("watchdog"), command, drain_timeout),
             ready=["test", "-s", str(self.paths.heartbeat(name))],
             strategy="replace",
+            replaces=(self.paths.watchdog_before,),
         )
 
     def web(self, name: str) -> Program:

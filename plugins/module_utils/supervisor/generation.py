@@ -36,6 +36,7 @@ class Generation:
     restore_strategy: str | None = None
     stop_timeout: int | None = None
     log: str | None = None
+    replaces: list[str] = field(default_factory=list)
     of: str = ""
     """The generation that this one equals but for its name, see `again`."""
 
@@ -67,6 +68,11 @@ class Generation:
             log=self.log and self.log.replace(self.name, name),
             of=self.of or self.name,
         )
+
+    @property
+    def predecessors(self) -> set[str]:
+        """The programs whose generations this one takes over from: its own, and those that it replaces."""
+        return {self.program, *self.replaces}
 
     @property
     def executable(self) -> str:

@@ -85,12 +85,13 @@ def look(
         for name in texts
         if name in processes and name in current and (name in reread.changed) == (current[name] == intended[name])
     }
+    ours = None if absent else {name for one in programs for name in one.predecessors}
     return Seen(
         files,
         conf_dir.provisional(),
         processes,
         stale,
-        orphans_of(conf_dir.prefixes, None if absent else {one.program for one in programs}, reread.removed),
+        orphans_of(conf_dir.prefixes, ours, reread.removed),
         {name: group.process_configs[0].stopwaitsecs for name, group in intended.items() if group.process_configs},
     )
 

@@ -102,7 +102,7 @@ def changes(programs: Collection[Generation], seen: Seen, *, waits: bool = True)
     leftovers = sorted({*seen.files, *seen.orphans} - intended)
     decided = []
     for one in programs:
-        olds = tuple(old for old in leftovers if program_of(old) == one.program)
+        olds = tuple(old for old in leftovers if program_of(old) in one.predecessors)
         decided.append(_change(one, olds, seen, waits))
     gone = {*leftovers, *seen.provisional} - intended - {old for change in decided for old in change.olds}
     return decided + [Change(REMOVED, name) for name in sorted(gone)]

@@ -122,6 +122,16 @@ def test_replace_stops_the_old_before_the_new_is_written():
     assert start == Start((new,)) and retire.leaving == (leaving(A1, A2),) and retire.undo == ()
 
 
+def test_a_program_that_was_renamed_takes_over_from_the_one_it_replaces():
+    before, now = "app-health-11111111", "app-watchdog-22222222"
+    found = Seen({before: "conf"}, processes={before: process(before)}, stopwaitsecs={before: 10})
+    new = generation(now, strategy="replace", replaces=["app-health"])
+    [change] = plan.changes([new], found)
+    assert (change.action, change.olds) == (plan.REPLACED, (before,))
+    [stop, *_] = plan.plan([change], found)
+    assert stop == Stop((before,), (now,), undo=(StartAgain(before),)), "never do two run"
+
+
 def test_replace_goes_back_to_the_one_that_was_ready():
     new = generation(A3, strategy="replace")
     [stop, *_] = operations([new], seen(A1, A2, provisional={A2}, processes={A2: process(A2)}))
