@@ -83,10 +83,6 @@ options:
     description: Whether the inventory sets that, or it is the default.
     type: bool
     default: false
-  state_dir:
-    description: The kit's state directory.
-    type: path
-    default: /var/lib/celery-ops
   store_memory:
     description: MiB that the result store may use.
     type: int
@@ -145,13 +141,13 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
     yield from system.open_files(programs, files)
     yield from system.memory(programs, want["overlap"], want["store_memory"])
     if "rabbitmq" in groups:
-        in_use = list(broker.in_use(app, want["broker_shared"], want["time_limit"], want["state_dir"]))
+        in_use = list(broker.in_use(app, want["broker_shared"], want["time_limit"]))
         yield from in_use
         if not in_use and not want["broker_shared"]:
             yield from broker.node(want["node_name"])
             yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
     if "result_store" in groups:
-        yield from store.in_use(want["store_instance"], want["state_dir"])
+        yield from store.in_use(want["store_instance"])
         yield from store.database(app, want["store_database"], want["store_database_is_set"], redis.acl_users())
 
 
@@ -178,7 +174,6 @@ def main() -> None:
             "store_instance": {"type": "str", "default": ""},
             "store_database": {"type": "int", "default": 1},
             "store_database_is_set": {"type": "bool", "default": False},
-            "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
             "store_memory": {"type": "int", "default": 0},
         },
         supports_check_mode=True,

@@ -8,7 +8,7 @@ module: packages
 short_description: Install Debian packages and record which ones are new
 description:
   - Installs what is missing in one call of apt. Every package that this call installed, dependencies included, is
-    listed in O(record); O(state=absent) purges those alone.
+    recorded on the host; O(state=absent) purges those alone.
   - Waits up to five minutes for apt's and dpkg's locks, which apt-daily and unattended-upgrades hold on a new machine.
 options:
   names:
@@ -16,12 +16,8 @@ options:
     type: list
     elements: str
     default: []
-  record:
-    description: The JSON file that lists the packages that the kit installed.
-    type: path
-    default: /var/lib/celery-ops/packages.json
   state:
-    description: V(present) installs O(names); V(absent) purges everything in O(record).
+    description: V(present) installs O(names); V(absent) purges everything that is recorded.
     choices: [present, absent]
     default: present
     type: str
@@ -61,6 +57,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import RECORD
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 APT = ["apt-get", "-q", "-y"]
@@ -85,15 +82,15 @@ def installed() -> set[str]:
     return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
 
 
-def read_record(path: Path) -> list[str]:
+def read_record() -> list[str]:
     """Return the packages that the kit has installed so far."""
-    return json.loads(path.read_text())["packages"] if path.exists() else []
+    return json.loads(RECORD.read_text())["packages"] if RECORD.exists() else []
 
 
-def write_record(path: Path, packages: list[str]) -> None:
+def write_record(packages: list[str]) -> None:
     """Replace the record."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write_json(path, {"packages": packages})
+    RECORD.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_json(RECORD, {"packages": packages})
 
 
 def listed(packages: list[str]) -> str:
@@ -107,7 +104,7 @@ def lists_are_stale() -> bool:
     return not lists or time.time() - Path("/var/lib/apt/lists").stat().st_mtime > LISTS_MAX_AGE
 
 
-def install(module: AnsibleModule, record: Path) -> None:
+def install(module: AnsibleModule) -> None:
     """Install what is missing and record it."""
     before = installed()
     missing = [name for name in module.params["names"] if name not in before]
@@ -121,13 +118,13 @@ def install(module: AnsibleModule, record: Path) -> None:
         "Try: apt-get install " + " ".join(missing),
     )
     new = sorted(installed() - before)
-    write_record(record, sorted({*read_record(record), *new}))
+    write_record(sorted({*read_record(), *new}))
     module.exit_json(changed=True, packages=new, diff={"before": "", "after": listed(new)})
 
 
-def purge(module: AnsibleModule, record: Path) -> None:
+def purge(module: AnsibleModule) -> None:
     """Purge what was recorded, but nothing that something else on the host needs."""
-    noted = set(read_record(record))
+    noted = set(read_record())
     ours = noted & installed()
     kept: set[str] = set()
     while ours:
@@ -142,7 +139,7 @@ def purge(module: AnsibleModule, record: Path) -> None:
         stop(module, ours)
         apt(module, ["purge", *sorted(ours)], "Try: apt-get purge " + " ".join(sorted(ours)))
     if not module.check_mode:
-        record.unlink(missing_ok=True)
+        RECORD.unlink(missing_ok=True)
     diff = {"before": listed(sorted(ours)), "after": ""}
     module.exit_json(changed=bool(noted), packages=sorted(ours), kept=sorted(kept), diff=diff)
 
@@ -211,16 +208,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},
-            "record": {"type": "path", "default": "/var/lib/celery-ops/packages.json"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
-    record = Path(module.params["record"])
     if module.params["state"] == "present":
-        install(module, record)
+        install(module)
     else:
-        purge(module, record)
+        purge(module)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,6 @@ options:
     description: The ACL file.
     type: path
     required: true
-  state_dir:
-    description: Where the password of the kit's own user is kept, readable by root only.
-    type: path
-    default: /var/lib/celery-ops
   host:
     description: Where Redis listens.
     type: str
@@ -122,12 +118,12 @@ def with_users(text: str, users: dict[str, str | None]) -> str:
     )
 
 
-def key_of_kit(state_dir: str) -> str:
+def key_of_kit() -> str:
     """Return the password of the kit's own user, made if need be."""
-    if not admin_password(state_dir):
-        Path(state_dir).mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_atomically(Path(state_dir, ADMIN_KEY), secrets.token_urlsafe(32) + "\n", 0o600)
-    return admin_password(state_dir)
+    if not admin_password():
+        ADMIN_KEY.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_atomically(ADMIN_KEY, secrets.token_urlsafe(32) + "\n", 0o600)
+    return admin_password()
 
 
 def removal(name: str, known: dict[str, str], gone: Collection[str]) -> list[str]:
@@ -153,7 +149,6 @@ def main() -> None:
                 },
             },
             "acl_file": {"type": "path", "required": True},
-            "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -169,7 +164,7 @@ def main() -> None:
     applications = [each for each in want["applications"] if present or each["name"] in known]
     if not present and not applications:
         module.exit_json(changed=False, restart=False)
-    password = admin_password(want["state_dir"]) if module.check_mode else key_of_kit(want["state_dir"])
+    password = admin_password() if module.check_mode else key_of_kit()
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
         "default": "off",

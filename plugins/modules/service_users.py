@@ -21,10 +21,6 @@ options:
     elements: str
     choices: [rabbitmq, result_store, supervisor]
     required: true
-  state_dir:
-    description: The kit's state directory, with its record of the packages it installed.
-    type: path
-    default: /var/lib/celery-ops
 attributes:
   check_mode: {support: full, description: The module changes nothing.}
 author:
@@ -60,13 +56,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import deb
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 
-def others(service: str, app: str, state_dir: str) -> list[str]:
+def others(service: str, app: str) -> list[str]:
     """Return everything of others that needs the service, one thing a text. Raises OperatorError."""
     if not debian.is_installed(service):
         return []
     if service == "rabbitmq":
         return rabbitmq.other_users(app, rabbitmq.exported_definitions())
-    return redis.other_users(app, state_dir) if service == "result_store" else supervisor.other_programs(app)
+    return redis.other_users(app) if service == "result_store" else supervisor.other_programs(app)
 
 
 def main() -> None:
@@ -81,22 +77,21 @@ def main() -> None:
                 "choices": list(debian.PACKAGES),
                 "required": True,
             },
-            "state_dir": {"type": "path", "default": "/var/lib/celery-ops"},
         },
         supports_check_mode=True,
     )
-    app, services, state_dir = (module.params[name] for name in ("app", "services", "state_dir"))
+    app, services = module.params["app"], module.params["services"]
     found = supervisor.other_applications(app)
     try:
         for service in services:
-            found += others(service, app, state_dir)
+            found += others(service, app)
     except OperatorError as why:
         module.fail_json(msg=f"{why}, so that it can be asked who uses it. Nothing was changed.")
     module.exit_json(
         changed=False,
         others=found,
         foreign_programs=supervisor.foreign_programs(),
-        from_kit=[service for service in debian.PACKAGES if debian.from_kit(service, state_dir)],
+        from_kit=[service for service in debian.PACKAGES if debian.from_kit(service)],
     )
 
 

@@ -10,9 +10,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq
 
 
-def in_use(app: str, shared: bool, time_limit: int, state_dir: str) -> Iterator[str]:
+def in_use(app: str, shared: bool, time_limit: int) -> Iterator[str]:
     """A broker that the kit did not install serves nobody else, or is left as it is."""
-    if not debian.is_installed("rabbitmq") or debian.from_kit("rabbitmq", state_dir):
+    if not debian.is_installed("rabbitmq") or debian.from_kit("rabbitmq"):
         if shared:
             yield "rabbitmq_shared is true, and the host has no RabbitMQ of its own. Write: rabbitmq_shared: false"
         return

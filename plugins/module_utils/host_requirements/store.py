@@ -8,9 +8,9 @@ from pathlib import Path
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, redis
 
 
-def in_use(instance: str, state_dir: str) -> Iterator[str]:
+def in_use(instance: str) -> Iterator[str]:
     """A Redis that the kit did not install serves nobody else, or is left as it is."""
-    was_there = debian.is_installed("result_store") and not debian.from_kit("result_store", state_dir)
+    was_there = debian.is_installed("result_store") and not debian.from_kit("result_store")
     if instance and not was_there:
         yield "result_store_instance is set, and the host has no Redis of its own. Write: result_store_instance: ''"
     elif instance and not Path("/run/systemd/system").exists():

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, OPEN_FILES
 
 PROCESS_MEMORY = 24
 """MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
 PROCESSES_PER_CORE = 64
-OPEN_FILES = 65_536  # what the guard lets a program open (runtime/celery_ops/guard.py)
 # By pool: a prefork worker has six pipes a child (measured with Celery 5.7 on RabbitMQ: 35 files with 4 children, 275
 # with 44); elsewhere a slot has a socket of the task's and one to the result store.
 FILES_PER_SLOT = {"prefork": 6}

@@ -8,8 +8,11 @@ import subprocess
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
 
 PACKAGES = {"rabbitmq": "rabbitmq-server", "result_store": "redis-server", "supervisor": "supervisor"}
+RECORD = KIT_STATE / "packages.json"
+"""The packages that the kit installed: it removes no other."""
 TIMEOUT = 60  # seconds that a service has to answer
 
 
@@ -32,9 +35,9 @@ def is_installed(service: str) -> bool:
     return rc == 0 and out == "installed"
 
 
-def from_kit(service: str, state_dir: str) -> bool:
+def from_kit(service: str) -> bool:
     """Tell whether the kit installed the service's package."""
-    return PACKAGES[service] in read_json(Path(state_dir, "packages.json")).get("packages", [])
+    return PACKAGES[service] in read_json(RECORD).get("packages", [])
 
 
 def changed_conffile(package: str, conf: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import (
     PACKAGES,
@@ -17,8 +18,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian imp
 CONFIGURATION = Path("/etc/redis/celery-ops.conf")
 """The file that the kit configures it by."""
 ACL_FILE = "/etc/redis/celery-ops.acl"
-ADMIN_KEY = "redis-admin"
-"""The file in the kit's state directory with the password of the kit's own Redis user."""
+ADMIN_KEY = KIT_STATE / "redis-admin"
+"""The file with the password of the kit's own Redis user; root alone reads it."""
 ADMIN = "celery-ops"
 """The kit's own Redis user. No application can have that name: a dash is not allowed in one."""
 
@@ -79,20 +80,19 @@ def keys_by_database(info: list[str]) -> dict[int, int]:
     return {int(one[1]): int(one[2]) for one in found if one}
 
 
-def admin_password(state_dir: str) -> str:
+def admin_password() -> str:
     """Return the password of the kit's own Redis user; "" where there is none yet."""
-    path = Path(state_dir, ADMIN_KEY)
-    return path.read_text().strip() if path.exists() else ""
+    return ADMIN_KEY.read_text().strip() if ADMIN_KEY.exists() else ""
 
 
-def other_users(app: str, state_dir: str, acl: str = ACL_FILE) -> list[str]:
+def other_users(app: str, acl: str = ACL_FILE) -> list[str]:
     """Return users, keys and instances of Redis that are not the application's. Raises OperatorError."""
     users = acl_users(acl)
     found = [f"Redis: user {name} (database {database_of(users[name])})" for name in sorted(users) if name != app]
     configured = listens_at()
     if configured is None:
         return found + (signs_of_use() if is_installed("result_store") else [])
-    if password := admin_password(state_dir):
+    if password := admin_password():
         # Results from before applications had databases of their own are in 0, where nobody else can write.
         theirs = {0, *(database_of(rules) for rules in users.values())}
         try:

@@ -37,15 +37,13 @@ from celery_ops.launch.process import (
     owner,
 )
 from celery_ops.launch.termination import Say, Termination
-from celery_ops.layout import CANARY, HEARTBEAT
+from celery_ops.layout import CANARY, HEARTBEAT, OPEN_FILES
 
 STOP = {signal.SIGTERM, signal.SIGINT}
 POLL = 0.1
 FOREIGN_PATIENCE = 5.0
 """Seconds to wait for a lock that something unknown holds; also what an ending process may take to let go."""
 LISTENER_PATIENCE = 30.0
-OPEN_FILES = 65_536
-"""As Debian's units of RabbitMQ and Redis; not without end, as some programs go through all that may be open."""
 
 
 class Stopped(Exception):

@@ -28,7 +28,7 @@ def test_a_user_of_redis_is_shown_without_its_password(checked, tmp_path):
     acl = tmp_path / "celery-ops.acl"
     application = {"name": "shop", "password": "sEcret-1", "database": 2}
     acl.write_text(f"user notes on #1\nuser shop {redis_users.rules_of({**application, 'database': 1})}\n")
-    said = checked(redis_users, applications=[application], acl_file=str(acl), state_dir=str(tmp_path))
+    said = checked(redis_users, applications=[application], acl_file=str(acl))
     assert said["changed"]
     old, new = ([line for line in said["diff"][side].splitlines() if "user shop" in line] for side in said["diff"])
     assert old[0].startswith("user shop on #(hidden) ~*")
@@ -36,8 +36,7 @@ def test_a_user_of_redis_is_shown_without_its_password(checked, tmp_path):
     assert redis_users.rules_of(application).split()[1][1:] not in json.dumps(said)
 
 
-def test_the_packages_that_are_missing_are_shown(checked, tmp_path):
-    said = checked(packages, names=["base-files", "no-such-package"], record=str(tmp_path / "packages.json"))
+def test_the_packages_that_are_missing_are_shown(checked):
+    said = checked(packages, names=["base-files", "no-such-package"])
     assert (said["changed"], said["packages"]) == (True, ["no-such-package"])
     assert said["diff"] == {"before": "", "after": "no-such-package\n"}
-    assert list(tmp_path.iterdir()) == []
