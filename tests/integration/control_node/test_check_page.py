@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-TASK = "check | The page answers"
+TASK = "check | Request the page"
 
 
 @pytest.fixture
