@@ -9,27 +9,28 @@ from celery_ops.worker import clock
 HOUR = timedelta(hours=1)
 
 
-class Service:
-    def __init__(self, scheduler):
-        self.scheduler = scheduler
-
-
-class Scheduler:
-    def tick(self):
-        return 1
-
-
 @pytest.fixture
-def scheduler(tmp_path):
+def app():
     app = Celery("demo", broker="memory://", set_as_current=False)
     app.finalize()  # before the schedule: celery_ops.tasks, if another test has imported it, adds the tick
     app.conf.beat_schedule = {
         "often": {"task": "demo.often", "schedule": 30.0},
         "seldom": {"task": "demo.seldom", "schedule": 86400.0},
     }
-    scheduler = beat.PersistentScheduler(app=app, schedule_filename=str(tmp_path / "schedule"), lazy=False)
-    yield scheduler
-    scheduler.close()
+    return app
+
+
+@pytest.fixture
+def service(app, tmp_path):
+    """What `celery beat` runs, with its own scheduler and that one's file."""
+    service = beat.Service(app=app, schedule_filename=str(tmp_path / "schedule"))
+    yield service
+    service.scheduler.close()
+
+
+@pytest.fixture
+def scheduler(service):
+    return service.scheduler
 
 
 def ran(scheduler, name, ago):
@@ -55,18 +56,17 @@ def test_a_clock_that_is_slewed_is_left_alone(scheduler):
     assert clock.put_right(scheduler) == []
 
 
-def test_every_tick_looks(scheduler, monkeypatch):
+def test_every_tick_looks(service, scheduler, monkeypatch):
     monkeypatch.setattr(signals.beat_init, "receivers", [])
     clock.connect()
-    signals.beat_init.send(Service(scheduler))
+    signals.beat_init.send(service)
     ran(scheduler, "often", -HOUR)
     assert 25 < scheduler.tick() <= 30
 
 
-def test_a_scheduler_of_anothers_is_left_alone(monkeypatch):
+def test_a_scheduler_of_anothers_is_left_alone(app, monkeypatch):
     monkeypatch.setattr(signals.beat_init, "receivers", [])
     clock.connect()
-    other = Scheduler()
-    signals.beat_init.send(Service(other))
-    assert other.tick() == 1
-    assert vars(other) == {}
+    service = beat.Service(app=app, scheduler_cls=beat.Scheduler)
+    signals.beat_init.send(service)
+    assert "tick" not in vars(service.scheduler)

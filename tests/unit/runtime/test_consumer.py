@@ -1,15 +1,24 @@
-"""Where the kit's consumer differs from Celery's. With a broker: tests/infra/test_dead_letters.py, tests/chaos."""
+"""Where the kit's consumer differs from Celery's. With a broker: tests/infra/test_dead_letters.py, tests/chaos.
 
+Jobs and requests are billiard's and Celery's own, as installed, and their messages a real transport's.
+"""
+
+import time
+import weakref
 from types import SimpleNamespace
 
+import billiard
 import pytest
+from billiard.pool import ApplyResult
 from celery import Celery
 from celery.concurrency import get_implementation
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.request import Request
 from celery_ops.worker.consumer import RECONNECT, Consumer
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.utils.limits import TokenBucket
 
 
 @pytest.fixture
@@ -33,22 +42,41 @@ def test_the_pauses_of_a_worker_whose_broker_is_away_end_growing(consumer, monke
     assert 3 * RECONNECT <= sum(pauses) <= 6 * RECONNECT
 
 
-class Job:
-    """As much of a job of billiard's pool as counts here."""
+@pytest.fixture(scope="module")
+def children():
+    """A process that lives, by True, and one that has ended, by False."""
+    lives, ended = (billiard.Process(target=time.sleep, args=(seconds,), daemon=True) for seconds in (600, 0))
+    lives.start()
+    ended.start()
+    ended.join()
+    yield {True: lives, False: ended}
+    lives.terminate()
+    lives.join()
 
-    def __init__(self, accepted=False, child_lives=True, handed_over=True):
-        self._accepted = accepted
-        self._write_to = SimpleNamespace(_is_alive=lambda: child_lives) if handed_over else None
+
+@pytest.fixture
+def job(children):
+    """Make a job of billiard's pool: given to a child or not yet, accepted by it or not yet."""
+
+    def make(accepted=False, child_lives=True, handed_over=True):
+        made = ApplyResult({}, None)
+        if handed_over:
+            made._write_to = children[child_lives]
+        if accepted:
+            made._ack(None, time.time(), children[child_lives].pid, None)
+        return made
+
+    return make
 
 
-def test_what_a_child_was_given_and_has_not_accepted_is_not_forgotten(consumer, monkeypatch):
-    given, accepted = Job(), Job(accepted=True)
-    jobs = {1: accepted, 2: given, 3: Job(child_lives=False), 4: Job(handed_over=False)}
+def test_what_a_child_was_given_and_has_not_accepted_is_not_forgotten(consumer, job, monkeypatch):
+    given, accepted = job(), job(accepted=True)
+    jobs = {1: accepted, 2: given, 3: job(child_lives=False), 4: job(handed_over=False)}
     consumer.pool = SimpleNamespace(_pool=SimpleNamespace(_cache=jobs))
 
     def flush(_):  # the pool's flush, which Celery calls: nothing that was not accepted stays
-        for number, job in list(jobs.items()):
-            if not job._accepted:
+        for number, one in list(jobs.items()):
+            if not one._accepted:
                 del jobs[number]
 
     monkeypatch.setattr(CeleryConsumer, "on_close", flush)
@@ -62,22 +90,48 @@ def test_a_pool_without_children_is_none_of_its_business(consumer, monkeypatch):
     consumer.on_close()
 
 
-class Request:
-    """As much of a request as counts here: where it is, and what became of its message."""
+@pytest.fixture
+def channel(consumer):
+    with consumer.app.connection_for_write() as connection:
+        yield connection.channel()
 
-    def __init__(self, job=None, acknowledged=False):
-        self._apply_result = job and (lambda: job)
-        self.acknowledged, self.answers = acknowledged, []
-        self.message = SimpleNamespace(
-            reject_log_error=lambda _logger, _errors, requeue: self.answers.append(
-                "requeued" if requeue else "rejected"
-            )
-        )
+
+@pytest.fixture
+def request_of(consumer, channel):
+    """Make a request of a message that was delivered; with `job`, one that was handed to the pool."""
+    app, jobs = consumer.app, []
+
+    @app.task(name="demo.nothing", shared=False)
+    def nothing():
+        """Do nothing."""
+
+    def make(job=None, acknowledged=False):
+        app.send_task("demo.nothing", connection=channel.connection.client)
+        message = channel.basic_get("celery")
+        request = Request(message, app=app, task=nothing, on_ack=message.ack_log_error)
+        if job:
+            jobs.append(job)
+            request._apply_result = weakref.ref(job)
+        if acknowledged:
+            request.acknowledge()
+        return request
+
+    return make
+
+
+@pytest.fixture
+def requeued(channel):
+    """Return the tasks that another worker would get now."""
+
+    def ids():
+        return {message.headers["id"] for message in iter(lambda: channel.basic_get("celery"), None)}
+
+    return ids
 
 
 @pytest.fixture
 def stop(consumer, monkeypatch):
-    """Have the consumer stop; until nothing is delivered any more, some requests may still come."""
+    """Stop the consumer; until nothing is delivered any more, some requests may still come."""
     monkeypatch.setattr(state, "active_requests", set())
     monkeypatch.setattr(state, "scheduled_requests", set(), raising=False)  # Celery before 5.7 has none
     consumer.connection_errors, consumer.task_buckets = (), {"unlimited": None}
@@ -96,33 +150,37 @@ def stop(consumer, monkeypatch):
     return stop
 
 
-def test_what_comes_too_late_to_be_begun_goes_back_at_once(stop, consumer):
-    waits, late, has_rate, has_time = Request(), Request(), Request(), Request()
-    consumer.task_buckets["limited"] = SimpleNamespace(contents=[(has_rate, 1)])
+def test_what_comes_too_late_to_be_begun_goes_back_at_once(stop, consumer, request_of, requeued, job):
+    waits, late, has_rate, has_time = (request_of() for _ in range(4))
+    given = request_of(job(handed_over=False))
+    bucket = TokenBucket(1)
+    bucket.add((has_rate, 1))
+    consumer.task_buckets["limited"] = bucket
     state.scheduled_requests.add(has_time)
-    stop(waits, Request(Job(handed_over=False)), meanwhile=[late])
-    for request in (waits, late, has_rate, has_time):
-        assert request.answers == ["requeued"]
-        assert request.acknowledged
+    stop(waits, given, meanwhile=[late])
+    late_ones = (waits, given, late, has_rate, has_time)
+    assert requeued() == {request.id for request in late_ones}
+    assert all(request.acknowledged for request in late_ones)
 
 
-def test_what_runs_or_is_with_a_child_is_kept(stop):
-    runs, given, done = Request(Job(accepted=True)), Request(Job()), Request(acknowledged=True)
+def test_what_runs_or_is_with_a_child_is_kept(stop, request_of, requeued, job):
+    runs, given, done = request_of(job(accepted=True)), request_of(job()), request_of(acknowledged=True)
     state.active_requests.add(runs)
     stop(runs, given, done)
-    assert not runs.answers + given.answers + done.answers
+    assert requeued() == set()
+    assert [request.acknowledged for request in (runs, given, done)] == [False, False, True]
 
 
 @pytest.mark.parametrize("name", ["threads", "solo"])
-def test_a_pool_without_children_does_all_that_it_was_given(stop, name):
-    given = Request()
+def test_a_pool_without_children_does_all_that_it_was_given(stop, name, request_of, requeued):
+    given = request_of()
     stop(given, pool=get_implementation(name)(limit=1))
-    assert not given.answers
+    assert requeued() == set()
 
 
 @pytest.mark.parametrize("where", ["active_requests", "reserved_requests"])
-def test_a_task_whose_time_has_just_come_is_kept_by_threads(stop, where):
-    due = Request()
+def test_a_task_whose_time_has_just_come_is_kept_by_threads(stop, where, request_of, requeued):
+    due = request_of()
     state.scheduled_requests.add(due)
     if where == "active_requests":
         state.active_requests.add(due)
@@ -131,4 +189,4 @@ def test_a_task_whose_time_has_just_come_is_kept_by_threads(stop, where):
         meanwhile=[due] if where == "reserved_requests" else [],
         pool=get_implementation("threads")(limit=1),
     )
-    assert not due.answers
+    assert requeued() == set()

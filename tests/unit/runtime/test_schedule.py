@@ -20,11 +20,6 @@ class Table(beat.Scheduler):
         self.update_from_dict(self.app.conf.beat_schedule)
 
 
-class Service:
-    def __init__(self, scheduler):
-        self.scheduler, self.app = scheduler, scheduler.app
-
-
 @pytest.fixture
 def sent(monkeypatch):
     """The messages that are published, in order."""
@@ -44,11 +39,12 @@ def test_an_entry_is_sent_with_all_of_its_options(monkeypatch, sent, cls):
     app = Celery("demo", broker="memory://", set_as_current=False)
     options = {"expires": 60, "ignore_result": True, "queue": "seldom", "priority": 0}
     app.conf.beat_schedule = {"often": {"task": "demo.often", "schedule": 0.0, "options": options}}
-    scheduler = cls(app=app, lazy=False)
+    service = beat.Service(app=app, scheduler_cls=cls)
+    scheduler = service.scheduler
     if cls is beat.Scheduler:
         scheduler.update_from_dict(app.conf.beat_schedule)
     schedule.connect()
-    signals.beat_init.send(Service(scheduler))
+    signals.beat_init.send(service)
     for _ in range(2):
         scheduler._heap = None
         scheduler.tick()
