@@ -81,6 +81,8 @@ def test_celery_takes_json_and_arrays_only(host):
     [
         f"{CURRENT}/app/petct/celery.py",
         f"{CURRENT}/venv/bin/celery",
+        f"{CURRENT}/runtime/celery_ops/settings.py",
+        f"{CURRENT}/bin/celery-ops-guard",
         f"$(readlink -f {CURRENT}/venv)/lib/sitecustomize.py",
         f"/srv/{APP}/new",
         f"/srv/{APP}/releases/new",

@@ -89,6 +89,17 @@ def test_the_source_of_a_release(tmp_path):
     assert Release(tmp_path).app == tmp_path / "app"
 
 
+def test_the_commands_of_a_release_on_its_host(tmp_path):
+    release = Release(tmp_path)
+    assert release.command_here("celery-ops-soak") == tmp_path / "venv/bin/celery-ops-ledger"  # as 0.1 built it
+    (tmp_path / "bin").mkdir()
+    assert (
+        release.command_here("celery-ops-soak")
+        == release.command("celery-ops-soak")
+        == tmp_path / "bin/celery-ops-soak"
+    )
+
+
 def test_names_of_programs():
     assert [SHOP.worker("default"), SHOP.scheduler, SHOP.web, SHOP.web_listener] == [
         "shop-worker-default", "shop-scheduler", "shop-web", "shop-web-listener",

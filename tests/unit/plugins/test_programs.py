@@ -106,6 +106,11 @@ def test_a_commands_first_word_is_looked_up_on_the_host(command, words):
     assert found[:4] == ["/usr/sbin/runuser", "-u", "shop", "--"]
 
 
+def test_a_release_that_0_1_built_has_its_commands_elsewhere():
+    [*_, command, option, module] = Deployment.current("shop", of_0_1=True).as_app(["celery-ops-check", "-A", "shop"])
+    assert (command, option, module) == ("/srv/shop/current/venv/bin/celery-ops-prove", "-A", "shop")
+
+
 def test_no_command_is_none():
     current = Deployment.current("shop")
     assert current.commands_as_app(" ") == current.commands_as_app([]) == []
