@@ -38,7 +38,7 @@ ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
 
 
 def is_git(source: str) -> bool:
-    """Whether `source` is a git address rather than a folder."""
+    """Whether `source` is a git address rather than a directory."""
     return bool(GIT_ADDRESS.search(source)) and not (Path(source).is_dir() and not source.rstrip("/").endswith(".git"))
 
 
@@ -107,7 +107,7 @@ class Address:
 
 
 def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
-    """Put the tree of `version` into a folder, with its submodules; the commit's hash comes back.
+    """Put the tree of `version` into a directory, with its submodules; the commit's hash comes back.
 
     Raises AnsibleActionFail when the repository or the version is not there.
     """
@@ -214,20 +214,20 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        commit, folder = "", Path(source).expanduser()
+        commit, tree = "", Path(source).expanduser()
         if is_git(source):
-            folder = Path(scratch)
+            tree = Path(scratch)
             address = Address(source)
-            commit, source = checkout(address, str(arguments.get("version") or "HEAD"), cache, folder), address.bare
-        elif not folder.is_dir():
+            commit, source = checkout(address, str(arguments.get("version") or "HEAD"), cache, tree), address.bare
+        elif not tree.is_dir():
             raise AnsibleActionFail(
-                f"celery_app_source is {source}: no such folder on the control node, and no git address. "
-                "Set it to your application's folder (the one that holds its requirements)."
+                f"celery_app_source is {source}: no such directory on the control node, and no git address. "
+                "Set it to your application's directory (the one that holds its requirements)."
             )
         try:
-            found = files_of(folder, list(arguments.get("exclude") or []), checked_out=bool(commit))
-            refuse_pointers(folder, found.names)
-            members, links, texts = layout(folder, source, found, arguments)
+            found = files_of(tree, list(arguments.get("exclude") or []), checked_out=bool(commit))
+            refuse_pointers(tree, found.names)
+            members, links, texts = layout(tree, source, found, arguments)
         except OperatorError as error:
             raise AnsibleActionFail(str(error)) from None
         tar = pack({**runtime_files(runtime), **members}, links, texts)
@@ -254,7 +254,7 @@ def some(names: list[str]) -> str:
 
 
 def layout(
-    folder: Path, source: str, found: Files, arguments: dict[str, Any]
+    tree: Path, source: str, found: Files, arguments: dict[str, Any]
 ) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
     """The files, links and texts of a release, by their names in it.
 
@@ -263,7 +263,7 @@ def layout(
     directory, requirements = str(arguments.get("directory") or "").strip("/"), str(arguments["requirements"])
     if not found.names:
         raise AnsibleActionFail(f"celery_app_source is {source}: there is not a file in it to release.")
-    root, names = folder / directory, set(found.names)
+    root, names = tree / directory, set(found.names)
     if directory and not any(name.startswith(f"{directory}/") for name in names):
         there = sorted({name.split("/")[0] for name in names if "/" in name})
         raise AnsibleActionFail(
@@ -278,7 +278,7 @@ def layout(
         )
     texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
     if not texts:
-        for name in included(folder, str(Path(directory, requirements))):
+        for name in included(tree, str(Path(directory, requirements))):
             if name not in names:
                 raise OperatorError(f"{requirements} includes {name}, which is not part of the release. Add it.")
     top = "source" if directory else "app"
@@ -289,7 +289,7 @@ def layout(
         links["app"] = f"source/{directory}"
     for name in sorted(names - set(kept)):
         found.leave_out("celery_app_shared", name)
-    return {f"{top}/{name}": folder / name for name in kept}, links, texts
+    return {f"{top}/{name}": tree / name for name in kept}, links, texts
 
 
 def forget_old(cache: Path, keep: int) -> None:

@@ -41,14 +41,14 @@ class Deployments:
     def __init__(self, app: str, base: Path | None = None) -> None:
         self.app = app
         self.base = base or Layout(app).base
-        self.folder = self.base / "deployments"
+        self.directory = self.base / "deployments"
         self.audit = Layout(app).audit_log
-        self._draft = self.folder / "draft.json"
-        self._current = self.folder / "current"
+        self._draft = self.directory / "draft.json"
+        self._current = self.directory / "current"
 
     def read(self, deployment: str) -> Record:
         """Return a record; empty when there is none of that id."""
-        return read_json(self.folder / f"{deployment}.json") if deployment else {}
+        return read_json(self.directory / f"{deployment}.json") if deployment else {}
 
     def current_id(self) -> str:
         """Return the id of the deployment that is live; empty when none is."""
@@ -60,7 +60,7 @@ class Deployments:
 
     def all(self) -> dict[str, Record]:
         """Return all records by id."""
-        found = {path.stem: read_json(path) for path in sorted(self.folder.glob("*.json")) if path != self._draft}
+        found = {path.stem: read_json(path) for path in sorted(self.directory.glob("*.json")) if path != self._draft}
         return {name: record for name, record in found.items() if record}
 
     def draft(self) -> Record:
@@ -76,7 +76,7 @@ class Deployments:
                 self.append({**old, "deployment": old["id"], "to": old.get("release", ""), "outcome": outcome})
             # What it handed over may still run, whether or not this run touches it.
             old = {"begun": old["begun"]} if old.get("begun") else {}
-        self.folder.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
+        self.directory.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
         write_json(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old}, SECRET_FILE)
 
     def note_programs(
@@ -102,8 +102,8 @@ class Deployments:
 
     def write(self, record: Record) -> None:
         """Write a record that is to be kept."""
-        self.folder.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
-        write_json(self.folder / f"{record['id']}.json", record, SECRET_FILE)
+        self.directory.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
+        write_json(self.directory / f"{record['id']}.json", record, SECRET_FILE)
 
     def point(self, deployment: str) -> None:
         """Make a record the current one, in one step and without a byte of disk space."""
@@ -115,7 +115,7 @@ class Deployments:
 
     def remove(self, deployment: str) -> None:
         """Remove a record."""
-        (self.folder / f"{deployment}.json").unlink(missing_ok=True)
+        (self.directory / f"{deployment}.json").unlink(missing_ok=True)
 
     def adopt(self, release: str, environment: str, conf_dir: Path) -> None:
         """Make a record of what an older version of the kit has deployed, out of its conf files."""

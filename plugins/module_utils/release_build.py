@@ -41,7 +41,7 @@ NICER = 5  # a build lets the tasks that run go first
 
 
 def of_host(error: OSError, base: Path) -> ReleaseError:
-    """What the operator reads where the host is to blame: a disk that is full, a folder that can't be written."""
+    """What the operator reads where the host is to blame: a disk that is full, a directory that can't be written."""
     place = error.filename or base
     hint = f"Look: df -h {base}; df -i {base}; ls -ld {base}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -54,7 +54,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
 
     Without the archive, where it is needed, the answer is `needs_archive`. A good release stays good.
     """
-    release = releases.folder / options["id"]
+    release = releases.directory / options["id"]
     status = releases.note(options["id"]).get("status", "")
     proven = status in ("built", "good")
     files = list(damaged_files(release)) if proven else []
@@ -127,7 +127,7 @@ def make(releases: Releases, release: Path, options: dict[str, Any], proven: boo
     point(release / "venv", os.path.relpath(venv, release))
     if before and before != venv:
         # The same damaged virtualenv may be other releases' as well.
-        for other in releases.folder.glob("*/venv"):
+        for other in releases.directory.glob("*/venv"):
             if other.resolve() == before and stem_of(before) == stem_of(venv):
                 point(other, os.path.relpath(venv, release))
     write_commands(release)

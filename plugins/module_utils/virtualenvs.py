@@ -27,7 +27,7 @@ class Releases(Protocol):
     """What is needed of the module's releases: their directories and notes."""
 
     base: Path
-    folder: Path
+    directory: Path
 
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says."""
@@ -70,21 +70,21 @@ def virtualenv(releases: Releases, release: Path, options: dict[str, Any]) -> Pa
     local = names_local(texts)
     identity, kind = json.dumps([*common, release.name] if local else common), json.dumps([*common, *projects(release)])
     stem, kind = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (identity, kind))
-    folder = releases.base / "venvs"
-    folder.mkdir(exist_ok=True)
-    folder.chmod(DIRECTORY)
-    there = [path for path in sorted(folder.iterdir()) if stem_of(path) == stem]
+    directory = releases.base / "venvs"
+    directory.mkdir(exist_ok=True)
+    directory.chmod(DIRECTORY)
+    there = [path for path in sorted(directory.iterdir()) if stem_of(path) == stem]
     for venv in there:
         if not list(damaged_virtualenv(venv)):
             return venv
-    linked = {link.resolve() for link in releases.folder.glob("*/venv")}
+    linked = {link.resolve() for link in releases.directory.glob("*/venv")}
     for venv in there:
         if venv.resolve() not in linked and not runs_from(venv):
             shutil.rmtree(venv, ignore_errors=True)
     names = [stem, *(f"{stem}-{number}" for number in range(1, 1 + len(there)))]
-    venv = next(path for path in (folder / name for name in names) if not path.exists())
+    venv = next(path for path in (directory / name for name in names) if not path.exists())
     try:
-        if local and (old := alike(folder, kind)):
+        if local and (old := alike(directory, kind)):
             clone(old, venv)
         install(venv, release, options)
     except ReleaseError:
@@ -94,9 +94,9 @@ def virtualenv(releases: Releases, release: Path, options: dict[str, Any]) -> Pa
     return venv
 
 
-def alike(folder: Path, kind: str) -> Path | None:
+def alike(directory: Path, kind: str) -> Path | None:
     """The newest virtualenv of this kind that is whole."""
-    known = sorted(folder.glob("*/.complete"), key=lambda path: path.stat().st_mtime, reverse=True)
+    known = sorted(directory.glob("*/.complete"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = (path.parent for path in known if path.read_text() == kind)
     return next((venv for venv in found if not list(damaged_virtualenv(venv))), None)
 

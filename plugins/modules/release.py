@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: release
 short_description: Build and activate the releases of one application on one host
 description:
-  - A release is an immutable folder C(<base>/releases/<id>) with C(app/), C(venv) and C(release.json), which says
+  - A release is an immutable directory C(<base>/releases/<id>) with C(app/), C(venv) and C(release.json), which says
     whether it is V(built), V(good) or V(failed). Virtualenvs are shared by content - same lock file, same
     Python - so that a change of code alone installs nothing.
 options:
@@ -26,7 +26,7 @@ options:
     type: str
     default: built
   app: {description: The application's name., type: str, required: true}
-  base: {description: The application's folder; C(/srv/<app>) unless told., type: path}
+  base: {description: The application's directory; C(/srv/<app>) unless told., type: path}
   id: {description: The release., type: str, default: ""}
   archive:
     description: "The packed source, as C(app/), and the runtime; brought by the action plugin, removed here."
@@ -100,7 +100,7 @@ inspect:
       yet (check mode), or its runtime can't tell.
   type: dict
   returned: state=built
-listener: {description: The folder that the web's listener runs from., type: str, returned: "state=built, chosen"}
+listener: {description: The directory that the web's listener runs from., type: str, returned: "state=built, chosen"}
 needs_archive:
   description: Whether the archive is needed, to build what is damaged; nothing was done as yet.
   type: bool
@@ -187,27 +187,27 @@ MIGRATE_TIMEOUT = None  # as long as the data take
 
 
 class Releases:
-    """The releases of one application: folders, notes, links."""
+    """The releases of one application: directories, notes, links."""
 
     def __init__(self, app: str, base: Path) -> None:
         self.app, self.base = app, base
-        self.folder = base / "releases"
+        self.directory = base / "releases"
         self.environments = Layout(app).etc
         self.deployments = Deployments(app, base)
 
     def note(self, release: str) -> dict[str, Any]:
         """What release.json says; empty when there is no such release."""
-        return read_json(Release(self.folder / release).state_file) if release else {}
+        return read_json(Release(self.directory / release).state_file) if release else {}
 
     def write_note(self, release: str, **changes: Any) -> None:
         """Change release.json as a whole."""
-        write_json(Release(self.folder / release).state_file, {**self.note(release), **changes})
+        write_json(Release(self.directory / release).state_file, {**self.note(release), **changes})
 
     def all(self) -> dict[str, dict[str, Any]]:
         """Notes of all releases by id."""
-        if not self.folder.exists():
+        if not self.directory.exists():
             return {}
-        names = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        names = sorted(path.name for path in self.directory.iterdir() if not path.name.startswith("."))
         return {name: self.note(name) for name in names if self.note(name)}
 
     def current(self) -> str:
@@ -227,7 +227,7 @@ class Releases:
 
 def python_of(releases: Releases, options: dict[str, Any], release: str) -> str:
     """Major and minor version of the Python that a release runs with, or would."""
-    settings = releases.folder / release / "venv/pyvenv.cfg"
+    settings = releases.directory / release / "venv/pyvenv.cfg"
     if settings.exists():
         lines = dict(line.split(" = ", 1) for line in settings.read_text().splitlines() if " = " in line)
         return ".".join(lines["version"].split(".")[:2])
@@ -311,7 +311,7 @@ def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
             "requirements": note.get("requirements", ""),
         }
         for name, note in notes.items()
-        if (releases.folder / name / "venv").exists()
+        if (releases.directory / name / "venv").exists()
     }
     draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return {
@@ -443,11 +443,11 @@ def prune(releases: Releases, keep: int) -> list[str]:
     kept |= {name for name in notes if name in used}
     pruned = [name for name in notes if name not in kept]
     for name in pruned:
-        shutil.rmtree(releases.folder / name)
-    linked = {(releases.folder / name / "venv").resolve() for name in kept if name}
+        shutil.rmtree(releases.directory / name)
+    linked = {(releases.directory / name / "venv").resolve() for name in kept if name}
     prune_virtualenvs(releases.base, linked, used)
     # A host without a web program keeps the one of the current release all the same, and does not install it anew.
-    package = package_of(releases.folder / releases.current())
+    package = package_of(releases.directory / releases.current())
     prune_listeners(releases.base, used + f"{listener_of(releases.base, package)} ")
     live = {(releases.environments / "env").resolve().name, *(record["environment"] for record in records)}
     for path in releases.environments.glob("env-*"):
@@ -462,9 +462,9 @@ STATES = {"migrated": migrate, "history": history, "active": activate, "failed":
 def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what `state` says. Raises ReleaseError."""
     releases = Releases(options["app"], Path(options["base"] or Layout(options["app"]).base))
-    if not releases.folder.is_dir() and not check_mode:
+    if not releases.directory.is_dir() and not check_mode:
         raise ReleaseError(
-            f"{options['app']} was not set up on this host: there is no {releases.folder}. "
+            f"{options['app']} was not set up on this host: there is no {releases.directory}. "
             "Type: ansible-playbook playbooks/site.yml"
         )
     previous, state, begun = releases.current(), options["state"], time.monotonic()
@@ -477,7 +477,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         if result.get("needs_archive"):
             return result
         # In check mode the release may not be there yet.
-        release = releases.folder / options["id"]
+        release = releases.directory / options["id"]
         package = package_of(release)
         known = releases.base / "listeners" / options["listener"]
         result["listener"] = str(listener_of(releases.base, package) if package.is_dir() else known)

@@ -5,11 +5,11 @@ DOCUMENTATION = r"""
 module: release_source
 short_description: Pack an application's source; the release is named by the content's hash
 description:
-  - Packs a folder, or a version of a git repository, and the kit's runtime, into a cache on the control node.
+  - Packs a directory, or a version of a git repository, and the kit's runtime, into a cache on the control node.
   - The same content gives the same id, whatever its file times; so an unchanged application is no change.
 options:
   source:
-    description: A folder on the control node, or a git repository's address.
+    description: A directory on the control node, or a git repository's address.
     type: str
     required: true
   version:
@@ -31,11 +31,11 @@ options:
     elements: str
     default: []
   runtime:
-    description: The folder of the kit's runtime package.
+    description: The directory of the kit's runtime package.
     type: path
     required: true
   cache:
-    description: The folder that keeps what was packed.
+    description: The directory that keeps what was packed.
     type: path
     required: true
 author:

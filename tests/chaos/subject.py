@@ -48,7 +48,7 @@ class Subject(Host):
         said = self.ask(self.in_release("celery-ops-check -A petct --timeout 20"))
         found = json.loads(said.splitlines()[-1]) if said.startswith("{") else {}
         # One that only found busy workers has not looked at the scheduler.
-        return bool(found.get("proved")) and (found["tick_age"] or math.inf) < time.time() - self.since
+        return bool(found.get("passed")) and (found["tick_age"] or math.inf) < time.time() - self.since
 
     @property
     def password(self) -> str:

@@ -76,18 +76,18 @@ def broker():
     ],
 )
 def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, options):
-    (stage.folder / "demo.py").write_text(CODE.replace("{settings}", STYLES[style]))
+    (stage.directory / "demo.py").write_text(CODE.replace("{settings}", STYLES[style]))
     environment = {
         "CELERY_BROKER_URL": broker,
         "CELERY_RESULT_BACKEND": "redis://127.0.0.1:6379/0",
         "C_FORCE_ROOT": "1",
-        "CELERY_OPS_STATE_DIR": str(stage.folder),
+        "CELERY_OPS_STATE_DIR": str(stage.directory),
     }
 
     def run(*command):
         done = subprocess.run(
             [sys.executable, *command],
-            **{"cwd": stage.folder, "capture_output": True, "text": True, "env": clean_environment(**environment)},
+            **{"cwd": stage.directory, "capture_output": True, "text": True, "env": clean_environment(**environment)},
         )
         return done.stdout or done.stderr
 

@@ -107,15 +107,15 @@ class Started:
 
 
 class Stage:
-    """Starts guarded programs in one folder, and ends whatever is left of them."""
+    """Starts guarded programs in one directory, and ends whatever is left of them."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.run = folder / "run"
+    def __init__(self, directory):
+        self.directory = directory
+        self.run = directory / "run"
         self.run.mkdir()
         self.pidfile = self.run / "demo.pid"
         self.lock = self.run / "demo.pid.lock"
-        self.script = folder / "program.py"
+        self.script = directory / "program.py"
         self.script.write_text(PROGRAM)
         self.started, self.others = [], []
 
@@ -125,7 +125,7 @@ class Stage:
 
     def start(self, *command, name=PROGRAM_NAME, options=(), environment=None, pidfile=None):
         """Start the guard under a supervisor of its own, without waiting for anything."""
-        log = self.folder / f"log-{len(self.started)}"
+        log = self.directory / f"log-{len(self.started)}"
         guard = [
             "--app",
             APP,
@@ -153,7 +153,7 @@ class Stage:
                 stderr=output,
                 text=True,
                 env=clean_environment(**(environment or {})),
-                cwd=self.folder,
+                cwd=self.directory,
             )
         self.started.append(Started(process, log))
         return self.started[-1]
@@ -165,9 +165,9 @@ class Stage:
             *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", *options),
             *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
             name=program,
-            options=("--chdir", self.folder),
+            options=("--chdir", self.directory),
             pidfile=self.run / f"{program}.pid",
-            environment={"C_FORCE_ROOT": "1", "CELERY_OPS_STATE_DIR": str(self.folder), **(environment or {})},
+            environment={"C_FORCE_ROOT": "1", "CELERY_OPS_STATE_DIR": str(self.directory), **(environment or {})},
         )
 
     def up(self, *command, **options):

@@ -114,7 +114,7 @@ class Manifest:
         except OSError as error:
             if not self.options["restore"]:
                 raise
-            self.warn(f"The rollback is not noted in {self.deployments.folder}: {error.strerror}.")
+            self.warn(f"The rollback is not noted in {self.deployments.directory}: {error.strerror}.")
 
     @property
     def is_change(self) -> bool:
@@ -168,7 +168,7 @@ class Manifest:
             self.programs = [Generation.restored(one) for one in recorded]
         elif not self.programs and self.deployments:
             raise OperatorError(
-                f"{self.deployments.folder} has no record of deployment {deployment}; nothing was changed. Type: "
+                f"{self.deployments.directory} has no record of deployment {deployment}; nothing was changed. Type: "
                 "ansible-playbook playbooks/deploy.yml"
             )
 

@@ -35,8 +35,8 @@ def test_a_record_is_read_back_byte_for_byte_and_only_root_reads_it(deployments)
     deployments.write(record("one", programs=()) | {"programs": [program("shop-worker-a-00000001", text)]})
     deployments.point("one")
     assert deployments.current()["programs"][0]["conf"] == text
-    assert (deployments.folder / "one.json").stat().st_mode & 0o777 == 0o600
-    assert deployments.folder.stat().st_mode & 0o777 == 0o700
+    assert (deployments.directory / "one.json").stat().st_mode & 0o777 == 0o600
+    assert deployments.directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_draft_that_was_left_over_is_noted_as_interrupted_once(deployments):

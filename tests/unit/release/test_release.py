@@ -24,16 +24,16 @@ def releases(tmp_path, monkeypatch):
     found = Releases("shop", tmp_path / "srv")
     found.environments = tmp_path / "etc"
     found.deployments.audit = tmp_path / "log/deploys.log"
-    for folder in (found.folder, found.base / "venvs", found.environments):
-        folder.mkdir(parents=True)
+    for directory in (found.directory, found.base / "venvs", found.environments):
+        directory.mkdir(parents=True)
     return found
 
 
 def make(releases, name, status="built", venv="v1"):
-    folder = releases.folder / name
+    directory = releases.directory / name
     (releases.base / "venvs" / venv).mkdir(exist_ok=True)
-    folder.mkdir()
-    (folder / "venv").symlink_to(f"../../venvs/{venv}")
+    directory.mkdir()
+    (directory / "venv").symlink_to(f"../../venvs/{venv}")
     releases.write_note(name, status=status, built_at=len(releases.all()))
     return name
 
@@ -47,7 +47,9 @@ def deploy(releases, name, deployment="", environment="", programs=("shop-worker
         "environment_file": str(environment), **changes,
     }  # fmt: skip
     before = release.begin(releases, options)["deployment_before"]
-    manifest = [{"family": one[:-9], "name": one, "conf": f"exec {releases.folder}/{name}/venv\n"} for one in programs]
+    manifest = [
+        {"family": one[:-9], "name": one, "conf": f"exec {releases.directory}/{name}/venv\n"} for one in programs
+    ]
     releases.deployments.note_programs(["shop-"], manifest, "workers", is_change=True)
     return release.activate(releases, options, False) | {"before": before, "options": options}
 
@@ -184,7 +186,7 @@ def test_prune_keeps_what_the_last_deployments_need_and_one_that_failed(releases
 
 
 def test_prune_leaves_what_a_program_still_names(releases):
-    (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.folder}/good0/venv/bin/celery\n")
+    (release.CONF_D / "shop-worker.conf").write_text(f"command={releases.directory}/good0/venv/bin/celery\n")
     for number in range(8):
         deploy(releases, make(releases, f"good{number}", venv=f"v{number}"), f"d{number}")
     assert "good0" in releases.all()

@@ -32,7 +32,7 @@ CELERY = {"celery_here.pth": f"{sysconfig.get_path('purelib')}\n", "shoplib/big.
 APP = "from celery import Celery\n\napp = Celery('shop')\n"
 
 
-def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scripts: str = "") -> None:
+def make_wheel(directory: Path, name: str, version: str, files: dict[str, str], scripts: str = "") -> None:
     """A wheel with these files and a console script of its own name, or these."""
     info = f"{name}-{version}.dist-info"
     files = {
@@ -41,7 +41,7 @@ def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scr
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": scripts or f"[console_scripts]\n{name} = {name}:main\n",
     }
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
         for path, text in files.items():
             wheel.writestr(path, text)
         record = "".join(f"{path},,{len(text)}\n" for path, text in files.items())
@@ -49,19 +49,19 @@ def make_wheel(folder: Path, name: str, version: str, files: dict[str, str], scr
 
 
 class Host:
-    """A folder that is a host, and the control node's side of it."""
+    """A directory that is a host, and the control node's side of it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.runtime = folder, ROOT / "runtime"
-        self.releases = Releases("shop", folder / "srv/shop")
-        self.source, self.wheels = folder / "source", folder / "wheels"
-        for path in (self.source, self.wheels, self.releases.folder, folder / "etc", folder / "conf.d"):
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.runtime = directory, ROOT / "runtime"
+        self.releases = Releases("shop", directory / "srv/shop")
+        self.source, self.wheels = directory / "source", directory / "wheels"
+        for path in (self.source, self.wheels, self.releases.directory, directory / "etc", directory / "conf.d"):
             path.mkdir(parents=True)
         make_wheel(self.wheels, "celery", metadata.version("celery"), CELERY)
         (self.source / "requirements.txt").write_text("celery\n")
         (self.source / "shop.py").write_text(APP)
         (self.source / "data.txt").write_text("data\n")
-        self.environment = folder / "etc/env"
+        self.environment = directory / "etc/env"
         self.environment.write_text("")
         self.packed = self.pack()
 
@@ -69,7 +69,7 @@ class Host:
         return release_source.prepare(
             {
                 "source": str(self.source), "version": "HEAD", "requirements": "requirements.txt", "exclude": [],
-                "runtime": str(self.runtime), "cache": str(self.folder / "cache"),
+                "runtime": str(self.runtime), "cache": str(self.directory / "cache"),
                 "shared_directory": str(self.releases.base / "shared"), **changes,
             }
         )  # fmt: skip
@@ -78,7 +78,7 @@ class Host:
         given = {
             "app": "shop", "base": str(self.releases.base), "id": self.packed["id"], "python": sys.executable,
             "celery_module": "shop", "environment_file": str(self.environment), "user": getpass.getuser(),
-            "archive": str(shutil.copy(self.packed["archive"], self.folder / "sent")) if archive else None,
+            "archive": str(shutil.copy(self.packed["archive"], self.directory / "sent")) if archive else None,
             "install_environment": json.dumps({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)}),
             "listener": self.packed["listener"],
         }  # fmt: skip
@@ -95,7 +95,7 @@ class Host:
 
     @property
     def release(self) -> Path:
-        return self.releases.folder / self.packed["id"]
+        return self.releases.directory / self.packed["id"]
 
     @property
     def venv(self) -> Path:
@@ -139,9 +139,9 @@ def built(tmp_path_factory):
     return host
 
 
-def like(built: Host, folder: Path) -> Host:
+def like(built: Host, directory: Path) -> Host:
     """Another host, which has the virtualenvs already."""
-    host = Host(folder)
+    host = Host(directory)
     shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
     return host
 
@@ -194,13 +194,13 @@ OLD = {  # as 0.1 packed it
 def test_a_release_that_0_1_packed_is_built_with_its_own_runtime_and_has_the_new_commands(built, tmp_path):
     host = like(built, tmp_path)
     scripts = "\n".join(f"celery-ops-{name} = celery_ops.{name}:main" for name in ("env", "inspect", "health"))
-    make_wheel(host.folder, "celery_ops", "0.1.0", OLD, f"[console_scripts]\n{scripts}\n")
-    (host.folder / "app").mkdir()
-    shutil.copy(host.source / "shop.py", host.folder / "app/shop.py")
-    (host.folder / "app/requirements.txt").write_text("celery\n")
-    wheel = next(host.folder.glob("celery_ops-*.whl"))
-    host.packed |= {"id": "0123456789ab", "archive": str(host.folder / "old.tar.gz")}
-    tar = ["tar", "-C", host.folder, "--mtime=@0", "-czf", host.packed["archive"], wheel.name, "app"]
+    make_wheel(host.directory, "celery_ops", "0.1.0", OLD, f"[console_scripts]\n{scripts}\n")
+    (host.directory / "app").mkdir()
+    shutil.copy(host.source / "shop.py", host.directory / "app/shop.py")
+    (host.directory / "app/requirements.txt").write_text("celery\n")
+    wheel = next(host.directory.glob("celery_ops-*.whl"))
+    host.packed |= {"id": "0123456789ab", "archive": str(host.directory / "old.tar.gz")}
+    tar = ["tar", "-C", host.directory, "--mtime=@0", "-czf", host.packed["archive"], wheel.name, "app"]
     subprocess.run(tar, check=True)
     answer = host.build()
     assert answer["inspect"]["by"] == "0.1"
@@ -222,7 +222,7 @@ def damage_missing_file(host):
     (host.release / "app/shop.py").unlink()
 
 
-def damage_folder(host):
+def damage_directory(host):
     shutil.rmtree(host.release / "app")
 
 
@@ -234,7 +234,9 @@ def damage_commands(host):
     shutil.rmtree(host.release / "bin")
 
 
-@pytest.mark.parametrize("damage", [damage_file, damage_missing_file, damage_folder, damage_runtime, damage_commands])
+@pytest.mark.parametrize(
+    "damage", [damage_file, damage_missing_file, damage_directory, damage_runtime, damage_commands]
+)
 def test_a_damaged_release_is_brought_back_from_its_archive_and_stays_good(damage, built):
     damage(built)
     (built.release / "app").mkdir(exist_ok=True)
@@ -273,7 +275,7 @@ def damage_link(host):
 @pytest.mark.parametrize("damage", [damage_package, damage_empty, damage_python])
 def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, built):
     old = built.venv
-    other = built.releases.folder / "other"
+    other = built.releases.directory / "other"
     other.mkdir()
     (other / "venv").symlink_to(os.path.relpath(old, other))
     running = subprocess.Popen(
@@ -583,7 +585,7 @@ def test_a_virtualenv_that_is_damaged_is_not_copied(built, tmp_path):
 
 def test_an_included_file_that_changes_is_another_virtualenv(host):
     files = {"requirements.txt": "-r base.txt\n-c pins.txt\n", "base.txt": "celery\n", "pins.txt": "x==1\n"}
-    release = host.releases.folder / "r1"
+    release = host.releases.directory / "r1"
     (release / "app").mkdir(parents=True)
     for name, text in files.items():
         (release / "app" / name).write_text(text)
@@ -634,13 +636,15 @@ def test_build_commands_run_in_the_release_once_before_it_is_imported(built, tmp
     (host.source / "shop.py").write_text(f"import made\n{APP}")
     host.packed = host.pack(commands=["make it"])
     app = host.release / "app"
-    script = f"echo ran >> {host.folder}/ran; echo > {app}/made.py; echo changed > {app}/data.txt; id -un > {app}/who"
+    script = (
+        f"echo ran >> {host.directory}/ran; echo > {app}/made.py; echo changed > {app}/data.txt; id -un > {app}/who"
+    )
     commands = [["sh", "-c", script], ["test", "-f", f"{app}/made.py"]]
     host.build(commands=commands)
     assert (app / "made.py").stat().st_uid == 0
     assert host.build(archive=False, commands=commands)["changed"] is False
     assert (app / "data.txt").read_text() == "changed\n"
-    assert (host.folder / "ran").read_text() == "ran\n"
+    assert (host.directory / "ran").read_text() == "ran\n"
     assert host.pack(commands=["make more"])["id"] != host.packed["id"]
 
 

@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def source(tmp_path):
-    folder = tmp_path / "shop"
-    (folder / "shop").mkdir(parents=True)
-    (folder / "requirements.txt").write_text("celery==5.7.0\n")
-    (folder / "shop/__init__.py").write_text("")
-    (folder / "shop/tasks.py").write_text("print('hello')\n")
-    return folder
+    directory = tmp_path / "shop"
+    (directory / "shop").mkdir(parents=True)
+    (directory / "requirements.txt").write_text("celery==5.7.0\n")
+    (directory / "shop/__init__.py").write_text("")
+    (directory / "shop/tasks.py").write_text("print('hello')\n")
+    return directory
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ def prepare(tmp_path, source):
     return call
 
 
-def git(folder, *words):
+def git(directory, *words):
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     return subprocess.run(
-        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
+        ["git", *identity, *words], cwd=directory, check=True, capture_output=True, text=True
     ).stdout.strip()
 
 
@@ -128,14 +128,14 @@ def test_git_branch_tag_and_commit(prepare, source, tmp_path):
     second = prepare(source=f"file://{bare}", version="main")
     assert second["id"] != first["id"]
     assert prepare(source=f"file://{bare}", version=one)["id"] == first["id"]
-    # The same content is the same release, from a folder or from git.
+    # The same content is the same release, from a directory or from git.
     assert prepare()["id"] == second["id"]
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"source": "/nonexistent/shop"}, "celery_app_source is /nonexistent/shop: no such folder"),
+        ({"source": "/nonexistent/shop"}, "celery_app_source is /nonexistent/shop: no such directory"),
         ({"requirements": "lock.txt"}, "set celery_app_requirements: requirements.txt"),
         ({"source": "file:///nonexistent/shop.git"}, "celery_app_source and celery_app_version"),
     ],
@@ -164,7 +164,7 @@ TOKEN = "t0ken-of-the-ci%2Fx"
 
 
 class Repository(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder to whoever has the token, and looks who holds it on its command line meanwhile."""
+    """Serves a directory to whoever has the token, and looks who holds it on its command line meanwhile."""
 
     logins: ClassVar[set[str]] = set()
     seen: ClassVar[set[bytes]] = set()
@@ -202,8 +202,8 @@ def server(source, tmp_path):
         found.shutdown()
 
 
-def holders(folder):
-    return [path for path in folder.rglob("*") if path.is_file() and b"t0ken" in path.read_bytes()]
+def holders(directory):
+    return [path for path in directory.rglob("*") if path.is_file() and b"t0ken" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("login", [f"ci:{TOKEN}", TOKEN])
@@ -231,19 +231,19 @@ def packed(answer):
         return {entry.name.removeprefix("app/"): entry for entry in tar if not entry.name.startswith("runtime/")}
 
 
-def write(folder, *names, text=""):
+def write(directory, *names, text=""):
     """Write files below a directory."""
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
 
 
-def commit(folder):
+def commit(directory):
     """Commit all that is there."""
-    if not (folder / ".git").exists():
-        git(folder, "init", "-q", "-b", "main")
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "one")
+    if not (directory / ".git").exists():
+        git(directory, "init", "-q", "-b", "main")
+    git(directory, "add", "-A")
+    git(directory, "commit", "-qm", "one")
 
 
 def test_a_pattern_is_anchored_at_the_source(prepare, source):
@@ -310,10 +310,10 @@ def test_names_of_secrets_keys_and_logs(name, private):
 @pytest.fixture
 def library(tmp_path):
     """A repository that others have as a submodule."""
-    folder = tmp_path / "www/money"
-    write(folder, "money.py")
-    commit(folder)
-    return folder
+    directory = tmp_path / "www/money"
+    write(directory, "money.py")
+    commit(directory)
+    return directory
 
 
 def with_submodule(source, library):

@@ -16,9 +16,9 @@ def stage(tmp_path):
 @pytest.fixture
 def open_stage():
     """A stage that other users can reach (tmp_path is root's alone)."""
-    folder = Path(tempfile.mkdtemp(prefix="celery-ops-"))
-    folder.chmod(0o755)
-    stage = Stage(folder)
+    directory = Path(tempfile.mkdtemp(prefix="celery-ops-"))
+    directory.chmod(0o755)
+    stage = Stage(directory)
     yield stage
     stage.close()
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)

@@ -18,8 +18,8 @@ APP = """
 from celery import Celery
 app = Celery("demo", broker="filesystem://")
 app.conf.update(
-    broker_transport_options={{key: "{folder}/" + name for key, name in
-        {{"data_folder_in": "data", "data_folder_out": "data", "control_folder": "control"}}.items()}},
+    broker_transport_options={{key: "{directory}/" + name for key, name in
+        {{"data_folder_in": "data", "data_folder_out": "data", "control_directory": "control"}}.items()}},
     task_queue_max_priority=10, task_default_priority=5,
     task_default_queue="elsewhere", task_default_exchange_type="topic",
     task_routes={{"*": {{"queue": "nowhere"}}}}, task_protocol=1, task_compression="bzip2",
@@ -38,13 +38,13 @@ app.Task = Odd
 @pytest.fixture
 def worker(stage):
     for name in ("data", "control"):
-        (stage.folder / name).mkdir()
-    (stage.folder / "demo.py").write_text(APP.format(folder=stage.folder))
+        (stage.directory / name).mkdir()
+    (stage.directory / "demo.py").write_text(APP.format(directory=stage.directory))
 
     def start(*words):
         return stage.start(
             *(BIN / "celery", "-A", "demo", "worker", "-n", NODE, "-c", "1", "--without-mingle", *words),
-            options=("--chdir", stage.folder),
+            options=("--chdir", stage.directory),
             environment={"C_FORCE_ROOT": "1"},
         )
 
@@ -59,7 +59,7 @@ def ready(stage):
                 *(sys.executable, "-m", "celery_ops.cli.ready", "-A", "demo", "--node", NODE),
                 *("--canary-file", str(stage.run / f"{PROGRAM_NAME}.canary"), "--timeout", str(timeout)),
             ],
-            **{"cwd": stage.folder, "env": clean_environment(), "capture_output": True, "text": True},
+            **{"cwd": stage.directory, "env": clean_environment(), "capture_output": True, "text": True},
         )
         return json.loads(done.stdout or done.stderr)
 

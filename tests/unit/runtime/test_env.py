@@ -91,7 +91,7 @@ def run(*arguments):
     )
 
 
-def test_command_gets_environment_and_folder(tmp_path):
+def test_command_gets_environment_and_directory(tmp_path):
     path = tmp_path / "env"
     path.write_text(file_of({"GREETING": "a b"}))
     done = run(path, "--chdir", tmp_path, "--", "sh", "-c", 'echo "$GREETING" $PWD')

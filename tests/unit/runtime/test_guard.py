@@ -111,7 +111,7 @@ def test_look_alikes_are_never_signalled(stage, marks):
             "app": APP, "program": PROGRAM_NAME, "pidfile": str(stage.pidfile),
             "pid": 1, "start": 1, "parent": 1, "group": 1,
         })}  # fmt: skip
-    other = stage.folder / "other.pid"
+    other = stage.directory / "other.pid"
     look_alike = stage.spawn(
         sys.executable, stage.script, "--pidfile", other, env=clean_environment(**marks), process_group=0
     )
@@ -132,7 +132,7 @@ def test_another_guarded_program_of_the_same_app_is_a_stranger(stage):
     assert alive(other.pid)
 
 
-# The folder
+# The directory
 
 
 def test_folder_missing(stage):
@@ -166,7 +166,7 @@ def test_folder_of_somebody_else_says_what_to_type(open_stage):
 @both
 @pytest.mark.parametrize("deaf", [(), ("--deaf",)], ids=["death-signal", "no-death-signal"])
 def test_orphan_finishes_its_work_and_is_replaced(stage, kind, deaf):
-    done = stage.folder / "done"
+    done = stage.directory / "done"
     old = stage.up(*stage.program(*(("--work-until", done) if kind else ()), *deaf))
     old.lose_supervisor()
     new = stage.start(*stage.program())
@@ -206,10 +206,10 @@ def test_killing_an_orphan_takes_its_group_along(stage):
     command = [
         "sh",
         "-c",
-        f"trap '' TERM; sleep 61 & echo $! > {stage.folder}/child; echo $$ > {stage.pidfile}; wait",
+        f"trap '' TERM; sleep 61 & echo $! > {stage.directory}/child; echo $$ > {stage.pidfile}; wait",
     ]
     old = stage.up(*command)
-    child = int((stage.folder / "child").read_text())
+    child = int((stage.directory / "child").read_text())
     assert alive(child)
     old.lose_supervisor()
     stage.up(options=["--drain-timeout", "0.5"])
@@ -219,9 +219,9 @@ def test_killing_an_orphan_takes_its_group_along(stage):
 
 def test_children_that_outlived_their_program_are_ended(stage):
     """A main process that was SIGKILLed leaves children that hold the lock."""
-    command = ["sh", "-c", f"sleep 62 & echo $! > {stage.folder}/child; echo $$ > {stage.pidfile}; wait"]
+    command = ["sh", "-c", f"sleep 62 & echo $! > {stage.directory}/child; echo $$ > {stage.pidfile}; wait"]
     old = stage.up(*command)
-    child = int((stage.folder / "child").read_text())
+    child = int((stage.directory / "child").read_text())
     os.kill(old.pid, signal.SIGKILL)
     old.exit_status()
     assert alive(child) and not stage.lock_is_free()
@@ -294,8 +294,8 @@ def test_lock_of_a_stranger_is_respected(stage):
     assert find.startswith("find /proc/")
 
 
-def test_patience_with_a_stranger_begins_when_the_orphan_has_gone(stage):
-    """A draining orphan takes longer than a stranger may; something unmarked holds the lock a moment longer."""
+def test_patience_with_a_foreign_lock_holder_begins_when_the_orphan_has_gone(stage):
+    """A draining orphan takes longer than that patience; something unmarked holds the lock a moment longer."""
     old = stage.up("sh", "-c", 'env -i sleep 7 & exec "$@"', "sh", *stage.program("--work", 5.5))
     old.lose_supervisor()
     new = stage.start(*stage.program())
@@ -365,9 +365,9 @@ def test_signals_are_as_a_program_expects_them(stage):
 
 
 def test_environment_file_and_folder_and_nothing_on_the_command_line(stage):
-    file = stage.folder / "env"
+    file = stage.directory / "env"
     file.write_text("CELERY_BROKER_URL='amqp://demo:se cret@there//'\nDEMO=1\n")
-    shown = stage.folder / "shown"
+    shown = stage.directory / "shown"
     script = f"env > {shown}.new; pwd >> {shown}.new; mv {shown}.new {shown}; exec sleep 60"
     started = stage.start("sh", "-c", script, options=["--env-file", file, "--chdir", stage.run])
     wait_until(shown.exists, 15, started.output)
@@ -409,7 +409,7 @@ def test_guards_of_one_user_see_each_other_after_dropping_root(open_stage):
     ("options", "said"),
     [
         (["--user", "no-such-user"], "there is no user 'no-such-user'"),
-        (["--chdir", "/no/such/folder"], "--chdir /no/such/folder: No such file"),
+        (["--chdir", "/no/such/directory"], "--chdir /no/such/directory: No such file"),
         (["--env-file", "/no/such/file"], "/no/such/file: No such file"),
     ],
 )
@@ -429,7 +429,7 @@ def test_missing_program(stage):
 
 
 def test_damaged_environment_file_is_named_without_its_secrets(stage):
-    file = stage.folder / "env"
+    file = stage.directory / "env"
     file.write_text("A=1\nPASSWORD=top secret\n")
     started = stage.start(*stage.program(), options=["--env-file", file])
     assert started.exit_status() == 78
@@ -442,29 +442,29 @@ def test_damaged_environment_file_is_named_without_its_secrets(stage):
 
 @pytest.fixture
 def celery(stage):
-    """Commands of a minimal Celery app whose broker is a folder; `send` queues a task that waits for a file."""
-    (stage.folder / "queue").mkdir()
-    (stage.folder / "control").mkdir()
-    (stage.folder / "mini.py").write_text(f"""
+    """Commands of a minimal Celery app whose broker is a directory; `send` queues a task that waits for a file."""
+    (stage.directory / "queue").mkdir()
+    (stage.directory / "control").mkdir()
+    (stage.directory / "mini.py").write_text(f"""
 import time
 from pathlib import Path
 from celery import Celery
 app = Celery("mini", broker="filesystem://")
-folder = Path({str(stage.folder)!r})
-queue = str(folder / "queue")
+directory = Path({str(stage.directory)!r})
+queue = str(directory / "queue")
 app.conf.update(
     broker_transport_options={{"data_folder_in": queue, "data_folder_out": queue, "polling_interval": 0.1,
-                               "control_folder": str(folder / "control")}},
+                               "control_directory": str(directory / "control")}},
     worker_enable_remote_control=False, broker_connection_retry_on_startup=True, task_ignore_result=True,
 )
 @app.task(name="work")
 def work(name, until):
-    with (folder / "begun").open("a") as file:
+    with (directory / "begun").open("a") as file:
         file.write(f"{{name}}\\n")
     while until and not Path(until).exists():
         time.sleep(0.02)
     print("printed by", name)
-    with (folder / "done").open("a") as file:
+    with (directory / "done").open("a") as file:
         file.write(f"{{name}}\\n")
 """)
 
@@ -486,18 +486,18 @@ def work(name, until):
                 "--pidfile",
                 stage.pidfile,
                 "-s",
-                stage.folder / "beat",
+                stage.directory / "beat",
             ]
 
         def send(name, until=""):
             code = f"import mini; mini.work.delay({name!r}, {str(until)!r})"
-            subprocess.run([sys.executable, "-c", code], cwd=stage.folder, env=clean_environment(), check=True)
+            subprocess.run([sys.executable, "-c", code], cwd=stage.directory, env=clean_environment(), check=True)
 
         def ready(started):
             wait_until(lambda: "ready." in started.output or "beat: Starting" in started.output, 15, "it is up")
 
         def lines(name):
-            path = stage.folder / name
+            path = stage.directory / name
             return path.read_text().split() if path.exists() else []
 
     return Commands
@@ -515,12 +515,12 @@ def children(pid):
 def test_celery_worker_finishes_its_task_as_an_orphan_and_is_replaced(stage, celery):
     old = stage.up(*celery.worker())
     celery.ready(old)
-    celery.send("first", stage.folder / "go-on")
+    celery.send("first", stage.directory / "go-on")
     wait_until(lambda: celery.lines("begun"), 15, "the task has begun")
     old.lose_supervisor()
     new = stage.start(*celery.worker())
     wait_until(lambda: "SIGTERM sent" in new.output, 15, "the guard waits")
-    (stage.folder / "go-on").touch()
+    (stage.directory / "go-on").touch()
     wait_until(lambda: stage.pid_in_file() == new.pid, 15, f"the program's pidfile:\n{new.output}")
     assert celery.lines("done") == ["first"]
 

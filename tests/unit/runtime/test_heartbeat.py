@@ -26,10 +26,12 @@ def schedule(sender, **_):
 @pytest.fixture
 def celery(stage):
     """Start celery under the guard; its app has no kit settings, but for the worker's -I."""
-    (stage.folder / "demo.py").write_text(APP)
+    (stage.directory / "demo.py").write_text(APP)
 
     def start(*words):
-        return stage.start(BIN / "celery", "-A", "demo", *words, name=PROGRAM_NAME, options=("--chdir", stage.folder))
+        return stage.start(
+            BIN / "celery", "-A", "demo", *words, name=PROGRAM_NAME, options=("--chdir", stage.directory)
+        )
 
     return start
 
@@ -69,8 +71,8 @@ def test_a_worker_goes_on_saying_it(celery, beat):
 
 
 def test_a_scheduler_says_when_it_ticks_next(stage, celery, beat):
-    (stage.folder / "demo.py").write_text(APP + "import celery_ops.tasks\n")
-    scheduler = celery("beat", "--schedule", stage.folder / "schedule")
+    (stage.directory / "demo.py").write_text(APP + "import celery_ops.tasks\n")
+    scheduler = celery("beat", "--schedule", stage.directory / "schedule")
     found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{scheduler.output}")
     assert (found["kind"], found["pid"]) == ("scheduler", scheduler.pid)
     assert 10 < found["due"] <= 15
@@ -78,17 +80,17 @@ def test_a_scheduler_says_when_it_ticks_next(stage, celery, beat):
 
 def test_nothing_is_written_without_the_guard(stage, monkeypatch):
     monkeypatch.delenv("CELERY_OPS_HEARTBEAT_FILE", raising=False)
-    (stage.folder / "demo.py").write_text(APP)
+    (stage.directory / "demo.py").write_text(APP)
     worker = stage.spawn(
         *(BIN / "celery", "-A", "demo", "worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle"),
         *("--pidfile", stage.pidfile),
-        cwd=stage.folder,
+        cwd=stage.directory,
         env=clean_environment(),
     )
     wait_until(stage.pidfile.exists, 30, "the worker")
     worker.send_signal(signal.SIGTERM)
     worker.wait(20)
-    assert not list(stage.folder.rglob("*.heartbeat*"))
+    assert not list(stage.directory.rglob("*.heartbeat*"))
 
 
 def test_what_a_signal_says_in_the_midst_of_a_heartbeat_stays(tmp_path):

@@ -54,11 +54,11 @@ def test_what_an_application_keeps_beside_celery_ops_apply_is_named(ask):
     assert [one["setting"] for one in report["unsafe"]] == ["task_acks_late"]
 
 
-def pretend(version, folder):
-    """Have this version of Celery installed, as far as its metadata tell."""
-    (folder / f"celery-{version}.dist-info").mkdir()
-    (folder / f"celery-{version}.dist-info/METADATA").write_text(f"Name: celery\nVersion: {version}\n")
-    return {"PYTHONPATH": f"{folder}:{RUNTIME}"}
+def pretend(version, directory):
+    """Make this version of Celery look installed, as far as its metadata tell."""
+    (directory / f"celery-{version}.dist-info").mkdir()
+    (directory / f"celery-{version}.dist-info/METADATA").write_text(f"Name: celery\nVersion: {version}\n")
+    return {"PYTHONPATH": f"{directory}:{RUNTIME}"}
 
 
 def test_quorum_queues_with_a_celery_that_can_not_consume_from_them_are_refused(ask, tmp_path):

@@ -43,7 +43,7 @@ def free_port():
 @pytest.fixture
 def web(stage):
     """Starts listeners and gunicorns on one address."""
-    (stage.folder / "wsgi.py").write_text(APP)
+    (stage.directory / "wsgi.py").write_text(APP)
 
     class Web:
         def __init__(self):
@@ -53,7 +53,7 @@ def web(stage):
 
         def listen(self, *options, bind=None, program="web-listener"):
             """A listener as Supervisor starts it; by hand without `program`."""
-            log = stage.folder / f"listener-{len(self.listeners)}"
+            log = stage.directory / f"listener-{len(self.listeners)}"
             arguments = ["--bind", bind or f"{HOST}:{self.port}", "--socket", str(self.socket), *options]
             with log.open("w") as output:
                 process = subprocess.Popen(
@@ -156,7 +156,7 @@ def test_gunicorn_finishes_a_running_request_when_stopped(web, stage):
     slow = []
     client = threading.Thread(target=lambda: slow.append(web.get("1")))
     client.start()
-    wait_until((stage.folder / "slow").exists, 15, "the request is being served")
+    wait_until((stage.directory / "slow").exists, 15, "the request is being served")
     assert old.stop() == 0
     client.join()
     assert slow == ["web"]
@@ -310,10 +310,10 @@ def test_a_listener_of_an_earlier_version_is_succeeded_and_serves_again(web, sta
     old.stderr.close()
 
 
-def test_port_taken_by_a_stranger(web):
-    with socket.socket() as stranger:
-        stranger.bind((HOST, web.port))
-        stranger.listen()
+def test_port_taken_by_another_program(web):
+    with socket.socket() as other:
+        other.bind((HOST, web.port))
+        other.listen()
         started = web.listen()
         assert started.supervisor.wait(10) == 78
     assert f"see who has it: ss -ltnp 'sport = :{web.port}'" in started.output

@@ -1,4 +1,4 @@
-"""`ready` and `prove` where they must say no; what they say yes to needs a broker and is tested with one."""
+"""`ready` and `check` where they must say no; what they say yes to needs a broker and is tested with one."""
 
 import json
 import signal
@@ -13,9 +13,9 @@ from support.stage import clean_environment
 from support.wait import wait_until
 
 READY = ["celery_ops.cli.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
-PROVE = ["celery_ops.cli.check"]
+CHECK = ["celery_ops.cli.check"]
 TIMEOUT = 8  # seconds; a busy machine takes some of them to import Celery, before it asks
-both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (PROVE, "proved")], ids=["ready", "prove"])
+both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (CHECK, "passed")], ids=["ready", "check"])
 
 
 @pytest.fixture

@@ -12,22 +12,22 @@ APP = """
 from pathlib import Path
 from celery import Celery
 app = Celery("demo", broker="filesystem://")
-app.conf.broker_transport_options = {{"data_folder_in": "{folder}/data", "data_folder_out": "{folder}/data",
-    "control_folder": "{folder}/control", "polling_interval": 0.1}}
+app.conf.broker_transport_options = {{"data_folder_in": "{directory}/data", "data_folder_out": "{directory}/data",
+    "control_directory": "{directory}/control", "polling_interval": 0.1}}
 app.conf.worker_hijack_root_logger = False
 
 @app.task(name="demo.run")
 def run(name):
-    Path("{folder}", name).touch()
+    Path("{directory}", name).touch()
 """
 
 
 @pytest.fixture
 def app(stage):
     for name in ("data", "control"):
-        (stage.folder / name).mkdir()
-    code = APP.format(folder=stage.folder)
-    (stage.folder / "demo.py").write_text(code)
+        (stage.directory / name).mkdir()
+    code = APP.format(directory=stage.directory)
+    (stage.directory / "demo.py").write_text(code)
     found = {}
     exec(code, found)
     return found["app"]
@@ -46,8 +46,8 @@ def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, ap
     new = start("5e6f7a8b")
     for name in ("gone", "also", "kept"):
         app.send_task("demo.run", [name], task_id=name)
-    wait_until((stage.folder / "kept").exists, 20, f"the task that was not revoked:\n{new.output}")
-    assert not (stage.folder / "gone").exists() and not (stage.folder / "also").exists()
+    wait_until((stage.directory / "kept").exists, 20, f"the task that was not revoked:\n{new.output}")
+    assert not (stage.directory / "gone").exists() and not (stage.directory / "also").exists()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`prove` against real workers, whose broker and result store here are directories. With RabbitMQ: tests/infra."""
+"""`check` against real workers, whose broker and result store here are directories. With RabbitMQ: tests/infra."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ import time
 from celery import Celery
 app = Celery("demo", broker="filesystem://", backend={backend!r})
 app.conf.update(
-    broker_transport_options={{key: "{folder}/" + name for key, name in
-        {{"data_folder_in": "data", "data_folder_out": "data", "control_folder": "control"}}.items()}}
+    broker_transport_options={{key: "{directory}/" + name for key, name in
+        {{"data_folder_in": "data", "data_folder_out": "data", "control_directory": "control"}}.items()}}
         | {{"polling_interval": 0.05}},
     {settings}
 )
@@ -30,20 +30,20 @@ NODE = f"{PROGRAM_NAME}@here"
 def system(stage):
     """An application that is a module of its own, a worker of it under the guard, and the proof."""
     for name in ("data", "control", "results"):
-        (stage.folder / name).mkdir()
+        (stage.directory / name).mkdir()
 
     class System:
         def write(self, backend="file", settings="", head=""):
-            backend = f"file://{stage.folder}/results" if backend == "file" else backend
-            (stage.folder / "demo.py").write_text(
-                head + APP.format(folder=stage.folder, backend=backend, settings=settings)
+            backend = f"file://{stage.directory}/results" if backend == "file" else backend
+            (stage.directory / "demo.py").write_text(
+                head + APP.format(directory=stage.directory, backend=backend, settings=settings)
             )
 
         def work(self, *words):
             started = stage.start(
                 *(BIN / "celery", "-A", "demo", "worker", "-n", NODE, "-l", "INFO", "--without-mingle"),
                 *("-I", "celery_ops.tasks", "--without-gossip", *words),
-                options=("--chdir", stage.folder),
+                options=("--chdir", stage.directory),
                 environment={"C_FORCE_ROOT": "1"},
             )
             wait_until(lambda: " ready." in started.output, 40, f"the worker:\n{started.output}")
@@ -55,10 +55,10 @@ def system(stage):
 
         def run(self, *words):
             return subprocess.run(
-                [sys.executable, *words], cwd=stage.folder, env=clean_environment(), capture_output=True, text=True
+                [sys.executable, *words], cwd=stage.directory, env=clean_environment(), capture_output=True, text=True
             )
 
-        def prove(self, *words, timeout=12):
+        def check(self, *words, timeout=12):
             done = self.run("-m", "celery_ops.cli.check", "-A", "demo", "--timeout", str(timeout), *words)
             assert done.stdout, done.stderr
             return json.loads(done.stdout)
@@ -75,21 +75,21 @@ def system(stage):
     ],
     ids=["a store", "results ignored, routes to nowhere", "no store"],
 )
-def test_the_proof_goes_through_a_queue_that_a_worker_consumes(system, stage, backend, settings, result):
+def test_the_check_goes_through_a_queue_that_a_worker_consumes(system, stage, backend, settings, result):
     """An application with named queues, none of them Celery's default: `celery` has no consumer, and is not made."""
     system.write(backend, settings)
     started = system.work("-c", "1", "-Q", "queue3,queue5")
-    answer = system.prove("--no-scheduler", timeout=20)
-    assert answer["proved"], f"{answer}\n{started.output}"
+    answer = system.check("--no-scheduler", timeout=20)
+    assert answer["passed"], f"{answer}\n{started.output}"
     assert (answer["queue"], answer["result"], answer["busy"]) == ("queue3", result, "")
     assert answer["round_trip"] < 10
-    assert not (stage.folder / "control/celery.exchange").exists(), "the default queue was declared"
+    assert not (stage.directory / "control/celery.exchange").exists(), "the default queue was declared"
 
 
 def test_with_no_worker_it_says_so(system):
     system.write()
-    answer = system.prove("--no-scheduler", timeout=6)
-    assert not answer["proved"]
+    answer = system.check("--no-scheduler", timeout=6)
+    assert not answer["passed"]
     assert "no worker answers the question what it consumes" in answer["reason"]
 
 
@@ -103,8 +103,8 @@ def test_behind_waiting_tasks_it_says_busy_and_not_failed(system, seconds, count
     system.write()
     system.send("rest", seconds, queue="default", count=count)
     started = system.work("-c", "1", "-Q", "default", "-P", pool)
-    answer = system.prove("--no-scheduler", timeout=9)
-    assert answer["proved"], f"{answer}\n{started.output}"
+    answer = system.check("--no-scheduler", timeout=9)
+    assert answer["passed"], f"{answer}\n{started.output}"
     assert said in answer["busy"]
     assert (answer["round_trip"], answer["reason"]) == (None, "")
 
@@ -112,8 +112,8 @@ def test_behind_waiting_tasks_it_says_busy_and_not_failed(system, seconds, count
 def test_a_result_store_that_keeps_nothing_is_told_from_a_worker_that_does_not_run_it(system):
     system.write("cache+memory://")
     system.work("-c", "1", "-Q", "default")
-    answer = system.prove("--no-scheduler", timeout=9)
-    assert not answer["proved"]
+    answer = system.check("--no-scheduler", timeout=9)
+    assert not answer["passed"]
     assert "and its result did not come within" in answer["reason"]
     assert "look at the result store, memory:///" in answer["reason"]
 
@@ -131,7 +131,7 @@ def test_a_result_store_that_keeps_nothing_is_told_from_a_worker_that_does_not_r
 def test_what_can_not_be_told_of_the_scheduler_is_said_and_is_no_failure(system, backend, scheduler, said):
     system.write(backend, head="import celery_ops.tasks\n")
     started = system.work("-c", "1", "-Q", "default")
-    answer = system.prove(*scheduler, timeout=8)
-    assert answer["proved"] is bool(said), f"{answer}\n{started.output}"
+    answer = system.check(*scheduler, timeout=8)
+    assert answer["passed"] is bool(said), f"{answer}\n{started.output}"
     assert answer["tick"].startswith(said)
     assert (answer["tick"] or "is the scheduler running?") in (answer["tick"], answer["reason"][-25:])

@@ -16,17 +16,17 @@ KIT = "app.config_from_object('celery_ops.settings')\n"
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """A CA, and certificates of it for two names."""
-    folder = tmp_path_factory.mktemp("certificates")
+    directory = tmp_path_factory.mktemp("certificates")
 
     def openssl(*words):
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
 
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     openssl(*new, "-subj", "/CN=CA", "-keyout", "ca.key", "-out", "ca.pem", "-addext", "keyUsage=critical,keyCertSign")
     for name in ("IP:127.0.0.1", "DNS:elsewhere"):
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName={name}")
         openssl(*new, *signed, "-subj", f"/CN={name[:2]}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    return folder
+    return directory
 
 
 @pytest.fixture

@@ -222,10 +222,10 @@ class Lookout:
 
     def __init__(self, stage, supervisor, drain_timeout=DRAIN):
         self.said = []
-        self.conf_dir = stage.folder / "conf.d"
+        self.conf_dir = stage.directory / "conf.d"
         self.conf_dir.mkdir(exist_ok=True)
         self.watchdog = Watchdog(APP, "demo", supervisor, stage.run, self.conf_dir, drain_timeout)
-        self.watchdog.home = stage.folder / "srv"
+        self.watchdog.home = stage.directory / "srv"
         self.watchdog.say = self.said.append
 
     def until(self, condition, what, seconds=15):
@@ -402,10 +402,10 @@ CELERY = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys
 
 @pytest.fixture
 def by_hand(stage):
-    """Start programs that look like celery, from a folder that looks like a release's or not."""
+    """Start programs that look like celery, from a directory that looks like a release's or not."""
 
     def start(*words, script="srv/releases/1/venv/bin/celery", **options):
-        path = stage.folder / script
+        path = stage.directory / script
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CELERY)
         started = stage.spawn(sys.executable, path, *words, env=clean_environment(), **options)
@@ -446,10 +446,10 @@ class TestStartedByHand:
     )
     def test_look_alikes_are_left_alone(self, stage, by_hand, words, script):
         started = by_hand(*words.split(), script=script)
-        assert orphans.celery_command(started.pid, "demo", stage.folder / "srv") == ""
+        assert orphans.celery_command(started.pid, "demo", stage.directory / "srv") == ""
 
     def test_neither_are_other_programs_with_such_words_or_our_supervisors_children_touched(self, stage, by_hand):
-        script = stage.folder / "srv/releases/1/venv/bin/celery"
+        script = stage.directory / "srv/releases/1/venv/bin/celery"
         child = by_hand("-A", "demo", "worker")  # of this process, whom the watchdog takes for supervisord
         others = [
             stage.spawn("tail", "-f", script, stdout=subprocess.DEVNULL),
@@ -469,9 +469,9 @@ class TestStartedByHand:
 
 def test_the_watchdog_itself_under_the_guard(stage):
     """Started like any program; ends at once when told to."""
-    (stage.folder / "conf.d").mkdir()
+    (stage.directory / "conf.d").mkdir()
     started = stage.start(
-        *(sys.executable, "-m", "celery_ops.cli.watchdog", "-A", "demo", "--conf-dir", stage.folder / "conf.d"),
+        *(sys.executable, "-m", "celery_ops.cli.watchdog", "-A", "demo", "--conf-dir", stage.directory / "conf.d"),
         name=f"{APP}-watchdog-1a2b3c4d",
     )
     path = stage.run / f"{APP}-watchdog-1a2b3c4d.heartbeat"
