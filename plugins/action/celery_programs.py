@@ -78,8 +78,7 @@ class ActionModule(HostModule):
         """Return the phase's programs as the module takes them."""
         build = variables.get(BUILD) or {}
         builders = Programs(variables, Deployment.of_run(variables), build).of(phase)
-        if phase in ("workers", "all"):
-            self.refuse_unknown_queues(lacks_queues(variables, build))
+        self.refuse_unknown_queues(lacks_queues(variables, build, phase))
         prefixes = prefixes_of(variables, phase)
         return [argument(program, make, prefixes, self._templar, is_rollback) for program, make in builders.items()]
 
@@ -134,7 +133,7 @@ def argument(
     made = make(f"{program}-{generation_of(conf_of(unnamed, prefixes, templar), unnamed.ready)}")
     if is_rollback:  # it was healthy before
         made = replace(made, min_uptime=0, strategy=made.restore_strategy or made.strategy)
-    wanted = {
+    return {
         "program": made.program,
         "name": made.name,
         "conf": conf_of(made, prefixes, templar),
@@ -148,7 +147,6 @@ def argument(
         "log": str(made.log),
         "replaces": list(made.replaces),
     }
-    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def conf_of(program: Program, prefixes: list[str], templar: Templar) -> str:

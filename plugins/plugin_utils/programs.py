@@ -194,15 +194,13 @@ class Programs:
         """Return a generation of the web server, which takes the listening socket from the listener."""
         variables, pidfile = self.variables, self.paths.pidfile(name)
         words = [word.replace("{pidfile}", str(pidfile)) for word in shlex.split(variables["celery_web_command"])]
-        socket, stop_timeout = (
-            self.paths.socket(variables["celery_web_bind"]),
-            int(variables["celery_web_stop_timeout"]),
-        )
+        stop_timeout = int(variables["celery_web_stop_timeout"])
+        listen_from = ("--listen-from", str(self.paths.socket(variables["celery_web_bind"])))
         return Program(
             app=self.deployment.app,
             program=self.paths.web,
             name=name,
-            command=self.deployment.guarded(name, pidfile, words, stop_timeout, "--listen-from", str(socket)),
+            command=self.deployment.guarded(name, pidfile, words, stop_timeout, *listen_from),
             min_uptime=int(variables["celery_web_min_uptime"]),
             lasting_children=True,
             strategy=variables["celery_web_handover"],
@@ -262,10 +260,10 @@ def own_queues(report: Mapping[str, Any], programs: Iterable[Mapping[str, Any]])
     return [queue for queue in queues if queue not in named] or queues
 
 
-def lacks_queues(variables: Variables, build: Build) -> list[str]:
-    """Return the entries of celery_worker_programs whose queues can't be told."""
+def lacks_queues(variables: Variables, build: Build, phase: str) -> list[str]:
+    """Return those of the phase's entries of celery_worker_programs whose queues can't be told."""
     programs = variables["celery_worker_programs"]
-    if own_queues(build.get("inspect") or {}, programs):
+    if "worker" not in groups_of(variables, phase) or own_queues(build.get("inspect") or {}, programs):
         return []
     return [str(entry["name"]) for entry in programs if not entry.get("queues")]
 

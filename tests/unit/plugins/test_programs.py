@@ -133,8 +133,9 @@ def test_a_program_without_queues_consumes_the_applications_own_that_no_other_na
 
 def test_queues_that_nobody_can_tell_are_known_to_be_unknown():
     mine = VARIABLES | {"celery_worker_programs": programs_with([None, ["mail"]])}
-    assert lacks_queues(mine, {}) == ["p0"]
-    assert lacks_queues(mine, BUILD) == []
+    assert lacks_queues(mine, {}, "workers") == lacks_queues(mine, {}, "all") == ["p0"]
+    assert lacks_queues(mine, BUILD, "workers") == lacks_queues(mine, {}, "web") == []
+    assert lacks_queues(mine | {"group_names": ["web"]}, {}, "all") == []
 
 
 @pytest.mark.parametrize(
