@@ -6,12 +6,14 @@ import shlex
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
 class ActionModule(AppCommand):
     """Runs `argv`, or the line `command`, with the application's user, environment and virtualenv."""
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what ansible.builtin.command answers."""
         super().run(tmp, task_vars)

@@ -12,6 +12,7 @@ from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     Program,
@@ -32,6 +33,7 @@ class ActionModule(HostModule):
 
     MODULE = "celery_ops.kit.supervisor_programs"
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's result for the programs of one phase."""
         super().run(tmp, task_vars)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
@@ -14,6 +15,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's own answer."""
         super().run(tmp, task_vars)

@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 
 # Names of the variables in the application's environment, and whether the broker knows the application.
 LOOK = """
@@ -22,6 +23,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail where the host has one of the passwords; change nothing."""
         super().run(tmp, task_vars)

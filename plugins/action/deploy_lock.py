@@ -13,6 +13,7 @@ from ansible import constants as C
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
 
@@ -26,6 +27,7 @@ Ask = Callable[..., dict[str, Any]]
 class ActionModule(HostModule):
     """Runs the module of the same name; with state=held a keeper stays behind."""
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the module answers; in check mode nothing is asked."""
         super().run(tmp, task_vars)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -56,6 +57,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail on the hosts that failed; where none of them is left, on all."""
         super().run(tmp, task_vars)

@@ -7,6 +7,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import mistakes_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import left_behind
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import GROUPS, Inventory
@@ -20,6 +21,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail with every mistake, numbered, or return the passwords to generate on each host; change nothing."""
         super().run(tmp, task_vars)

@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
@@ -22,6 +23,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 class ActionModule(HostModule):
     """Makes the module's arguments of the variables, and transfers the archive before the module runs."""
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """The module's own result; in check mode nothing is transferred."""
         super().run(tmp, task_vars)

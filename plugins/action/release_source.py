@@ -22,6 +22,7 @@ from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import requirements_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import (
@@ -303,6 +304,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Pack, and return id, archive, commit, source."""
         super().run(tmp, task_vars)

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 
 History = Mapping[str, Any]
@@ -156,6 +157,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the target, and where the control node has, or may put, the release's packed source."""
         super().run(tmp, task_vars)

@@ -8,6 +8,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import scheduler_class
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -15,6 +16,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 class ActionModule(AppCommand):
     """Runs the runtime's own check on the host, in the deployment that is live."""
 
+    @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what it found as `found`; fail with its reason."""
         super().run(tmp, task_vars)

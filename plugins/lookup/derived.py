@@ -36,6 +36,7 @@ from typing import Any
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
 
 QUESTIONS = {
@@ -56,4 +57,4 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **options: Any) -> list[Any]:
         """Return the answer to each question."""
         known = Variables(variables or {}, self._templar.template)
-        return [QUESTIONS[term](known) for term in terms]
+        return [spelled(QUESTIONS[term](known)) for term in terms]

@@ -35,6 +35,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import INPUTS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import declared
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 
 
@@ -44,9 +45,15 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return the value of each input. Raises AnsibleError for a name that is none."""
         known = variables or {}
+        unknown = [name for name in terms if name not in INPUTS]
+        if unknown:
+            raise AnsibleError(f"celery_ops.kit.input: there is no input {unknown[0]}; there is {', '.join(INPUTS)}.")
+        name = known.get("inventory_hostname")
+        if not name:  # as for a play's serial, which is the same for all workers, and has no hosts in a syntax check
+            workers = known["groups"].get("worker") if "hostvars" in known else None
+            if not workers:
+                return [declared()[term]["default"] for term in terms]
+            name = workers[0]
         reader = Reader(known, self._templar)
-        host = reader.host(known["inventory_hostname"])
-        for name in terms:
-            if name not in INPUTS:
-                raise AnsibleError(f"celery_ops.kit.input: there is no input {name}; there is {', '.join(INPUTS)}.")
-        return [INPUTS[name](host, reader) for name in terms]
+        host = reader.host(name)
+        return [INPUTS[term](host, reader) for term in terms]

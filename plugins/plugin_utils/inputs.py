@@ -111,6 +111,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "application": lambda host, reader: host.need("celery_app_name"),
     "groups": lambda host, reader: sorted(host.groups),
     "services": services,
+    "celery_app_rollout": lambda host, reader: host.need("celery_app_rollout"),
     "may_move_results": may_move_results,
 }
 """By the role's variable, what makes its value for a host."""

@@ -312,6 +312,14 @@ def hooks(host: Host) -> Iterator[Mistake]:
             yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{hook}: /path/to/tasks.yml}}")
 
 
+def rollout(host: Host) -> Iterator[Mistake]:
+    """Each step is a number of hosts or a share of them."""
+    steps = host["celery_app_rollout"] or [""]
+    for step in steps if isinstance(steps, list) else [steps]:
+        if not re.fullmatch(r"[1-9][0-9]*|([1-9][0-9]?|100)%", str(step)):
+            yield wrong("celery_app_rollout", step, "a step is a number of hosts or a share of them.", '[1, "100%"]')
+
+
 def folders(host: Host) -> Iterator[Mistake]:
     """The control node can keep what it has to keep, and keeps secrets to itself."""
     for variable in ("celery_app_secrets_dir", "celery_app_cache_dir"):

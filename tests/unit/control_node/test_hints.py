@@ -1,0 +1,55 @@
+"""Commands in messages are what this operator types: the playbook as it was called, the inventory that was given."""
+
+import pytest
+from ansible import constants as C
+from ansible import context
+from ansible.module_utils.common.collections import ImmutableDict
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import hints
+
+TEXT = "Nothing was changed. Type: ansible-playbook playbooks/site.yml -e x=yes"
+DEFAULT = tuple(C.DEFAULT_HOST_LIST)
+
+
+@pytest.fixture
+def called(monkeypatch, tmp_path):
+    """Stands for an ansible-playbook that was called from a directory, with these arguments."""
+
+    def called(playbook, *inventories, kit=hints.KIT):
+        arguments = {"args": (str(playbook),), "inventory": inventories or DEFAULT}
+        monkeypatch.setattr(context, "CLIARGS", ImmutableDict(arguments))
+        monkeypatch.setattr(hints, "KIT", kit)
+        monkeypatch.chdir(tmp_path)
+        return hints.spelled(TEXT)
+
+    return called
+
+
+def test_from_the_checkout_with_its_own_inventory(called):
+    assert called(hints.KIT / "playbooks/deploy.yml").endswith(
+        f"ansible-playbook {hints.KIT}/playbooks/site.yml -e x=yes"
+    )
+
+
+def test_with_the_inventories_that_were_given(called, tmp_path):
+    said = called(
+        "celery_ops.kit.deploy", str(tmp_path / "my hosts"), "a,b", kit=tmp_path / "ansible_collections/x/kit"
+    )
+    assert said.endswith("ansible-playbook -i 'my hosts' -i a,b celery_ops.kit.site -e x=yes")
+
+
+def test_from_a_playbook_of_the_operators_own(called, tmp_path):
+    kit = tmp_path / "ansible_collections/celery_ops/kit"
+    assert called(tmp_path / "ours/site.yml", kit=kit).endswith("ansible-playbook celery_ops.kit.site -e x=yes")
+
+
+def test_in_all_that_a_module_answers(called):
+    called("celery_ops.kit.deploy")
+    answer = {"failed": True, "msg": TEXT, "lines": [TEXT, "other"], "rc": 1}
+    changed = hints.spelled(answer)
+    assert changed["msg"] == changed["lines"][0] != TEXT
+    assert (changed["rc"], changed["lines"][1]) == (1, "other")
+
+
+def test_where_there_is_no_command_line_messages_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(context, "CLIARGS", ImmutableDict({}))
+    assert hints.spelled(TEXT) == TEXT
