@@ -52,7 +52,7 @@ if _url.startswith("amqps://") and ";" not in _url:
 # minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again.
 control_queue_exclusive = False
 control_queue_durable = True
-# RabbitMQ 4.3 takes no transient queue that isn't exclusive. Those of events have another name for each connection.
+# RabbitMQ 4.3 can deny transient queues that are not exclusive. Those of events have another name for each connection.
 event_queue_exclusive = True
 
 # A task is done when it returned, not when it was fetched. The broker's delivery limit ends a poison task.

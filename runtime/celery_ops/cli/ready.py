@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery_ops.errors import OperatorError, PermanentError, RetryLater
+from celery_ops.errors import PermanentError, RetryLater
 from celery_ops.probe import Deadline, answer, connected, load_app
 from celery_ops.worker import canary, versions
 
@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
             try:
                 for step in steps:
                     _insist(step, clock, found)
-            except OperatorError as why:
-                about = getattr(connection.connection, "server_properties", {})
-                known = versions.unfit_for(str(about.get("version", "")))
-                raise PermanentError(f"{why}. {known}" if known else str(why)) from None
+            except Exception as error:
+                if why := versions.refused_by_broker(error):
+                    raise PermanentError(why) from error
+                raise
 
     answer("ready", options.timeout, {"ping": False, "queues": [], "canary": None}, probe)
 

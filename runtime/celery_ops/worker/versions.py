@@ -37,7 +37,9 @@ SETTINGS = {
         (5, 6), "queues other than the default one and those of task_queues have a direct exchange", _QUORUM
     ),
     **{
-        name: Lack((5, 6), "RabbitMQ 4.3 refuses the control and event queues of this Celery", "celery>=5.6")
+        name: Lack(
+            (5, 6), "a RabbitMQ that denies transient queues refuses its control and event queues", "celery>=5.6"
+        )
         for name in ("control_queue_exclusive", "control_queue_durable", "event_queue_exclusive")
     },
 }
@@ -45,10 +47,8 @@ SETTINGS = {
 
 QUORUM = (5, 5)
 """The Celery since which a worker can consume from quorum queues."""
-NO_TRANSIENT_QUEUES = (4, 3)
-"""The RabbitMQ since which there are no transient queues for more than one connection, and no prefetch per channel."""
-ANY_BROKER = (5, 7)
-"""The Celery since which that is no matter."""
+TRANSIENT = "transient_nonexcl_queues"
+"""RabbitMQ's name for queues that the control commands of Celery before 5.7 use. 4.3 can be told to deny them."""
 REDIS_PROTOCOL = (5, 0)
 """The redis-py since which a connection takes `protocol`."""
 
@@ -81,13 +81,13 @@ def redis_takes_protocol() -> bool:
     return installed("redis") >= REDIS_PROTOCOL
 
 
-def unfit_for(broker: str) -> str:
-    """Return why workers may not consume from a RabbitMQ of this version; empty where nothing is known against it."""
-    if numbers(broker) < NO_TRANSIENT_QUEUES or installed("celery") >= ANY_BROKER:
+def refused_by_broker(error: Exception) -> str:
+    """Return what to do about the broker's refusal of this Celery's control queues; empty for any other error."""
+    if TRANSIENT not in str(error):
         return ""
     return (
-        f"RabbitMQ {broker} refuses the control queues and the prefetch of Celery {version('celery')}: take "
-        f"Celery {_text(ANY_BROKER)}, or 5.6 with celery_ops.apply(app)"
+        f"the broker denies the transient queues of Celery {version('celery')}'s control commands "
+        f"(deprecated_features.permit.{TRANSIENT} = false): use Celery 5.7, or 5.6 with celery_ops.apply(app)"
     )
 
 
