@@ -79,13 +79,18 @@ def properties(unit: str, *names: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def came_up(unit: str) -> bool:
-    """Whether the unit's program runs. Waits until that shows: a simple unit is active before it has begun."""
+def ended_with(unit: str) -> str:
+    """The status that the unit's program ended with; empty when it runs.
+
+    Waits until that shows: a simple unit is active before it has begun. State and status come from one answer:
+    by the next one systemd may have begun another attempt, whose status is 0.
+    """
     deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        now = properties(unit, "ActiveState", "SubState", "MainPID")
-        if now["ActiveState"] == "failed" or now["SubState"] == "auto-restart":
-            return False
+    while True:
+        now = properties(unit, "ActiveState", "SubState", "MainPID", "ExecMainStatus")
+        failed = now["ActiveState"] == "failed" or now["SubState"] == "auto-restart"
+        if failed or time.monotonic() >= deadline:
+            return now["ExecMainStatus"]
         comm = Path("/proc", now["MainPID"], "comm")
         # Until systemd's child has become the program, its name is in parentheses or systemd's own.
         if (
@@ -93,9 +98,8 @@ def came_up(unit: str) -> bool:
             and comm.exists()
             and not comm.read_text().startswith(("(", "sd-", "systemd"))
         ):
-            return True
+            return ""
         time.sleep(0.1)
-    return False
 
 
 def off(status: str, found: dict[str, str]) -> list[str]:
@@ -119,8 +123,7 @@ def main() -> None:
     unit, switched_off = module.params["unit"], []
     path = UNITS / f"{unit}.service.d" / DROPIN
     before = text = path.read_text() if path.exists() else ""
-    while not came_up(unit):
-        status = properties(unit, "ExecMainStatus")["ExecMainStatus"]
+    while status := ended_with(unit):
         lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []
         if not lines:
             why, look = module.params["why"], f"Look: systemctl status {unit}"

@@ -38,6 +38,14 @@ def test_each_option_of_our_own_that_needs_a_namespace_can_be_switched_off():
     assert ours <= set(service_sandbox.MOUNTS)
 
 
+def test_the_status_is_that_of_the_attempt_which_failed_though_systemd_begins_another(monkeypatch):
+    failed = {"ActiveState": "activating", "SubState": "auto-restart", "MainPID": "0", "ExecMainStatus": "217"}
+    again = failed | {"SubState": "start", "MainPID": "1", "ExecMainStatus": "0"}
+    answers = iter([failed, again])
+    monkeypatch.setattr(service_sandbox, "properties", lambda unit, *names: next(answers))
+    assert service_sandbox.ended_with("redis-server") == "217"
+
+
 def test_the_drop_in_comes_after_the_kits_own():
     assert sorted(["celery-ops.conf", service_sandbox.DROPIN])[-1] == service_sandbox.DROPIN
 
