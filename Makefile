@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help up down test lint unit integration molecule apps bench matrix chaos
 
-help: ## what there is to type
+help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 up: .venv/tools ## set up this machine (or INVENTORY=...) and check that it works
@@ -44,7 +44,7 @@ lint unit integration molecule: .venv/tests ## one part of it
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
 
-bench: .venv/tests ## measure deploys beside the plain way, and print a table
+bench: .venv/tests ## measure deploys against the plain way, and print a table
 	bench/run
 
 apps: .venv/tests ## deploy every application of tests/apps all the way: second run, load, rollback, broken release
@@ -53,5 +53,5 @@ apps: .venv/tests ## deploy every application of tests/apps all the way: second 
 matrix: .venv/tests ## try every supported version of Celery on both Debians, as whole deploys too (an hour and a half)
 	tests/matrix/run
 
-chaos: .venv/tests ## break everything under load on both Debians (hours), and write docs/reliability.md
+chaos: .venv/tests ## inject every fault under load on both Debians (hours), and write docs/reliability.md
 	tests/chaos/run

@@ -13,26 +13,26 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """# Reliability
 
-Written by `tests/chaos/report.py` from the results of `make chaos`; every number was measured. Under a steady load of
-numbered tasks (most short, some of 0.5 and 3 s, of each twenty one with a countdown, one that is retried, one whose
-result is kept) one thing is broken, and nobody helps. Afterwards there has to be exactly one set of workers, one
-scheduler and one web program, of the right release, in the promised time.
+Written by `tests/chaos/report.py` from the results of `make chaos`; every number was measured. Each run injects one fault
+under a steady load of numbered tasks (most are short, some take 0.5 or 3 s; of twenty, one has a countdown, one is
+retried, one returns a result). The system has to recover by itself: exactly one set of workers, one scheduler and one web
+program, of the right release, in the promised time.
 
 - **lost**: the broker had confirmed the task, and it was never finished.
-- **doubled**: finished twice. Delivery is *at least once*: what was running when a worker or its connection ended is
-  run again. Where a "-" stands, none may be, and none was.
-- **run again**: begun, ended by force, begun again and finished once.
-- **kept**: runs in which every promise was kept, of how many.
-- **recovery**: seconds from the end of the fault until all is as before and every task begins within a second of its
-  publishing, what had piled up meanwhile included; the longest of all runs, and what is promised.
+- **doubled**: finished twice. Delivery is *at least once*: a task that was running when its worker or connection ended
+  runs again. Where the table has "-", none is allowed, and there was none.
+- **run again**: started, ended by force, started again and finished once.
+- **kept**: runs in which every promise was kept, of all runs.
+- **recovery**: seconds from the end of the fault until the system is as before and every task starts within a second of
+  its publishing, the backlog included; the longest of all runs, and the promise.
 
-What a fault means: "network cut" drops every packet between the host's own programs and its broker, while tasks still
-come in; a memory limit is tried as the kernel would enforce it, by SIGKILL of the process with the highest oom_score;
-the scheduler's clock is set by libfaketime, as no container has its own, and it has to tick while that is wrong, too.
-One host is a whole system here; of several, tests/fleet switches one off under load.
+About the faults: "network cut" drops every packet between the host's own programs and its broker, while tasks still
+arrive; a memory limit is simulated as the kernel enforces it, by SIGKILL of the process with the highest oom_score; the
+scheduler's clock is set with libfaketime, as a container has no clock of its own, and it has to tick while its clock is
+wrong. One host is a whole system here; tests/fleet switches one of several hosts off under load.
 
-A task with a countdown that falls due in the moment when RabbitMQ restarts may come three minutes late: so long does
-RabbitMQ wait before it tries a delayed message's way again.
+A task with a countdown that is due at the moment when RabbitMQ restarts may come three minutes late: RabbitMQ waits that
+long before it delivers a delayed message again.
 """
 CORES = os.cpu_count()
 COLUMNS = ("fault", "kept", "tasks", "lost", "doubled", "run again", "recovery", "promised")
