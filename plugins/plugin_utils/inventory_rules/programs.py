@@ -33,22 +33,22 @@ HOUSEKEEPING = re.compile(rf"{layout.HOUSEKEEPING_QUEUES}|.*{re.escape(layout.DE
 
 # Options that the kit sets itself, or that would undo what it does, and why they are not for others.
 TAKEN = {
-    ("-A", "--app"): "celery_app_module says it",
-    ("-b", "--broker", "--result-backend"): "celery_app_broker_host and celery_app_result_store_host say it",
-    ("--workdir", "--uid", "--gid"): "the release and celery_app_name say it",
+    ("-A", "--app"): "use celery_app_module",
+    ("-b", "--broker", "--result-backend"): "use celery_app_broker_host and celery_app_result_store_host",
+    ("--workdir", "--uid", "--gid"): "they follow from the release and celery_app_name",
     ("--pidfile",): "the guard owns the pidfile",
     ("-D", "--detach"): "Supervisor needs its programs in the foreground",
     ("-f", "--logfile"): "Supervisor writes and rotates the log",
     ("-n", "--hostname"): "the node's name is the program's, with its generation",
-    ("-s", "--schedule", "--schedule-filename"): "the role celery_scheduler says it",
+    ("-s", "--schedule", "--schedule-filename"): "the kit sets the schedule file",
 }
 TAKEN_BY_WORKER = TAKEN | {
-    ("-Q", "--queues", "-X", "--exclude-queues"): "the key queues says it",
-    ("-c", "--concurrency"): "the key concurrency says it",
-    ("--autoscale",): "the key autoscale says it",
-    ("-P", "--pool"): "the key pool says it",
+    ("-Q", "--queues", "-X", "--exclude-queues"): "use the key queues",
+    ("-c", "--concurrency"): "use the key concurrency",
+    ("--autoscale",): "use the key autoscale",
+    ("-P", "--pool"): "use the key pool",
     ("-I", "--include"): "the kit includes its own tasks by it; import yours in the application",
-    ("--time-limit", "--soft-time-limit"): "the key time_limit says it, or celery_app_task_time_limit for all programs",
+    ("--time-limit", "--soft-time-limit"): "use the key time_limit, or celery_app_task_time_limit for all programs",
     ("-B", "--beat", "--scheduler"): "the group scheduler runs beat, once",
     ("--purge", "--discard"): "it would throw waiting tasks away at every start",
 }
@@ -163,7 +163,7 @@ def options(words: Any, taken: Mapping[tuple[str, ...], str]) -> Iterator[str]:
         elif re.match(r"--?[A-Za-z][\w-]*\s", str(word)):
             yield f"options hold {shown(word)}, which is two words. Write: options: {shown(str(word).split(None, 1))}"
     for word, why in taken_among(map(str, words), taken):
-        yield f"options hold {shown(word)}: {why}. Leave {word} out."
+        yield f"{word} is not allowed in options: {why}. Leave {word} out."
 
 
 def taken_among(words: Iterator[str] | list[str], taken: Mapping[tuple[str, ...], str]) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ OPENS_A_PORT = {
 """Servers that open a port of their own, and what to write instead."""
 
 IN_FRONT = "Supervisor needs its programs in the foreground"
-BOUND = "celery_web_bind says it, and its socket is handed over"
+BOUND = "use celery_web_bind, whose socket is handed over"
 USER = "it runs as celery_app_name"
 TAKEN = {
     **dict.fromkeys(("--daemon", "--daemonize"), IN_FRONT),
