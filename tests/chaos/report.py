@@ -13,10 +13,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """# Reliability
 
-Written by `tests/chaos/report.py` from the results of `make chaos`; every number was measured. Each run injects one fault
-under a steady load of numbered tasks (most are short, some take 0.5 or 3 s; of twenty, one has a countdown, one is
-retried, one returns a result). The system has to recover by itself: exactly one set of workers, one scheduler and one web
-program, of the right release, in the promised time.
+Written by `tests/chaos/report.py` from the results of `make chaos`; every number was measured. Each run injects one
+fault under a steady load of numbered tasks (most are short, some take 0.5 or 3 s; of twenty, one has a countdown, one
+is retried, one returns a result). The system has to recover by itself: exactly one set of workers, one scheduler and
+one web program, of the right release, in the promised time.
 
 - **lost**: the broker had confirmed the task, and it was never finished.
 - **doubled**: finished twice. Delivery is *at least once*: a task that was running when its worker or connection ended
@@ -31,8 +31,8 @@ arrive; a memory limit is simulated as the kernel enforces it, by SIGKILL of the
 scheduler's clock is set with libfaketime, as a container has no clock of its own, and it has to tick while its clock is
 wrong. One host is a whole system here; tests/fleet switches one of several hosts off under load.
 
-A task with a countdown that is due at the moment when RabbitMQ restarts may come three minutes late: RabbitMQ waits that
-long before it delivers a delayed message again.
+A task with a countdown that is due at the moment when RabbitMQ restarts may come three minutes late: RabbitMQ waits
+that long before it delivers a delayed message again.
 """
 CORES = os.cpu_count()
 COLUMNS = ("fault", "kept", "tasks", "lost", "doubled", "run again", "recovery", "promised")

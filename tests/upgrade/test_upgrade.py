@@ -92,4 +92,6 @@ def test_nothing_was_lost_and_nothing_waited_for_a_consumer(host, load):
     assert numbers["without_consumer"] == 0, numbers
     assert numbers["samples"] > 100, numbers
     assert len(numbers["releases"]) == 2, numbers
-    assert host.ask(f"ls -A /srv/{APP} | grep -v -E '^(current|listeners|releases|shared|venvs)$'") == "", "leftovers"
+    assert host.ask(f"ls -A /srv/{APP} | grep -v -E '^(current|deployments|listeners|releases|shared|venvs)$'") == "", (
+        "leftovers"
+    )
