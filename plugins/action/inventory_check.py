@@ -54,6 +54,7 @@ class ActionModule(ActionBase):
             hosts=[host for name, host in hosts.items() if name in playing],
             others=[host for name, host in hosts.items() if name not in playing],
             groups=reader.groups,
+            prefix=reader.prefix,
             said_by_run=frozenset(load_extra_vars(self._loader)),
             action=str(self._templar.template(task_vars.get("__celery_action", "deploy"))),
             limit=str(task_vars.get("ansible_limit", "")),

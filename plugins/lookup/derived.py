@@ -14,7 +14,7 @@ options:
       V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host) and
       V(result_store_host), where the groups' servers are; V(migrate_host), the host that migrates where none is named;
       V(release), the release that this run is about; V(failures), what failed in it so far; V(summary), what runs
-      after it.
+      after it; V(groups), those of the kit's groups that the host is in.
     required: true
 """
 
@@ -48,6 +48,7 @@ QUESTIONS = {
     "release": lambda variables: release_of_run(variables) or "current",
     "failures": outcome.failures,
     "summary": outcome.summary,
+    "groups": lambda variables: sorted(variables["group_names"]),
 }
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import APP_GROUPS, GROUPS, Host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 
 
@@ -109,7 +110,6 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "supervisor_stop_timeout": supervisor_stop_timeout,
     "preflight_requirements": preflight_requirements,
     "application": lambda host, reader: host.need("celery_app_name"),
-    "groups": lambda host, reader: sorted(host.groups),
     "services": services,
     "celery_app_rollout": lambda host, reader: host.need("celery_app_rollout"),
     "may_move_results": may_move_results,

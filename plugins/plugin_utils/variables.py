@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups, prefix_of
+
 
 class Variables(Mapping[str, Any]):
     """The variables of a task, each evaluated when it is first asked for.
 
-    `hostvars` stays as it is: it evaluates by itself what it is asked for, and all of it at once would make passwords.
+    `groups` and `group_names` are the kit's, by their plain names. `hostvars` stays as it is: it evaluates by itself
+    what it is asked for, and all of it at once would make passwords.
     """
 
     def __init__(self, raw: Mapping[str, Any], evaluate: Callable[[Any], Any]) -> None:
@@ -18,9 +21,17 @@ class Variables(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._known:
-            value = self.raw[name]
-            self._known[name] = value if name == "hostvars" else self._evaluate(value)
+            self._known[name] = self._read(name)
         return self._known[name]
+
+    def _read(self, name: str) -> Any:
+        value = self.raw[name]
+        if name == "groups":
+            return own_groups(self._evaluate(value))
+        if name == "group_names":
+            prefix = prefix_of(self.raw["groups"])
+            return [each.removeprefix(prefix) for each in self._evaluate(value) if each.startswith(prefix)]
+        return value if name == "hostvars" else self._evaluate(value)
 
     def __contains__(self, name: object) -> bool:
         return name in self.raw

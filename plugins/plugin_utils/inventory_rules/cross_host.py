@@ -28,7 +28,9 @@ def groups(inventory: Inventory) -> Iterator[Mistake]:
     for group, members in inventory.groups.items():
         near = difflib.get_close_matches(group, GROUPS, 1, 0.8)
         if near and group not in GROUPS and set(members) - set(inventory.members(near[0])):
-            yield Mistake(group, f"group {group}: no playbook knows it; did you mean {near[0]}? Write: {near[0]}:")
+            meant = inventory.called(near[0])
+            text = f"group {inventory.called(group)}: no playbook knows it; did you mean {meant}? Write: {meant}:"
+            yield Mistake(group, text)
     for group in ("rabbitmq", "result_store", "worker"):
         instead = SERVICES.get(group, "")
         elsewhere = inventory.hosts and all(
@@ -36,25 +38,29 @@ def groups(inventory: Inventory) -> Iterator[Mistake]:
         )
         if inventory.members(group) or elsewhere:
             continue
-        text = f"group {group} has no host" + (
+        name = inventory.called(group)
+        text = f"group {name} has no host" + (
             f", and {OWN_SERVICE[group][0]} names no other." if instead else ": nobody would run a task."
         )
-        yield Mistake(group, f"{text} Write: {group}: {{hosts: {{{inventory.example}: }}}}")
+        if inventory.prefix:
+            text += f" (In an inventory with groups like {name} all of the kit's groups begin so.)"
+        yield Mistake(group, f"{text} Write: {name}: {{hosts: {{{inventory.example}: }}}}")
     if inventory.hosts and inventory.hosts[0]["celery_web_command"] and not inventory.members("web"):
-        text = "group web has no host, and celery_web_command is set."
-        yield Mistake("web", f"{text} Write: web: {{hosts: {{{inventory.example}: }}}}, or celery_web_command: ''")
+        name = inventory.called("web")
+        text = f"group {name} has no host, and celery_web_command is set."
+        yield Mistake("web", f"{text} Write: {name}: {{hosts: {{{inventory.example}: }}}}, or celery_web_command: ''")
 
 
 def scheduler(inventory: Inventory) -> Iterator[Mistake]:
     """One host ticks for a broker; a group without a host is an application without a scheduler."""
-    members = inventory.members("scheduler")
+    members, name = inventory.members("scheduler"), inventory.called("scheduler")
     if not inventory.hosts or inventory.hosts[0]["celery_scheduler_enabled"] is None:
         return
     enabled, variable = inventory.hosts[0].true("celery_scheduler_enabled"), "celery_scheduler_enabled"
     # With -e it is said for one run, about one of several applications that share the groups.
     if not enabled and members and variable not in inventory.said_by_run:
-        text = f"{variable} is false, and group scheduler has {', '.join(members)}: is there to be one?"
-        fix = f"scheduler: {{hosts: {{}}}}, or {variable}: true"
+        text = f"{variable} is false, and group {name} has {', '.join(members)}: is there to be one?"
+        fix = f"{name}: {{hosts: {{}}}}, or {variable}: true"
         first = f"ansible-playbook playbooks/deploy.yml -e {variable}=false"
         yield Mistake(variable, f"{text} Write: {fix}. To remove one that runs, first type: {first}")
     here = [host for host in [*inventory.hosts, *inventory.others] if "scheduler" in host.groups]
@@ -63,8 +69,8 @@ def scheduler(inventory: Inventory) -> Iterator[Mistake]:
     for broker, count in brokers.items():
         if enabled and count > 1:
             known = f"the broker on {broker}" if broker in inventory.members("rabbitmq") else "one broker"
-            text = f"group scheduler has {', '.join(members)}: every task is sent {count} times to {known}."
-            yield Mistake("scheduler", f"{text} Write: scheduler: {{hosts: {{{members[0]}: }}}}")
+            text = f"group {name} has {', '.join(members)}: every task is sent {count} times to {known}."
+            yield Mistake("scheduler", f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}")
 
 
 def one_application(inventory: Inventory) -> Iterator[Mistake]:
@@ -174,7 +180,7 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
             yield wrong(port, ours, problem, f"{theirs} (in group_vars/all)")
         elsewhere = server is None or server.machine != host.machine
         if elsewhere and (host.text(address) in ("localhost", "::1") or host.text(address).startswith("127.")):
-            problem = f"{host.name} is not in group {group}, so that nothing answers there."
+            problem = f"{host.name} is not in group {inventory.called(group)}, so that nothing answers there."
             there = f"{members[0]} has an ansible_host that others reach" if members else f"{address}: 10.0.0.5"
             yield Mistake(address, f"{address} is {shown(host[address])}: {problem} Write {there}.")
         if server and bind in server.given and server.text(bind).startswith("127."):
@@ -184,7 +190,7 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
 def clusters(inventory: Inventory) -> Iterator[Mistake]:
     """Several brokers or result stores are several systems, each on hosts of its own."""
     for group in SERVICES:
-        members = inventory.members(group)
+        members, name = inventory.members(group), inventory.called(group)
         guests = [
             host.name
             for host in inventory.hosts
@@ -192,9 +198,9 @@ def clusters(inventory: Inventory) -> Iterator[Mistake]:
         ]
         if guests and len(members) > 1:
             text = (
-                f"group {group} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."
+                f"group {name} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."
             )
-            yield Mistake(group, f"{text} Write: {group}: {{hosts: {{{members[0]}: }}}}")
+            yield Mistake(group, f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}")
 
 
 def neighbours(inventory: Inventory) -> Iterator[Mistake]:

@@ -15,11 +15,9 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible.template import trust_as_template
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 
 ROOT = Path(__file__).resolve().parents[3]
-GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
-APP_GROUPS = frozenset({"worker", "scheduler", "web"})
-
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
 """By group, the variable that names a service of somebody else, and its value where the group's is used."""
 
@@ -220,7 +218,8 @@ class Host:
 class Inventory:
     """The hosts that a run is about, the other hosts of our groups, and what was said with `-e` and `--limit`.
 
-    `action` is what the run does to the application: deploy or rollback.
+    `groups` are by their plain names, before which the inventory may have a `prefix`. `action` is what the run does to
+    the application: deploy or rollback.
     """
 
     hosts: list[Host]
@@ -229,6 +228,11 @@ class Inventory:
     said_by_run: frozenset[str] = frozenset()
     action: str = "deploy"
     limit: str = ""
+    prefix: str = ""
+
+    def called(self, group: str) -> str:
+        """The name that a group has in the inventory."""
+        return f"{self.prefix}{group}"
 
     def members(self, group: str) -> list[str]:
         """The hosts of a group; none when there is no such group."""

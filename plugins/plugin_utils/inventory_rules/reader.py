@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import (
     APP_GROUPS,
     GROUPS,
+    own_groups,
+    prefix_of,
+)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     ROOT,
     Host,
     declared,
@@ -27,10 +31,10 @@ class Reader:
 
     def __init__(self, variables: Mapping[str, Any], templar: Any) -> None:
         self.hostvars, self.templar = variables["hostvars"], templar
-        self.groups = {group: list(hosts) for group, hosts in variables["groups"].items()}
+        self.groups, self.prefix = own_groups(variables["groups"]), prefix_of(variables["groups"])
 
     def members(self, group: str) -> list[str]:
-        """The hosts of a group; none when there is no such group."""
+        """The hosts of one of our groups; none when there is no such group."""
         return self.groups.get(group, [])
 
     @property

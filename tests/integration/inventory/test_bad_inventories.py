@@ -459,3 +459,12 @@ def test_an_application_without_scheduler_and_web_leaves_their_groups_out(first_
     three = {group: ["a"] for group in ("rabbitmq", "result_store", "worker")}
     run = play(first_play, inventory(three, {}, {"celery_web_command": "", "celery_app_check_url": ""}), tmp_path)
     assert (run.rc, run.mistakes) == (0, []), run.text
+
+
+def test_a_company_that_has_a_group_web_calls_ours_celery_web(tmp_path):
+    """Its own hosts of that name are in no play, and ours are."""
+    ours = {f"celery_{group}": ["a"] for group in GROUPS}
+    hosts = inventory(ours | {"web": ["shop"], "petct": ["a"]}, {}, {"preflight_disk_free": 10_000_000})
+    run = play(SITE, hosts, tmp_path)
+    assert [mistake.partition(" ")[0] for mistake in run.mistakes] == ["/srv"], run.text
+    assert re.findall(r"^(\w+) +: ok=", run.text, re.M) == ["a", "localhost"]

@@ -1,0 +1,40 @@
+"""The pattern of the hosts that are in some of the kit's groups."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: hosts
+author: The celery-ops authors
+short_description: The pattern of the hosts in some of the kit's groups
+version_added: 0.2.0
+description:
+  - The kit's groups are C(rabbitmq), C(result_store), C(worker), C(scheduler) and C(web). In an inventory that has
+    one of them with C(celery_) before its name, such as C(celery_web), all five are called so, and groups of the
+    plain names are somebody else's.
+options:
+  _terms:
+    description: The groups, by their plain names.
+    required: true
+"""
+EXAMPLES = r"""
+- hosts: "{{ lookup('celery_ops.kit.hosts', 'worker', 'scheduler', 'web') }}"
+"""
+RETURN = r"""
+_raw:
+  description: The pattern, such as V(celery_worker:celery_scheduler:celery_web).
+  type: list
+"""
+
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import prefix_of
+
+
+class LookupModule(LookupBase):
+    """Looks at the names of the inventory's groups alone: plays have no other variables yet."""
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+        """Return one pattern for all groups."""
+        prefix = prefix_of((variables or {})["groups"])
+        return [":".join(f"{prefix}{group}" for group in terms)]

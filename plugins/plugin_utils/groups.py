@@ -1,0 +1,21 @@
+"""The kit's groups under the names that an inventory gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
+APP_GROUPS = frozenset({"worker", "scheduler", "web"})
+"""The groups whose hosts run programs of the application."""
+PREFIX = "celery_"
+
+
+def prefix_of(names: Iterable[str]) -> str:
+    """Return what the kit's groups begin with among these: `celery_` where one of them is called so, or nothing."""
+    return PREFIX if {f"{PREFIX}{group}" for group in GROUPS} & set(names) else ""
+
+
+def own_groups(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return the groups that may be the kit's by their plain names; in an inventory with the prefix, no other ones."""
+    prefix = prefix_of(groups)
+    return {name.removeprefix(prefix): list(hosts) for name, hosts in groups.items() if name.startswith(prefix)}

@@ -1,0 +1,36 @@
+"""The kit's groups where a company has groups of these names already."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.lookup.hosts import LookupModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+from support.inputs import FLEET, input_of
+
+OURS = {f"celery_{group}": hosts for group, hosts in FLEET.items()}
+COMPANY = {**OURS, "web": ["shop1", "shop2"], "petct": ["hub", "one", "two"]}
+
+
+@pytest.mark.parametrize(
+    ("groups", "pattern"), [(FLEET, "worker:web"), (COMPANY, "celery_worker:celery_web"), ({}, "worker:web")]
+)
+def test_plays_go_to_our_groups_and_not_to_others_of_the_same_names(groups, pattern):
+    assert LookupModule().run(["worker", "web"], {"groups": groups}) == [pattern]
+
+
+def test_a_group_of_the_plain_name_is_somebody_elses_where_ours_have_the_prefix():
+    assert own_groups(COMPANY) == FLEET
+    assert own_groups(FLEET | {"petct": ["hub"]}) == FLEET | {"petct": ["hub"]}
+    variables = Variables({"groups": COMPANY, "group_names": ["celery_web", "petct", "web"]}, lambda value: value)
+    assert variables["groups"]["web"] == ["hub"]
+    assert variables["group_names"] == ["web"]
+    shop = Variables({"groups": COMPANY, "group_names": ["web"]}, lambda value: value)
+    assert shop["group_names"] == []
+
+
+def test_inputs_are_the_same_under_either_name(tmp_path):
+    for groups in (FLEET, COMPANY):
+        assert input_of(tmp_path, "rabbitmq_bind", groups, "hub") == "0.0.0.0"
+        assert input_of(tmp_path, "services", groups, "hub") == ["rabbitmq", "result_store", "supervisor"]
+    assert input_of(tmp_path, "services", COMPANY, "shop1") == []
