@@ -18,7 +18,7 @@ export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit integration molecule apps bench matrix chaos
+.PHONY: help up down test lint unit integration molecule apps sanity bench matrix chaos
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -43,6 +43,9 @@ lint unit integration molecule: .venv/tests ## one part of it
 .venv/tests: tests/requirements.txt .venv/tools
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
+
+sanity: .venv/tests ## run ansible-test sanity over the plugins (it makes virtualenvs of its own from your package index)
+	tests/sanity/run
 
 bench: .venv/tests ## measure deploys against the plain way, and print a table
 	bench/run
