@@ -4,7 +4,8 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: hosts
-author: The celery-ops authors
+author:
+  - celery-ops (@celery-ops)
 short_description: The pattern of the hosts in some of the kit's groups
 version_added: 0.2.0
 description:
