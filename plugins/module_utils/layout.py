@@ -65,7 +65,7 @@ RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canar
 
 CONCURRENCY = 2
 OPEN_FILES = 65_536
-"""What the guard lets a program open, where the host allows that."""
+"""What the guard lets a program open, as Debian's units of RabbitMQ and Redis do, where the host allows that."""
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 TIME_LIMIT = 300
 """Seconds that a task may take."""
