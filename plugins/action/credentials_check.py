@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fail where the host has one of the passwords; change nothing."""
         super().run(tmp, task_vars)
-        app, files, folder = (self._task.args[name] for name in ("app", "files", "folder"))
+        app, files, directory = (self._task.args[name] for name in ("app", "files", "directory"))
         file = f"/etc/{app}/env"
         asks_broker = self._task.args["broker"] and "CELERY_BROKER_URL" in files
         command = LOOK.format(file=shlex.quote(file), app=shlex.quote(app), broker="true" if asks_broker else "false")
@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
         if not lost:
             return {"changed": False}
         lines = [
-            f"{folder} on the control node has lost the secrets of {app}, and this host has them: "
+            f"{directory} on the control node has lost the secrets of {app}, and this host has them: "
             f"{', '.join(lost)}. With new ones its programs could not log in any more. Nothing was changed.",
             f"Restore the directory from your backup: {' '.join(files[name] for name in lost)}",
             f"Or take them from this host: grep -E '^({'|'.join(lost)})=' {file}; of an address the password alone, "

@@ -66,7 +66,7 @@ def generated_on(inventory: Inventory) -> dict[str, Any]:
     return {
         host.name: {
             "app": host.text("celery_app_name"),
-            "folder": host.text("celery_app_secrets_dir"),
+            "directory": host.text("celery_app_secrets_dir"),
             "files": files,
             "broker": "rabbitmq" in host.groups,
         }

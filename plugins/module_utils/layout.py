@@ -82,7 +82,7 @@ HELPER_STOP_TIMEOUT = 10
 """For what has no tasks to finish: the watchdog, the web's listener."""
 TICK_INTERVAL = 15
 LEASE_TIMEOUT = 45.0
-"""Without a renewal for so long, a deploy lock counts for nothing."""
+"""Without a renewal within that time, a deploy lock counts for nothing."""
 ETA_ALLOWANCE = 43_200
 """How long a worker of an application without the kit's settings may hold a task with an ETA."""
 

@@ -12,7 +12,7 @@ options:
     description: The application's name.
     type: str
     required: true
-  folder:
+  directory:
     description: Where the control node keeps the secrets.
     type: str
     required: true
@@ -30,7 +30,7 @@ author:
 EXAMPLES = r"""
 - credentials_check:
     app: shop
-    folder: inventories/local/.secrets
+    directory: inventories/local/.secrets
     files: {CELERY_BROKER_URL: inventories/local/.secrets/shop_broker_password}
     broker: true
 """

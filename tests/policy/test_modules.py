@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import PACKAGES
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-MODULES = Path(__file__).resolve().parents[2] / "plugins/modules"
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ROOT / "plugins/modules"
 # One without a main is all action plugin, and runs on the control node.
 ON_HOSTS = sorted(path.stem for path in MODULES.glob("*.py") if "\ndef main(" in path.read_text())
 
@@ -32,3 +35,9 @@ def test_what_they_begin_with(monkeypatch):
     finally:
         os.umask(before)
     assert os.environ["PATH"].startswith("/usr/local/sbin:/usr/sbin:/sbin:/usr/bin")
+
+
+@pytest.mark.parametrize(("role", "package"), PACKAGES.items())
+def test_a_role_installs_the_package_that_the_modules_ask_dpkg_for(role, package):
+    [install] = yaml.safe_load((ROOT / f"roles/{role}/tasks/install.yml").read_text())
+    assert install["celery_ops.kit.packages"]["names"] == [package]

@@ -205,7 +205,7 @@ def test_a_configuration_that_would_not_run_our_programs_is_refused(conf, says, 
 
 @pytest.fixture(params=["noexec", "ro"])
 def mount(request, tmp_path):
-    """A folder that is mounted with an option."""
+    """A directory that is mounted with an option."""
     words = ["mount", "-t", "tmpfs", "-o", request.param, "none", tmp_path]
     if os.geteuid() or subprocess.run(words, check=False, capture_output=True).returncode:
         pytest.skip("no right to mount")
@@ -214,11 +214,11 @@ def mount(request, tmp_path):
 
 
 def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
-    option, folder = mount
-    assert list(system.mounted("shop", str(folder.parent))) == []
-    [said] = system.mounted("shop", str(folder))
-    assert said.startswith(f"{folder} is mounted with {option}, and the releases are to run from {folder}/shop. ")
-    assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {folder}" in said
+    option, directory = mount
+    assert list(system.mounted("shop", str(directory.parent))) == []
+    [said] = system.mounted("shop", str(directory))
+    assert said.startswith(f"{directory} is mounted with {option}, and the releases are to run from {directory}/shop. ")
+    assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {directory}" in said
 
 
 @pytest.mark.parametrize(
