@@ -148,7 +148,7 @@ APPS = [
     App(
         "blog", "bookworm", "posts/tasks.py", ("posts.tasks.count", ["three short words"], "3"), "celery",
         page=("/count/three%20short%20words/", "3"), recipe="Django",
-        variables={"celery_app_name": "diary", "celery_web_bind": "127.0.0.1:8012"},
+        variables={"celery_app_name": "diary", "celery_app_module": "blog", "celery_web_bind": "127.0.0.1:8012"},
         files={"blog/celery.py": "\nimport celery_ops\n\ncelery_ops.apply(app)\n"},
         about="the same with `celery_ops.apply(app)`",
     ),

@@ -43,18 +43,17 @@ redis-server --daemonize yes --save '' --bind 0.0.0.0 --port 0 --tls-port 6380 -
 
 
 def start(host: str) -> None:
-    """Start the container, unless it is there, and let a host trust its CA."""
-    made = subprocess.run(["docker", "inspect", NAME], capture_output=True).returncode == 0
-    if not made:
-        words = ["--name", NAME, "--hostname", NAME, "--network", "celery-ops-test", IMAGE, "sleep", "infinity"]
-        docker("run", "--detach", "--init", *words)
-        docker("exec", "-i", NAME, "sh", standard_input=SET_UP)
+    """Start the container anew, and let a host trust its CA."""
+    remove()
+    words = ["--name", NAME, "--hostname", NAME, "--network", "celery-ops-test", IMAGE, "sleep", "infinity"]
+    docker("run", "--detach", "--init", *words)
+    docker("exec", "-i", NAME, "sh", standard_input=SET_UP)
     ca = docker("exec", NAME, "cat", "/etc/tls/ca.pem")
     docker("exec", "-i", host, "sh", "-c", f"cat >{CA} && chmod 644 {CA}", standard_input=ca)
 
 
 def remove() -> None:
-    """Remove it, if it was made."""
+    """Remove it, if it is there."""
     subprocess.run(["docker", "rm", "--force", "--volumes", NAME], capture_output=True)
 
 
