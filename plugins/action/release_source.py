@@ -263,7 +263,7 @@ def layout(
     """
     directory, requirements = str(arguments.get("directory") or "").strip("/"), str(arguments["requirements"])
     if not found.names:
-        raise AnsibleActionFail(f"celery_app_source is {source}: there is not a file in it to release.")
+        raise AnsibleActionFail(f"celery_app_source is {source}: it contains no files to release.")
     root, names = tree / directory, set(found.names)
     if directory and not any(name.startswith(f"{directory}/") for name in names):
         there = sorted({name.split("/")[0] for name in names if "/" in name})

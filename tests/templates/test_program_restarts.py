@@ -17,10 +17,10 @@ NAME = "petct-any-01234567"
 # Ends at once, as a worker does whose credentials are wrong, until the cause is gone.
 PROGRAM = """
 import pathlib, sys, time
-folder = pathlib.Path(sys.argv[1])
-with (folder / "starts").open("a") as starts:
+directory = pathlib.Path(sys.argv[1])
+with (directory / "starts").open("a") as starts:
     print(time.time(), file=starts)
-if not (folder / "put-right").exists():
+if not (directory / "put-right").exists():
     sys.exit("the password is wrong")
 time.sleep(600)
 """

@@ -148,7 +148,7 @@ class Host:
     values: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def share_values(self, twins: dict[str, Host], is_template: Callable[[Any], bool]) -> None:
-        """Have the values of a host that has the same variables in the same groups: in a fleet most do.
+        """Reuse the values of a host with the same variables in the same groups, as most hosts of a fleet are.
 
         A template may say something else on every host; then there is no twin.
         """

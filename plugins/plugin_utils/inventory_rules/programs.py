@@ -211,7 +211,7 @@ def command(variable: str, line: str, may_be_list: bool = False) -> Iterator[Mis
         return
     if "\n" in line.strip() or SHELL & set(words) or any(word.endswith(";") for word in words):
         parts = [part.strip() for part in re.split(r"\n|&&|[|;&<>]", line.strip())]
-        # A command runs in the release's folder already.
+        # A command runs in the release's directory already.
         parts = [part for part in parts if part and not part.startswith("cd ")]
         first = parts[0] if parts else ""
         problem = "no shell runs it, so that it can't hold several commands, pipes or redirections."

@@ -43,7 +43,7 @@ DAY = 86400
 LOCAL_PORTS = (32768, 60999)
 """Ports that the kernel gives to outgoing connections."""
 
-# Users, and folders below /etc, /run, /var/lib and /var/log, that a Debian system has or is likely to get.
+# Users, and directories below /etc, /run, /var/lib and /var/log, that a Debian system has or is likely to get.
 _SYSTEM = """
 root daemon bin sys sync games man lp mail news uucp proxy backup list irc nobody sshd ssh ssl sudo shadow staff
 users user adm tty disk kmem utmp video audio messagebus polkitd dbus systemd udev dhcpcd tss apt dpkg cron
@@ -224,10 +224,10 @@ def forms(host: Host) -> Iterator[Mistake]:
 
 
 def name(host: Host) -> Iterator[Mistake]:
-    """The application's user and folders are nobody else's."""
+    """The application's user and directories are nobody else's."""
     app = host.text("celery_app_name")
     if app in RESERVED:
-        problem = f"user {app}, or folders like /etc/{app} and /var/lib/{app}, belong to the system."
+        problem = f"user {app}, or directories like /etc/{app} and /var/lib/{app}, belong to the system."
         yield wrong("celery_app_name", app, problem, f"{app}_app")
 
 
@@ -258,25 +258,25 @@ def ports(host: Host) -> Iterator[Mistake]:
 
 
 def source(host: Host, inventory: Inventory) -> Iterator[Mistake]:
-    """The source folder holds something, requirements among it. What is in a git repository shows when it is packed.
+    """The source directory holds something, requirements among it. What is in a git repository shows when it is packed.
 
     A rollback packs no source: it has to work where that is gone.
     """
     where, requirements = host["celery_app_source"], host.text("celery_app_requirements")
     if where is None or is_git(where) or inventory.action != "deploy":
         return
-    folder, fix = Path(where).expanduser(), "/home/you/shop"
+    top, fix = Path(where).expanduser(), "/home/you/shop"
     directory = host.text("celery_app_directory")
-    if not where or not folder.is_dir():
-        seen_from = "" if folder.is_absolute() else f" (looked for in {Path.cwd()})"
-        problem = f"no such folder on the control node{seen_from}, and no git address."
+    if not where or not top.is_dir():
+        seen_from = "" if top.is_absolute() else f" (looked for in {Path.cwd()})"
+        problem = f"no such directory on the control node{seen_from}, and no git address."
         yield wrong("celery_app_source", where, problem, fix)
-    elif not _holds_a_file(folder, host["celery_app_source_exclude"] or []):
-        yield wrong("celery_app_source", where, "there is not a file in it to release.", fix)
-    elif not (folder / directory).is_dir():
+    elif not _holds_a_file(top, host["celery_app_source_exclude"] or []):
+        yield wrong("celery_app_source", where, "it contains no files to release.", fix)
+    elif not (top / directory).is_dir():
         yield wrong("celery_app_directory", directory, f"no such directory in {where}.", "a directory of the source")
-    elif not (folder / directory / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
-        there = [file for file in REQUIREMENTS if (folder / directory / file).is_file()]
+    elif not (top / directory / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
+        there = [file for file in REQUIREMENTS if (top / directory / file).is_file()]
         problem = f"no such file in {Path(where) / directory}."
         yield wrong("celery_app_requirements", requirements, problem, there[0] if there else "one that is there")
 
@@ -290,10 +290,10 @@ def shared(host: Host) -> Iterator[Mistake]:
             yield wrong("celery_app_shared", path, problem, "[db.sqlite3, media]")
 
 
-def _holds_a_file(folder: Path, exclude: list[str]) -> bool:
-    for at, folders, names in os.walk(folder):
-        here, patterns = Path(at).relative_to(folder), [*UNTRACKED, *exclude]
-        folders[:] = [name for name in folders if not excluded(str(here / name), patterns)]
+def _holds_a_file(directory: Path, exclude: list[str]) -> bool:
+    for at, directories, names in os.walk(directory):
+        here, patterns = Path(at).relative_to(directory), [*UNTRACKED, *exclude]
+        directories[:] = [name for name in directories if not excluded(str(here / name), patterns)]
         if any(not excluded(str(here / name), patterns) for name in names):
             return True
     return False
@@ -320,21 +320,23 @@ def rollout(host: Host) -> Iterator[Mistake]:
             yield wrong("celery_app_rollout", step, "a step is a number of hosts or a share of them.", '[1, "100%"]')
 
 
-def folders(host: Host) -> Iterator[Mistake]:
+def directories(host: Host) -> Iterator[Mistake]:
     """The control node can keep what it has to keep, and keeps secrets to itself."""
     for variable in ("celery_app_secrets_dir", "celery_app_cache_dir"):
         if not host[variable]:
             continue
-        folder = Path(host.text(variable)).expanduser().absolute()
-        there = next(path for path in [folder, *folder.parents] if path.exists())
+        directory = Path(host.text(variable)).expanduser().absolute()
+        there = next(path for path in [directory, *directory.parents] if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            problem = f"{there} is no folder that you may write to, on the control node."
-            yield wrong(variable, str(folder), problem, "a folder of yours")
-        elif there == folder and variable == "celery_app_secrets_dir":
-            for path in [folder, *folder.iterdir()]:
+            problem = f"{there} is no directory that you may write to, on the control node."
+            yield wrong(variable, str(directory), problem, "a directory of yours")
+        elif there == directory and variable == "celery_app_secrets_dir":
+            for path in [directory, *directory.iterdir()]:
                 if path.stat().st_mode & stat.S_IRWXO:
                     line = f"chmod {'700' if path.is_dir() else '600'} {shlex.quote(str(path))}"
-                    yield Mistake(variable, f"{variable} is {shown(str(folder))}: others may read {path}. Type: {line}")
+                    yield Mistake(
+                        variable, f"{variable} is {shown(str(directory))}: others may read {path}. Type: {line}"
+                    )
 
 
 def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:

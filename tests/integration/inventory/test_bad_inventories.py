@@ -103,13 +103,13 @@ class Run:
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> dict[str, str]:
     """What the cases point at, by the name between the @."""
-    folder = tmp_path_factory.mktemp("places")
+    directory = tmp_path_factory.mktemp("places")
     for name in ("empty", "bare", "open"):
-        (folder / name).mkdir(mode=0o755)
-    (folder / "bare/shop.py").touch()
-    (folder / "old").write_text("#!/bin/sh\necho 3 8\n")
-    (folder / "old").chmod(0o755)
-    found = {path.name: str(path) for path in folder.iterdir()}
+        (directory / name).mkdir(mode=0o755)
+    (directory / "bare/shop.py").touch()
+    (directory / "old").write_text("#!/bin/sh\necho 3 8\n")
+    (directory / "old").chmod(0o755)
+    found = {path.name: str(path) for path in directory.iterdir()}
     return found | {"long": 256 * "q", "busy": str(64 * (os.cpu_count() or 1) + 1)}
 
 
@@ -238,7 +238,7 @@ def some_server() -> socket.socket:
 
 @pytest.fixture(scope="module")
 def unable(places, tmp_path_factory) -> Iterator[Run]:
-    """What site.yml says to all hosts that can't carry it: the inventory itself passes."""
+    """What site.yml says to all hosts that don't meet the requirements: the inventory itself passes."""
     with some_server() as server:
         taken = {"taken": f"127.0.0.1:{server.getsockname()[1]}"}
         yield play(SITE, of_hosts(UNABLE_HOSTS, places | taken), tmp_path_factory.mktemp("control"))
@@ -256,10 +256,10 @@ def test_no_host_was_changed(unable, control):
     assert_untouched(unable, [CHECK, CREDENTIALS, INPUTS, LOOK], control)
 
 
-def test_a_foreign_folder_and_an_unknown_distribution_are_refused(tmp_path):
-    folders = (path.name for path in sorted(Path("/etc").iterdir()) if path.is_dir() and any(path.iterdir()))
+def test_a_foreign_directory_and_an_unknown_distribution_are_refused(tmp_path):
+    directories = (path.name for path in sorted(Path("/etc").iterdir()) if path.is_dir() and any(path.iterdir()))
     taken = RESERVED | {account.pw_name for account in pwd.getpwall()}
-    name = next(name for name in folders if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) and name not in taken)
+    name = next(name for name in directories if re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) and name not in taken)
     hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": name, "celery_app_module": "petct"})
     run = play(SITE, hosts, tmp_path, {"__preflight_supported": {"beos": [5]}})
     assert f"celery_app_name is {name}: /etc/{name} is there already" in run.text
@@ -291,7 +291,7 @@ def test_a_rollback_needs_no_source(first_play, tmp_path):
     gone = {"celery_app_source": "/nowhere/shop"}
     deploy = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", gone)
     assert deploy.rc != 0
-    assert "no such folder on the control node" in " ".join(deploy.text.split())
+    assert "no such directory on the control node" in " ".join(deploy.text.split())
     back = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", {**gone, "__celery_action": "rollback"})
     assert back.rc == 0, back.text
 
@@ -368,14 +368,14 @@ def test_what_celery_takes_from_the_environment_is_what_its_command_line_takes()
 @pytest.fixture
 def running_app() -> Iterator[str]:
     """The name of an application that this machine passes for having: its environment is there."""
-    folder = Path("/etc/lost_secrets_test")
+    directory = Path(f"/etc/lost_secrets_{os.getpid()}")
     try:
-        folder.mkdir()
+        directory.mkdir()
     except OSError as error:
-        pytest.skip(f"{folder}: {error.strerror}")
-    (folder / "env").write_text("CELERY_BROKER_URL=amqp://x\nPETCT_SECRET_KEY=x\n")
-    yield folder.name
-    shutil.rmtree(folder)
+        pytest.skip(f"{directory}: {error.strerror}")
+    (directory / "env").write_text("CELERY_BROKER_URL=amqp://x\nPETCT_SECRET_KEY=x\n")
+    yield directory.name
+    shutil.rmtree(directory)
 
 
 def test_new_passwords_under_a_running_system_are_refused_before_any_is_made(running_app, first_play, tmp_path):

@@ -52,9 +52,9 @@ def test_a_process_in_a_container_is_not_one_of_ours():
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """A module on a host of its own for apt: its lists, cache and status are in a folder."""
-    for folder in ("lists/partial", "cache/archives/partial", "etc"):
-        (tmp_path / folder).mkdir(parents=True)
+    """A module on a host of its own for apt: its lists, cache and status are in a directory."""
+    for directory in ("lists/partial", "cache/archives/partial", "etc"):
+        (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "status").touch()
     settings = {
         "Dir::State::lists": "lists", "Dir::State::status": "status", "Dir::Cache": "cache",

@@ -432,7 +432,7 @@ def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
     assert (tmp_path / "done").read_text().split() == ["once", "only"]
 
 
-def test_the_listener_has_a_folder_for_each_version_and_an_unused_one_goes(built, tmp_path):
+def test_the_listener_has_a_directory_for_each_version_and_an_unused_one_goes(built, tmp_path):
     base, package = built.releases.base, built.release / "runtime/celery_ops"
     now = listeners.listener_of(base, package)
     assert built.build(archive=False)["listener"] == str(now) == f"{base}/listeners/{built.packed['listener']}"

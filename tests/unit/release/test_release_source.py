@@ -145,9 +145,9 @@ def test_what_is_wrong_is_named(prepare, changes, words):
         prepare(**changes)
 
 
-def test_an_empty_folder_is_refused(prepare, tmp_path):
+def test_an_empty_directory_is_refused(prepare, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AnsibleActionFail, match="not a file in it"):
+    with pytest.raises(AnsibleActionFail, match="no files to release"):
         prepare(source=str(tmp_path / "empty"))
 
 

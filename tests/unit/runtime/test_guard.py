@@ -135,14 +135,14 @@ def test_another_guarded_program_of_the_same_app_is_a_stranger(stage):
 # The directory
 
 
-def test_folder_missing(stage):
+def test_directory_missing(stage):
     stage.run.rmdir()
     stage.up()
     assert stat.S_IMODE(stage.run.stat().st_mode) == 0o755
 
 
 @as_root
-def test_folder_missing_is_made_by_root_for_the_user(open_stage):
+def test_directory_missing_is_made_by_root_for_the_user(open_stage):
     shutil.rmtree(open_stage.run)
     started = open_stage.start("sleep", "60", options=["--user", "nobody"])
     wait_until(started.is_the_program, 15, "the program")
@@ -153,7 +153,7 @@ def test_folder_missing_is_made_by_root_for_the_user(open_stage):
 
 
 @as_root
-def test_folder_of_somebody_else_says_what_to_type(open_stage):
+def test_directory_of_somebody_else_says_what_to_type(open_stage):
     started = open_stage.start("sleep", "60", options=["--user", "nobody"])
     assert started.exit_status() == 78
     assert f"{open_stage.lock}: Permission denied" in started.output
@@ -364,7 +364,7 @@ def test_signals_are_as_a_program_expects_them(stage):
 # What the program is given
 
 
-def test_environment_file_and_folder_and_nothing_on_the_command_line(stage):
+def test_environment_file_and_directory_and_nothing_on_the_command_line(stage):
     file = stage.directory / "env"
     file.write_text("CELERY_BROKER_URL='amqp://demo:se cret@there//'\nDEMO=1\n")
     shown = stage.directory / "shown"

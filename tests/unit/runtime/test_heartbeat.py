@@ -111,7 +111,7 @@ def test_what_a_signal_says_in_the_midst_of_a_heartbeat_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.heartbeat"]
 
 
-def test_a_folder_that_is_gone_harms_nobody(tmp_path):
+def test_a_directory_that_is_gone_harms_nobody(tmp_path):
     Heartbeat(str(tmp_path / "gone" / "x.heartbeat"), "worker").write()
 
 

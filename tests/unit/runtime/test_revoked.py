@@ -76,7 +76,7 @@ def test_old_ones_and_half_a_line_are_left_out(tmp_path, memory):
     assert [path.name for path in (tmp_path / "revoked").iterdir()] == ["one"]
 
 
-def test_a_folder_that_can_not_be_written_ends_no_worker(tmp_path, memory):
+def test_a_directory_that_can_not_be_written_ends_no_worker(tmp_path, memory):
     (tmp_path / "revoked").write_text("a file")
     kept = Revocations(tmp_path / "revoked", "one")
     kept.add(["a"])
