@@ -390,7 +390,8 @@ def test_new_passwords_under_a_running_system_are_refused_before_any_is_made(run
         assert "this host has them: CELERY_BROKER_URL, PETCT_SECRET_KEY." in said
         assert f"Restore the directory from your backup: {secrets}/{running_app}_broker_password" in said
         assert f"grep -E '^(CELERY_BROKER_URL|PETCT_SECRET_KEY)=' /etc/{running_app}/env" in said
-        assert "type: ansible-playbook playbooks/site.yml -e celery_app_rotate_credentials=yes" in said
+        hint = r"type: ansible-playbook -i \S+control.json playbooks/site.yml -e celery_app_rotate_credentials=yes"
+        assert re.search(hint, said)
         assert not control.exists() or list(control.iterdir()) == []
 
 
