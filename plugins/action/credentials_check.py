@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 
 # Names of the variables in the application's environment, and whether the broker knows the application.
@@ -28,7 +29,7 @@ class ActionModule(ActionBase):
         """Fail where the host has one of the passwords; change nothing."""
         super().run(tmp, task_vars)
         app, files, directory = (self._task.args[name] for name in ("app", "files", "directory"))
-        file = f"/etc/{app}/env"
+        file = str(Layout(app).environment_link)
         asks_broker = self._task.args["broker"] and "CELERY_BROKER_URL" in files
         command = LOOK.format(file=shlex.quote(file), app=shlex.quote(app), broker="true" if asks_broker else "false")
         there = set(self._low_level_execute_command(command)["stdout"].split())

@@ -6,11 +6,13 @@ import errno
 import os
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID = ("No space left on device", "Disk quota exceeded")
 """The same, from the output of a command."""
 
-PLACES = ("/etc/supervisor/conf.d", "/var/tmp", "/tmp", "/run")
+PLACES = (CONF_D, Path("/var/tmp"), Path("/tmp"), Path("/run"))
 """Where else the kit and what it calls write."""
 
 NEARLY = 1024 * 1024
@@ -30,16 +32,17 @@ def explain(error: OSError | str, app: str | None) -> str:
     if not app or not is_full(error):
         return said
     named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else ""
-    places = [named] if named else [f"/srv/{app}", f"/var/log/{app}", f"/etc/{app}", *PLACES]
-    mounts = dict.fromkeys(mount_of(Path(place)) for place in places)
+    layout = Layout(app)
+    places = [Path(named)] if named else [layout.base, layout.log, layout.etc, *PLACES]
+    mounts = dict.fromkeys(map(mount_of, places))
     full = [mount for mount in mounts if named or left(mount) < NEARLY]
     which = "\n".join(describe(mount) for mount in full) or "Look which disk it is: df -h; df -i."
     return (
         f"{said}\n{which}\n"
         "A rollback needs no space. Make room, then run this again:\n"
-        f"  old releases: du -sh /srv/{app}/releases/* /srv/{app}/venvs/*, then rm -r those that are neither "
-        f"$(readlink /srv/{app}/current) nor named in /etc/supervisor/conf.d/{app}-* or /srv/{app}/deployments/*.json\n"
-        f"  old logs: rm -f /var/log/{app}/*.log.[0-9]*; journalctl --vacuum-size=100M; apt-get clean"
+        f"  old releases: du -sh {layout.releases}/* {layout.virtualenvs}/*, then rm -r those that are neither "
+        f"$(readlink {layout.current}) nor named in {CONF_D}/{app}-* or {layout.deployments}/*.json\n"
+        f"  old logs: rm -f {layout.log}/*.log.[0-9]*; journalctl --vacuum-size=100M; apt-get clean"
     )
 
 

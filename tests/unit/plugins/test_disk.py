@@ -44,7 +44,7 @@ def test_a_full_disk_is_named_and_how_full_it_is(small):
 
 def test_a_command_that_found_the_disk_full_is_explained_as_well(small, monkeypatch):
     write_until_full(small)
-    monkeypatch.setattr(disk, "PLACES", (str(small / "not/yet/there"),))
+    monkeypatch.setattr(disk, "PLACES", (small / "not/yet/there",))
     said = disk.explain("Unpacking failed.\ntar: app.py: Cannot write: No space left on device", "shop")
     assert said.startswith("Unpacking failed.") and f"The file system of {small} is full" in said
 
