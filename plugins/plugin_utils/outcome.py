@@ -41,7 +41,7 @@ def summary(variables: Mapping[str, Any]) -> list[str]:
         f"Scheduler:    {ticks(found)}",
         f"Credentials:  {variables['celery_app_secrets_dir']} (control node), {Layout(app).environment_link} (host)",
         f"Logs:         {Layout(app).log}/",
-        "Look:         supervisorctl status",
+        "Status:       supervisorctl status",
         "Check again:  ansible-playbook playbooks/check.yml",
         "Deploy:       ansible-playbook playbooks/deploy.yml",
     ]

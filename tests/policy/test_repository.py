@@ -85,6 +85,12 @@ def test_the_architecture_names_twelve_places_and_each_exists():
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def test_the_version_is_the_same_everywhere():
+    newest = re.search(r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
+    runtime = re.search(r'^__version__ = "(.*)"$', (ROOT / "runtime/celery_ops/__init__.py").read_text(), re.M)[1]
+    assert newest == runtime == load(ROOT / "galaxy.yml")["version"]
+
+
 def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "ansible.cfg")
