@@ -20,6 +20,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
@@ -238,9 +240,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         if archive.exists():
             archive.touch()  # another run that packs meanwhile forgets the oldest
         else:
-            fresh = archive.with_suffix(".new")
-            fresh.write_bytes(gzip.compress(tar, 6, mtime=0))
-            fresh.replace(archive)
+            write_atomically(archive, gzip.compress(tar, 6, mtime=0), SECRET_FILE)
             forget_old(cache, keep=20)
     listener = listener_version(runtime / "celery_ops")
     return {

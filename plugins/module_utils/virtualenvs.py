@@ -118,10 +118,10 @@ def clone(old: Path, new: Path) -> None:
     for path in [*(new / "bin").iterdir(), new / "pyvenv.cfg"]:
         text = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         if str(old).encode() in text:
-            fresh = path.with_name(f".{path.name}.new")
-            fresh.write_bytes(text.replace(str(old).encode(), str(new).encode()))
-            fresh.chmod(path.stat().st_mode & 0o777)
-            fresh.replace(path)
+            mode = path.stat().st_mode & 0o777
+            path.unlink()  # the other release has the same file
+            path.write_bytes(text.replace(str(old).encode(), str(new).encode()))
+            path.chmod(mode)
 
 
 def stem_of(venv: Path) -> str:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from celery_ops import proc
 from celery_ops.launch.process import Process
 from celery_ops.watchdog import assessment, orphans, tracker, watchdog
 from celery_ops.watchdog.assessment import Assessment, Seen, assess, remedy
@@ -245,10 +246,6 @@ class Lookout:
         return [line for line in self.said if words in line]
 
 
-def state_of(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-
-
 def beat(stage, pid, name=PROGRAM_NAME, **more):
     """Write a heartbeat as a worker would."""
     now = time.monotonic()
@@ -271,7 +268,7 @@ class TestPrograms:
         lookout = Lookout(stage, program.supervisor.pid)
         os.kill(program.pid, signal.SIGSTOP)
         lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
-        lookout.until(lambda: state_of(program.pid) != "T", "the program going on")
+        lookout.until(lambda: proc.stat(program.pid).state != "T", "the program going on")
         assert lookout.heard(f"its main process is stopped (state T): SIGCONT sent to {program.pid}, to go on")
         lookout.until(lambda: lookout.state() != "frozen", "the recovery seen")
         assert not lookout.heard("SIGTERM")
@@ -287,7 +284,7 @@ class TestPrograms:
         lookout = Lookout(stage, program.supervisor.pid)
         os.kill(int(child), signal.SIGSTOP)
         lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
-        lookout.until(lambda: state_of(child) != "T", "the child going on")
+        lookout.until(lambda: proc.stat(child).state != "T", "the child going on")
         assert lookout.heard(f"1 of its pool processes are stopped (state T): SIGCONT sent to {child}, to go on")
 
     def test_one_that_stays_frozen_is_killed(self, stage, quick):
@@ -409,7 +406,7 @@ def by_hand(stage):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CELERY)
         started = stage.spawn(sys.executable, path, *words, env=clean_environment(), **options)
-        wait_until(lambda: Path(f"/proc/{started.pid}/stat").read_text().count(" S "), 15, "it sleeping")
+        wait_until(lambda: proc.stat(started.pid).state == "S", 15, "it sleeping")
         return started
 
     return start
