@@ -19,7 +19,7 @@ from celery import Celery
 app = Celery("demo", broker="filesystem://")
 app.conf.update(
     broker_transport_options={{key: "{directory}/" + name for key, name in
-        {{"data_folder_in": "data", "data_folder_out": "data", "control_directory": "control"}}.items()}},
+        {{"data_folder_in": "data", "data_folder_out": "data", "control_folder": "control"}}.items()}},
     task_queue_max_priority=10, task_default_priority=5,
     task_default_queue="elsewhere", task_default_exchange_type="topic",
     task_routes={{"*": {{"queue": "nowhere"}}}}, task_protocol=1, task_compression="bzip2",

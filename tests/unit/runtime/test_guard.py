@@ -454,7 +454,7 @@ directory = Path({str(stage.directory)!r})
 queue = str(directory / "queue")
 app.conf.update(
     broker_transport_options={{"data_folder_in": queue, "data_folder_out": queue, "polling_interval": 0.1,
-                               "control_directory": str(directory / "control")}},
+                               "control_folder": str(directory / "control")}},
     worker_enable_remote_control=False, broker_connection_retry_on_startup=True, task_ignore_result=True,
 )
 @app.task(name="work")

@@ -13,7 +13,7 @@ from pathlib import Path
 from celery import Celery
 app = Celery("demo", broker="filesystem://")
 app.conf.broker_transport_options = {{"data_folder_in": "{directory}/data", "data_folder_out": "{directory}/data",
-    "control_directory": "{directory}/control", "polling_interval": 0.1}}
+    "control_folder": "{directory}/control", "polling_interval": 0.1}}
 app.conf.worker_hijack_root_logger = False
 
 @app.task(name="demo.run")

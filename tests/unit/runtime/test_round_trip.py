@@ -14,7 +14,7 @@ from celery import Celery
 app = Celery("demo", broker="filesystem://", backend={backend!r})
 app.conf.update(
     broker_transport_options={{key: "{directory}/" + name for key, name in
-        {{"data_folder_in": "data", "data_folder_out": "data", "control_directory": "control"}}.items()}}
+        {{"data_folder_in": "data", "data_folder_out": "data", "control_folder": "control"}}.items()}}
         | {{"polling_interval": 0.05}},
     {settings}
 )
