@@ -123,9 +123,9 @@ def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connect
                 ) from error
             except ssl.SSLCertVerificationError as error:
                 raise PermanentError(
-                    f"broker {address} shows a certificate that is not accepted: {error.verify_message}. It has to be "
-                    "for the URL's host; for a CA of your own write celery_app_environment: {SSL_CERT_FILE: "
-                    "/etc/ssl/certs/your-ca.pem}, or broker_use_ssl in the application's settings"
+                    f"broker {address} shows a certificate that is not accepted: {error.verify_message.rstrip('.')}. "
+                    "It has to be for the URL's host; for a CA of your own write celery_app_environment: "
+                    "{SSL_CERT_FILE: /etc/ssl/certs/your-ca.pem}, or broker_use_ssl in the application's settings"
                 ) from error
             except Exception as error:
                 found["reason"] = f"broker {address} can't be reached: {error or type(error).__name__}"
