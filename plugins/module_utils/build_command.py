@@ -9,12 +9,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 
 GRACE = 10.0  # seconds for a command that was told to end
+INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FAULT_OF_HOST = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Cannot allocate memory|MemoryError"
     r"|Too many open files|Resource temporarily unavailable|^runuser: |^celery-ops-env: "
@@ -90,6 +92,8 @@ def run(
     `of_release` says whether it runs what the release brings, so that failing is the release's fault, unless what it
     said tells of the host or the network.
     """
+    # Not while it is being started: who is interrupted then would not know what to end.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         process = subprocess.Popen(
             command,
@@ -100,11 +104,14 @@ def run(
             errors="replace",
             env={**without_unpack_place(), **environment},
             process_group=0,
+            preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, held),
             cwd=directory,
         )
     except OSError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as expired:
         end_group(process)

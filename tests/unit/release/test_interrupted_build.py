@@ -32,6 +32,8 @@ def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monk
     command = ["sh", "-c", f"{stubborn}sh -c '{stubborn}echo $$ > {grandchild}; while :; do sleep 0.1; done' & wait"]
 
     def interrupt():
+        # The module has one thread: the signal is for that one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, build_command.INTERRUPTS)
         read_when_written(grandchild)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -41,3 +43,19 @@ def test_a_migration_that_is_interrupted_leaves_no_process_behind(tmp_path, monk
     pid = read_when_written(grandchild)
     # A zombie, which nobody has looked at yet, has ended.
     wait_until(lambda: not start_time(pid), 5, "the end of what the migration started")
+
+
+def test_an_interruption_while_the_command_is_being_started_ends_it(tmp_path, monkeypatch, terminated):
+    monkeypatch.setattr(build_command, "GRACE", 0.5)
+    begun, popen = tmp_path / "pid", build_command.subprocess.Popen
+
+    def interrupted(command, **options):
+        process = popen(command, **options)
+        read_when_written(begun)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(build_command.subprocess, "Popen", interrupted)
+    with pytest.raises(host_work.Interrupted):
+        build_command.run(["sh", "-c", f"echo $$ > {begun}; sleep 60"], "Migrating", "", {}, None)
+    assert not start_time(read_when_written(begun))
