@@ -23,6 +23,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("host", hosts, ids=lambda host: host.name, scope="session", indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Uninstalls after everything else."""
+    items.sort(key=lambda item: item.path.name == "test_uninstall.py")
+
+
 @pytest.fixture(scope="session")
 def host(request: pytest.FixtureRequest) -> Host:
     """A host of the scenario (in place of testinfra's own fixture of this name)."""
