@@ -32,8 +32,13 @@ _raw:
 
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
 from ansible.plugins.lookup import LookupBase
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import INPUTS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import declared
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
@@ -48,12 +53,21 @@ class LookupModule(LookupBase):
         unknown = [name for name in terms if name not in INPUTS]
         if unknown:
             raise AnsibleError(f"celery_ops.kit.input: there is no input {unknown[0]}; there is {', '.join(INPUTS)}.")
-        name = known.get("inventory_hostname")
-        if not name:  # as for a play's serial, which is the same for all workers, and has no hosts in a syntax check
-            workers = known["groups"].get("worker") if "hostvars" in known else None
-            if not workers:
-                return [declared()[term]["default"] for term in terms]
-            name = workers[0]
+        if "inventory_hostname" not in known:
+            known = self.of_the_first_worker()
+        if not known:
+            return [declared()[term]["default"] for term in terms]
         reader = Reader(known, self._templar)
-        host = reader.host(name)
+        host = reader.host(known["inventory_hostname"])
         return [INPUTS[term](host, reader) for term in terms]
+
+    def of_the_first_worker(self) -> dict[str, Any]:
+        """Return variables for a play's serial, which is the same for all workers: Ansible gives none of a host."""
+        inventory = InventoryManager(loader=self._loader, sources=context.CLIARGS["inventory"])
+        groups = inventory.get_groups_dict()
+        workers = own_groups(groups).get("worker")
+        if not workers:
+            return {}
+        manager = VariableManager(loader=self._loader, inventory=inventory)
+        hostvars = HostVars(inventory, manager, self._loader)
+        return {"hostvars": hostvars, "groups": groups, "inventory_hostname": workers[0]}
