@@ -18,7 +18,8 @@ options:
     required: true
 """
 EXAMPLES = r"""
-- hosts: "{{ lookup('celery_ops.kit.hosts', 'worker', 'scheduler', 'web') }}"
+- name: Programs
+  hosts: "{{ lookup('celery_ops.kit.hosts', 'worker', 'scheduler', 'web') }}"
 """
 RETURN = r"""
 _raw:
