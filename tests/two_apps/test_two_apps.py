@@ -112,7 +112,7 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, petct, 
     for what in (
         "application shop of this kit", "RabbitMQ: vhost shop", "RabbitMQ: user shop", "Redis: user shop",
         "Supervisor: programs of application shop", "Supervisor: /etc/supervisor/conf.d/crm.conf",
-        "ansible-playbook playbooks/uninstall.yml -e uninstall_services=no",
+        "uninstall.yml -e uninstall_services=no",
     ):  # fmt: skip
         assert what in refused.words
     assert refused.changed == {host.name: 0}
