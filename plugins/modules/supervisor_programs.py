@@ -192,7 +192,7 @@ EXAMPLES = r"""
       - program: petct-worker-default
         name: petct-worker-default-1a2b3c4d
         conf: "{{ lookup('template', 'supervisor/program.conf.j2') }}"
-        ready: [/srv/petct/current/venv/bin/celery-ops-ready, -A, petct]
+        ready: [/srv/petct/current/bin/celery-ops-ready, -A, petct]
         ready_timeout: 30
         min_uptime: 5
         log: /var/log/petct/petct-worker-default-1a2b3c4d.log
