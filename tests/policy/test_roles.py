@@ -135,6 +135,11 @@ def test_plays_become_root_by_themselves_and_never_on_the_control_node():
     assert [str(task) for task in delegated if task.body.get("become") is not False] == []
 
 
+def test_each_part_of_the_set_up_can_be_chosen_and_none_without_the_checks():
+    tags = [play["tags"] for play in load(ROOT / "playbooks/site.yml")]
+    assert tags == [["always"], ["always"], ["rabbitmq"], ["result_store"], ["supervisor"], ["deploy"], ["check"]]
+
+
 def test_logic_is_in_roles():
     lists = ("import_role", "include_role", "include_tasks", "assert", "debug", "fail")
     in_playbooks = [task for task in all_tasks() if task.file in PLAYBOOKS]
