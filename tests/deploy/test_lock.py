@@ -19,16 +19,22 @@ pytestmark = pytest.mark.timeout(600)
 def under_way(hosts, variants, settings, tmp_path):
     """A deploy that holds the lock and is waiting in a hook."""
     hook = tmp_path / "hook.yml"
-    hook.write_text("- name: Wait\n  ansible.builtin.wait_for: {path: /var/lib/petct/go, timeout: 240}\n")
+    hook.write_text(
+        "- name: Begin\n  ansible.builtin.file: {path: /var/lib/petct/waiting, state: touch, mode: '0644'}\n"
+        "- name: Wait\n  ansible.builtin.wait_for: {path: /var/lib/petct/go, timeout: 240}\n"
+    )
     for host in hosts:
-        host.ask("rm -f /var/lib/petct/go")
+        host.ask("rm -f /var/lib/petct/go /var/lib/petct/waiting")
     process = start(
         "deploy",
         celery_app_source=str(variants.make("v1")),
         celery_app_hooks={"after_release": str(hook)},
         **settings,
     )
-    wait_until(lambda: all(host.lock() for host in hosts), 120, "both hosts locked")
+    wait_until(
+        lambda: all(host.run("test -e /var/lib/petct/waiting").rc == 0 for host in hosts), 240, "both hooks waiting"
+    )
+    assert all(host.lock() for host in hosts)
     yield process
     process.kill()
     process.wait()
