@@ -13,7 +13,7 @@ def variants(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hosts(variants):
-    hosts = scenario_hosts()
+    hosts = list(scenario_hosts())
     deployed(celery_app_source=str(variants.make("v1")), **SETTINGS)
     return hosts
 

@@ -12,7 +12,7 @@ def hub():
 
 @pytest.fixture(scope="session")
 def workers():
-    return scenario_hosts()[1:]
+    return list(scenario_hosts()[1:])
 
 
 @pytest.fixture(scope="session")

@@ -264,9 +264,12 @@ class Host:
         return "\n".join(f"$ {part}\n{self.run(part + ' 2>&1').stdout}" for part in parts)
 
 
-def scenario_hosts() -> list[Host]:
-    """The hosts of the molecule scenario that runs these tests."""
+@functools.cache
+def scenario_hosts() -> tuple[Host, ...]:
+    """The hosts of the molecule scenario that runs these tests, the same objects each time: with another host pytest
+    makes a fixture of a module anew.
+    """
     if "MOLECULE_FILE" not in os.environ:
         raise pytest.UsageError("these tests need the hosts of a molecule scenario; type: make molecule")
     platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
-    return [Host(platform["name"], has_systemd="command" not in platform) for platform in platforms]
+    return tuple(Host(platform["name"], has_systemd="command" not in platform) for platform in platforms)
