@@ -45,7 +45,7 @@ redis-server --daemonize yes --save '' --bind 0.0.0.0 --port 0 --tls-port 6380 -
 def start(host: str) -> None:
     """Start the container anew, and let a host trust its CA."""
     remove()
-    words = ["--name", NAME, "--hostname", NAME, "--network", "celery-ops-test", IMAGE, "sleep", "infinity"]
+    words = ["--name", NAME, "--hostname", NAME, "--network", "celery-ops-apps", IMAGE, "sleep", "infinity"]
     docker("run", "--detach", "--init", *words)
     docker("exec", "-i", NAME, "sh", standard_input=SET_UP)
     ca = docker("exec", NAME, "cat", "/etc/tls/ca.pem")
