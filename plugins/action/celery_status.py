@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -30,7 +31,7 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
     words = ["celery-ops-queues", "-A", variables["celery_app_module"]] if asks else []
     return {
         "app": app,
-        "programs": not {"worker", "scheduler", "web"}.isdisjoint(groups),
+        "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
         "ask_broker": Deployment.current(app).as_app(words),
     }

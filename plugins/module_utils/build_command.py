@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import uninterrupted
 
 GRACE = 10.0  # seconds for a command that was told to end
-INTERRUPTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FAULT_OF_HOST = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Cannot allocate memory|MemoryError"
     r"|Too many open files|Resource temporarily unavailable|^runuser: |^celery-ops-env: "
@@ -92,33 +92,30 @@ def run(
     `of_release` says whether it runs what the release brings, so that failing is the release's fault, unless what it
     said tells of the host or the network.
     """
-    # Not while it is being started: who is interrupted then would not know what to end.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    process = None
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**without_unpack_place(), **environment},
-            process_group=0,
-            preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, held),
-            cwd=directory,
-        )
-    except OSError as error:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
-    try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        with uninterrupted() as held:  # who is interrupted while it is being started would not know what to end
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={**without_unpack_place(), **environment},
+                process_group=0,
+                preexec_fn=partial(signal.pthread_sigmask, signal.SIG_SETMASK, held),
+                cwd=directory,
+            )
         out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as expired:
-        end_group(process)
-        raise ReleaseError(f"{what} did not end within {timeout:.0f} s; {too_slow}") from expired
-    except BaseException:  # we are to end
-        end_group(process)
-        raise
+    except BaseException as error:
+        if process is not None:
+            end_group(process)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ReleaseError(f"{what} did not end within {timeout:.0f} s; {too_slow}") from error
+        if process is None and isinstance(error, OSError):
+            raise ReleaseError(f"{what} failed. {hint}\n{command[0]}: {error.strerror}") from None
+        raise  # we are to end
     if process.returncode:
         said = (out + err).strip()
         killed = process.returncode < 0 or process.returncode == 137

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -65,6 +66,19 @@ def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise Interrupted(f"Interrupted by {signal.Signals(number).name}")
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[set[signal.Signals]]:
+    """Hold back the signals that end us, for a moment in which one would leave things half done.
+
+    Gives what was held back before, which a process that is started meanwhile would inherit.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def directory_of(app: str) -> Path:

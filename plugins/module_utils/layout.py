@@ -1,7 +1,7 @@
 """Paths, names, file modes, defaults and times that more than one place needs: each fact stands here and nowhere else.
 
-The modules on the hosts, the plugins on the control node, the roles (filter ``layout``) and the runtime
-(``celery_ops.layout``) use this file. It imports the standard library only and runs on Python 3.11.
+The modules on the hosts, the plugins on the control node and the runtime (``celery_ops.layout``) use this file.
+It imports the standard library only and runs on Python 3.11.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ SECRET_FILE, SECRET_DIRECTORY = 0o600, 0o700
 
 # --- Names
 
-RELEASE_ID = re.compile(r"[0-9a-f]{12}")
+GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
+APP_GROUPS = frozenset({"worker", "scheduler", "web"})
+"""The groups whose hosts run programs of the application."""
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """The end of a program's name; what is before it is the program that the generations are of."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -115,12 +115,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
-
-APP_GROUPS = {"worker", "scheduler", "web"}
-"""The groups whose hosts run programs of the application."""
 
 
 def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord]) -> Iterator[str]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
-APP_GROUPS = frozenset({"worker", "scheduler", "web"})
-"""The groups whose hosts run programs of the application."""
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, GROUPS
+
 PREFIX = "celery_"
 
 
@@ -19,3 +18,8 @@ def own_groups(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return the groups that may be the kit's by their plain names; in an inventory with the prefix, no other ones."""
     prefix = prefix_of(groups)
     return {name.removeprefix(prefix): list(hosts) for name, hosts in groups.items() if name.startswith(prefix)}
+
+
+def app_hosts(groups: Mapping[str, list[str]]) -> list[str]:
+    """Return the hosts that run a program of the application, each once; the groups by their plain names."""
+    return list(dict.fromkeys(host for group in GROUPS if group in APP_GROUPS for host in groups.get(group, [])))

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 
 FAILURE, CHECK, PAGE = "__celery_app_failure", "__celery_app_check", "__celery_app_page"
 """What earlier tasks of the run registered."""
@@ -15,10 +16,11 @@ LOST = {"phase": "", "task": "", "program": "", "reason": "the connection to it 
 
 def failures(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what failed so far in this deploy, on any host; one that can't be reached any more has failed too."""
-    hosts = dict.fromkeys(
-        host for group in ("worker", "scheduler", "web") for host in variables["groups"].get(group, [])
-    )
-    seen = [dict(known[FAILURE]) for host in hosts if FAILURE in (known := variables["hostvars"][host])]
+    seen = [
+        dict(known[FAILURE])
+        for host in app_hosts(variables["groups"])
+        if FAILURE in (known := variables["hostvars"][host])
+    ]
     reached = set(variables["ansible_play_hosts"])
     return seen + [{"host": host, **LOST} for host in variables["ansible_play_hosts_all"] if host not in reached]
 

@@ -91,7 +91,7 @@ def failing(host: Host) -> Iterator[Failing]:
     try:
         with failing.worker(release=1):
             failing.do("python failing.py kinds")
-            wait_until(lambda: KINDS.keys() <= failing.listed().keys(), 60, "one dead letter of each kind")
+            wait_until(lambda: KINDS.keys() <= failing.listed().keys(), 60, "one dead-lettered task of each kind")
         yield failing
     finally:
         failing.clear()

@@ -86,7 +86,7 @@ def test_a_frozen_pool_and_a_frozen_scheduler_go_on(host):
     stopped = [*children(host, worker), scheduler]
     assert len(stopped) == 3
     host.output(f"kill -STOP {' '.join(map(str, stopped))}")
-    # The log says it for good; a look at the processes may come after the watchdog's help.
+    # The log keeps it; a look at the processes may come after the watchdog has continued them.
     for words in ("2 of its pool processes are stopped (state T)", "its main process is stopped (state T)"):
         wait_until(lambda words=words: said(host, f"{words}: SIGCONT sent"), 30, words)
     wait_until(lambda: "T" not in {state_of(host, pid) for pid in stopped}, 20, "all of them going on")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import xmlrpc.client
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import SIGNALS
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import uninterrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import program_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir, NoSpace
@@ -59,16 +57,6 @@ def reports(changes: Iterable[Change], seen: Seen) -> dict[str, Report]:
     """Return the reports of changes that were not begun, by the program's name."""
     pids = {name: process.pid for name, process in seen.processes.items()}
     return {one.name: Report(one, pids.get(one.name), draining=list(one.draining)) for one in changes}
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back the signals that end us, for a moment in which one would leave things half done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Handover:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import (
-    APP_GROUPS,
     GROUPS,
+    app_hosts,
     own_groups,
     prefix_of,
 )
@@ -40,7 +40,7 @@ class Reader:
     @property
     def app_hosts(self) -> list[str]:
         """The hosts that run a program of the application."""
-        return list(dict.fromkeys(host for group in GROUPS if group in APP_GROUPS for host in self.members(group)))
+        return app_hosts(self.groups)
 
     def host(
         self, name: str, instead: Callable[[Mapping[str, Any], Evaluate], dict[str, Any]] = nothing_instead
