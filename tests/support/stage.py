@@ -13,7 +13,8 @@ from celery_ops import proc
 
 from support.wait import wait_until
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
+TESTS = Path(__file__).parents[1]
+RUNTIME = TESTS.parent / "runtime"
 BIN = Path(sys.executable).parent
 # Guard and watchdog read all processes of the machine: those of other test processes are another application's.
 APP = f"demo{os.getpid()}"
@@ -66,9 +67,9 @@ os.unlink(options.pidfile)
 
 
 def clean_environment(**variables):
-    """This process's environment without Django's and Celery's, with the runtime package importable."""
+    """This process's environment without Django's and Celery's, with the runtime and the tests' support importable."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "DJANGO"))}
-    return {**bare, "PYTHONPATH": str(RUNTIME), **variables}
+    return {**bare, "PYTHONPATH": f"{RUNTIME}:{TESTS}", **variables}
 
 
 def alive(pid):

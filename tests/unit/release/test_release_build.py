@@ -6,7 +6,6 @@ import getpass
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -279,9 +278,7 @@ def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, buil
     other.mkdir()
     (other / "venv").symlink_to(os.path.relpath(old, other))
     running = subprocess.Popen(
-        ["sh", "-c", "sleep 60 & wait"],
-        env={"CELERY_OPS_VIRTUALENV": str(old), "PATH": os.environ["PATH"]},
-        process_group=0,
+        ["sleep", "60"], env={"CELERY_OPS_VIRTUALENV": str(old), "PATH": os.environ["PATH"]}, process_group=0
     )
     try:
         damage(built)
@@ -292,7 +289,7 @@ def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, buil
         virtualenvs.prune_virtualenvs(built.releases.base, {built.venv}, "")
         assert old.exists()
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
+        running.kill()
         running.wait()
         shutil.rmtree(other)
     virtualenvs.prune_virtualenvs(built.releases.base, {built.venv}, "")

@@ -15,6 +15,7 @@ from support.wait import wait_until
 NODE = f"{PROGRAM_NAME}@here"
 # An application that bends whatever settings can bend: none of it is the canary's business.
 APP = """
+import support.directory_broker
 from celery import Celery
 app = Celery("demo", broker="filesystem://")
 app.conf.update(

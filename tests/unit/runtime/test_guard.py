@@ -448,6 +448,7 @@ def celery(stage):
     (stage.directory / "mini.py").write_text(f"""
 import time
 from pathlib import Path
+import support.directory_broker
 from celery import Celery
 app = Celery("mini", broker="filesystem://")
 directory = Path({str(stage.directory)!r})

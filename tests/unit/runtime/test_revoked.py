@@ -10,6 +10,7 @@ from support.wait import wait_until
 
 APP = """
 from pathlib import Path
+import support.directory_broker
 from celery import Celery
 app = Celery("demo", broker="filesystem://")
 app.conf.broker_transport_options = {{"data_folder_in": "{directory}/data", "data_folder_out": "{directory}/data",

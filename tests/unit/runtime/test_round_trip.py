@@ -10,6 +10,7 @@ from support.wait import wait_until
 
 APP = """
 import time
+import support.directory_broker
 from celery import Celery
 app = Celery("demo", broker="filesystem://", backend={backend!r})
 app.conf.update(

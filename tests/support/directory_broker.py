@@ -1,0 +1,46 @@
+"""kombu's broker in a directory, made fit for several processes: an application imports this before it connects.
+
+kombu creates a message's file, and that of an exchange, before it writes it: a worker that reads it in between
+finds it empty and ends with JSONDecodeError. Here each access has the directory to itself.
+"""
+
+import fcntl
+from contextlib import contextmanager
+
+from kombu.transport import TRANSPORT_ALIASES, filesystem
+
+
+class Channel(filesystem.Channel):
+    @contextmanager
+    def _alone(self):
+        self.control_folder.mkdir(exist_ok=True)
+        with (self.control_folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def get_table(self, exchange):
+        with self._alone():
+            return super().get_table(exchange)
+
+    def _queue_bind(self, *binding):
+        with self._alone():
+            super()._queue_bind(*binding)
+
+    def _delete(self, *binding, **options):
+        with self._alone():
+            super()._delete(*binding, **options)
+
+    def _put(self, queue, payload, **options):
+        with self._alone():
+            super()._put(queue, payload, **options)
+
+    def _get(self, queue):
+        with self._alone():
+            return super()._get(queue)
+
+
+class Transport(filesystem.Transport):
+    Channel = Channel
+
+
+TRANSPORT_ALIASES["filesystem"] = f"{__name__}:Transport"
