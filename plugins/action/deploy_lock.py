@@ -1,4 +1,4 @@
-"""Take an application's lock, and leave a keeper on the control node that renews and frees it."""
+"""Take an application's lock, with a keeper on the control node that renews and frees it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from ansible import constants as C
 from ansible.utils.display import Display
@@ -19,6 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, 
 
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
+OURS, ANOTHERS = b"ours", b"held"  # what the keeper is told
 KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
 
 Ask = Callable[..., dict[str, Any]]
@@ -40,16 +41,22 @@ class ActionModule(HostModule):
         def ask(**changes: Any) -> dict[str, Any]:
             return self.ask({**options, **changes}, task_vars)
 
-        if options["state"] != "held":
-            answer = ask()
-        else:
-            answer = await_lock(ask, int(options.get("wait", 0)))
-            if not answer.get("failed"):
-                leave_keeper(playbook, ask)
-                answer = await_work(ask, answer)
+        answer = take(playbook, ask, int(options.get("wait", 0))) if options["state"] == "held" else ask()
         if answer.get("note"):
             Display().warning(answer["note"])
         return answer
+
+
+def take(playbook: int, ask: Ask, wait: int) -> dict[str, Any]:
+    """Take the lock. Its keeper is there before the lock is asked for, and is told whose it is."""
+    with start_keeper(playbook, ask) as keeper:
+        answer = await_lock(ask, wait)
+        # A failure that names no holder may have come after the lock was taken: the keeper is told nothing.
+        if "holder" in answer:
+            keeper.write(ANOTHERS)
+        elif not answer.get("failed"):
+            keeper.write(OURS)
+    return answer if answer.get("failed") else await_work(ask, answer)
 
 
 def await_lock(ask: Ask, wait: int) -> dict[str, Any]:
@@ -86,16 +93,23 @@ def await_work(ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "note": note.strip()}
 
 
-def leave_keeper(playbook: int, ask: Ask) -> None:
-    """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends."""
+def start_keeper(playbook: int, ask: Ask) -> BinaryIO:
+    """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends.
+
+    Return where to write whose the lock is. Closed without a word, as by the end of this process, that is unknown.
+    """
+    reader, writer = os.pipe()
+    began = start_time(playbook)
     child = os.fork()
     if child:
+        os.close(reader)
         os.waitpid(child, 0)
-        return
+        return os.fdopen(writer, "wb", buffering=0)
+    os.close(writer)
     os.setsid()
     if os.fork() == 0:
         with contextlib.suppress(BaseException):
-            keep(playbook, ask)
+            keep(playbook, began, ask, reader)
     os._exit(0)
 
 
@@ -108,21 +122,28 @@ def answer_of(ask: Ask, state: str) -> dict[str, Any]:
     return {} if answer.get("failed") or answer.get("unreachable") else answer
 
 
-def keep(playbook: int, ask: Ask) -> None:
-    """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is no longer ours."""
+def keep(playbook: int, began: str, ask: Ask, word: int) -> None:
+    """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is not ours."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     Display().verbosity = 0
-    began, renewed = start_time(playbook), time.monotonic()
+    said = os.read(word, len(OURS))
+    if said == ANOTHERS:
+        return
+    renewed = time.monotonic()
     while began and start_time(playbook) == began:
         if time.monotonic() - renewed >= RENEW_EVERY:
             renewed = time.monotonic()
-            if answer_of(ask, "renewed").get("ours") is False:
+            if answer_of(ask, "renewed").get("ours") is False and said:
                 return
         time.sleep(POLL)
     deadline = time.monotonic() + LEASE_TIMEOUT  # after which it is free anyway
-    while not answer_of(ask, "freed") and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        answer = answer_of(ask, "freed")
+        # Without a word, the host may not have taken it yet, and will: whoever asked for it was killed.
+        if answer.get("ours") or (answer and said):
+            break
         time.sleep(POLL)
     # ansible-playbook removed it when it ended; to pack the module once more has made it again.
     shutil.rmtree(C.DEFAULT_LOCAL_TMP, ignore_errors=True)

@@ -9,7 +9,7 @@ short_description: One deploy at a time - the lock of an application on a host
 description:
   - The lock is a lease in C(/run/celery-ops/<app>/deploy.lock), which needs no space on a disk. It says who holds it,
     since when, from where and for what.
-  - With V(held), the action plugin leaves a keeper behind on the control node. It renews the lease every ten seconds
+  - With V(held), the action plugin first starts a keeper on the control node. It renews the lease every ten seconds
     and frees it when C(ansible-playbook) ends, however it ends. Should the control node itself die, the lease is
     stale after 45 seconds, and the next deploy takes it over and says so.
   - Work that another run has left behind on this host is told to end; the action plugin calls again until it has.
@@ -41,6 +41,7 @@ EXAMPLES = r"""
 RETURN = r"""
 note: {description: "What is worth telling: a lock taken over, or taken away.", type: str, returned: always}
 holder: {description: The id of whoever has the lock., type: str, returned: when it is another's}
+ours: {description: Whether the lock was this run's., type: bool, returned: with state=renewed and state=freed}
 working:
   description: The work of another run that was told to end and has not yet; the lock is ours nevertheless.
   type: dict
@@ -157,12 +158,12 @@ def renew(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def free(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
-    """Let go of the lock if it is ours; that it was taken away meanwhile is worth telling."""
+    """Let go of the lock if it is ours; says whether it was: that it was taken away meanwhile is worth telling."""
     with lock:
         ours = lock.read().get("id") == options["id"]
         if ours:
             lock.remove()
-    return {} if ours else {"note": "The lock is not ours."}
+    return {"ours": ours, "note": "" if ours else "The lock is not ours."}
 
 
 def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,15 @@ def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
     wait_until(lambda: not any(host.lock() for host in hosts), 60, "both locks free")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_it_is_free_again_when_the_deploy_ends_in_the_moment_in_which_it_is_taken(hosts, variants, settings, number):
+    process = start("deploy", celery_app_source=str(variants.make("v1")), **settings)
+    wait_until(lambda: any(host.lock() for host in hosts), 120, "a lock that was taken")
+    process.send_signal(number)
+    process.wait(60)
+    wait_until(lambda: not any(host.lock() for host in hosts), 40, "free locks, before they are stale")
+
+
 def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):
     over = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # there until its input ends
     lock = {"id": run_id(over.pid), "who": "me", "what": "deploy", "at": "just now", "renewed": time.time()}

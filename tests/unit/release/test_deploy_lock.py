@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from threading import Thread
 import pytest
 from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.celery_ops.kit.plugins.action.deploy_lock import keep
+from ansible_collections.celery_ops.kit.plugins.action.deploy_lock import OURS, keep, take
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import has_ended, run_id
@@ -60,9 +61,9 @@ def test_a_renewed_one_is_not_stale(lock):
 
 def test_only_its_holder_frees_it(lock):
     deploy_lock.hold(lock, ANNA)
-    assert deploy_lock.free(lock, BERT) == {"note": "The lock is not ours."}
+    assert deploy_lock.free(lock, BERT) == {"ours": False, "note": "The lock is not ours."}
     assert lock.read()["id"] == "anna"
-    assert deploy_lock.free(lock, ANNA) == {}
+    assert deploy_lock.free(lock, ANNA) == {"ours": True, "note": ""}
     assert lock.read() == {}
 
 
@@ -193,11 +194,79 @@ def test_the_keeper_of_a_run_that_is_over_frees_its_lock_once_it_can_and_leaves_
 
     over = subprocess.Popen(["true"])
     over.wait()
+    reader, writer = os.pipe()
+    os.write(writer, OURS)
     keeper = os.fork()
     if keeper == 0:
         try:
-            keep(over.pid, ask)
+            keep(over.pid, "", ask, reader)
         finally:
             os._exit(0)
     os.waitpid(keeper, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["freed"]
+
+
+@pytest.fixture
+def playbook():
+    """A run of ansible-playbook, as far as a keeper can see."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def run_task(playbook, lock, when_asked=lambda held: held()):
+    """Take the lock for a run, in a process of its own as Ansible's that runs the task; return its exit status."""
+    options = {**ANNA, "id": run_id(playbook.pid)}
+
+    def ask(state="held", **_):
+        if state == "held":
+            return when_asked(lambda: deploy_lock.hold(lock, options))
+        return deploy_lock.STATES[state](lock, options)
+
+    task = os.fork()
+    if task == 0:
+        try:
+            take(playbook.pid, ask, 0)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(task, 0)[1])
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_run_that_is_interrupted_in_the_moment_in_which_it_gets_the_lock_frees_it(lock, playbook):
+    assert run_task(playbook, lock, lambda held: (held(), killed())) == -signal.SIGKILL
+    assert lock.read()["id"] == run_id(playbook.pid)
+    playbook.kill()
+    playbook.wait()
+    wait_until(lambda: not lock.read(), 20, "a free lock")
+
+
+def test_a_host_that_takes_the_lock_for_a_run_that_has_ended_already_frees_it(lock, playbook):
+    options = {**ANNA, "id": run_id(playbook.pid)}
+    assert run_task(playbook, lock, lambda _held: killed()) == -signal.SIGKILL
+    asked = lock.directory / ".deploy.lock.guard"
+    playbook.kill()
+    playbook.wait()
+    wait_until(asked.exists, 20, "the keeper at the lock")
+    deploy_lock.hold(lock, options)
+    wait_until(lambda: not lock.read(), 20, "a free lock")
+
+
+def test_the_lock_is_kept_while_the_run_lives_and_freed_at_its_end(lock, playbook):
+    assert run_task(playbook, lock) == 0
+    assert lock.read()["id"] == run_id(playbook.pid)
+    playbook.communicate(b"\n")
+    wait_until(lambda: not lock.read(), 20, "a free lock")
+
+
+def test_whoever_does_not_get_the_lock_leaves_no_keeper(lock, playbook):
+    deploy_lock.hold(lock, BERT)
+    reader, writer = os.pipe()
+    assert run_task(playbook, lock) == 0
+    os.close(writer)
+    assert os.read(reader, 1) == b"", "no process of the task's has it open any more"
+    assert lock.read()["id"] == "bert"
