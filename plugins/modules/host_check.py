@@ -55,6 +55,18 @@ options:
     description: Addresses (C(host:port)) that the host's services are to listen on, by variable.
     type: dict
     default: {}
+  binds:
+    description: Addresses that the host's services are to listen on, by variable.
+    type: dict
+    default: {}
+  change_shared:
+    description: Whether those may change although other applications of the kit use the service.
+    type: bool
+    default: false
+  consumer_timeout:
+    description: Seconds that RabbitMQ is to leave a task unacknowledged.
+    type: int
+    default: 0
   node_name:
     description: RabbitMQ's node name.
     type: str
@@ -99,7 +111,12 @@ EXAMPLES = r"""
     groups: [worker]
     programs: [{name: default, queues: [shop], concurrency: 4}]
 """
-RETURN = ""
+RETURN = r"""
+consumer_timeout:
+  description: The same, or longer where another application of the kit on the broker may need that.
+  type: int
+  returned: always
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -109,6 +126,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
     application,
     broker,
     ports,
+    shared,
     store,
     supervisor,
     system,
@@ -127,6 +145,8 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
     yield from system.root()
     yield from system.disk(want["disk_free"])
     yield from ports.problems(want["listeners"], app)
+    if not want["change_shared"]:
+        yield from shared.binds(app, want["binds"])
     if APP_GROUPS & set(groups):
         yield from application.name(app)
         yield from application.command(want["command"], app)
@@ -164,6 +184,9 @@ def main() -> None:
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "disk_free": {"type": "int", "default": 1024},
             "listeners": {"type": "dict", "default": {}},
+            "binds": {"type": "dict", "default": {}},
+            "change_shared": {"type": "bool", "default": False},
+            "consumer_timeout": {"type": "int", "default": 0},
             "node_name": {"type": "str", "default": ""},
             "distribution_bind": {"type": "str", "default": "127.0.0.1"},
             "broker_shared": {"type": "bool", "default": False},
@@ -189,7 +212,7 @@ def main() -> None:
             f"Beside Debian's Supervisor another one runs: {other}. The kit leaves it alone; to ask Debian's, type: "
             f"supervisorctl -c {SUPERVISORD_CONF} status"
         )
-    module.exit_json(changed=False)
+    module.exit_json(changed=False, consumer_timeout=shared.consumer_timeout(want["app"], want["consumer_timeout"]))
 
 
 if __name__ == "__main__":

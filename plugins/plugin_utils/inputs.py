@@ -45,7 +45,13 @@ def bind(group: str) -> Callable[[Host, Reader], str]:
 
 
 def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
-    """Longer than any task of any worker host may take."""
+    """Longer than any task of any worker host may take; what was found in place for other applications stays."""
+    found = host.given.get("__preflight_host") or {}
+    return max(consumer_timeout(host, reader), int(found.get("consumer_timeout") or 0))
+
+
+def consumer_timeout(host: Host, reader: Reader) -> int:
+    """Longer than any task of any worker host of this inventory may take."""
     limits = [longest_time_limit(reader.host(name))[0] for name in reader.members("worker")]
     return int(given(host, "rabbitmq_consumer_timeout", layout.consumer_timeout(max(filter(None, limits), default=0))))
 
@@ -63,11 +69,9 @@ def given(host: Host, variable: str, derived: Any) -> Any:
 
 def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
     """What the host has to fulfil, in the words of the module host_check."""
-    listeners = {
-        f"{group}_port": f"{INPUTS[f'{group}_bind'](host, reader)}:{host.text(f'{group}_port')}"
-        for group in ("rabbitmq", "result_store")
-        if group in host.groups
-    }
+    own = host.groups - APP_GROUPS
+    binds = {f"{group}_bind": INPUTS[f"{group}_bind"](host, reader) for group in own}
+    listeners = {f"{group}_port": f"{binds[f'{group}_bind']}:{host.text(f'{group}_port')}" for group in own}
     if host.web_port is not None:
         listeners["celery_web_bind"] = host.text("celery_web_bind")
     # Its default is a share of the host's memory: that fits.
@@ -80,6 +84,8 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "overlap": host.text("celery_worker_handover") == "overlap",
         "python": host.text("celery_app_python"),
         "listeners": listeners,
+        "binds": binds,
+        "consumer_timeout": consumer_timeout(host, reader) if "rabbitmq" in own else 0,
         "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
         "distribution_bind": host.text("rabbitmq_distribution_bind"),
         "broker_shared": host.true("rabbitmq_shared"),

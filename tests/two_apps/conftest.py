@@ -8,6 +8,7 @@ SHOP = {
     "celery_app_name": "shop",
     "celery_app_source": str(ROOT / "tests/apps/shop"),
     "celery_app_requirements": "pyproject.toml",
+    "rabbitmq_consumer_timeout": 200_000,
 }
 CRM = "[program:crm]\ncommand=/bin/sleep 100000\n"
 

@@ -53,6 +53,20 @@ def both(petct, shop):
     assert redis(shop, "SET mine shop", "GET mine") == "OK\nshop"
 
 
+def test_no_inventory_takes_the_services_options_away_from_the_other(both, petct, inventory):
+    services = "cat /etc/rabbitmq/conf.d/*.conf /etc/redis/celery-ops.conf; pgrep -x 'beam.smp|redis-server'"
+    before = petct.output(services)
+    assert "consumer_timeout = 200000000" in before, "the shop's, which was set up later"
+    run = play("site", options=["--tags", "rabbitmq,result_store"])
+    assert (run.rc, run.changed) == (0, {petct.name: 0}), run.text[-6000:]
+
+    refused = inventory.play("site", rabbitmq_bind="0.0.0.0", result_store_bind="0.0.0.0")
+    assert (refused.rc, refused.changed[petct.name]) == (2, 0)
+    for variable, service in (("rabbitmq_bind", "RabbitMQ"), ("result_store_bind", "Redis")):
+        assert f"{variable} is 0.0.0.0, and petct of this kit, on the same {service}, has 127.0.0.1." in refused.words
+    assert petct.output(services) == before
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -46,8 +46,7 @@ def foreign_vhost(app: str) -> Iterator[str]:
     """A vhost of the application's name on somebody else's broker is one that the kit made."""
     definitions = rabbitmq.exported_definitions()
     has_vhost = any(vhost["name"] == app for vhost in definitions["vhosts"])
-    made_by_kit = any((each["vhost"], each["name"]) == (app, f"{app}.dead") for each in definitions["exchanges"])
-    if has_vhost and not made_by_kit:
+    if has_vhost and app not in rabbitmq.applications(definitions):
         yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
 
 

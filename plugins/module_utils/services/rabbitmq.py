@@ -41,6 +41,29 @@ def is_configured() -> bool:
     return CONFIGURATION.exists()
 
 
+def _configured(pattern: str) -> str:
+    """Return what a pattern finds in the file that the kit configures it by; "" for nothing."""
+    text = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
+    found = re.search(pattern, text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def bound_to() -> str:
+    """Return the address that the kit has it listen on; "" where the kit has not configured it."""
+    return _configured(r"^listeners\.\w+\.\w+ = \[?(.+?)\]?:\d+$")
+
+
+def configured_consumer_timeout() -> int:
+    """Return the seconds that the kit has it wait; 0 where the kit has not configured it."""
+    return int(_configured(r"^consumer_timeout = (\d+)$") or 0) // 1000
+
+
+def applications(definitions: dict[str, Any] | None = None) -> set[str]:
+    """Return the applications of the kit, whose vhosts have the exchange that it makes. Raises OperatorError."""
+    exchanges = (definitions or exported_definitions())["exchanges"]
+    return {each["vhost"] for each in exchanges if each["name"] == f"{each['vhost']}.dead"}
+
+
 def other_users(app: str, definitions: dict[str, Any]) -> list[str]:
     """Return vhosts, users and queues of the broker that are not the application's. Raises OperatorError."""
     others = [vhost["name"] for vhost in definitions["vhosts"] if vhost["name"] != app]

@@ -52,6 +52,13 @@ def listens_at(conf: Path = CONFIGURATION) -> tuple[str, int] | None:
     return ("127.0.0.1" if host == "0.0.0.0" else host, int(settings.get("port", 6379)))
 
 
+def bound_to() -> str:
+    """Return the address that the kit has it listen on; "" where the kit has not configured it."""
+    text = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
+    found = re.search(r"^bind (\S+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def is_configured(conf: str = "/etc/redis/redis.conf") -> bool:
     """Tell whether the kit has configured Debian's own Redis, not an instance beside it."""
     path = Path(conf)

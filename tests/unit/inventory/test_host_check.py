@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import (
     application,
     broker,
     ports,
+    shared,
     store,
     supervisor,
     system,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq, redis
 from support.wait import wait_until
 
 TABLE = yaml.safe_load((Path(__file__).resolve().parents[3] / "roles/preflight/vars/main.yml").read_text())
@@ -265,3 +268,63 @@ def test_somebody_elses_command_of_that_name_is_refused(text, says, tmp_path):
     assert all(f"{tmp_path}/shop {says}. Write: celery_app_command: shop_ops, or" in each for each in said)
     assert list(application.command("", "shop", str(tmp_path))) == []
     assert "/usr/bin/env would be hidden by" in next(application.command("env", "shop", str(tmp_path)))
+
+
+@pytest.fixture
+def services(tmp_path, monkeypatch):
+    """RabbitMQ and Redis as the kit has configured them for two applications; RabbitMQ does not answer."""
+    monkeypatch.setattr(rabbitmq, "CONFIGURATION", tmp_path / "rabbitmq.conf")
+    monkeypatch.setattr(redis, "CONFIGURATION", tmp_path / "redis.conf")
+    rabbitmq.CONFIGURATION.write_text("listeners.tcp.1 = 127.0.0.1:5672\nconsumer_timeout = 200000000\n")
+    redis.CONFIGURATION.write_text("bind 0.0.0.0\nport 6379\n")
+    users = {"rabbitmq": lambda: {"shop", "crm"}, "result_store": lambda: {"shop": "on", "crm": "on"}}
+    for group, (name, bound_to, _) in shared.SERVICES.items():
+        monkeypatch.setitem(shared.SERVICES, group, (name, bound_to, users[group]))
+
+
+def test_an_address_that_another_application_has_in_its_inventory_is_not_taken_away(services):
+    said = list(shared.binds("shop", {"rabbitmq_bind": "0.0.0.0", "result_store_bind": "127.0.0.1"}))
+    assert [text.partition(" or,")[0] for text in said] == [
+        "rabbitmq_bind is 0.0.0.0, and crm of this kit, on the same RabbitMQ, has 127.0.0.1. "
+        "Write: rabbitmq_bind: 127.0.0.1,",
+        "result_store_bind is 127.0.0.1, and crm of this kit, on the same Redis, has 0.0.0.0. "
+        "Write: result_store_bind: 0.0.0.0,",
+    ]
+    assert list(shared.binds("shop", {"rabbitmq_bind": "127.0.0.1", "result_store_bind": "0.0.0.0"})) == []
+
+
+@pytest.mark.parametrize("listeners", ["tcp.1 = 10.0.0.5:5672", "ssl.default = 10.0.0.5:5671", "tcp.1 = [::1]:5672"])
+def test_where_the_kits_broker_listens_is_read_from_its_configuration(services, listeners):
+    rabbitmq.CONFIGURATION.write_text(f"# managed\nlisteners.{listeners}\n")
+    assert rabbitmq.bound_to() in ("10.0.0.5", "::1")
+
+
+def test_whoever_is_alone_on_a_service_may_change_it(services, monkeypatch):
+    alone = ("RabbitMQ", rabbitmq.bound_to, lambda: {"shop"})
+    monkeypatch.setitem(shared.SERVICES, "rabbitmq", alone)
+    assert list(shared.binds("shop", {"rabbitmq_bind": "0.0.0.0"})) == []
+    assert shared.consumer_timeout("shop", 86400) == 86400
+    rabbitmq.CONFIGURATION.unlink()
+    assert list(shared.binds("new", {"rabbitmq_bind": "0.0.0.0"})) == []
+
+
+def test_the_longest_consumer_timeout_of_the_applications_on_a_broker_holds(services, monkeypatch):
+    assert shared.consumer_timeout("shop", 86400) == 200000
+    assert shared.consumer_timeout("shop", 300000) == 300000
+    rabbitmq.CONFIGURATION.unlink()
+    assert shared.consumer_timeout("shop", 86400) == 86400
+
+
+def test_a_broker_that_does_not_run_keeps_its_consumer_timeout_and_may_be_moved(services, monkeypatch):
+    def down():
+        raise OperatorError("RabbitMQ does not answer")
+
+    monkeypatch.setitem(shared.SERVICES, "rabbitmq", ("RabbitMQ", rabbitmq.bound_to, down))
+    assert shared.consumer_timeout("shop", 86400) == 200000
+    assert list(shared.binds("shop", {"rabbitmq_bind": "10.0.0.5"})) == []
+
+
+def test_the_kits_applications_on_a_broker_are_told_by_the_exchange_that_it_makes():
+    exchanges = [("shop", "shop.dead"), ("crm", "crm.dead"), ("theirs", "mail"), ("other", "shop.dead")]
+    definitions = {"exchanges": [{"vhost": vhost, "name": name} for vhost, name in exchanges]}
+    assert rabbitmq.applications(definitions) == {"shop", "crm"}

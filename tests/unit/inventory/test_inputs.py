@@ -48,6 +48,12 @@ def test_a_broker_waits_for_the_longest_task_of_any_host(ask):
     assert ask("rabbitmq_consumer_timeout", rabbitmq_consumer_timeout=7200) == 7200
 
 
+def test_a_broker_that_waits_longer_for_another_application_goes_on_to(ask):
+    assert ask("rabbitmq_consumer_timeout", __preflight_host={"consumer_timeout": 100_000}) == 100_000
+    assert ask("rabbitmq_consumer_timeout", __preflight_host={"consumer_timeout": 3600}) == 86_400
+    assert ask("preflight_requirements", __preflight_host={"consumer_timeout": 100_000})["consumer_timeout"] == 86_400
+
+
 def test_systemd_gives_the_programs_of_a_host_the_time_that_their_tasks_may_take(ask):
     assert ask("supervisor_stop_timeout") == 3600
     assert ask("supervisor_stop_timeout", celery_app_task_time_limit=7200) == 4 * 7230
