@@ -76,7 +76,8 @@ options:
       lasting_children:
         description:
           - After its O(programs[].min_uptime), one of the processes that it started has to have lasted, if there are
-            any. For a server that starts its own processes again and again, whatever they die of, and stays up itself.
+            any, and to wait for work; while it loads its code it is waited for. For a server that starts its own
+            processes again and again, whatever they die of, and stays up itself.
         type: bool
         default: false
       strategy:

@@ -14,6 +14,7 @@ parser.add_argument("--die-after", type=float)
 parser.add_argument("--drain", type=float, default=0.0)
 parser.add_argument("--drain-until", help="this file is there")
 parser.add_argument("--child-lasts", type=float, help="seconds; a child that has ended is started again")
+parser.add_argument("--child-loads", type=float, help="seconds for which the child works before it ends")
 options = parser.parse_args()
 
 
@@ -41,5 +42,8 @@ time.sleep(options.ready_after)
 event("ready")
 while options.child_lasts is not None:
     subprocess.run(["sleep", str(options.child_lasts)], check=False)
+while options.child_loads is not None:
+    code = f"import time\nend = time.monotonic() + {options.child_loads}\nwhile time.monotonic() < end: pass"
+    subprocess.run([sys.executable, "-S", "-c", code], check=False)
 while True:
     signal.pause()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,12 @@ ASK_FIRST = 0.5
 
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
+
+LOOKS = 10
+"""The last looks at a program's processes that count: one that was found at work in half of them is still loading."""
+
+LOADED_ANYWAY = 3
+"""Times `min_uptime` after which a process that works all the time is loaded: it has requests."""
 
 CRASHES = ("Exited too quickly", "Bad exit code")
 """How supervisord's words begin for a program that ran and ended; its other words are about starting it at all."""
@@ -133,6 +140,7 @@ class Readiness:
         self.ready_at = 0.0
         self._command = ReadyCommand(program)
         self._first_children: set[int] = set()
+        self._at_work: dict[int, deque[bool]] = {}
 
     @property
     def seconds(self) -> float:
@@ -168,20 +176,30 @@ class Readiness:
             return False
         self.ready_at = self.ready_at or now
         # From then on, not from its start: how long that takes depends on how busy the host is.
-        stayed_up = now - self.ready_at >= self.program.min_uptime
-        if self.program.min_uptime and self.program.lasting_children and (stayed_up or not self._first_children):
-            return self._children_last(stayed_up)
-        return stayed_up
+        uptime = now - self.ready_at
+        if self.program.min_uptime and self.program.lasting_children:
+            return self._has_loaded(uptime)
+        return uptime >= self.program.min_uptime
 
-    def _children_last(self, stayed_up: bool) -> bool:
-        """Return whether one of its processes has lasted; one that is merely young, on a busy host, is waited for."""
-        ages = {child.pid: child.age for child in proc.children(self.pid)}
-        self._first_children = self._first_children or set(ages)
-        if not stayed_up or not self._first_children:
-            return stayed_up
-        if max(ages.values(), default=0.0) >= self.program.min_uptime:
+    def _has_loaded(self, uptime: float) -> bool:
+        """Return whether one of its processes has lasted and waits for work; without any, the program itself.
+
+        One that is merely young, or has not loaded its code yet, as on a busy host, is waited for.
+        """
+        children = proc.children(self.pid)
+        self._first_children = self._first_children or {child.pid for child in children}
+        itself = proc.stat(self.pid)
+        own = children or ([itself] if itself and not self._first_children else [])
+        for process in own:
+            self._at_work.setdefault(process.pid, deque(maxlen=LOOKS)).append(process.state in "RD")
+        if uptime < self.program.min_uptime:
+            return False
+        lasted = [process.pid for process in own if process.age >= self.program.min_uptime]
+        if any(2 * sum(self._at_work[pid]) < len(self._at_work[pid]) for pid in lasted):
             return True
-        if not self._first_children <= set(ages):
+        if lasted:
+            return uptime >= LOADED_ANYWAY * self.program.min_uptime
+        if not self._first_children <= {child.pid for child in children}:
             raise NotReady(self.program, "it is up, but the processes it starts keep ending")
         return False
 

@@ -234,6 +234,17 @@ def test_a_server_whose_own_processes_keep_dying_is_refused(host):
     host.apply([host.program(A1, min_uptime=1, lasting_children=True)])
 
 
+def test_a_server_whose_processes_end_after_loading_for_longer_than_the_minimum_uptime_is_refused(host):
+    """As on a busy host, where the code that ends them takes so long to load."""
+    host.apply([host.program(A1)])
+    result = host.refuse([host.program(A2, ["--child-loads", 2.5], min_uptime=1, lasting_children=True)])
+    assert "the processes it starts keep ending" in result["msg"]
+
+
+def test_a_server_that_has_work_all_the_time_is_waited_for_and_taken(host):
+    host.apply([host.program(A1, ["--child-loads", 60], min_uptime=1, lasting_children=True)])
+
+
 def test_a_server_whose_processes_are_merely_young_on_a_busy_host_is_waited_for(host):
     late = ["--child-lasts", 30, "--ready-after", 1.5]
     host.apply([host.program(A1, late, min_uptime=2, lasting_children=True)])
