@@ -25,6 +25,13 @@ def broker() -> None:
 
 
 @pytest.fixture(autouse=True)
+def current_app() -> None:
+    """Make this application the one that shared tasks belong to, whatever other tests of the process have made."""
+    app.set_current()
+    app.set_default()
+
+
+@pytest.fixture(autouse=True)
 def data_directory(tmp_path: Path, settings: Settings) -> Path:
     """Return this test's own data directory."""
     settings.PETCT_DATA_DIR = tmp_path / "data"
