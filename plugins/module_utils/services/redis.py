@@ -46,17 +46,20 @@ def listens_at(conf: Path = CONFIGURATION) -> tuple[str, int] | None:
     """Return where the Redis that the kit configured listens; None where there is none."""
     if not conf.exists():
         return None
-    words = [line.split() for line in conf.read_text().splitlines()]
-    settings = {each[0]: each[1] for each in words if len(each) > 1}
+    settings = _settings(conf)
     host = settings.get("bind", "127.0.0.1")
     return ("127.0.0.1" if host == "0.0.0.0" else host, int(settings.get("port", 6379)))
 
 
 def bound_to() -> str:
     """Return the address that the kit has it listen on; "" where the kit has not configured it."""
-    text = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
-    found = re.search(r"^bind (\S+)", text, re.MULTILINE)
-    return found[1] if found else ""
+    return _settings(CONFIGURATION).get("bind", "") if CONFIGURATION.exists() else ""
+
+
+def _settings(conf: Path) -> dict[str, str]:
+    """Return the first word of each option in a configuration, by the option's name."""
+    words = [line.split() for line in conf.read_text().splitlines()]
+    return {each[0]: each[1] for each in words if len(each) > 1}
 
 
 def is_configured(conf: str = "/etc/redis/redis.conf") -> bool:
