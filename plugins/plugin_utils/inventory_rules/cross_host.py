@@ -19,6 +19,11 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     shown,
     wrong,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import (
+    cluster_members,
+    cluster_nodes,
+    is_node_address,
+)
 
 SERVICES = {"rabbitmq": "celery_app_broker_host", "result_store": "celery_app_result_store_host"}
 
@@ -188,7 +193,9 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
 
 
 def clusters(inventory: Inventory) -> Iterator[Mistake]:
-    """Several brokers or result stores are several systems, each on hosts of its own."""
+    """Several brokers form a cluster with a majority; several result stores are systems of their own."""
+    known = {host.name: host for host in [*inventory.hosts, *inventory.others]}
+    cluster = cluster_members(inventory.groups, lambda name: known[name].given if name in known else {})
     for group in SERVICES:
         members, name = inventory.members(group), inventory.called(group)
         guests = [
@@ -196,11 +203,46 @@ def clusters(inventory: Inventory) -> Iterator[Mistake]:
             for host in inventory.hosts
             if host.runs_app and group not in host.groups and host.uses_group(group)
         ]
-        if guests and len(members) > 1:
+        if guests and len(members) > 1 and members != cluster:
             text = (
                 f"group {name} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."
             )
             yield Mistake(group, f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}")
+    if cluster:
+        yield from cluster_size(inventory.called("rabbitmq"), cluster)
+        yield from cluster_names([known[name] for name in cluster if name in known])
+
+
+def cluster_size(group: str, members: list[str]) -> Iterator[Mistake]:
+    """A cluster goes on with a majority of its nodes: with two, none may fail."""
+    count = len(members)
+    if count % 2 == 0:
+        text = (
+            f"group {group} has {count} hosts: {', '.join(members)}. A cluster goes on while more than half of its "
+            f"nodes are up, so that {count} stand no more failures than {count - 1}."
+        )
+        fewer = ", ".join(f"{name}: " for name in members[:-1])
+        alone = "" if count > 2 else " If each is a system of its own: rabbitmq_bind: 127.0.0.1"
+        yield Mistake("rabbitmq", f"{text} Write: {group}: {{hosts: {{{fewer}}}}}, or add one host.{alone}")
+
+
+def cluster_names(members: list[Host]) -> Iterator[Mistake]:
+    """The nodes of a cluster have names of their own, and addresses at which the others reach them."""
+    seen: dict[str, str] = {}
+    for host in members:
+        [node] = cluster_nodes([host.name], lambda _, host=host: host.given)
+        if not is_node_address(node["address"]):
+            text = (
+                f"ansible_host of {host.name} is {shown(node['address'])}: the nodes of a cluster reach each other at "
+                "IPv4 addresses."
+            )
+            yield Mistake("rabbitmq_distribution_bind", f"{text} Write: rabbitmq_distribution_bind: 10.0.0.11")
+        for variable, value in (("rabbitmq_node_name", node["name"]), ("rabbitmq_distribution_bind", node["address"])):
+            if value in seen:
+                text = f"{variable} is {shown(value)} on {seen[value]} and on {host.name}, which form a cluster."
+                fix = f"rabbit@{host.name.lower()}" if variable == "rabbitmq_node_name" else "the host's own address"
+                yield Mistake(variable, f"{text} Write: {variable}: {fix}")
+            seen.setdefault(value, host.name)
 
 
 def neighbours(inventory: Inventory) -> Iterator[Mistake]:

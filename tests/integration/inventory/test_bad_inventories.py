@@ -287,6 +287,22 @@ def test_three_variables_and_three_groups_are_enough(empty, first_play, tmp_path
     assert run.rc == 0, run.text
 
 
+def test_the_example_inventory_is_accepted(first_play, tmp_path):
+    example = tmp_path / "example"
+    shutil.copytree(ROOT / "inventories/example", example)
+    (example / "site.yml").write_text(first_play.read_text())
+    words = ["ansible-playbook", "-i", str(example / "hosts.yml"), str(example / "site.yml")]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    # The passwords are there, so that no host is asked whether it has others.
+    (example / ".secrets").mkdir(mode=0o700)
+    for name in ("broker_password", "result_store_password"):
+        (example / ".secrets" / f"shop_{name}").write_text("x" * 32)
+        (example / ".secrets" / f"shop_{name}").chmod(0o600)
+    run = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "WARN" not in run.stdout + run.stderr
+
+
 def test_a_rollback_needs_no_source(first_play, tmp_path):
     gone = {"celery_app_source": "/nowhere/shop"}
     deploy = play(first_play, inventory(FLEET, {}, {}), tmp_path / "control", gone)
