@@ -11,10 +11,10 @@ description:
 options:
   _terms:
     description: >-
-      V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host) and
-      V(result_store_host), where the groups' servers are; V(migrate_host), the host that migrates where none is named;
-      V(release), the release that this run is about; V(failures), what failed in it so far; V(summary), what runs
-      after it; V(groups), those of the kit's groups that the host is in.
+      V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host), the address of the
+      broker or of each node of a cluster, and V(result_store_host); V(migrate_host), the host that migrates where none
+      is named; V(release), the release that this run is about; V(failures), what failed in it so far; V(summary), what
+      runs after it; V(groups), those of the kit's groups that the host is in.
     required: true
 """
 
@@ -42,7 +42,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 QUESTIONS = {
     "broker_url": environment.broker_url,
     "redis_url": environment.redis_url,
-    "broker_host": partial(environment.service_host, group="rabbitmq"),
+    "broker_host": environment.broker_host,
     "result_store_host": partial(environment.service_host, group="result_store"),
     "migrate_host": migrate_host,
     "release": lambda variables: release_of_run(variables) or "current",

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     own_time_limits,
     worker_programs,
@@ -40,12 +41,36 @@ def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def broker_url(variables: Mapping[str, Any]) -> str:
-    """Return the broker's URL: the inventory's own, or that of the application's vhost on the group rabbitmq."""
+    """Return the broker's URL: the inventory's own, or that of the application's vhost on the group rabbitmq.
+
+    A cluster has one for each node, separated by semicolons, as Celery takes them.
+    """
     if variables["celery_app_broker_url"]:
         return str(variables["celery_app_broker_url"])
     app, password = variables["celery_app_name"], variables["celery_app_broker_password"]
-    place = f"{variables['celery_app_broker_host']}:{variables.get('rabbitmq_port', 5672)}"
-    return f"amqp://{app}:{url_part(password)}@{place}/{app}"
+    port = variables.get("rabbitmq_port", 5672)
+    return ";".join(
+        f"amqp://{app}:{url_part(password)}@{address}:{port}/{app}" for address in broker_members(variables)
+    )
+
+
+def broker_members(variables: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of the broker's nodes, in the order in which this host tries them."""
+    return str(variables["celery_app_broker_host"]).split(",")
+
+
+def broker_host(variables: Mapping[str, Any]) -> str:
+    """Return the broker's address; of a cluster the addresses of all nodes, separated by commas.
+
+    A node begins with itself, every other host with the one that its name draws: not all of them connect to the first.
+    """
+    members = cluster_members(variables["groups"], lambda host: variables["hostvars"][host])
+    if not members:
+        return service_host(variables, "rabbitmq")
+    here = str(variables["inventory_hostname"])
+    drawn = int(hashlib.sha256(here.encode()).hexdigest(), 16) % len(members)
+    first = members.index(here) if here in members else drawn
+    return ",".join(address_of(variables, host) for host in members[first:] + members[:first])
 
 
 def redis_url(variables: Mapping[str, Any]) -> str:
@@ -60,7 +85,12 @@ def service_host(variables: Mapping[str, Any], group: str) -> str:
     members = variables["groups"].get(group) or []
     if group in variables["group_names"] or not members:
         return "127.0.0.1"
-    return str(variables["hostvars"][members[0]].get("ansible_host", members[0]))
+    return address_of(variables, members[0])
+
+
+def address_of(variables: Mapping[str, Any], host: str) -> str:
+    """Return the address at which a host of the inventory is reached."""
+    return str(variables["hostvars"][host].get("ansible_host", host))
 
 
 def result_backend(variables: Mapping[str, Any]) -> str | None:

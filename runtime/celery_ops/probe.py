@@ -101,6 +101,13 @@ def load_app(name: str, results: bool = False) -> "Celery":
     return app
 
 
+def unreached(connection: "Connection") -> str:
+    """Return the URLs that a connection tries, without passwords."""
+    from kombu.utils.url import sanitize_url
+
+    return ", ".join(map(sanitize_url, connection.alt)) or connection.as_uri()
+
+
 @contextlib.contextmanager
 def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connection":
     """Give a connection to the broker once there is one.
@@ -110,28 +117,29 @@ def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connect
     from amqp.exceptions import AccessRefused, NotAllowed
 
     with app.connection_for_write(connect_timeout=2) as connection:
-        address = connection.as_uri()  # hides the password
-        found["reason"] = f"broker {address} can't be reached: no answer"
+        found["reason"] = f"broker {connection.as_uri()} can't be reached: no answer"
         while True:
             try:
-                connection.connect()
+                connection.connect()  # of several URLs, the next one at each failure
                 break
             except (AccessRefused, NotAllowed) as error:
                 raise PermanentError(
-                    f"broker {address} refused the credentials or the vhost ({error.reply_text}); "
+                    f"broker {connection.as_uri()} refused the credentials or the vhost ({error.reply_text}); "
                     "look at CELERY_BROKER_URL"
                 ) from error
             except ssl.SSLCertVerificationError as error:
+                said = error.verify_message.rstrip(".")
                 raise PermanentError(
-                    f"broker {address} shows a certificate that is not accepted: {error.verify_message.rstrip('.')}. "
+                    f"broker {connection.as_uri()} shows a certificate that is not accepted: {said}. "
                     "It has to be for the URL's host; for a CA of your own write celery_app_environment: "
                     "{SSL_CERT_FILE: /etc/ssl/certs/your-ca.pem}, or broker_use_ssl in the application's settings"
                 ) from error
             except Exception as error:
-                found["reason"] = f"broker {address} can't be reached: {error or type(error).__name__}"
+                found["reason"] = f"broker {unreached(connection)} can't be reached: {error or type(error).__name__}"
             if not clock.left:
                 raise RetryLater(found["reason"])
             clock.pause(0.3)
+        address = connection.as_uri()  # hides the password
         # Stands until there is a better reason: from here on, what hangs is a publish.
         found["reason"] = (
             f"broker {address} accepts connections but takes no messages: memory or disk alarm? "

@@ -58,6 +58,47 @@ def test_any_password_survives_the_url(password, environment):
     assert parse_url(variables["CELERY_BROKER_URL"])["password"] == password
 
 
+CLUSTER = ["one", "two", "three"]
+
+
+def urls_of(environment, host, members=CLUSTER, **variables):
+    """The broker's URLs as the programs of a host try them, an address of its own for each host of the inventory."""
+    known = {name: {"ansible_host": f"{name}.internal"} for name in {host, *members}}
+    groups = {"rabbitmq": members, "worker": [host]}
+    names = [group for group, hosts in groups.items() if host in hosts]
+    text = environment(inventory_hostname=host, hostvars=known, groups=groups, group_names=names, **variables)
+    return env.parse(text)["CELERY_BROKER_URL"].split(";")
+
+
+def test_celery_finds_every_node_of_a_cluster(environment):
+    urls = urls_of(environment, "web-1")
+    assert sorted(urls) == sorted(f"amqp://petct:of-the-broker@{name}.internal:5672/petct" for name in CLUSTER)
+
+
+def test_hosts_begin_with_different_nodes_and_a_node_with_itself(environment):
+    first = {f"worker-{number}": urls_of(environment, f"worker-{number}")[0] for number in range(20)}
+    assert len(set(first.values())) == len(CLUSTER)
+    assert first == {host: urls_of(environment, host)[0] for host in first}, "another order would be a new generation"
+    assert "@two.internal:" in urls_of(environment, "two")[0]
+
+
+def test_hosts_that_are_each_a_whole_system_use_their_own_broker(environment):
+    groups = {group: ["host1", "two", "three"] for group in ("rabbitmq", "result_store", "worker")}
+    text = environment(groups=groups, hostvars={name: {} for name in groups["worker"]})
+    assert env.parse(text)["CELERY_BROKER_URL"] == "amqp://petct:of-the-broker@127.0.0.1:5672/petct"
+
+
+def test_a_password_with_a_semicolon_makes_no_second_url(environment):
+    assert len(urls_of(environment, "web", celery_app_broker_password="a;b")) == len(CLUSTER)
+
+
+def test_the_addresses_of_a_cluster_may_be_given(environment):
+    given = environment(celery_app_broker_host="10.0.0.5,10.0.0.6")
+    assert env.parse(given)["CELERY_BROKER_URL"] == ";".join(
+        f"amqp://petct:of-the-broker@10.0.0.{last}:5672/petct" for last in (5, 6)
+    )
+
+
 FOREIGN = "amqps://shop:s%40fe@broker.example.com:5671/shop"
 
 

@@ -14,36 +14,44 @@ EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode }}@rabbitmq.example
 
 def broker_url(text: str) -> str:
     """What is wrong with the broker's URL, or with one of several, and what to write; "" for nothing."""
+    urls = text.split(";") if text else []
+    for number, url in enumerate(urls, 1):
+        if problem := _of_one(url):
+            which = f", URL {number} of {len(urls)}," if len(urls) > 1 else ""
+            return f"(not shown){which} {problem}"
+    return ""
+
+
+def _of_one(url: str) -> str:
     write = f'Write: celery_app_broker_url: "{EXAMPLE}"'
-    for url in text.split(";") if text else ():
-        scheme, separator, _ = url.partition("://")
-        if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
-            return f"(not shown) is no URL. {write}"
-        if scheme not in ("amqp", "amqps"):
+    scheme, separator, _ = url.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
+        return f"is no URL. {write}"
+    if scheme not in ("amqp", "amqps"):
+        return (
+            f"begins with {scheme}://, and the kit works with RabbitMQ alone (amqp:// or amqps://): no "
+            f"other broker gives a task of a worker that died to the next one, and counts how often. {write}"
+        )
+    try:
+        parts = urlsplit(url)
+        host, user, options = parts.hostname, parts.username, parts.query
+        _ = parts.port
+    except ValueError:  # its words would show a part of the password
+        host, user, options = None, None, ""
+    if re.search(r"\s", url) or not host or url.count("@") > 1:
+        return (
+            "can't be taken apart into user, password, host, port and vhost. In a password every special character "
+            f"has to be encoded (@ as %40, / as %2F): the filter urlencode does it. {write}"
+        )
+    if not user:
+        return f"names no user. {write}"
+    for option in parse_qs(options, keep_blank_values=True):
+        if option not in OPTIONS:
             return (
-                f"(not shown) begins with {scheme}://, and the kit works with RabbitMQ alone (amqp:// or amqps://): no "
-                f"other broker gives a task of a worker that died to the next one, and counts how often. {write}"
+                f"has the option {option}, which Celery's client does not know. Write it in the application's "
+                "settings: broker_use_ssl, broker_transport_options. A CA of your own also goes into "
+                "celery_app_environment: {SSL_CERT_FILE: /etc/ssl/certs/your-ca.pem}"
             )
-        try:
-            parts = urlsplit(url)
-            host, user, options = parts.hostname, parts.username, parts.query
-            _ = parts.port
-        except ValueError:  # its words would show a part of the password
-            host, user, options = None, None, ""
-        if re.search(r"\s", url) or not host or url.count("@") > 1:
-            return (
-                "(not shown) can't be taken apart into user, password, host, port and vhost. In a password every "
-                f"special character has to be encoded (@ as %40, / as %2F): the filter urlencode does it. {write}"
-            )
-        if not user:
-            return f"(not shown) names no user. {write}"
-        for option in parse_qs(options, keep_blank_values=True):
-            if option not in OPTIONS:
-                return (
-                    f"(not shown) has the option {option}, which Celery's client does not know. Write it in the "
-                    "application's settings: broker_use_ssl, broker_transport_options. A CA of your own also goes into "
-                    "celery_app_environment: {SSL_CERT_FILE: /etc/ssl/certs/your-ca.pem}"
-                )
     return ""
 
 

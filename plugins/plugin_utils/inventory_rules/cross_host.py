@@ -20,7 +20,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     wrong,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import (
-    cluster_members,
     cluster_nodes,
     is_node_address,
 )
@@ -195,7 +194,7 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
 def clusters(inventory: Inventory) -> Iterator[Mistake]:
     """Several brokers form a cluster with a majority; several result stores are systems of their own."""
     known = {host.name: host for host in [*inventory.hosts, *inventory.others]}
-    cluster = cluster_members(inventory.groups, lambda name: known[name].given if name in known else {})
+    cluster = inventory.cluster
     for group in SERVICES:
         members, name = inventory.members(group), inventory.called(group)
         guests = [

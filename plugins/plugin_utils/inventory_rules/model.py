@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible.template import trust_as_template
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
@@ -238,11 +239,21 @@ class Inventory:
         """The hosts of a group; none when there is no such group."""
         return list(self.groups.get(group, []))
 
+    @cached_property
+    def cluster(self) -> list[str]:
+        """The hosts that form a RabbitMQ cluster; none where each broker is alone."""
+        given = {host.name: host.given for host in [*self.hosts, *self.others]}
+        return cluster_members(self.groups, lambda name: given.get(name, {}))
+
     def server(self, group: str, host: Host) -> Host | None:
-        """The broker or result store that a host uses: its own, or the group's first; None for somebody else's."""
+        """The broker or result store that a host uses: its own, or the group's first; None for somebody else's.
+
+        The first stands for all nodes of a cluster.
+        """
         if not host.uses_group(group):
             return None
-        name = host.name if group in host.groups else (self.members(group) or [""])[0]
+        is_own = group in host.groups and not (group == "rabbitmq" and self.cluster)
+        name = host.name if is_own else (self.members(group) or [""])[0]
         return next((other for other in [*self.hosts, *self.others] if other.name == name), None)
 
     def fleet(self, host: Host) -> tuple[str, str]:

@@ -91,6 +91,11 @@ _HOST = (
     "it has to be a name or an address alone, without scheme or port.",
     "10.0.0.5",
 )
+_HOSTS = (
+    lambda text: all(map(_HOST[0], text.split(","))),
+    "it has to be a name or an address alone, without scheme or port; several, with commas between, for a cluster.",
+    _HOST[2],
+)
 _ABSOLUTE = (_matches(r"/[^\s]*"), "it has to be a path on the host that begins with /.")
 
 # variable: whether the text is fine, what it has to be, what to write
@@ -126,7 +131,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
         _matches(r"([A-Za-z0-9][A-Za-z0-9._-]*)?"), "it has to be the name of a command, without a directory.", "shop",
     ),
     "celery_app_python": (*_ABSOLUTE, "/usr/bin/python3"),
-    "celery_app_broker_host": _HOST,
+    "celery_app_broker_host": _HOSTS,
     "celery_app_result_store_host": _HOST,
     "rabbitmq_bind": _ADDRESS,
     "rabbitmq_distribution_bind": _ADDRESS,

@@ -335,6 +335,8 @@ def ssl_of(app: str) -> dict[str, Any]:
 def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
     from kombu import Connection
 
+    from celery_ops.probe import unreached
+
     url = os.environ.get("CELERY_BROKER_URL")
     if not url:
         raise OperatorError("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
@@ -344,10 +346,12 @@ def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
     ssl = ssl_of(options.app)
     with Connection(url, connect_timeout=4, transport_options=transport, **ssl) as connection:
         try:
-            channel = connection.connect().channel()
+            # Each of several URLs, and then the first again.
+            connection.ensure_connection(max_retries=len(connection.alt) or 1, reraise_as_library_errors=False)
+            channel = connection.channel()
         except Exception as error:
-            address = connection.as_uri()  # hides the password
-            raise OperatorError(f"broker {address} can't be reached: {error or type(error).__name__}") from error
+            said = error or type(error).__name__
+            raise OperatorError(f"broker {unreached(connection)} can't be reached: {said}") from error
         queue = DeadQueue(channel, options.queue)
         total = len(queue)
         if options.action == "list":

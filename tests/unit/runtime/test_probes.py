@@ -90,8 +90,12 @@ def test_app_that_cannot_be_imported(ask, probe, key, app, said):
         ("amqp://demo:secret@127.0.0.1:1/demo", "Connection refused"),
         ("amqp://demo:secret@no.such.host.invalid:1/demo", "name resolution|not known"),
         ("nonsense://demo:secret@127.0.0.1:1/demo", "No such transport"),
+        (
+            "amqp://demo:secret@127.0.0.1:1/demo;amqp://demo:secret@127.0.0.1:2/demo",
+            "broker amqp://demo:**@127.0.0.1:1/demo, amqp://demo:**@127.0.0.1:2/demo can't be reached",
+        ),
     ],
-    ids=["refused", "unknown-host", "unknown-transport"],
+    ids=["refused", "unknown-host", "unknown-transport", "several"],
 )
 def test_broker_out_of_reach(ask, probe, key, broker, said):
     answer = ask(probe, "demo", broker=broker)
