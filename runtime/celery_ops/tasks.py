@@ -14,7 +14,7 @@ import celery_ops.ledger  # their tasks are the kit's, too
 import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
-from celery_ops.worker import canary, clock, heartbeat, prefork, revoked, schedule
+from celery_ops.worker import canary, clock, heartbeat, prefork, revoked, schedule, ticks
 from celery_ops.worker.canary import OwnTask
 
 TICKED = "TICKED"
@@ -71,6 +71,7 @@ clock.connect()
 prefork.connect()
 revoked.connect()
 schedule.connect()
+ticks.connect()
 connect_on_app_finalize(add_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:

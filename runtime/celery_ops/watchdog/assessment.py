@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery_ops.launch.process import Process
-from celery_ops.worker.heartbeat import DRAINING, READY, STARTING
+from celery_ops.worker.heartbeat import DRAINING, READY, STANDBY, STARTING
 
 LATE = 30.0
 """Seconds that a heartbeat may be overdue."""
@@ -78,12 +78,14 @@ def assess(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> A
     if beat["state"] == STARTING and seen.main.age < seen.starts:
         return Assessment("starting")
     connected = beat.get("connected", True)
-    if seen.late > LATE or (not connected and beat["state"] == READY):
+    if seen.late > LATE or (not connected and beat["state"] in (READY, STANDBY)):
         if beat.get("broker") and not broker(beat["broker"]):
             return Assessment("broker away", f"{beat['broker']} does not answer; it will connect by itself")
         if seen.late > LATE:
             return Assessment("stuck", f"its main loop has been silent for {seen.late + beat['due']:.0f} s")
         return Assessment("reconnecting", f"{beat['broker']} answers, it is not connected yet")
+    if beat["state"] == STANDBY:
+        return Assessment("standby", "another scheduler leads")
     if beat["kind"] != "worker":
         return Assessment("ready")
     if beat["state"] == STARTING:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EVERY = 5.0
 """Seconds between two heartbeats of a worker. A scheduler's comes with each tick."""
 
-STARTING, READY, DRAINING = "starting", "ready", "draining"
+STARTING, STANDBY, READY, DRAINING = "starting", "standby", "ready", "draining"
+"""STANDBY is a scheduler that another one leads before (`celery_ops.lease`)."""
 
 
 class Heartbeat:
@@ -135,6 +136,9 @@ def connect() -> None:
 
     @signals.beat_init.connect(weak=False)
     def in_scheduler(sender: "Service", **_: Any) -> None:
+        if getattr(sender, "celery_ops_followed", False):
+            return  # connected twice: by celery-ops-scheduler and by the application
+        sender.celery_ops_followed = True
         _follow_ticks(sender, Heartbeat(path, "scheduler", address(sender.app)))
 
 

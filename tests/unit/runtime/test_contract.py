@@ -24,7 +24,7 @@ from celery.app.defaults import DEFAULTS
 from celery.backends.redis import RedisBackend
 from celery.concurrency.prefork import TaskPool
 from celery.loaders.base import BaseLoader
-from celery.worker import state
+from celery.worker import WorkController, state
 from celery.worker.request import Request
 from celery_ops import settings
 from celery_ops.worker import defaults, versions
@@ -71,6 +71,17 @@ PRIVATE = {
     "defaults": lambda: app().conf.defaults,
     # celery_ops.worker.results
     "connparams": lambda: RedisBackend(app=app(), url="redis://127.0.0.1/0").connparams,
+    # celery_ops.worker.ticks
+    "_create_client": lambda: RedisBackend._create_client,
+    "get_key_for_task": lambda: RedisBackend.get_key_for_task,
+    "execute_using_pool": lambda: "req.execute_using_pool(" in inspect.getsource(WorkController) or 1 / 0,
+    "request_dict": lambda: Request.request_dict,
+    # celery_ops.lease
+    "start": lambda: beat.Service.start,
+    "apply_async": lambda: "producer=producer" in inspect.getsource(beat.Scheduler.apply_async) or 1 / 0,
+    "reserve": lambda: "self.reserve(entry)" in inspect.getsource(beat.Scheduler.tick) or 1 / 0,
+    "sync_every_tasks": lambda: beat.Scheduler.sync_every_tasks,
+    "MessageNacked": lambda: amqp.exceptions.MessageNacked,
 }
 
 
@@ -115,7 +126,7 @@ def test_a_message_without_acknowledgement_needs_these_methods_of_its_channel_on
     "name",
     [
         "worker_init", "worker_ready", "worker_shutting_down", "worker_before_create_process", "beat_init",
-        "before_task_publish",
+        "before_task_publish", "task_received",
     ],
 )  # fmt: skip
 def test_the_signals_are_there(name):

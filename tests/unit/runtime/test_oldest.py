@@ -10,7 +10,7 @@ from support.stage import RUNTIME
 
 ROOT = RUNTIME.parent
 VERSIONS = (ROOT / "tests/matrix/versions.txt").read_text().splitlines()
-TESTS = ("contract", "apply", "settings", "consumer", "clock", "prefork", "schedule")
+TESTS = ("contract", "apply", "settings", "consumer", "clock", "prefork", "schedule", "lease", "leader")
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,207 @@
+"""Beat under the lease: what it sends, under which id, where it ends. With a broker: tests/fleet/test_scheduler.py."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery, beat, signals
+from celery_ops.lease import scheduler as leading
+from celery_ops.lease.scheduler import Leader, apply_runs, id_of, run_of
+from celery_ops.lease.state import FENCE, Lease, Lost, State, Token
+from celery_ops.worker.ticks import HEADER
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Queue:
+    """The lease's queue of a candidate that leads, without a broker."""
+
+    by = "one@host"
+
+    def __init__(self, app):
+        self.app, self.lease, self.told = app, Lease(self.by), []
+        self.producer = None
+        self.renew_producer()
+
+    def renew_producer(self):
+        self.producer = self.app.amqp.Producer(self.app.connection_for_write().channel(), auto_declare=False)
+
+    def renew(self, runs):
+        self.told.append(dict(runs))
+        self.lease.received(len(self.told), self.lease.renewal(leading.now(), runs))
+        self.lease.state = State.LEADING
+
+    def refuse_to_send_late(self):
+        if not self.lease.may_send(leading.now()):
+            raise Lost("too late")
+
+    def is_broken(self, error):
+        return "gone" in str(error)
+
+    def close(self):
+        pass
+
+
+class Ended(BaseException):
+    """In the place of the process's end."""
+
+
+@pytest.fixture
+def app():
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.beat_schedule = {
+        "often": {"task": "demo.often", "schedule": 0.001, "options": {"headers": {"own": 1}}},
+        "seldom": {"task": "demo.seldom", "schedule": 3600.0},
+    }
+    return app
+
+
+@pytest.fixture
+def sent():
+    found = []
+
+    def publish(sender, headers, **_):
+        found.append((sender, headers["id"], headers.get(HEADER), headers.get("own")))
+
+    signals.after_task_publish.connect(publish)
+    yield found
+    signals.after_task_publish.disconnect(publish)
+
+
+@pytest.fixture
+def leader(app, monkeypatch, tmp_path):
+    """Make a leader of a scheduler of its own, after a token."""
+
+    def end(why):
+        raise Ended(why)
+
+    monkeypatch.setattr(leading, "give_up", end)
+    monkeypatch.setattr(leading.threading.Thread, "start", lambda _: None)
+    monkeypatch.setattr(leading.signal, "signal", lambda *_: None)
+
+    def make(newest=None, name="schedule"):
+        scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / name))
+        queue = Queue(app)
+        queue.lease.newest = newest or Token(0, "")
+        made = Leader(scheduler, queue)
+        made.take_over()
+        return made
+
+    return make
+
+
+def tick_until(leader, sent, count):
+    for _ in range(100):
+        leader.scheduler.tick()
+        if len(sent) >= count:
+            return
+    raise AssertionError(f"{sent} after 100 ticks")
+
+
+def test_a_run_has_the_same_id_with_each_leader_that_knows_of_the_run_before(leader, sent):
+    first = leader()
+    before = first.queue.lease.newest
+    tick_until(first, sent, 1)
+    second = leader(Token(before.seq, "one@host", before.runs), "elsewhere")
+    tick_until(second, sent, 2)
+    (_, one, number, own), (_, other, other_number, _) = sent[:2]
+    assert one == other, "it does not know that it was sent"
+    assert number is not None and other_number is not None and own == 1
+    third = leader(first.queue.lease.newest, "anywhere")
+    tick_until(third, sent, 3)
+    assert sent[2][1] != one, "it knows"
+
+
+def test_each_message_has_a_number_of_its_own(leader, sent):
+    tick_until(leader(), sent, 5)
+    assert len({number for _, _, number, _ in sent}) == len({task_id for _, task_id, _, _ in sent}) == len(sent)
+
+
+def test_the_lease_tells_of_a_run_as_soon_as_it_is_sent(leader, sent):
+    one = leader()
+    tick_until(one, sent, 1)
+    assert one.queue.told[-1]["often"] == run_of(one.scheduler.schedule["often"])
+    assert one.queue.told[-1]["often"][1] == len(sent)
+    assert set(one.queue.told[0]) >= {"often", "seldom"}, "also of what has not run"
+
+
+def test_nothing_is_sent_after_the_time_for_which_the_lease_is_certain(leader, sent, monkeypatch):
+    one = leader()
+    later = leading.now() + FENCE
+    monkeypatch.setattr(leading, "now", lambda: later)
+    monkeypatch.setattr(one.queue.lease, "due_in", lambda _: 1.0)  # it has slept, and does not come to renew
+    with pytest.raises(Ended, match="too late"):
+        tick_until(one, sent, 1)
+    assert not sent
+
+
+def test_it_ends_where_the_way_to_the_broker_is_broken(leader, monkeypatch):
+    one = leader()
+
+    def fail(*_, **__):
+        raise OSError("the connection is gone")
+
+    monkeypatch.setattr(one, "_apply_async", fail)
+    with pytest.raises(Ended, match="often could not be sent"):
+        tick_until(one, [], 1)
+
+
+def test_an_entry_that_can_not_be_sent_is_left_out_and_ends_nothing(leader, app, sent, caplog):
+    app.conf.beat_schedule["often"]["args"] = (object(),)
+    one = leader()
+    for _ in range(5):
+        one.scheduler.tick()
+    assert not sent
+    assert "Message Error" in caplog.text
+    assert one.queue.told[-1]["often"][1] > 0
+
+
+def test_a_wait_is_no_longer_than_until_the_next_renewal(leader, app):
+    del app.conf.beat_schedule["often"]
+    assert leader().scheduler.tick() <= 1.5
+
+
+def test_told_to_stop_in_a_tick_it_renews_first(leader, sent, monkeypatch):
+    one = leader()
+    reserve = one.scheduler.reserve
+    monkeypatch.setattr(one.scheduler, "reserve", lambda entry: one.stop() or reserve(entry))
+    with pytest.raises(SystemExit):
+        tick_until(one, sent, 1)
+    assert one.queue.told[-1]["often"][1] == len(sent) == 1
+
+
+def test_runs_of_the_leader_before_count_more_than_what_is_kept_here(app, tmp_path):
+    scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    apply_runs(scheduler, {"seldom": (LONG_AGO.isoformat(), 41), "gone": (LONG_AGO.isoformat(), 1)})
+    entry = scheduler.schedule["seldom"]
+    assert (entry.last_run_at, entry.total_run_count) == (LONG_AGO, 41)
+    assert entry.is_due().is_due, "what fell due meanwhile is sent now"
+    assert "gone" not in scheduler.schedule
+
+
+def test_a_row_of_a_database_goes_on_as_well():
+    class Row:
+        last_run_at, total_run_count, no_changes = None, 0, False
+
+    class Entry:
+        name, model, saved = "nightly", Row(), 0
+        last_run_at, total_run_count = LONG_AGO - timedelta(days=1), 40
+
+        def save(self):
+            self.saved += 1
+
+    entry = Entry()
+    table = SimpleNamespace(schedule={"nightly": entry})
+    apply_runs(table, {"nightly": (LONG_AGO.isoformat(), 41)})
+    assert (entry.model.last_run_at, entry.model.total_run_count, entry.model.no_changes) == (LONG_AGO, 41, True)
+    assert entry.saved == 1
+    apply_runs(table, {"nightly": (LONG_AGO.isoformat(), 41)})
+    assert entry.saved == 1
+
+
+def test_ids_differ_by_entry_and_by_run():
+    one = beat.ScheduleEntry(name="one", task="a", schedule=1.0, last_run_at=LONG_AGO)
+    later = beat.ScheduleEntry(name="one", task="a", schedule=1.0, last_run_at=LONG_AGO + timedelta(seconds=1))
+    other = beat.ScheduleEntry(name="other", task="a", schedule=1.0, last_run_at=LONG_AGO)
+    assert len({id_of(one), id_of(later), id_of(other)}) == 3
+    assert id_of(one) == id_of(beat.ScheduleEntry(name="one", task="b", schedule=2.0, last_run_at=LONG_AGO))
