@@ -8,6 +8,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
@@ -33,5 +34,6 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
         "app": app,
         "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
+        "rotation": is_under_way(variables["celery_app_secrets_dir"], app),
         "ask_broker": Deployment.current(app).as_app(words),
     }

@@ -13,7 +13,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells
 LOOK = """
 sed -n 's/^\\([A-Za-z_][A-Za-z0-9_]*\\)=.*/\\1/p' {file} 2>/dev/null
 if {broker}; then
-  PATH=$PATH:/usr/sbin rabbitmqctl -q list_users 2>/dev/null | cut -f 1 | grep -qx {app} && echo CELERY_BROKER_URL
+  PATH=$PATH:/usr/sbin rabbitmqctl -q list_users 2>/dev/null | cut -f 1 |
+    grep -qxE {app}'(-2)?' && echo CELERY_BROKER_URL
 fi
 true
 """

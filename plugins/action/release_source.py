@@ -249,6 +249,14 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def known(release: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Say of a release that the hosts have what `prepare` says of one that is packed."""
+    cache, runtime = Path(arguments["cache"]).expanduser(), Path(arguments["runtime"])
+    listener = listener_version(runtime / "celery_ops")
+    archive = str(cache / f"{release}.tar.gz")
+    return {"id": release, "archive": archive, "commit": "", "source": "", "listener": listener}
+
+
 def some(names: list[str]) -> str:
     """The first of some names."""
     return ", ".join(names[:5]) + (", ..." if names[5:] else "")
@@ -308,6 +316,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Pack, and return id, archive, commit, source."""
         super().run(tmp, task_vars)
+        if release := str(self._task.args.get("release") or ""):
+            return {"changed": False, "deployment": deployment_id(), **known(release, self._task.args)}
         packed = prepare(self._task.args)
         if packed["left_out"]:
             # Once for a run: it packs once for all hosts.

@@ -11,10 +11,11 @@ description:
 options:
   _terms:
     description: >-
-      V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_host), the address of the
-      broker or of each node of a cluster, and V(result_store_host); V(migrate_host), the host that migrates where none
-      is named; V(release), the release that this run is about; V(failures), what failed in it so far; V(summary), what
-      runs after it; V(groups), those of the kit's groups that the host is in.
+      V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_user), its user at the
+      broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
+      V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
+      V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
+      the host is in.
     required: true
 """
 
@@ -34,13 +35,14 @@ from functools import partial
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome, rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
 
 QUESTIONS = {
     "broker_url": environment.broker_url,
+    "broker_user": rotation.broker_user,
     "redis_url": environment.redis_url,
     "broker_host": environment.broker_host,
     "result_store_host": partial(environment.service_host, group="result_store"),

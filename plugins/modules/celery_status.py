@@ -31,6 +31,10 @@ options:
     type: list
     elements: str
     default: []
+  rotation:
+    description: Whether the control node says that a rotation of passwords was not completed.
+    type: bool
+    default: false
   supervisord_conf:
     description: The configuration of supervisord, which says where it listens.
     type: path
@@ -106,6 +110,7 @@ ARGUMENTS: dict[str, Any] = {
     "programs": {"type": "bool", "default": True},
     "broker": {"type": "bool", "default": False},
     "ask_broker": {"type": "list", "elements": "str", "default": []},
+    "rotation": {"type": "bool", "default": False},
     "supervisord_conf": {"type": "path", "default": str(SUPERVISORD_CONF)},
 }
 
@@ -116,6 +121,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
     seen = look(options["app"], socket.gethostname())
+    seen.rotation = options["rotation"]
     if options["programs"]:
         look_at_programs(seen, Path(options["supervisord_conf"]))
     if options["broker"]:

@@ -20,9 +20,13 @@ options:
     required: true
     suboptions:
       name:
-        description: The application's name, which is also its user's and its vhost's.
+        description: The application's name, which is also its vhost's.
         type: str
         required: true
+      user:
+        description: The user's name; the application's by default.
+        type: str
+        default: ""
       password:
         description: The user's password. Required with O(state=present).
         type: str
@@ -39,6 +43,12 @@ options:
     type: list
     elements: str
     default: []
+  change_users:
+    description: >-
+      Whether a user that exists may get another password, which its programs learn only by their next deploy. Without,
+      the module fails before anything changes.
+    type: bool
+    default: true
   state:
     description: V(absent) removes the applications' users and vhosts, with all that is in them.
     choices: [present, absent]
@@ -89,7 +99,7 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password, user_names
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 Definitions = dict[str, list[dict[str, Any]]]
@@ -146,15 +156,21 @@ def differing(wanted: Definitions, found: Definitions) -> list[str]:
     return [label(kind, item) for kind, items in difference(wanted, found).items() for item in items]
 
 
+def user_of(application: dict[str, Any]) -> str:
+    """Return the name of an application's user."""
+    return application.get("user") or application["name"]
+
+
 def definitions_of(application: dict[str, Any], delivery_limit: int) -> Definitions:
     """Return an application's whole access model, without its password."""
     name, dead = application["name"], f"{application['name']}.dead"
+    user = user_of(application)
     tasks = f"^(?!({application['dead_letter_except']}|{name}\\.dead)$)"
     policy = {"vhost": name, "apply-to": "queues", "priority": 0}
     return {
         "vhosts": [{"name": name}],
-        "users": [{"name": name, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}],
-        "permissions": [{"user": name, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}],
+        "users": [{"name": user, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}],
+        "permissions": [{"user": user, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}],
         "policies": [
             {
                 **policy,
@@ -194,17 +210,27 @@ def merged(each: list[Definitions]) -> Definitions:
     return {kind: [item for definitions in each for item in definitions.get(kind, [])] for kind in IDENTITY}
 
 
-def with_passwords(wanted: Definitions, applications: list[dict[str, Any]], found: Definitions) -> Definitions:
+def with_passwords(
+    wanted: Definitions, applications: list[dict[str, Any]], found: Definitions, change: bool = True
+) -> Definitions:
     """Return the definitions with each user's password hash: the broker's own where it is of that password.
 
-    Raises OperatorError for an application without a password.
+    Raises OperatorError for an application without a password, and for another password of a user that is there,
+    unless that may `change`.
     """
-    passwords = {application["name"]: application["password"] for application in applications}
+    passwords = {user_of(application): application["password"] for application in applications}
     hashes = {user["name"]: user.get("password_hash", "") for user in found.get("users", [])}
     for name, password in passwords.items():
         if not password:
             raise OperatorError(f"applications: {name} has no password, which would let anyone in. Give it one.")
         if not is_password(hashes.get(name, ""), password):
+            if name in hashes and not change:
+                [other] = [each for each in user_names(name.removesuffix("-2")) if each != name]
+                raise OperatorError(
+                    f"The user {name} of RabbitMQ has another password, and programs that run use it. Nothing was "
+                    "changed at the broker. Give the new password to another user. Write: "
+                    f"celery_app_broker_user: {other}"
+                )
             salt = os.urandom(4)
             hashes[name] = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     return {**wanted, "users": [{**user, "password_hash": hashes[user["name"]]} for user in wanted["users"]]}
@@ -335,8 +361,12 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
 def absent(module: AnsibleModule, broker: Broker, wanted: Definitions, found: Definitions) -> NoReturn:
     """Remove the users and vhosts named in the definitions."""
     gone = []
-    for kind, command in (("vhosts", "delete_vhost"), ("users", "delete_user")):
-        for name in names(wanted, kind):
+    users = [user for vhost in names(wanted, "vhosts") for user in user_names(vhost)]
+    for kind, command, gone_names in (
+        ("vhosts", "delete_vhost", names(wanted, "vhosts")),
+        ("users", "delete_user", users),
+    ):
+        for name in gone_names:
             if name in names(found, kind):
                 gone.append(f"{kind}: {name}")
                 if not module.check_mode:
@@ -369,7 +399,8 @@ def run(module: AnsibleModule) -> NoReturn:
         found = broker.exported_once_started(module.params["timeout"])
     if gone:
         absent(module, broker, wanted, found)
-    present(module, broker, with_passwords(wanted, applications, found), found)
+    change = module.params["change_users"]
+    present(module, broker, with_passwords(wanted, applications, found, change), found)
 
 
 def main() -> None:
@@ -383,12 +414,14 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "name": {"type": "str", "required": True},
+                    "user": {"type": "str", "default": ""},
                     "password": {"type": "str", "no_log": True},
                     "dead_letter_except": {"type": "str", "default": r"amq\..*"},
                 },
             },
             "delivery_limit": {"type": "int", "default": 5},
             "absent_users": {"type": "list", "elements": "str", "default": []},
+            "change_users": {"type": "bool", "default": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "timeout": {"type": "int", "default": 60},
         },

@@ -29,6 +29,10 @@ options:
       database:
         description: The number of the application's database. Required with O(state=present).
         type: int
+  keep_former:
+    description: Whether the passwords that the users have in the ACL file stay valid beside the new ones.
+    type: bool
+    default: false
   acl_file:
     description: The ACL file.
     type: path
@@ -101,11 +105,12 @@ REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
 
 
-def rules_of(application: dict[str, Any]) -> str:
-    """Return the rules of an application's user."""
-    password_hash = hashlib.sha256(application["password"].encode()).hexdigest()
+def rules_of(application: dict[str, Any], before: str = "") -> str:
+    """Return the rules of an application's user; the passwords in the rules `before` stay valid."""
+    password_hash = f"#{hashlib.sha256(application['password'].encode()).hexdigest()}"
+    kept = [each for each in HASH.findall(before) if each != password_hash]
     return (
-        f"on #{password_hash} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} "
+        f"on {' '.join([password_hash, *kept])} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} "
         f"+select|{application['database']}"
     )
 
@@ -148,6 +153,7 @@ def main() -> None:
                     "database": {"type": "int"},
                 },
             },
+            "keep_former": {"type": "bool", "default": False},
             "acl_file": {"type": "path", "required": True},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
@@ -169,7 +175,12 @@ def main() -> None:
     users: dict[str, str | None] = {
         "default": "off",
         ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}",
-        **{each["name"]: rules_of(each) if present else None for each in applications},
+        **{
+            each["name"]: rules_of(each, known.get(each["name"], "") if want["keep_former"] else "")
+            if present
+            else None
+            for each in applications
+        },
     }
     fresh = with_users(text, users)
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):

@@ -133,6 +133,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     identity,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
+from ansible_collections.celery_ops.kit.plugins.module_utils.environments import refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
@@ -341,6 +342,8 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
         deployments.write({**wanted, "programs": record["programs"]})
     point_at(releases, wanted)
     deployments.drop_draft()
+    # A rollback must not bring back a password that was rotated since.
+    refresh(releases.environments, releases.app)
     if not changed and not draft.get("begun"):
         return {"changed": False, "pruned": []}
     if options["action"] != "rollback" or releases.note(wanted["release"]).get("status") != "good":

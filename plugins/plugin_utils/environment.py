@@ -49,9 +49,8 @@ def broker_url(variables: Mapping[str, Any]) -> str:
         return str(variables["celery_app_broker_url"])
     app, password = variables["celery_app_name"], variables["celery_app_broker_password"]
     port = variables.get("rabbitmq_port", 5672)
-    return ";".join(
-        f"amqp://{app}:{url_part(password)}@{address}:{port}/{app}" for address in broker_members(variables)
-    )
+    login = f"{variables['celery_app_broker_user']}:{url_part(password)}"
+    return ";".join(f"amqp://{login}@{address}:{port}/{app}" for address in broker_members(variables))
 
 
 def broker_members(variables: Mapping[str, Any]) -> list[str]:

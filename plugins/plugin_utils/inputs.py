@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
@@ -17,6 +19,7 @@ def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
     return [
         {
             "name": host.need("celery_app_name"),
+            "user": host.need("celery_app_broker_user"),
             "password": host.need("celery_app_broker_password"),
             "dead_letter_except": layout.HOUSEKEEPING_QUEUES,
         }
@@ -32,6 +35,17 @@ def result_store_applications(host: Host, reader: Reader) -> list[dict[str, Any]
             "database": int(host.need("celery_app_result_store_database")),
         }
     ]
+
+
+def former_users(host: Host, reader: Reader) -> list[str]:
+    """The application's user at the broker that a rotation leaves behind."""
+    names = user_names(host.need("celery_app_name"))
+    return [name for name in names if name != host.need("celery_app_broker_user")]
+
+
+def keeps_former(host: Host, reader: Reader) -> bool:
+    """Whether a rotation is under way: programs that still run have the password before."""
+    return rotation.is_under_way(host.need("celery_app_secrets_dir"), host.need("celery_app_name"))
 
 
 def bind(group: str) -> Callable[[Host, Reader], str]:
@@ -109,9 +123,11 @@ def may_move_results(host: Host, reader: Reader) -> bool:
 
 INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_applications": rabbitmq_applications,
+    "former_users": former_users,
     "rabbitmq_bind": bind("rabbitmq"),
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
+    "result_store_keep_former": keeps_former,
     "result_store_bind": bind("result_store"),
     "supervisor_stop_timeout": supervisor_stop_timeout,
     "preflight_requirements": preflight_requirements,

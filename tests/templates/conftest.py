@@ -46,6 +46,7 @@ def role_variables() -> dict[str, Any]:
         "groups": {"all": ["host1"]} | {group: ["host1"] for group in GROUPS},
         "hostvars": {"host1": {}},
         "role_path": str(ROOT / "roles" / "any"),
+        "inventory_dir": "/nowhere",
         "celery_app_broker_password": "of-the-broker",
         "celery_app_result_store_password": "of-the-store",
         "__supervisor_users": {"from_kit": [], "foreign_programs": []},

@@ -17,6 +17,14 @@ CONFIGURATION = Path("/etc/rabbitmq/conf.d/90-celery-ops.conf")
 """The file that the kit configures it by."""
 
 
+def user_names(app: str) -> tuple[str, str]:
+    """Return the names that an application's user has in turn: a rotation adds the one and removes the other.
+
+    No application can be called like the second: a dash is not allowed in a name.
+    """
+    return app, f"{app}-2"
+
+
 def rabbitmqctl(*words: str, raw: bool = False) -> Any:
     """Return what rabbitmqctl prints: its JSON, or text as it is. Raises OperatorError."""
     rc, out = run("rabbitmqctl", "--quiet", *words)
@@ -83,7 +91,7 @@ def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, li
         what = [kind for kind in kinds if any(item.get("vhost") == "/" for item in definitions.get(kind, []))]
         found += [f"RabbitMQ: vhost / ({', '.join(what)})"] if what else []
     users = sorted(user["name"] for user in definitions["users"])
-    return found + [f"RabbitMQ: user {name}" for name in users if name not in (app, "guest")]
+    return found + [f"RabbitMQ: user {name}" for name in users if name not in (*user_names(app), "guest")]
 
 
 def is_password(password_hash: str, password: str) -> bool:
@@ -101,7 +109,7 @@ def signs_of_use(app: str, root: str = "/etc/rabbitmq") -> list[str]:
         if user["name"] == "guest" and not is_password(user["password_hash"], "guest"):
             found.append("RabbitMQ: user guest has a password of its own")
     connections = rows_of("list_connections", "user", "peer_host")
-    names = sorted({row["user"] for row in connections if row["user"] != app})
+    names = sorted({row["user"] for row in connections if row["user"] not in user_names(app)})
     return found + [f"RabbitMQ: a connection of user {name}" for name in names]
 
 

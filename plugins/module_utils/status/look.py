@@ -61,6 +61,8 @@ class Status:
     """Queues that the worker programs of this host consume from."""
     unseen: str = ""
     """What can't be seen of the broker."""
+    rotation: bool = False
+    """Whether a rotation of passwords was not completed."""
     refused: list[str] = field(default_factory=list)
     """What could not be looked at, with what to do."""
 

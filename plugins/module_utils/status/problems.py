@@ -22,6 +22,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_watchdog(seen),
         *_queues(seen),
         *_deploys(seen),
+        *_rotation(seen),
     ]
 
 
@@ -94,4 +95,12 @@ def _deploys(seen: Status) -> Iterator[str]:
         yield (
             "The deploy lock belongs to a run that has died, and the next one takes it over. Release it now: "
             "ansible-playbook playbooks/unlock.yml"
+        )
+
+
+def _rotation(seen: Status) -> Iterator[str]:
+    if seen.rotation and not seen.lock:
+        yield (
+            "A rotation of passwords was interrupted: the old ones are still valid. Complete it: "
+            "ansible-playbook playbooks/rotate_secrets.yml"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import ipaddress
 import os
@@ -31,6 +30,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     type_of,
     wrong,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 
 LATER = object()
@@ -372,10 +372,6 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             yield Mistake(variable, f"{variable} (not shown) {problem}. Leave it out, and one is made for you.")
 
 
-_PASSWORD = re.compile(
-    r"lookup\(\s*['\"](?:ansible\.builtin\.)?password['\"]\s*,\s*(.+?)\s*(?:,\s*\w+\s*=|\)\s*(?:\||\}\}|$))", re.DOTALL
-)
-"""A password that is generated on the control node and kept in a file; the file, as an expression."""
 _IN_ENVIRONMENT = {
     "rabbitmq": ("celery_app_broker_password", "CELERY_BROKER_URL"),
     "result_store": ("celery_app_result_store_password", "CELERY_RESULT_BACKEND"),
@@ -405,9 +401,4 @@ def not_generated(given: Mapping[str, Any], evaluate: Callable[[Any], Any]) -> d
 
 def missing_file(value: Any, evaluate: Callable[[Any], Any]) -> str:
     """The file that evaluating `value` would write a new password to; "" where there is none."""
-    for expression in _PASSWORD.findall(value) if isinstance(value, str) else ():
-        with contextlib.suppress(AnsibleError):
-            file = str(evaluate(trusted("{{ " + expression + " }}"))).split(" ")[0]
-            if not Path(file).expanduser().exists():
-                return file
-    return ""
+    return next((str(file) for file in password_files(value, evaluate) if not file.exists()), "")

@@ -1,0 +1,99 @@
+"""Put new passwords in the place of generated ones on the control node, once for all hosts; or forget the old ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import GROUPS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, password_files
+
+PASSWORDS = {"rabbitmq": "celery_app_broker_password", "result_store": "celery_app_result_store_password"}
+"""By group, the variable with the application's password there."""
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    @spells_commands
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the release that runs, and which passwords are new, which are the inventory's own."""
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        reader = Reader(variables, self._templar)
+        names = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+        hosts = [reader.host(name, not_generated) for name in names]
+        try:
+            if self._task.args["state"] == "ended":
+                return {"changed": self.forget(hosts)}
+            refuse_limit(names, variables["ansible_play_hosts_all"])
+            release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
+            return {"release": release, **self.begin(hosts)}
+        except OperatorError as problem:
+            return {"failed": True, "msg": str(problem)}
+
+    def begin(self, hosts: list[Host]) -> dict[str, Any]:
+        """Renew the generated passwords; in check mode, only say which."""
+        files = {
+            (path, group == "rabbitmq", secrets_of(host))
+            for host in hosts
+            for group, variable in PASSWORDS.items()
+            if host.uses_group(group)
+            for path in password_files(value_of(host, variable), host.evaluate)
+        }
+        own = {
+            variable
+            for host in hosts
+            for group, variable in PASSWORDS.items()
+            if host.uses_group(group) and not list(password_files(value_of(host, variable), host.evaluate))
+        }
+        ordered = sorted(files, key=lambda each: each[0])
+        if self._task.check_mode:
+            return {"changed": bool(files), "renewed": [str(path) for path, _, _ in ordered], "own": sorted(own)}
+        renewed = [str(path) for path, of_broker, secrets in ordered if secrets.renew(path, of_broker)]
+        return {"changed": bool(renewed), "renewed": renewed, "own": sorted(own)}
+
+    def forget(self, hosts: list[Host]) -> bool:
+        """Remove the passwords from before."""
+        found = {secrets_of(host) for host in hosts}
+        return any([secrets.forget() for secrets in found] if not self._task.check_mode else [])
+
+
+def value_of(host: Host, variable: str) -> Any:
+    """Return a variable as the inventory or the role has it, not evaluated."""
+    return host.given.get(variable, trusted(declared()[variable].get("default")))
+
+
+def secrets_of(host: Host) -> Secrets:
+    """Return where the control node keeps the secrets of the host's application."""
+    return Secrets(Path(host.text("celery_app_secrets_dir")), host.text("celery_app_name"))
+
+
+def refuse_limit(names: list[str], playing: list[str]) -> None:
+    """Raise OperatorError where `--limit` leaves out hosts whose programs would keep the old password."""
+    if left_out := [name for name in names if name not in playing]:
+        raise OperatorError(
+            f"--limit leaves out {', '.join(left_out)}: programs there would lose the broker when the old "
+            "passwords go. Nothing was changed. Type: ansible-playbook playbooks/rotate_secrets.yml"
+        )
+
+
+def release_of(hosts: dict[str, Any]) -> str:
+    """Return the release that all hosts run. Raises OperatorError where there is none, or more than one."""
+    running = {name: known["__celery_app_history"]["release"] for name, known in hosts.items()}
+    if len(set(running.values())) == 1 and all(running.values()):
+        return next(iter(running.values()))
+    listed = ", ".join(f"{name} {release or 'none'}" for name, release in running.items())
+    raise OperatorError(
+        f"The hosts do not all run the same release ({listed}): which one should get the new passwords? Nothing was "
+        "changed. Deploy first: ansible-playbook playbooks/site.yml"
+    )

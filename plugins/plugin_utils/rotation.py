@@ -1,0 +1,104 @@
+"""The secrets that the kit has generated, in their files on the control node, and how they are rotated.
+
+While a rotation is under way, the password before is in a file beside the new one: `<file>.old`. Each step can be
+repeated, so that a run that was interrupted is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.template import trust_as_template
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
+
+LENGTH = 40
+PASSWORD = re.compile(
+    r"lookup\(\s*['\"](?:ansible\.builtin\.)?password['\"]\s*,\s*(.+?)\s*(?:,\s*\w+\s*=|\)\s*(?:\||\}\}|$))", re.DOTALL
+)
+"""A password that is generated on the control node and kept in a file; the file, as an expression."""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The generated secrets of one application, in the directory of the control node."""
+
+    directory: Path
+    app: str
+
+    @property
+    def broker_user(self) -> Path:
+        """The application's user at the broker; missing until the first rotation."""
+        return self.directory / f"{self.app}_broker_user"
+
+    @property
+    def former(self) -> list[Path]:
+        """What a rotation that is under way keeps."""
+        names = ("broker_user", "broker_password", "result_store_password")
+        return [path for name in names if (path := old(self.directory / f"{self.app}_{name}")).exists()]
+
+    def user(self) -> str:
+        """Return the application's user at the broker."""
+        return self.broker_user.read_text().strip() if self.broker_user.exists() else self.app
+
+    def renew(self, password: Path, of_broker: bool = False) -> bool:
+        """Put a new password in the place of one, which is kept beside it; say whether that was still to be done.
+
+        At the broker the other one of two users gets it. Raises OperatorError where there is no password yet.
+        """
+        if not password.exists():
+            raise OperatorError(f"There is no {password} to rotate. Set up first: ansible-playbook playbooks/site.yml")
+        if not old(password).exists():
+            if of_broker:
+                write_atomically(old(self.broker_user), f"{self.user()}\n", SECRET_FILE)
+            write_atomically(old(password), password.read_text(), SECRET_FILE)
+        elif old(password).read_text() != password.read_text():
+            return False
+        if of_broker:
+            former = old(self.broker_user).read_text().strip()
+            [other] = [name for name in user_names(self.app) if name != former]
+            write_atomically(self.broker_user, f"{other}\n", SECRET_FILE)
+        characters = string.ascii_letters + string.digits
+        write_atomically(password, "".join(secrets.choice(characters) for _ in range(LENGTH)) + "\n", SECRET_FILE)
+        return True
+
+    def forget(self) -> bool:
+        """Remove what the rotation has kept; say whether there was something."""
+        found = self.former
+        for path in found:
+            path.unlink()
+        return bool(found)
+
+
+def old(path: Path) -> Path:
+    """Return where the value before is kept."""
+    return path.with_name(f"{path.name}.old")
+
+
+def broker_user(variables: Mapping[str, Any]) -> str:
+    """Return the application's user at the broker, as its last rotation has left it."""
+    return Secrets(Path(str(variables["celery_app_secrets_dir"])), variables["celery_app_name"]).user()
+
+
+def is_under_way(directory: Any, app: str) -> bool:
+    """Tell whether a rotation has begun and was not completed."""
+    return bool(Secrets(Path(str(directory)), app).former)
+
+
+def password_files(value: Any, evaluate: Callable[[Any], Any]) -> Iterable[Path]:
+    """Yield the files in which the control node keeps the passwords that a variable's value generates."""
+    for expression in PASSWORD.findall(value) if isinstance(value, str) else ():
+        try:
+            text = str(evaluate(trust_as_template("{{ " + expression + " }}")))
+        except AnsibleError:
+            continue
+        yield Path(text.split(" ")[0]).expanduser()
