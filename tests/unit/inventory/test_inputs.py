@@ -75,3 +75,19 @@ def test_a_name_that_is_no_input_and_a_value_that_is_none(ask):
         ask("rabbitmq")
     with pytest.raises(AnsibleError, match="celery_app_result_store_database"):
         ask("result_store_applications", celery_app_result_store_database="{{ undefined_here }}")
+
+
+def test_while_passwords_are_rotated_the_store_keeps_the_ones_before(ask, tmp_path):
+    assert ask("result_store_keep_former") is False
+    (tmp_path / "secrets").mkdir(exist_ok=True)
+    (tmp_path / "secrets/shop_result_store_password.old").write_text("before")
+    assert ask("result_store_keep_former") is True
+
+
+def test_the_brokers_user_is_the_one_that_the_last_rotation_has_left(ask, tmp_path):
+    [application] = ask("rabbitmq_applications")
+    assert (application["user"], ask("former_users")) == ("shop", ["shop-2"])
+    (tmp_path / "secrets/shop_broker_user").write_text("shop-2\n")
+    [application] = ask("rabbitmq_applications")
+    assert (application["user"], ask("former_users")) == ("shop-2", ["shop"])
+    assert ask("former_users", celery_app_broker_user="shop") == ["shop-2"]

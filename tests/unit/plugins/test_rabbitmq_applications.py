@@ -112,3 +112,17 @@ def test_a_user_keeps_a_hash_that_is_of_its_password_and_gets_another_one_otherw
 def test_an_empty_password_would_let_anyone_in(password):
     with pytest.raises(OperatorError, match="shop has no password"):
         with_passwords(definitions_of(SHOP, 5), [SHOP | {"password": password}], {})
+
+
+def test_a_user_that_programs_log_in_with_gets_no_other_password_in_a_rotation():
+    wanted = merged([definitions_of(SHOP, 5)])
+    known = {"users": [{"name": "shop", "password_hash": HASH}]}
+    with_passwords(wanted, [SHOP], known, change=False)
+    with pytest.raises(OperatorError, match="Write: celery_app_broker_user: shop-2$"):
+        with_passwords(wanted, [SHOP | {"password": "another"}], known, change=False)
+    second = SHOP | {"user": "shop-2", "password": "another"}
+    made = with_passwords(merged([definitions_of(second, 5)]), [second], known, change=False)
+    assert [user["name"] for user in made["users"]] == ["shop-2"]
+    assert is_password(made["users"][0]["password_hash"], "another")
+    assert made["permissions"][0]["user"] == "shop-2"
+    assert made["vhosts"] == [{"name": "shop"}]

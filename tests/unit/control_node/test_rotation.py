@@ -1,0 +1,90 @@
+"""A rotation of generated passwords on the control node: interrupted anywhere, the next run completes it."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, is_under_way, old
+
+
+@pytest.fixture
+def secrets(tmp_path):
+    """An application whose passwords were generated and never rotated."""
+    (tmp_path / "shop_broker_password").write_text("first-broker\n")
+    (tmp_path / "shop_result_store_password").write_text("first-store\n")
+    return Secrets(tmp_path, "shop")
+
+
+def broker(secrets):
+    return secrets.directory / "shop_broker_password"
+
+
+def begin(secrets):
+    renewed = [secrets.renew(broker(secrets), of_broker=True)]
+    return [*renewed, secrets.renew(secrets.directory / "shop_result_store_password")]
+
+
+def files(secrets):
+    return {path.name: path.read_text() for path in secrets.directory.iterdir()}
+
+
+def test_new_ones_are_put_in_place_and_the_old_ones_kept_until_the_end(secrets):
+    assert begin(secrets) == [True, True]
+    assert secrets.user() == "shop-2"
+    assert old(broker(secrets)).read_text() == "first-broker\n"
+    assert len(broker(secrets).read_text().strip()) == rotation.LENGTH
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in secrets.directory.iterdir() if "old" in path.name)
+    assert is_under_way(secrets.directory, "shop")
+    assert not is_under_way(secrets.directory, "mail")
+    assert secrets.forget()
+    assert set(files(secrets)) == {"shop_broker_password", "shop_broker_user", "shop_result_store_password"}
+    assert not secrets.forget()
+
+
+def test_a_second_run_begins_no_second_rotation(secrets):
+    begin(secrets)
+    before = files(secrets)
+    assert begin(secrets) == [False, False]
+    assert files(secrets) == before
+
+
+def test_the_users_alternate(secrets):
+    seen = []
+    for _ in range(3):
+        begin(secrets)
+        secrets.forget()
+        seen.append(secrets.user())
+    assert seen == ["shop-2", "shop", "shop-2"]
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_killed_between_any_two_writes_it_is_completed(secrets, monkeypatch, writes):
+    done = []
+
+    def dies(path, *arguments):
+        if len(done) == writes:
+            raise KeyboardInterrupt
+        done.append(path)
+        write(path, *arguments)
+
+    write = rotation.write_atomically
+    monkeypatch.setattr(rotation, "write_atomically", dies)
+    with pytest.raises(KeyboardInterrupt):
+        begin(secrets)
+    monkeypatch.undo()
+    begin(secrets)
+    assert secrets.user() == "shop-2"
+    kept = {name: text for name, text in files(secrets).items() if name.endswith(".old")}
+    assert kept == {
+        "shop_broker_user.old": "shop\n",
+        "shop_broker_password.old": "first-broker\n",
+        "shop_result_store_password.old": "first-store\n",
+    }
+    assert broker(secrets).read_text() != "first-broker\n"
+
+
+def test_without_a_password_there_is_nothing_to_rotate(tmp_path):
+    with pytest.raises(OperatorError, match="Set up first"):
+        Secrets(tmp_path, "shop").renew(tmp_path / "shop_broker_password", of_broker=True)
+    assert list(tmp_path.iterdir()) == []
