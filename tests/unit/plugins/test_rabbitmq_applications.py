@@ -118,7 +118,7 @@ def test_a_user_that_programs_log_in_with_gets_no_other_password_in_a_rotation()
     wanted = merged([definitions_of(SHOP, 5)])
     known = {"users": [{"name": "shop", "password_hash": HASH}]}
     with_passwords(wanted, [SHOP], known, change=False)
-    with pytest.raises(OperatorError, match="Write: celery_app_broker_user: shop-2$"):
+    with pytest.raises(OperatorError, match=r"Write: celery_app_broker_user: shop-2$"):
         with_passwords(wanted, [SHOP | {"password": "another"}], known, change=False)
     second = SHOP | {"user": "shop-2", "password": "another"}
     made = with_passwords(merged([definitions_of(second, 5)]), [second], known, change=False)

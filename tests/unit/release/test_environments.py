@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import environments
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import parse, refresh, refreshed
@@ -71,7 +69,7 @@ def test_files_of_former_deployments_are_replaced_and_the_current_one_is_not(tmp
     for name, variables in (("env-then", THEN), ("env-now", NOW)):
         (tmp_path / name).write_text(environment_text(variables))
     assert refresh(tmp_path, "shop") == []
-    os.symlink("env-now", tmp_path / "env")
+    (tmp_path / "env").symlink_to("env-now")
     assert refresh(tmp_path, "shop") == ["env-then"]
     assert (tmp_path / "env-then").stat().st_mode & 0o777 == 0o640
     assert "new%2Fb" in (tmp_path / "env-then").read_text()
