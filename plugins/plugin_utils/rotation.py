@@ -1,4 +1,4 @@
-"""The secrets that the kit has generated, in their files on the control node, and how they are rotated.
+"""The secrets that the kit has generated, in their files on the control node, and their rotation.
 
 While a rotation is under way, the password before is in a file beside the new one: `<file>.old`. Each step can be
 repeated, so that a run that was interrupted is completed by the next one.
