@@ -188,7 +188,8 @@ class Readiness:
         """
         children = proc.children(self.pid)
         self._first_children = self._first_children or {child.pid for child in children}
-        own = children if self._first_children else list(filter(None, [proc.stat(self.pid)]))
+        itself = proc.stat(self.pid)
+        own = children or ([itself] if itself and not self._first_children else [])
         for process in own:
             self._at_work.setdefault(process.pid, deque(maxlen=LOOKS)).append(process.state in "RD")
         if uptime < self.program.min_uptime:
