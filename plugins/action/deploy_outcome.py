@@ -36,6 +36,7 @@ def message(
         )
         return "\n".join(lines)
     lost = [failure["host"] for failure in failures if not failure["phase"]]
+    stuck = {host: reason for host, reason in stuck.items() if host not in lost}
     for host, reason in stuck.items():
         lines.append(f"{host} could not go back: {reason} Type: ansible-playbook playbooks/rollback.yml")
     for host in lost:

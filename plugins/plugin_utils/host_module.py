@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 from .runs import run_id
 
 UNPACK_IN = {"TMPDIR": "/run"}
 """Ansible unpacks a module in the directory for temporary files, which is elsewhere on a disk that may be full."""
+
+LOST = "the connection to it was lost"
 
 
 class HostModule(ActionBase):
@@ -30,9 +33,16 @@ class HostModule(ActionBase):
         return answer
 
     def ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """One call of the module. Its arguments, a program's conf or an environment, belong in nobody's journal."""
+        """One call of the module. Its arguments, a program's conf or an environment, belong in nobody's journal.
+
+        A lost connection is a failure like others: Ansible would end the run, and restore no host, where an unreachable
+        one was alone in its batch or group.
+        """
         environments = self._task.environment or []
         if UNPACK_IN not in environments:
             self._task.environment = [UNPACK_IN, *environments]
         quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
-        return self._execute_module(self.MODULE, arguments, task_vars=quiet)
+        try:
+            return self._execute_module(self.MODULE, arguments, task_vars=quiet)
+        except AnsibleConnectionFailure as error:
+            return {"failed": True, "lost": True, "msg": f"{LOST} ({' '.join(str(error).split())[:300]})"}

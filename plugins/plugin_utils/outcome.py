@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import host_module
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 
 FAILURE, CHECK, PAGE = "__celery_app_failure", "__celery_app_check", "__celery_app_page"
 """What earlier tasks of the run registered."""
-LOST = {"phase": "", "task": "", "program": "", "reason": "the connection to it was lost", "release_fault": False}
+LOST = {"phase": "", "task": "", "program": "", "reason": host_module.LOST, "release_fault": False}
+"""A host that was lost: its failure has no phase."""
 
 
 def failures(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -21,7 +23,7 @@ def failures(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
         for host in app_hosts(variables["groups"])
         if FAILURE in (known := variables["hostvars"][host])
     ]
-    reached = set(variables["ansible_play_hosts"])
+    reached = {*variables["ansible_play_hosts"], *(failure["host"] for failure in seen)}
     return seen + [{"host": host, **LOST} for host in variables["ansible_play_hosts_all"] if host not in reached]
 
 

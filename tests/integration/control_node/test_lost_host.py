@@ -1,0 +1,65 @@
+"""A host whose connection is lost in the middle of a deploy, alone in its batch or group: the others are restored."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+# The host is lost in its phase: from there on nothing listens where it was reached.
+LOSE = """
+- name: Lose the host
+  when: inventory_hostname == lost
+  block:
+    - name: Reach it elsewhere from now on
+      ansible.builtin.set_fact: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9}
+    - name: Work on it
+      celery_ops.kit.release: {app: shop, state: history}
+      register: __celery_app_handover
+- name: Work
+  ansible.builtin.debug: {msg: "worked on {{ inventory_hostname }} in {{ __celery_phase }}"}
+"""
+SHOW = {
+    "name": "Show",
+    "ansible.builtin.debug": {"msg": "restored on {{ inventory_hostname }}: {{ failed }}"},
+    "vars": {"failed": "{{ lookup('celery_ops.kit.derived', 'failures') | map(attribute='host') | join(',') }}"},
+}
+
+
+def phase(play: dict, name: str, work: Path) -> dict:
+    """One of the deploy's plays, with work of the test's own in its phase."""
+    role = {"name": "celery_ops.kit.celery", "tasks_from": "phase"}
+    given = {"__celery_phase": name, "__celery_work": str(work)}
+    return {**play, "become": False, "tasks": [{"name": name, "ansible.builtin.import_role": role, "vars": given}]}
+
+
+@pytest.mark.parametrize("lost", ["a", "b", "s"], ids=["first batch", "second batch", "only scheduler"])
+def test_every_other_host_is_restored(tmp_path, lost):
+    work = tmp_path / "work.yml"
+    work.write_text(f"---{LOSE}")
+    plays = yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text())
+    [workers, scheduler] = [play for play in plays if "workers" in play["name"] or "scheduler" in play["name"]]
+    [finish] = [play for play in plays if "activate" in play["name"]]
+    end = {**finish, "become": False, "tasks": [SHOW]}
+    made = [phase(workers, "workers", work), phase(scheduler, "scheduler", work), end]
+    (tmp_path / "play.yml").write_text(json.dumps(made))
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    groups = {"worker": {"hosts": {"a": local, "b": local}}, "scheduler": {"hosts": {"s": local}}}
+    variables = {"lost": lost, "celery_app_name": "shop", "celery_app_rollout": [1, "100%"]}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": groups, "vars": variables}}))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    for host in {"a", "b", "s"} - {lost}:
+        assert f"restored on {host}: {lost}" in said, said
+    after = {"a": ["b in workers", "s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
+    assert [place for place in after if f"worked on {place}" in said] == [], said
