@@ -50,7 +50,7 @@ def broker_url(variables: Mapping[str, Any]) -> str:
     app, password = variables["celery_app_name"], variables["celery_app_broker_password"]
     port = variables.get("rabbitmq_port", 5672)
     login = f"{variables['celery_app_broker_user']}:{url_part(password)}"
-    return ";".join(f"amqp://{login}@{address}:{port}/{app}" for address in broker_members(variables))
+    return ";".join(f"amqp://{login}@{url_host(address)}:{port}/{app}" for address in broker_members(variables))
 
 
 def broker_members(variables: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def broker_host(variables: Mapping[str, Any]) -> str:
 def redis_url(variables: Mapping[str, Any]) -> str:
     """Return the URL of the application's database in the kit's Redis."""
     login = f"{variables['celery_app_name']}:{url_part(variables['celery_app_result_store_password'])}"
-    place = f"{variables['celery_app_result_store_host']}:{variables.get('result_store_port', 6379)}"
+    place = f"{url_host(variables['celery_app_result_store_host'])}:{variables.get('result_store_port', 6379)}"
     return f"redis://{login}@{place}/{variables['celery_app_result_store_database']}"
 
 
@@ -98,6 +98,12 @@ def result_backend(variables: Mapping[str, Any]) -> str | None:
     if backend == "redis":
         return redis_url(variables)
     return {"none": "disabled", "app": None}.get(backend, backend)
+
+
+def url_host(address: Any) -> str:
+    """Return an address so that a port may follow it in a URL: an IPv6 address in brackets."""
+    text = str(address)
+    return f"[{text}]" if ":" in text and not text.startswith("[") else text
 
 
 def url_part(text: Any) -> str:

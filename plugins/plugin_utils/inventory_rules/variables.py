@@ -81,11 +81,20 @@ def _is_address(text: str) -> bool:
         return False
 
 
+def _is_ipv4(text: str) -> bool:
+    return _is_address(text) and ":" not in text
+
+
 def _matches(pattern: str) -> Callable[[str], bool]:
     return lambda text: bool(re.fullmatch(pattern, text))
 
 
 _ADDRESS = (_is_address, "it has to be an IP address of the host.", "127.0.0.1")
+_IPV4 = (
+    _is_ipv4,
+    "it has to be an IPv4 address of the host: Erlang's own ports are not opened at others.",
+    "127.0.0.1",
+)
 _HOST = (
     _matches(r"[A-Za-z0-9._-]+|[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*"),
     "it has to be a name or an address alone, without scheme or port.",
@@ -134,7 +143,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_broker_host": _HOSTS,
     "celery_app_result_store_host": _HOST,
     "rabbitmq_bind": _ADDRESS,
-    "rabbitmq_distribution_bind": _ADDRESS,
+    "rabbitmq_distribution_bind": _IPV4,
     "result_store_bind": _ADDRESS,
     "result_store_instance": (
         _matches(r"([a-z][a-z0-9_]{0,30})?"), "it may hold small letters, digits and _.", "celery_ops",
