@@ -82,7 +82,14 @@ class ActionModule(HostModule):
         builders = Programs(variables, Deployment.of_run(variables), build).of(phase)
         self.refuse_unknown_queues(lacks_queues(variables, build, phase))
         prefixes = prefixes_of(variables, phase)
-        return [argument(program, make, prefixes, self._templar, is_rollback) for program, make in builders.items()]
+        listener, python = Layout(variables["celery_app_name"]).web_listener, str(build.get("python", ""))
+        return [
+            argument(
+                program, make, prefixes, self._templar, is_rollback=is_rollback,
+                python="" if program == listener else python,  # it has no virtualenv
+            )
+            for program, make in builders.items()
+        ]  # fmt: skip
 
     def refuse_unknown_queues(self, entries: list[str]) -> None:
         """Raise OperatorError where the application's own queues are needed and not known; check mode says so."""
@@ -128,11 +135,17 @@ def draft_of(target: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
 
 
 def argument(
-    program: str, make: Callable[[str], Program], prefixes: list[str], templar: Templar, is_rollback: bool = False
+    program: str,
+    make: Callable[[str], Program],
+    prefixes: list[str],
+    templar: Templar,
+    *,
+    is_rollback: bool = False,
+    python: str = "",
 ) -> dict[str, Any]:
     """Return a program as the module takes it; its generation is named by the hash of its options."""
     unnamed = make(program)
-    made = make(f"{program}-{generation_of(conf_of(unnamed, prefixes, templar), unnamed.ready)}")
+    made = make(f"{program}-{generation_of(conf_of(unnamed, prefixes, templar), unnamed.ready, python)}")
     if is_rollback:  # it was healthy before
         made = replace(made, min_uptime=0, strategy=made.restore_strategy or made.strategy)
     return {

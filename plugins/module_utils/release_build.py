@@ -33,6 +33,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import 
     INSTALL_TIMEOUT,
     Releases,
     damaged_virtualenv,
+    has_lost_its_python,
     stem_of,
     virtualenv,
 )
@@ -83,6 +84,34 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     releases.write_note(options["id"], status=status if proven else "built", reason="")
     report = report_of(releases, options)
     return {"changed": True, "inspect": report, "warnings": warnings + list(unsafe(report))}
+
+
+def rebuild_others(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make the virtualenvs anew of the other good releases whose Python is gone: a rollback may go to one of them."""
+    changed, warnings = False, []
+    for name in releases.good():
+        release = releases.directory / name
+        if name == options["id"] or not has_lost_its_python((release / "venv").resolve()):
+            continue
+        if check_mode:
+            changed = True
+            continue
+        os.umask(UMASK)
+        requirements = releases.note(name).get("requirements") or options["requirements"]
+        try:
+            venv = virtualenv(releases, release, {**options, "requirements": requirements})
+        except (ReleaseError, OSError) as error:
+            if getattr(error, "release_fault", False):  # else the next deploy tries again
+                releases.write_note(name, status="failed", reason=str(error))
+            warnings.append(
+                f"Release {name}, a rollback's target, was built with a Python that is gone, and can't be built anew: "
+                f"{error}"
+            )
+            continue
+        changed = True
+        point(release / "venv", os.path.relpath(venv, release))
+        warnings.append(f"Release {name}, a rollback's target, was built with a Python that is gone: now with another")
+    return {"changed": changed, "warnings": warnings}
 
 
 def report_of(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,9 @@ class Releases(Protocol):
 
     def write_note(self, release: str, **changes: Any) -> None:
         """Change release.json."""
+
+    def good(self) -> list[str]:
+        """Good releases, the newest first."""
 
 
 def requirement_files(release: Path, name: str) -> list[Path]:
@@ -192,6 +196,16 @@ def damaged_virtualenv(venv: Path) -> Iterator[str]:
         run([str(venv / "bin/python"), "-I", "-c", "import celery"], "The virtualenv", "", {}, 30)
     except ReleaseError as error:
         yield f"{venv.resolve()}: {str(error).splitlines()[-1]}"
+
+
+def has_lost_its_python(venv: Path) -> bool:
+    """Whether the Python that a virtualenv was made with is gone or another version by now (Debian was upgraded)."""
+    made_with = list(venv.glob("lib/python3.*"))
+    python = venv / "bin/python"
+    if not made_with or not python.exists():
+        return bool(made_with)
+    version = re.fullmatch(r"python\d+\.\d+", python.resolve().name)
+    return bool(version) and version[0] not in {path.name for path in made_with}
 
 
 def is_readable(venv: Path) -> bool:

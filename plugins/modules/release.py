@@ -145,7 +145,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     Release,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
-from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build
+from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build, rebuild_others
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import package_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import prune_virtualenvs
@@ -479,6 +479,10 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         result = {**draft, **build(releases, options, check_mode)}
         if result.get("needs_archive"):
             return result
+        others = rebuild_others(releases, options, check_mode)
+        result["changed"] |= others["changed"]
+        if others["warnings"]:
+            result["warnings"] = [*result.get("warnings", []), *others["warnings"]]
         # In check mode the release may not be there yet.
         release = releases.directory / options["id"]
         package = package_of(release)

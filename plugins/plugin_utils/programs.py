@@ -297,7 +297,10 @@ def options_of(conf: str) -> dict[str, str]:
     return dict(parser[section])
 
 
-def generation_of(conf: str, ready: list[str]) -> str:
-    """Return the id of a generation: a hash of the options and the ready command that its program has."""
-    settings = json.dumps([options_of(conf), ready], sort_keys=True)
+def generation_of(conf: str, ready: list[str], python: str = "") -> str:
+    """Return the id of a generation: a hash of the options and the ready command that its program has.
+
+    `python` is the version that its virtualenv was made with: the same command under another one is another generation.
+    """
+    settings = json.dumps([options_of(conf), ready, *([python] if python else [])], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()[:8]

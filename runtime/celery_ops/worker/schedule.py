@@ -3,36 +3,94 @@
 django-celery-beat keeps an entry of the application's own schedule in a table that has no column for most options:
 ``expires`` and ``ignore_result`` are lost, and an entry that nobody fetched runs hours later. What the settings say is
 put back when the entry is sent; what the table has for it, stays.
+
+The last runs of Celery's own schedule are written as JSON beside its file, which another version of Python can't read:
+after an upgrade of Python, and after a rollback to the one before, beat goes on where it was.
 """
 
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from celery.beat import ScheduleEntry, Service
+    from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
 
 
 def connect() -> None:
-    """Make the scheduler of this process send entries with all of their options."""
+    """Make the scheduler of this process send entries with all of their options, and keep their last runs."""
     from celery import signals
 
     @signals.beat_init.connect(weak=False)
-    def in_scheduler(sender: "Service", **_: Any) -> None:
+    def in_scheduler(sender: Service, **_: Any) -> None:
         scheduler = sender.scheduler
         reserve, apply_async = scheduler.reserve, scheduler.apply_async
 
-        def reserving(entry: "ScheduleEntry") -> "ScheduleEntry":
+        def reserving(entry: ScheduleEntry) -> ScheduleEntry:
             return complete(reserve(entry), sender.app.conf.beat_schedule)
 
-        def sending(entry: "ScheduleEntry", *arguments: Any, **options: Any) -> Any:
+        def sending(entry: ScheduleEntry, *arguments: Any, **options: Any) -> Any:
             return apply_async(complete(entry, sender.app.conf.beat_schedule), *arguments, **options)
 
         scheduler.reserve, scheduler.apply_async = reserving, sending
+        if filename := getattr(scheduler, "schedule_filename", ""):
+            keep_last_runs(scheduler, last_runs_file(filename))
 
 
-def complete(entry: "ScheduleEntry", schedule: dict[str, Any]) -> "ScheduleEntry":
+def complete(entry: ScheduleEntry, schedule: dict[str, Any]) -> ScheduleEntry:
     """Give `entry` the options that the schedule in the settings has for it and the scheduler has lost."""
     written = schedule.get(entry.name) or {}
     for name, value in (written.get("options") or {}).items() if isinstance(written, dict) else ():
         if entry.options.get(name) is None:
             entry.options[name] = value
     return entry
+
+
+def last_runs_file(schedule: str) -> Path:
+    """Return where the last runs of a schedule are, whichever Python has its file."""
+    path = Path(schedule)
+    return path.with_name(f"{re.sub(r'-py[0-9.]+$', '', path.name)}.json")
+
+
+def keep_last_runs(scheduler: PersistentScheduler, path: Path) -> None:
+    """Make entries go on from the last runs in a file, and write them there whenever the schedule is saved."""
+    for name in carry_over(scheduler, path):
+        print(f"[celery-ops] {name}: its last run is known from {path}", flush=True)
+    save = scheduler.sync
+
+    def sync() -> None:
+        save()
+        write_last_runs(scheduler, path)
+
+    scheduler.sync = sync
+
+
+def carry_over(scheduler: Scheduler, path: Path) -> list[str]:
+    """Make those entries go on from a file that have run more often by it; return their names."""
+    from celery_ops.lease.scheduler import apply_runs, run_of
+
+    try:
+        runs = {name: (str(last), int(count)) for name, (last, count) in json.loads(path.read_text()).items()}
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        print(f"[celery-ops] the last runs in {path} can't be read, entries count from now on: {error}", flush=True)
+        return []
+    entries = scheduler.schedule
+    later = {name: run for name, run in runs.items() if name in entries and run[1] > run_of(entries[name])[1]}
+    apply_runs(scheduler, later)
+    return sorted(later)
+
+
+def write_last_runs(scheduler: Scheduler, path: Path) -> None:
+    """Write the last runs of all entries; a full disk stops no schedule."""
+    from celery_ops.lease.scheduler import run_of
+
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(json.dumps({name: run_of(entry) for name, entry in scheduler.schedule.items()}))
+        beside.replace(path)
+    except OSError as error:
+        print(f"[celery-ops] the last runs can't be written: {error}", flush=True)

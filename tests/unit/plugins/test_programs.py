@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import D
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import service_host, tick_queue
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     Programs,
+    generation_of,
     lacks_queues,
     own_queues,
     prefixes_of,
@@ -229,3 +230,9 @@ def test_a_variable_is_evaluated_once_and_only_when_it_is_asked_for():
     known = Variables({"a": 1, "b": 2, "hostvars": {"one": {}}}, lambda value: asked.append(value) or value * 10)
     assert (known["a"], known["a"], "b" in known, known["hostvars"]) == (10, 10, True, {"one": {}})
     assert asked == [1]
+
+
+def test_another_python_is_another_generation_and_a_comment_is_none():
+    conf, ready = "[program:shop-web]\ncommand=/srv/shop/venv/bin/gunicorn\n", ["ready"]
+    assert generation_of(conf, ready, "3.11") != generation_of(conf, ready, "3.13") != generation_of(conf, ready)
+    assert generation_of(f"# a comment\n{conf}", ready, "3.11") == generation_of(conf, ready, "3.11")

@@ -298,6 +298,67 @@ def test_a_damaged_virtualenv_is_made_anew_beside_what_runs_from_it(damage, buil
     assert built.status == "good"
 
 
+def upgrade_python(venv: Path) -> None:
+    """What an upgrade of Debian leaves of a virtualenv: python3 is another version, which looks elsewhere."""
+    site = next(venv.glob("lib/python3*"))
+    site.rename(site.with_name("python3.2"))
+
+
+def test_after_an_upgrade_of_python_current_and_a_rollbacks_target_get_new_virtualenvs(host):
+    host.build()
+    first = host.release
+    host.releases.write_note(first.name, status="good", good_at=1.0)
+    (host.source / "requirements.txt").write_text("celery\n# another lock file\n")
+    host.packed = host.pack()
+    host.build()
+    host.releases.write_note(host.release.name, status="good", good_at=2.0)
+    venvs = [(first / "venv").resolve(), host.venv]
+    assert venvs[0] != venvs[1]
+    assert not any(map(virtualenvs.has_lost_its_python, venvs))
+    for venv in venvs:
+        upgrade_python(venv)
+    assert all(map(virtualenvs.has_lost_its_python, venvs))
+    assert host.build(archive=False, check_mode=True)["changed"]
+    answer = host.build(archive=False)
+    assert answer["changed"] and f"Release {first.name}, a rollback's target" in answer["warnings"][-1]
+    for release_ in (first, host.release):
+        subprocess.run([release_ / "venv/bin/python", "-c", "import celery"], check=True)
+        assert host.releases.note(release_.name)["status"] == "good"
+    assert not host.build(archive=False)["changed"]
+
+
+def test_a_rollbacks_target_that_can_not_be_built_anew_is_no_target_any_more(host):
+    host.build()
+    first = host.release
+    host.releases.write_note(first.name, status="good", good_at=1.0)
+    (host.source / "requirements.txt").write_text("celery\n# another lock file\n")
+    host.packed = host.pack()
+    host.build()
+    upgrade_python((first / "venv").resolve())
+    (first / "app/requirements.txt").write_text("celery\nneeds-the-old-python==1\n")
+    answer = host.build(archive=False)
+    assert "and can't be built anew: " in answer["warnings"][-1]
+    assert host.releases.note(first.name)["status"] == "failed"
+    assert not host.build(archive=False)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("target", "directory", "lost"),
+    [
+        ("/nowhere/python3.11", "python3.11", True),
+        (os.path.realpath(sys.executable), "python3.2", True),
+        (os.path.realpath(sys.executable), Path(sysconfig.get_path("stdlib")).name, False),
+        (os.path.realpath(sys.executable), None, False),
+    ],
+)
+def test_a_virtualenv_whose_python_is_gone_is_told_at_a_glance(target, directory, lost, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(target)
+    if directory:
+        (tmp_path / "lib" / directory).mkdir(parents=True)
+    assert virtualenvs.has_lost_its_python(tmp_path) is lost
+
+
 def test_a_virtualenv_whose_link_was_lost_is_found_again(built):
     old = built.venv
     (built.release / "venv").unlink()

@@ -1,5 +1,8 @@
 """Entries of the schedule keep their options with a scheduler that keeps entries elsewhere, and loses some of them."""
 
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from celery import Celery, beat, signals
 from celery_ops.worker import schedule
@@ -65,3 +68,52 @@ def test_what_the_scheduler_has_of_an_entry_stays():
 def test_an_entry_that_the_settings_do_not_have_is_left_alone(written):
     entry = beat.ScheduleEntry(name="often", task="demo.often", schedule=1.0, options={})
     assert schedule.complete(entry, written).options == {}
+
+
+def scheduler_in(directory, python, entries=("nightly", "hourly")):
+    """Celery's own scheduler, as the scheduler program starts it under a version of Python."""
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.beat_schedule = {name: {"task": f"demo.{name}", "schedule": 3600.0} for name in entries}
+    service = beat.Service(app=app, schedule_filename=str(directory / f"beat-schedule-py{python}"))
+    schedule.keep_last_runs(service.scheduler, schedule.last_runs_file(service.schedule_filename))
+    return service.scheduler
+
+
+def test_another_python_goes_on_from_the_last_runs_and_so_does_the_one_before(monkeypatch, tmp_path, capsys):
+    long_ago = datetime.now(UTC) - timedelta(hours=5)
+    old = scheduler_in(tmp_path, "3.11")
+    old.schedule["nightly"].last_run_at, old.schedule["nightly"].total_run_count = long_ago, 7
+    old.close()
+    assert (tmp_path / "beat-schedule.json").exists()
+    capsys.readouterr()
+    new = scheduler_in(tmp_path, "3.13")
+    assert "nightly: its last run is known from" in capsys.readouterr().out
+    assert (new.schedule["nightly"].last_run_at, new.schedule["nightly"].total_run_count) == (long_ago, 7)
+    assert new.schedule["hourly"].total_run_count == 0
+    assert new.schedule["nightly"].is_due()[0], "what fell due in the meantime is sent"
+    just_now = datetime.now(UTC)
+    new.schedule["nightly"].last_run_at, new.schedule["nightly"].total_run_count = just_now, 8
+    new.close()
+    back = scheduler_in(tmp_path, "3.11")
+    assert (back.schedule["nightly"].last_run_at, back.schedule["nightly"].total_run_count) == (just_now, 8)
+    back.close()
+
+
+def test_an_own_file_that_is_as_new_is_left_alone(tmp_path):
+    first = scheduler_in(tmp_path, "3.11")
+    first.schedule["nightly"].total_run_count = 7
+    first.close()
+    path = tmp_path / "beat-schedule.json"
+    path.write_text(json.dumps({"nightly": ["2020-01-01T00:00:00+00:00", 7], "gone": ["2020-01-01T00:00:00+00:00", 9]}))
+    again = scheduler_in(tmp_path, "3.11")
+    assert again.schedule["nightly"].last_run_at.year > 2020
+    again.close()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"nightly": 3}', '{"nightly": ["yesterday", "x"]}'])
+def test_last_runs_that_can_not_be_read_stop_no_scheduler(tmp_path, capsys, text):
+    (tmp_path / "beat-schedule.json").write_text(text)
+    scheduler = scheduler_in(tmp_path, "3.13")
+    assert "can't be read, entries count from now on" in capsys.readouterr().out
+    assert set(scheduler.schedule) >= {"nightly", "hourly"}
+    scheduler.close()
