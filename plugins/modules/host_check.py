@@ -75,6 +75,10 @@ options:
     description: Address of Erlang's own ports.
     type: str
     default: 127.0.0.1
+  in_cluster:
+    description: Whether the broker is a node of a cluster, whose addresses the kit tells Erlang.
+    type: bool
+    default: false
   broker_shared:
     description: Whether the broker is somebody else's, and only gets a vhost and a user.
     type: bool
@@ -162,7 +166,8 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         yield from in_use
         if not in_use and not want["broker_shared"]:
             yield from broker.node(want["node_name"])
-            yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
+            if not want["in_cluster"]:
+                yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
     if "result_store" in groups:
         yield from store.in_use(want["store_instance"])
         yield from store.database(app, want["store_database"], want["store_database_is_set"], redis.acl_users())
@@ -189,6 +194,7 @@ def main() -> None:
             "consumer_timeout": {"type": "int", "default": 0},
             "node_name": {"type": "str", "default": ""},
             "distribution_bind": {"type": "str", "default": "127.0.0.1"},
+            "in_cluster": {"type": "bool", "default": False},
             "broker_shared": {"type": "bool", "default": False},
             "time_limit": {"type": "int", "default": 300},
             "store_instance": {"type": "str", "default": ""},

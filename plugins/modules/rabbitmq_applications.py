@@ -38,6 +38,13 @@ options:
     description: Times the broker redelivers a message before it goes to the dead-letter queue.
     type: int
     default: 5
+  dead_letter_at_least_once:
+    description:
+      - Whether a message stays in its queue until the dead-letter queue has confirmed it, and comes again if that
+        fails.
+        Without, one may get lost on its way while a node of the cluster is going down.
+    type: bool
+    default: false
   absent_users:
     description: Users that must not exist, such as V(guest). They go after the import.
     type: list
@@ -161,12 +168,14 @@ def user_of(application: dict[str, Any]) -> str:
     return application.get("user") or application["name"]
 
 
-def definitions_of(application: dict[str, Any], delivery_limit: int) -> Definitions:
+def definitions_of(application: dict[str, Any], delivery_limit: int, at_least_once: bool = False) -> Definitions:
     """Return an application's whole access model, without its password."""
     name, dead = application["name"], f"{application['name']}.dead"
     user = user_of(application)
     tasks = f"^(?!({application['dead_letter_except']}|{name}\\.dead)$)"
     policy = {"vhost": name, "apply-to": "queues", "priority": 0}
+    # RabbitMQ does the one only with the other, which by itself matters to queues with a maximum length alone.
+    surely = {"dead-letter-strategy": "at-least-once", "overflow": "reject-publish"} if at_least_once else {}
     return {
         "vhosts": [{"name": name}],
         "users": [{"name": user, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}],
@@ -176,7 +185,7 @@ def definitions_of(application: dict[str, Any], delivery_limit: int) -> Definiti
                 **policy,
                 "name": "celery-ops-tasks",
                 "pattern": tasks,
-                "definition": {"dead-letter-exchange": dead, "delivery-limit": delivery_limit},
+                "definition": {"dead-letter-exchange": dead, "delivery-limit": delivery_limit, **surely},
             },
             # Listing a dead letter counts as a delivery, and RabbitMQ 4 drops a message after 20 unless told otherwise.
             # No number means "never" to every version; this one comes to the same.
@@ -382,7 +391,8 @@ def finish(module: AnsibleModule, differs: list[str], diff: dict[str, str]) -> N
 def run(module: AnsibleModule) -> NoReturn:
     """Do it. Raises OperatorError."""
     applications = module.params["applications"]
-    wanted = merged([definitions_of(each, module.params["delivery_limit"]) for each in applications])
+    limit, surely = module.params["delivery_limit"], module.params["dead_letter_at_least_once"]
+    wanted = merged([definitions_of(each, limit, surely) for each in applications])
     gone = module.params["state"] == "absent"
     broker = Broker(module)
     if not module.get_bin_path(CTL):
@@ -420,6 +430,7 @@ def main() -> None:
                 },
             },
             "delivery_limit": {"type": "int", "default": 5},
+            "dead_letter_at_least_once": {"type": "bool", "default": False},
             "absent_users": {"type": "list", "elements": "str", "default": []},
             "change_users": {"type": "bool", "default": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -10,8 +10,15 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq i
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
+
+ERLANG_COOKIE = (
+    "{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/rabbitmq_erlang_cookie', length=40, "
+    "chars=['ascii_letters', 'digits']) }}"
+)
+"""In the inventory's own directory of secrets: one for each cluster."""
 
 
 def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
@@ -58,6 +65,39 @@ def bind(group: str) -> Callable[[Host, Reader], str]:
     return of
 
 
+def rabbitmq_cluster_nodes(host: Host, reader: Reader) -> list[dict[str, str]]:
+    """The nodes of the cluster that the group's hosts form; none for a broker that is alone."""
+    return given(host, "rabbitmq_cluster_nodes", cluster_nodes(members_of(reader), reader.hostvars.raw_get))
+
+
+def members_of(reader: Reader) -> list[str]:
+    """The hosts that form a cluster; none where brokers are alone."""
+    return cluster_members(reader.groups, reader.hostvars.raw_get)
+
+
+def own_node(key: str, variable: str, alone: str) -> Callable[[Host, Reader], str]:
+    """What the host's own entry among the cluster's nodes says."""
+
+    def of(host: Host, reader: Reader) -> str:
+        if host.name not in members_of(reader):
+            return given(host, variable, alone)
+        return cluster_nodes([host.name], reader.hostvars.raw_get)[0][key]
+
+    return of
+
+
+def rabbitmq_erlang_cookie(host: Host, reader: Reader) -> str:
+    """The cluster's secret: the inventory's own, or one that is generated once and kept on the control node."""
+    if host.name not in members_of(reader):
+        return ""
+    return str(given(host, "rabbitmq_erlang_cookie", "") or host.evaluate(trusted(ERLANG_COOKIE)))
+
+
+def rabbitmq_bind(host: Host, reader: Reader) -> str:
+    """Where the broker listens: in a cluster for the programs of every host, on the brokers' hosts as well."""
+    return given(host, "rabbitmq_bind", "0.0.0.0") if members_of(reader) else bind("rabbitmq")(host, reader)
+
+
 def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
     """Longer than any task of any worker host may take; what was found in place for other applications stays."""
     found = host.given.get("__preflight_host") or {}
@@ -100,8 +140,9 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "listeners": listeners,
         "binds": binds,
         "consumer_timeout": consumer_timeout(host, reader) if "rabbitmq" in own else 0,
-        "node_name": host.text("rabbitmq_node_name") if "rabbitmq" in host.groups else "",
-        "distribution_bind": host.text("rabbitmq_distribution_bind"),
+        "node_name": INPUTS["rabbitmq_node_name"](host, reader) if "rabbitmq" in host.groups else "",
+        "distribution_bind": INPUTS["rabbitmq_distribution_bind"](host, reader),
+        "in_cluster": host.name in members_of(reader),
         "broker_shared": host.true("rabbitmq_shared"),
         "time_limit": longest_time_limit(host)[0],
         "store_instance": host.text("result_store_instance"),
@@ -124,7 +165,11 @@ def may_move_results(host: Host, reader: Reader) -> bool:
 INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_applications": rabbitmq_applications,
     "former_users": former_users,
-    "rabbitmq_bind": bind("rabbitmq"),
+    "rabbitmq_bind": rabbitmq_bind,
+    "rabbitmq_cluster_nodes": rabbitmq_cluster_nodes,
+    "rabbitmq_node_name": own_node("name", "rabbitmq_node_name", "rabbit@localhost"),
+    "rabbitmq_distribution_bind": own_node("address", "rabbitmq_distribution_bind", "127.0.0.1"),
+    "rabbitmq_erlang_cookie": rabbitmq_erlang_cookie,
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
     "result_store_keep_former": keeps_former,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -72,3 +72,113 @@ def as_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(text)
     except ValueError:
         return None
+
+
+def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what keeps the hosts of a play from being one cluster of these nodes, with what to do.
+
+    `found` is what the module rabbitmq_node_info says of each host. Pure.
+    """
+    host_of = {info["node"]: host for host, info in found.items()}
+    return [
+        *(text for host, info in found.items() for text in _host_refusals(host, info, nodes)),
+        *_different_releases(found),
+        *_strange_members(nodes, found),
+        *_lost_members(found, host_of),
+        *_several_clusters(found),
+        *_blank_hosts_alone(nodes, found),
+    ]
+
+
+def _host_refusals(host: str, info: Mapping[str, Any], nodes: list[str]) -> Iterator[str]:
+    if info["node"] not in nodes:
+        yield (
+            f"{host} is to be {info['node']}, which is none of the cluster's nodes ({', '.join(nodes)}). Write it in "
+            "rabbitmq_cluster_nodes"
+        )
+    if not info["address"]:
+        yield (
+            f"{host} does not have the address that {info['node']} is to have in the cluster. Write its own address "
+            "in its "
+            "host_vars: rabbitmq_distribution_bind: 10.0.0.11"
+        )
+    if not info["systemd"]:
+        yield f"{host} runs without systemd, where the kit supports a single broker. Use one host in group rabbitmq"
+    if info["data"] and not info["members"]:
+        yield (
+            f"{host} holds the data of {', '.join(info['data'])}, and as {info['node']} it would be hidden. To take it "
+            f"along as a member of the cluster, write in its host_vars: rabbitmq_node_name: {info['data'][0]}"
+        )
+    if info["cookie"] == "other" and len(info["members"]) > 1:
+        yield (
+            f"{host} is a member of {', '.join(info['members'])} and has another Erlang cookie than the control "
+            "node. Copy "
+            f"/var/lib/rabbitmq/.erlang.cookie of {host} to the control node, into the file that "
+            "rabbitmq_erlang_cookie "
+            "is kept in"
+        )
+
+
+def _different_releases(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    releases = {host: info["release"] for host, info in found.items()}
+    if len(set(releases.values())) > 1:
+        each = ", ".join(f"{host}: {release}" for host, release in releases.items())
+        yield (
+            f"The brokers have different releases ({each}), whose RabbitMQ can't work together. Use one release for all"
+        )
+
+
+def _strange_members(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for host, info in found.items():
+        strange = [member for member in info["members"] if member not in nodes]
+        if strange:
+            words = ", ".join(strange)
+            yield (
+                f"{host} belongs to a cluster with {words}, and the inventory has no such host. Is it another "
+                "cluster? Then "
+                f"{host} can't be in this one. Is it a node that has left for ever? Then type on {host}, while all "
+                "other "
+                f"members run: rabbitmqctl forget_cluster_node {strange[0]}. Else add its host to group rabbitmq"
+            )
+
+
+def _lost_members(found: Mapping[str, Mapping[str, Any]], host_of: Mapping[str, str]) -> Iterator[str]:
+    told: set[str] = set()
+    for host, info in found.items():
+        for member in info["members"]:
+            blank = member in host_of and not found[host_of[member]]["members"]
+            if blank and member not in told:
+                told.add(member)
+                yield (
+                    f"{host_of[member]} holds no data, and its cluster still has {member} as a member. It can join "
+                    "again as "
+                    f"a new node after this, typed on {host} while all other members run: rabbitmqctl "
+                    f"forget_cluster_node {member}"
+                )
+
+
+def _several_clusters(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    clusters: list[set[str]] = []
+    for members in (set(info["members"]) for info in found.values() if info["members"]):
+        joined = [one for one in clusters if one & members]
+        clusters = [one for one in clusters if one not in joined] + [members.union(*joined)]
+    if len(clusters) > 1:
+        each = "; ".join(", ".join(sorted(one)) for one in clusters)
+        yield (
+            f"There are {len(clusters)} brokers or clusters with data of their own: {each}. RabbitMQ can't merge "
+            "them: a "
+            "node that joins loses its data. Keep one of them in group rabbitmq; use the others as long as they have "
+            "tasks, "
+            "then purge them (uninstall.yml) and add their hosts"
+        )
+
+
+def _blank_hosts_alone(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    blank = [host for host, info in found.items() if not info["members"]]
+    missing = [node for node in nodes if node not in {info["node"] for info in found.values()}]
+    if blank and missing:
+        yield (
+            f"{', '.join(blank)} would become a member, and this run leaves out {', '.join(missing)}. Run it for all "
+            "hosts "
+            "of group rabbitmq, without --limit"
+        )

@@ -16,16 +16,16 @@ RECORD = KIT_STATE / "packages.json"
 TIMEOUT = 60  # seconds that a service has to answer
 
 
-def run(*words: str, stdin: str = "", **environment: str) -> tuple[int, str]:
+def run(*words: str, stdin: str = "", timeout: float = TIMEOUT, **environment: str) -> tuple[int, str]:
     """Return exit code and output of a command."""
     try:
         done = subprocess.run(
-            words, input=stdin, capture_output=True, text=True, timeout=TIMEOUT, env={**os.environ, **environment}
+            words, input=stdin, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
         )
     except FileNotFoundError:
         return 127, f"{words[0]} is not installed"
     except subprocess.TimeoutExpired:
-        return 124, f"{words[0]} did not answer within {TIMEOUT} s"
+        return 124, f"{words[0]} did not answer within {timeout} s"
     return done.returncode, done.stdout + (done.stderr if done.returncode else "")
 
 

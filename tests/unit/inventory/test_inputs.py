@@ -91,3 +91,35 @@ def test_the_brokers_user_is_the_one_that_the_last_rotation_has_left(ask, tmp_pa
     [application] = ask("rabbitmq_applications")
     assert (application["user"], ask("former_users")) == ("shop-2", ["shop"])
     assert ask("former_users", celery_app_broker_user="shop") == ["shop-2"]
+
+
+CLUSTER = {**FLEET, "rabbitmq": ["hub", "b2.example.com", "b3"]}
+ADDRESSES = {"hub": "10.0.0.1", "b2.example.com": "10.0.0.2", "b3": "10.0.0.3"}
+PLACES = {name: {"ansible_host": address} for name, address in ADDRESSES.items()}
+
+
+def test_three_brokers_are_told_of_each_other(ask, tmp_path):
+    nodes = ask("rabbitmq_cluster_nodes", CLUSTER, "b3", PLACES)
+    assert [node["name"] for node in nodes] == ["rabbit@hub", "rabbit@b2", "rabbit@b3"]
+    assert [node["address"] for node in nodes] == list(ADDRESSES.values())
+    assert ask("rabbitmq_node_name", CLUSTER, "b2.example.com", PLACES) == "rabbit@b2"
+    assert ask("rabbitmq_distribution_bind", CLUSTER, "b2.example.com", PLACES) == "10.0.0.2"
+    assert ask("rabbitmq_bind", CLUSTER, "b3", PLACES) == "0.0.0.0"
+    cookie = ask("rabbitmq_erlang_cookie", CLUSTER, "b3", PLACES)
+    kept = tmp_path / "secrets/rabbitmq_erlang_cookie"
+    assert (kept.read_text().strip(), kept.stat().st_mode & 0o777, len(cookie)) == (cookie, 0o600, 40)
+    assert ask("rabbitmq_erlang_cookie", CLUSTER, "hub", PLACES) == cookie
+
+
+def test_a_broker_that_is_alone_is_told_of_nobody_and_no_cookie_is_made(ask, tmp_path):
+    names = ("rabbitmq_cluster_nodes", "rabbitmq_node_name", "rabbitmq_distribution_bind", "rabbitmq_erlang_cookie")
+    assert [ask(name, FLEET, "hub") for name in names] == [[], "rabbit@localhost", "127.0.0.1", ""]
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_a_node_keeps_the_name_that_the_inventory_gives_it(ask):
+    places = PLACES | {"hub": {"ansible_host": "10.0.0.1", "rabbitmq_node_name": "rabbit@localhost"}}
+    assert ask("rabbitmq_cluster_nodes", CLUSTER, "b3", places)[0] == {
+        "name": "rabbit@localhost",
+        "address": "10.0.0.1",
+    }

@@ -7,6 +7,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster im
     cluster_members,
     cluster_nodes,
     is_node_address,
+    refusals,
 )
 
 THREE = {"rabbitmq": ["a", "b", "c"], "result_store": ["a"], "worker": ["d"]}
@@ -52,3 +53,58 @@ def test_a_node_has_a_short_name_and_the_address_that_others_reach(host, given, 
 def test_a_node_is_reached_at_an_ipv4_address_that_is_not_loopback():
     addresses = ("10.0.0.1", "127.0.0.1", "0.0.0.0", "fd00::1", "nowhere.invalid")
     assert [is_node_address(text) for text in addresses] == [True, False, False, False, False]
+
+
+NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]
+TWO, ALL = NODES[:2], NODES
+
+
+def found(*members: list[str], **changes: dict) -> dict:
+    """What the hosts a, b and c hold: the members of each one's cluster as its disk tells, and what is special."""
+    common = {"data": [], "cookie": "same", "address": True, "release": "debian 13", "systemd": True}
+    hosts = {name: {**common, "node": f"rabbit@{name}", "members": each} for name, each in zip("abc", members)}  # noqa: B905
+    for name, special in changes.items():
+        hosts[name].update(special)
+    return hosts
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        found([], [], []),
+        found(ALL, ALL, ALL),
+        found(["rabbit@a"], [], []),
+        found([], TWO[1:], []),
+        found(TWO, TWO, []),
+        found(ALL, ALL),
+        found(["rabbit@a"], [], [], a={"cookie": "other"}),
+    ],
+    ids=["new", "as it was", "grown from one", "grown from another", "grown from two", "limited", "own cookie"],
+)
+def test_hosts_that_form_one_cluster(hosts):
+    assert refusals(NODES, hosts) == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "says"),
+    [
+        (found(["rabbit@a"], ["rabbit@b"], []), "2 brokers or clusters with data of their own: rabbit@a; rabbit@b."),
+        (found(TWO, TWO, ["rabbit@c"]), "2 brokers or clusters with data of their own: rabbit@a, rabbit@b; rabbit@c."),
+        (found([*TWO, "rabbit@x"], [], []), "a belongs to a cluster with rabbit@x, and the inventory has no such host"),
+        (found(ALL, ALL, []), "c holds no data, and its cluster still has rabbit@c as a member."),
+        (found([], []), "a, b would become a member, and this run leaves out rabbit@c."),
+        (
+            found([], [], [], c={"data": ["rabbit@localhost"]}),
+            "write in its host_vars: rabbitmq_node_name: rabbit@localhost",
+        ),
+        (found(ALL, ALL, ALL, b={"cookie": "other"}), "b is a member of rabbit@a, rabbit@b, rabbit@c and has another"),
+        (found([], [], [], b={"release": "debian 12"}), "(a: debian 13, b: debian 12, c: debian 13)"),
+        (found([], [], [], b={"address": False}), "b does not have the address that rabbit@b is to have"),
+        (found([], [], [], b={"systemd": False}), "b runs without systemd"),
+        (found([], [], [], b={"node": "rabbit@z"}), "b is to be rabbit@z, which is none of the cluster's nodes"),
+    ],
+)
+def test_hosts_that_do_not_are_refused_by_name(hosts, says):
+    texts = refusals(NODES, hosts)
+    assert any(says in text for text in texts), texts
+    assert all("  " not in text for text in texts)

@@ -1,0 +1,30 @@
+"""Refuse hosts that can't form one RabbitMQ cluster, before any of them is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import refusals
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node, once for all hosts of the play."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    @spells_commands
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail with everything that is in the way."""
+        super().run(tmp, task_vars)
+        nodes = [node["name"] for node in self._task.args["nodes"]]
+        found = refusals(nodes, self._task.args["found"])
+        if not found:
+            return {"changed": False}
+        lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
+        return {
+            "failed": True,
+            "msg": "\n".join(["These hosts can't form one RabbitMQ cluster; nothing was changed.", *lines]),
+        }

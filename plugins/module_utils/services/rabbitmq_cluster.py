@@ -1,0 +1,155 @@
+"""A node of a RabbitMQ cluster: what it holds on its disk, and what it says of the cluster. Nothing here changes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+
+DATA = Path("/var/lib/rabbitmq/mnesia")
+COOKIE = Path("/var/lib/rabbitmq/.erlang.cookie")
+NODE = re.compile(r"'?([\w-]+@[\w.-]+)'?")
+
+# By node the seconds after which it takes another for gone; the quorum queues that have fewer members than they could.
+QUESTION = """
+Nodes = lists:usort([node() | nodes()]),
+Name = fun(Q) -> {resource, V, queue, N} = amqqueue:get_name(Q), {V, N} end,
+On = fun(Q) -> case maps:get(nodes, amqqueue:get_type_state(Q)) of M when is_map(M) -> maps:keys(M); L -> L end end,
+Short = [{Name(Q), On(Q)} || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) == rabbit_quorum_queue,
+         length(On(Q)) < min(3, length(Nodes))],
+Hex = fun(B) -> binary_to_list(binary:encode_hex(B)) end,
+Lines = [io_lib:format("tick ~s ~w;", [N, rpc:call(N, net_kernel, get_net_ticktime, [])]) || N <- Nodes] ++
+        [io_lib:format("short ~s ~s ~s;", [Hex(V), Hex(N), lists:join(",", [atom_to_list(M) || M <- Ms])])
+         || {{V, N}, Ms} <- Short],
+lists:flatten(Lines).
+"""
+
+
+@dataclass
+class State:
+    """What a running node says of its cluster."""
+
+    members: list[str]
+    running: list[str]
+    partitions: list[str] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+    disabled_flags: list[str] = field(default_factory=list)
+    """Stable feature flags that are not enabled."""
+
+    def faults(self, nodes: list[str]) -> list[str]:
+        """Return what differs from a cluster of exactly these nodes, all of them running; empty for nothing."""
+        found = [f"{node} is not a member" for node in nodes if node not in self.members]
+        found += [f"{node} is a member and not in the inventory" for node in self.members if node not in nodes]
+        found += [f"{node} does not run" for node in self.members if node in nodes and node not in self.running]
+        return found + [f"network partition: {each}" for each in self.partitions]
+
+
+@dataclass
+class Details:
+    """By node its net_ticktime; the members of each quorum queue that has too few, by vhost and name."""
+
+    ticktimes: dict[str, int]
+    short_queues: dict[tuple[str, str], list[str]]
+
+
+def ctl(*words: str, program: str = "rabbitmqctl", timeout: int = 60) -> str:
+    """Return what a command of RabbitMQ prints. Raises OperatorError with its words."""
+    command = ("timeout", "--kill-after=5", str(timeout), program, "--quiet", *words)
+    rc, out = run(*command, timeout=timeout + 10)
+    if rc:
+        said = out.partition("Most common reasons")[0].strip()[-600:] or f"ended with {rc}"
+        raise OperatorError(f"{program} {words[0]}: {said}")
+    return out
+
+
+def state() -> State:
+    """Return what this host's node says of its cluster. Raises OperatorError while it does not answer."""
+    out = ctl("cluster_status", "--formatter", "json")
+    return state_of(json.loads(out[out.index("{") :]))
+
+
+def state_of(said: dict[str, Any]) -> State:
+    """Return the state in the answer of `rabbitmqctl cluster_status --formatter json`. Pure."""
+    flags = said.get("feature_flags") or []
+    off = [one["name"] for one in flags if one.get("state") == "disabled" and one.get("stability") == "stable"]
+    partitions = said.get("partitions") or {}
+    return State(
+        members=sorted({*said.get("disk_nodes", []), *said.get("ram_nodes", [])}),
+        running=sorted(said.get("running_nodes", [])),
+        partitions=[f"{node} does not see {', '.join(others)}" for node, others in sorted(partitions.items())],
+        alarms=sorted(alarm_words(each) for each in said.get("alarms") or []),
+        disabled_flags=sorted(off),
+    )
+
+
+def alarm_words(alarm: Any) -> str:
+    """Return an alarm in words."""
+    if isinstance(alarm, dict):
+        return " ".join(str(alarm[key]) for key in ("node", "resource", "type") if key in alarm)
+    return str(alarm)
+
+
+def details() -> Details:
+    """Return what cluster_status does not tell. Raises OperatorError."""
+    return details_of(ctl("eval", QUESTION))
+
+
+def details_of(said: str) -> Details:
+    """Return the details in the answer to QUESTION, a string of Erlang's that may be broken into lines. Pure."""
+    found = Details({}, {})
+    for entry in re.sub(r'"\s*"|\n\s*', "", said).strip().strip('"').split(";"):
+        words = entry.split(" ")
+        if words[0] == "tick":
+            # During a change: {ongoing_change_to,8}
+            seconds = re.search(r"\d+", words[2])
+            found.ticktimes[words[1]] = int(seconds[0]) if seconds else 0
+        elif words[0] == "short":
+            vhost, queue = (bytes.fromhex(word).decode() for word in words[1:3])
+            found.short_queues[vhost, queue] = [member for member in words[3].split(",") if member]
+    return found
+
+
+def additions(short: dict[tuple[str, str], list[str]], nodes: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Return by node the queues that get a member there, so that each has three. Pure."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for queue, members in sorted(short.items()):
+        free = [node for node in nodes if node not in members]
+        for node in free[: max(0, 3 - len(members))]:
+            found.setdefault(node, []).append(queue)
+    return found
+
+
+def grow(node: str, queues: list[tuple[str, str]], timeout: int) -> None:
+    """Give quorum queues a member on a node, which gets their messages. Raises OperatorError."""
+    for vhost in sorted({vhost for vhost, _ in queues}):
+        names = "|".join(re.escape(name).replace("/", r"\/") for each, name in queues if each == vhost)
+        words = ("--vhost-pattern", f"^{re.escape(vhost)}$", "--queue-pattern", f"^({names})$", "--errors-only")
+        ctl("grow", node, "all", *words, program="rabbitmq-queues", timeout=timeout)
+
+
+def data_on_disk(data: Path = DATA) -> list[str]:
+    """Return the names of the nodes whose data this host holds."""
+    nodes = (path.name for path in data.glob("*@*") if path.is_dir())
+    return sorted(name for name in nodes if not name.endswith("-plugins-expand"))
+
+
+def members_on_disk(node: str, data: Path = DATA) -> list[str]:
+    """Return the members of the node's cluster as it last knew them; empty where it holds no data."""
+    if not (data / node).is_dir():
+        return []
+    file = data / node / "cluster_nodes.config"
+    return sorted({node, *NODE.findall(file.read_text())}) if file.exists() else [node]
+
+
+def cookie_is(wanted: str, file: Path = COOKIE) -> str:
+    """Return whether the host's cookie is that one: same, other or none."""
+    if not file.exists():
+        return "none"
+    digests = (hashlib.sha256(text.encode()).digest() for text in (file.read_text().strip(), wanted.strip()))
+    return "same" if len(set(digests)) == 1 else "other"

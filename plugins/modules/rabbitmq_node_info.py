@@ -1,0 +1,103 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+"""Tell what a host holds of a RabbitMQ cluster."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rabbitmq_node_info
+short_description: Tell what a host holds of a RabbitMQ cluster
+description:
+  - Changes nothing, and needs no RabbitMQ on the host.
+options:
+  node:
+    description: Erlang's name of the node that the host is to be.
+    type: str
+    required: true
+  address:
+    description: The address that the node is to have in the cluster.
+    type: str
+    required: true
+  cookie:
+    description: The cluster's Erlang cookie, to compare with the host's.
+    type: str
+    required: true
+attributes:
+  check_mode: {support: full, description: The module changes nothing.}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- rabbitmq_node_info:
+    node: rabbit@broker1
+    address: 10.0.0.11
+    cookie: "{{ vault_erlang_cookie }}"
+  register: info
+"""
+RETURN = r"""
+info:
+  description: >-
+    The C(node), the C(members) of its cluster as its disk tells (none for a blank host), other nodes whose C(data) the
+    host holds, whether the C(cookie) is the V(same), another or V(none), whether the C(address) is the host's own, the
+    C(release) of Debian, and whether it has C(systemd).
+  returned: success
+  type: dict
+"""
+
+import socket
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
+    cookie_is,
+    data_on_disk,
+    members_on_disk,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+
+def has_address(address: str) -> bool:
+    """Whether the host can listen at an address."""
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def debian_release(file: str = "/etc/os-release") -> str:
+    """Return the distribution and its version, such as "debian 13"."""
+    lines = (line.partition("=") for line in Path(file).read_text().splitlines())
+    said = {name: value.strip('"') for name, _, value in lines}
+    return f"{said.get('ID', '')} {said.get('VERSION_ID', '')}"
+
+
+def main() -> None:
+    """Entry point."""
+    take_over()
+    module = AnsibleModule(
+        argument_spec={
+            "node": {"type": "str", "required": True},
+            "address": {"type": "str", "required": True},
+            "cookie": {"type": "str", "required": True, "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    node = module.params["node"]
+    module.exit_json(
+        changed=False,
+        info={
+            "node": node,
+            "members": members_on_disk(node),
+            "data": [name for name in data_on_disk() if name != node],
+            "cookie": cookie_is(module.params["cookie"]),
+            "address": has_address(module.params["address"]),
+            "release": debian_release(),
+            "systemd": Path("/run/systemd/system").is_dir(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+"""Restart this host's RabbitMQ; in a cluster only while the others can stand in for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rabbitmq_restart
+short_description: Restart this host's RabbitMQ; in a cluster only while the others can stand in for it
+description:
+  - Refuses to begin while a member does not run, while there is an alarm or a partition. Gives quorum queues that
+    could not
+    go on without this node further members, waits until every queue has a majority without it, drains it (leaders and
+    connections move to the others), restarts it, and waits until it is back and its queues have caught up.
+  - A broker that is alone is restarted at once; nobody can publish meanwhile.
+  - Let it run on one host at a time (C(throttle), or C(serial) of the play).
+options:
+  node:
+    description: Erlang's name of this node.
+    type: str
+    required: true
+  files:
+    description: >-
+      Restart only if one of these files is newer than the running broker; without any, restart in any case.
+    type: list
+    elements: path
+    default: []
+  epmd_files:
+    description: Restart Erlang's port mapper as well if one of these files is newer than it.
+    type: list
+    elements: path
+    default: []
+  service_manager:
+    description: What runs the service.
+    type: str
+    choices: [systemd, sysvinit]
+    default: systemd
+  timeout:
+    description: Seconds that each step may take.
+    type: int
+    default: 300
+attributes:
+  check_mode: {support: full, description: Says whether it would restart the broker.}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- rabbitmq_restart:
+    node: rabbit@broker1
+  throttle: 1
+"""
+RETURN = r"""
+seconds:
+  description: By step, what it took.
+  returned: success
+  type: dict
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+SERVICE = "rabbitmq-server"
+UPGRADE = "rabbitmq-upgrade"
+POLL = 0.5
+"""Seconds between two looks."""
+
+
+class Restart:
+    """One restart, step by step; `seconds` tells what each has taken."""
+
+    def __init__(self, node: str, timeout: int, has_systemd: bool) -> None:
+        self.node, self.timeout, self.has_systemd = node, timeout, has_systemd
+        self.seconds: dict[str, float] = {}
+
+    def run(self, *, epmd: bool) -> None:
+        """Do it. Raises OperatorError; a node that was drained and did not come back is said to be."""
+        members = cluster.members_on_disk(self.node)
+        if len(members) < 2:
+            self._step("check", self._refuse_alarms)
+            self._step("restart", lambda: self._restart(epmd=epmd))
+            self._step("return", lambda: self._await_return([self.node]))
+            return
+        self._step("check", lambda: self._check(members))
+        self._step("await majority", self._await_majority)
+        self._step("drain", lambda: cluster.ctl("drain", program=UPGRADE, timeout=self.timeout))
+        self._step("restart", lambda: self._restart(epmd=epmd))
+        self._step("return", lambda: self._await_return(members))
+        self._step("catch up", self._await_majority)
+
+    def _step(self, name: str, do: Callable[[], object]) -> None:
+        begun = time.monotonic()
+        try:
+            do()
+        except OperatorError as why:
+            raise OperatorError(f"{self.node}, step {name}: {why}") from why
+        self.seconds[name] = round(time.monotonic() - begun, 1)
+
+    def _refuse_alarms(self) -> None:
+        """A broker that is alone and does not answer is restarted: it may be the cure."""
+        try:
+            state = cluster.state()
+        except OperatorError:
+            return
+        if state.alarms:
+            raise OperatorError(
+                f"there is an alarm: {'; '.join(state.alarms)}. End its cause first; nothing was restarted"
+            )
+
+    def _check(self, members: list[str]) -> None:
+        state = cluster.state()
+        faults = [*state.faults(members), *(f"alarm: {alarm}" for alarm in state.alarms)]
+        if faults:
+            raise OperatorError(f"{'; '.join(faults)}. End that first; this node was not restarted")
+        for node, queues in cluster.additions(cluster.details().short_queues, members).items():
+            cluster.grow(node, queues, self.timeout)
+
+    def _await_majority(self) -> None:
+        words = ("await_online_quorum_plus_one", "--timeout", str(self.timeout))
+        cluster.ctl(*words, program=UPGRADE, timeout=self.timeout + 10)
+
+    def _restart(self, *, epmd: bool) -> None:
+        self._service("stop", SERVICE)
+        if epmd:
+            self._service("stop", "epmd.service")
+            self._service("restart", "epmd.socket")
+        self._service("start", SERVICE)
+
+    def _service(self, verb: str, name: str) -> None:
+        words = ("systemctl", verb, name) if self.has_systemd else ("service", name, verb)
+        rc, out = run("timeout", str(self.timeout), *words, timeout=self.timeout + 10)
+        if rc:
+            raise OperatorError(
+                f"{' '.join(words)} ended with {rc}: {out.strip()[-400:]}. Look: journalctl -u {name}; "
+                "/var/log/rabbitmq"
+            )
+
+    def _await_return(self, members: list[str]) -> None:
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                faults = cluster.state().faults(members)
+            except OperatorError as why:
+                faults = [str(why)]
+            if not faults:
+                return
+            if time.monotonic() >= deadline:
+                raise OperatorError(f"the broker did not come back: {'; '.join(faults)}. Look: /var/log/rabbitmq")
+            time.sleep(POLL)
+
+
+def since(unit: str) -> float:
+    """Return when a unit of systemd became active, as Unix time; 0 where it is not, or systemd is not there."""
+    rc, out = run("systemctl", "show", unit, "--property=ActiveEnterTimestampMonotonic,ActiveState")
+    said = dict(line.partition("=")[::2] for line in out.splitlines()) if not rc else {}
+    if said.get("ActiveState") not in ("active", "activating"):
+        return 0.0
+    ago = time.clock_gettime(time.CLOCK_MONOTONIC) - int(said.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return time.time() - ago
+
+
+def newer(files: list[str], moment: float) -> list[str]:
+    """Return the files that were changed after a moment."""
+    return [file for file in files if Path(file).exists() and Path(file).stat().st_mtime > moment]
+
+
+def work(module: AnsibleModule) -> NoReturn:
+    """Restart it, if it is to be. Raises OperatorError."""
+    has_systemd = module.params["service_manager"] == "systemd"
+    files, epmd_files = module.params["files"], module.params["epmd_files"]
+    epmd, begun = has_systemd and newer(epmd_files, since("epmd.socket")), since(SERVICE)
+    if files and not epmd and not newer(files, begun):
+        module.exit_json(changed=False, seconds={})
+    if files and not begun:  # it does not run: its next start reads the files
+        module.exit_json(changed=False, seconds={})
+    if module.check_mode:
+        module.exit_json(changed=True, seconds={})
+    restart = Restart(module.params["node"], module.params["timeout"], has_systemd)
+    if epmd:
+        run("systemctl", "daemon-reload")
+    restart.run(epmd=bool(epmd))
+    module.exit_json(changed=True, seconds=restart.seconds)
+
+
+def main() -> None:
+    """Entry point."""
+    take_over()
+    module = AnsibleModule(
+        argument_spec={
+            "node": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "epmd_files": {"type": "list", "elements": "path", "default": []},
+            "service_manager": {"type": "str", "choices": ["systemd", "sysvinit"], "default": "systemd"},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        work(module)
+    except OperatorError as problem:
+        module.fail_json(msg=str(problem))
+
+
+if __name__ == "__main__":
+    main()

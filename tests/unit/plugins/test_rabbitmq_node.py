@@ -1,0 +1,113 @@
+"""What a node of a cluster says of it, and what its disk holds."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
+    State,
+    additions,
+    cookie_is,
+    data_on_disk,
+    details_of,
+    members_on_disk,
+    state_of,
+)
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer
+
+NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]
+
+
+def test_the_answer_of_cluster_status():
+    state = state_of(
+        {
+            "disk_nodes": ["rabbit@b", "rabbit@a"],
+            "ram_nodes": [],
+            "running_nodes": ["rabbit@a"],
+            "partitions": {"rabbit@a": ["rabbit@b"]},
+            "alarms": [{"resource": "disk", "node": "rabbit@a", "type": "resource_limit"}, "file_descriptor_limit"],
+            "feature_flags": [
+                {"name": "quorum_queue", "state": "enabled", "stability": "stable"},
+                {"name": "stream_filtering", "state": "disabled", "stability": "stable"},
+                {"name": "khepri_db", "state": "disabled", "stability": "experimental"},
+            ],
+        }
+    )
+    assert state.members == ["rabbit@a", "rabbit@b"]
+    assert state.partitions == ["rabbit@a does not see rabbit@b"]
+    assert state.alarms == ["file_descriptor_limit", "rabbit@a disk resource_limit"]
+    assert state.disabled_flags == ["stream_filtering"]
+
+
+@pytest.mark.parametrize(
+    ("state", "faults"),
+    [
+        (State(NODES, NODES), []),
+        (State(NODES, NODES[:2]), ["rabbit@c does not run"]),
+        (State(NODES[:2], NODES[:2]), ["rabbit@c is not a member"]),
+        (State([*NODES, "rabbit@x"], [*NODES, "rabbit@x"]), ["rabbit@x is a member and not in the inventory"]),
+        (
+            State(NODES, NODES, ["rabbit@a does not see rabbit@b"]),
+            ["network partition: rabbit@a does not see rabbit@b"],
+        ),
+    ],
+)
+def test_what_differs_from_the_inventory(state, faults):
+    assert state.faults(NODES) == faults
+    if faults:
+        assert faults[0] in advice(faults, 120)
+        assert len(advice(faults, 120)) > len(faults[0]) + 120, "with what to do"
+
+
+def hexed(text: str) -> str:
+    return text.encode().hex().upper()
+
+
+def test_the_answer_of_erlang_that_is_broken_into_lines():
+    vhost, queue = hexed("shop"), hexed("odd; name")
+    said = (
+        f'"tick rabbit@a 8;tick rabbit@b {{ongoing_change_to,8}};tick rabb"\n "it@c {{badrpc,nodedown}};short {vhost} '
+        f'{queue} rabbit@a,rabbit@b;"\n'
+    )
+    details = details_of(said)
+    assert details.ticktimes == {"rabbit@a": 8, "rabbit@b": 8, "rabbit@c": 0}
+    assert details.short_queues == {("shop", "odd; name"): ["rabbit@a", "rabbit@b"]}
+    assert details_of('"tick rabbit@a 60;"').short_queues == {}
+
+
+def test_each_queue_gets_three_members():
+    short = {("shop", "one"): ["rabbit@a"], ("shop", "two"): ["rabbit@a", "rabbit@c"]}
+    assert additions(short, NODES) == {"rabbit@b": [("shop", "one"), ("shop", "two")], "rabbit@c": [("shop", "one")]}
+    five = [*NODES, "rabbit@d", "rabbit@e"]
+    assert additions({("shop", "one"): ["rabbit@a"]}, five) == {
+        "rabbit@b": [("shop", "one")],
+        "rabbit@c": [("shop", "one")],
+    }
+
+
+def test_what_the_disk_holds(tmp_path):
+    assert data_on_disk(tmp_path) == members_on_disk("rabbit@a", tmp_path) == []
+    for name in ("rabbit@a", "rabbit@a-plugins-expand", "rabbit@localhost"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rabbit@a.pid").touch()
+    assert data_on_disk(tmp_path) == ["rabbit@a", "rabbit@localhost"]
+    assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a"]
+    text = "{[rabbit@a,'rabbit@web-1'],\n ['rabbit@web-1']}.\n"
+    (tmp_path / "rabbit@a/cluster_nodes.config").write_text(text)
+    assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a", "rabbit@web-1"]
+
+
+def test_the_cookie_is_compared_and_not_shown(tmp_path):
+    file = tmp_path / "cookie"
+    assert cookie_is("secret", file) == "none"
+    file.write_text("secret\n")
+    assert (cookie_is("secret", file), cookie_is("other", file)) == ("same", "other")
+
+
+def test_files_that_are_newer_than_the_broker(tmp_path):
+    file = tmp_path / "a.conf"
+    file.touch()
+    changed = file.stat().st_mtime
+    files = [str(file), str(tmp_path / "none")]
+    assert newer(files, changed - 1) == [str(file)]
+    assert newer(files, changed + 1) == []
