@@ -8,6 +8,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -30,10 +31,13 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
     app, groups = variables["celery_app_name"], variables["group_names"]
     asks = "worker" in groups and variables["celery_app_broker_url"]
     words = ["celery-ops-queues", "-A", variables["celery_app_module"]] if asks else []
+    hosts = variables["hostvars"]
+    nodes = cluster_nodes(cluster_members(variables["groups"], hosts.__getitem__), hosts.__getitem__)
     return {
         "app": app,
         "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
+        "nodes": [node["name"] for node in nodes] if "rabbitmq" in groups else [],
         "rotation": is_under_way(variables["celery_app_secrets_dir"], app),
         "ask_broker": Deployment.current(app).as_app(words),
     }

@@ -24,6 +24,11 @@ options:
     description: Whether this host is the broker, so that queues can be looked at.
     type: bool
     default: false
+  nodes:
+    description: The nodes that the broker's cluster is to have; empty for a broker that is alone.
+    type: list
+    elements: str
+    default: []
   ask_broker:
     description:
       - A command that asks a foreign broker, to which the names of queues are appended. Empty where the broker is one
@@ -69,6 +74,7 @@ programs:
   returned: always
 orphans: {description: "The watchdog's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
 queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
+cluster: {description: By node of the broker's cluster - running or down or missing., type: dict, returned: always}
 lock: {description: Who holds the deploy lock; empty when it is free., type: dict, returned: always}
 work:
   description: "The process that works on this host for a run: C(what), C(who), C(phase), C(since), C(pid)."
@@ -95,6 +101,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SUPER
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
     ask_for_queues,
     look,
+    look_at_cluster,
     look_at_programs,
     look_at_queues,
 )
@@ -102,13 +109,14 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems imp
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-REPORTED = ("release", "programs", "orphans", "queues", "lock", "work", "deploys", "unsafe", "draft")
+REPORTED = ("release", "programs", "orphans", "queues", "cluster", "lock", "work", "deploys", "unsafe", "draft")
 """What is returned of a status."""
 
 ARGUMENTS: dict[str, Any] = {
     "app": {"type": "str", "required": True},
     "programs": {"type": "bool", "default": True},
     "broker": {"type": "bool", "default": False},
+    "nodes": {"type": "list", "elements": "str", "default": []},
     "ask_broker": {"type": "list", "elements": "str", "default": []},
     "rotation": {"type": "bool", "default": False},
     "supervisord_conf": {"type": "path", "default": str(SUPERVISORD_CONF)},
@@ -126,6 +134,8 @@ def main() -> None:
         look_at_programs(seen, Path(options["supervisord_conf"]))
     if options["broker"]:
         look_at_queues(seen)
+        if options["nodes"]:
+            look_at_cluster(seen, options["nodes"])
     elif options["ask_broker"]:
         ask_for_queues(seen, options["ask_broker"])
     found = problems(seen, has_programs=options["programs"])

@@ -1,20 +1,56 @@
-"""The hosts of the scenario: three that are one system."""
+"""The hosts of the scenario: four that are one system, three of them brokers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from support.control import Variants
-from support.host import scenario_hosts
+from support.control import Variants, start
+from support.host import Host, scenario_hosts
 
 
 @pytest.fixture(scope="session")
-def hub():
+def hub() -> Host:
+    """Broker, result store, scheduler and web."""
     return scenario_hosts()[0]
 
 
 @pytest.fixture(scope="session")
-def workers():
-    return list(scenario_hosts()[1:])
+def workers() -> list[Host]:
+    """The hosts with workers; the second one is a broker as well."""
+    return list(scenario_hosts()[1:3])
 
 
 @pytest.fixture(scope="session")
-def variants(tmp_path_factory):
+def brokers() -> list[Host]:
+    """The hosts of the cluster."""
+    hub, _, two, three = scenario_hosts()
+    return [hub, two, three]
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory) -> Variants:
     return Variants(tmp_path_factory.mktemp("variants"))
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[int], AbstractContextManager[list]]:
+    """A function that runs `soak.yml` meanwhile; its list has afterwards what that said, the exit code first."""
+
+    @contextmanager
+    def running(seconds: int) -> Iterator[list]:
+        said: list = []
+        # No host knows what the others did, so each waits for news until its patience is at an end.
+        variables = {"celery_app_soak_rate": 20, "celery_app_soak_patience": 10}
+        proof = start("soak", output=subprocess.PIPE, celery_app_soak_duration=seconds, **variables)
+        try:
+            yield said
+            text = " ".join(proof.communicate(timeout=240)[0].split())
+            said += [proof.returncode, text]
+        finally:
+            proof.kill()
+            proof.wait()
+
+    return running

@@ -1,37 +1,20 @@
-"""Broker, results, scheduler and web on one host, workers on two others: the verbs work across them, none lost."""
+"""Three brokers, results, scheduler and web beside the first, workers on two: the verbs work across them, none lost."""
 
 import re
-import subprocess
-from contextlib import contextmanager
 
 import pytest
-from support.control import deployed, play, start
+from support.control import deployed, play
 from support.host import APP
 from support.wait import wait_until
 
 OPEN = {"RabbitMQ": 5672, "Redis": 6379}
-CLOSED = {"epmd": 4369, "Erlang": 25672, "management": 15672, "supervisord": 9001}
+CLOSED = {"management": 15672, "supervisord": 9001}
+ERLANG = {"epmd": 4369, "Erlang": 25672}
 ASK = "import socket; socket.create_connection(({!r}, {}), 3)"
 
 
 def kinds(host):
     return {program.kind for program in host.programs()}
-
-
-@contextmanager
-def load(seconds):
-    """`soak.yml` meanwhile; what it said stands in the list afterwards, its exit code first."""
-    said = []
-    # No host knows what the others did, so each waits for news until its patience is at an end.
-    variables = {"celery_app_soak_rate": 20, "celery_app_soak_patience": 10}
-    proof = start("soak", output=subprocess.PIPE, celery_app_soak_duration=seconds, **variables)
-    try:
-        yield said
-        text = " ".join(proof.communicate(timeout=240)[0].split())
-        said += [proof.returncode, text]
-    finally:
-        proof.kill()
-        proof.wait()
 
 
 def test_each_host_runs_what_its_groups_say(hub, workers):
@@ -48,17 +31,26 @@ def test_other_hosts_reach_broker_and_results_and_nothing_else(hub, workers):
             assert (done.rc == 0) == (name in OPEN), f"{name} of {hub} from {host}"
 
 
+def test_brokers_reach_each_other(brokers):
+    for host in brokers:
+        for other in brokers:
+            for name, port in ERLANG.items():
+                done = host.run(f'python3 -c "{ASK.format(other.address, port)}"')
+                assert done.rc == 0, f"{name} of {other} from {host}"
+
+
 def test_check_and_status_look_at_all_of_them(hub, workers):
     check = play("check")
     assert check.rc == 0, check.text[-3000:]
     status = play("status")
     assert status.rc == 0, status.text[-3000:]
+    assert status.text.count(" running, ") >= 2, "the nodes of the cluster"
     for host in (hub, *workers):
         assert all(name in status.text for name in host.running()), status.text[-3000:]
 
 
 @pytest.mark.timeout(300)
-def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants):
+def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants, load):
     before = {host: host.workers() for host in workers}
     with load(45) as said:
         deployed(celery_app_source=str(variants.make("second")))
@@ -79,7 +71,7 @@ rm -rf /srv/{APP} /etc/{APP} /var/lib/{APP} /var/log/{APP} /run/{APP} /run/celer
 
 
 @pytest.mark.timeout(600)
-def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants):
+def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants, load):
     first, added = hub.current(), workers[1]
     second = {"celery_app_source": str(variants.make("after-the-rollback"))}
     deployed(**second)
@@ -101,7 +93,7 @@ def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers):
+def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers, load):
     gone = workers[1]
     # Longer than the broker may take to notice: the host is back when it is asked what it has done.
     with load(60) as said:

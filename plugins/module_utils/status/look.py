@@ -20,6 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     Layout,
     Release,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -59,6 +60,10 @@ class Status:
     """Settings of the current release that can lose tasks, as its inspection reported them."""
     consumed: set[str] = field(default_factory=set)
     """Queues that the worker programs of this host consume from."""
+    cluster: dict[str, str] = field(default_factory=dict)
+    """By node of the broker's cluster whether it is running, down or missing; empty for a broker that is alone."""
+    cluster_faults: list[str] = field(default_factory=list)
+    """What differs from a cluster of the inventory's hosts that all run, and its alarms."""
     unseen: str = ""
     """What can't be seen of the broker."""
     rotation: bool = False
@@ -145,6 +150,18 @@ def look_at_queues(seen: Status) -> None:
     for queue in queues:
         if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"]):
             seen.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
+
+
+def look_at_cluster(seen: Status, nodes: list[str]) -> None:
+    """Add what this host's node says of the cluster that is to have these nodes."""
+    try:
+        state = rabbitmq_cluster.state()
+    except OperatorError as why:
+        seen.refused.append(f"RabbitMQ does not tell its cluster's state ({why}). Look: rabbitmqctl cluster_status")
+        return
+    for node in sorted({*nodes, *state.members}):
+        seen.cluster[node] = "running" if node in state.running else "down" if node in state.members else "missing"
+    seen.cluster_faults = [*state.faults(nodes), *(f"alarm: {alarm}" for alarm in state.alarms)]
 
 
 def ask_for_queues(seen: Status, command: list[str]) -> None:

@@ -20,6 +20,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_release(seen, has_programs),
         *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
         *_watchdog(seen),
+        *_cluster(seen),
         *_queues(seen),
         *_deploys(seen),
         *_rotation(seen),
@@ -66,6 +67,11 @@ def _watchdog(seen: Status) -> Iterator[str]:
             f"pid {orphan['pid']} ({orphan['what']}) is an orphan. The watchdog has told it to finish, and terminates "
             f"it in time. Look: ps -fp {orphan['pid']}"
         )
+
+
+def _cluster(seen: Status) -> Iterator[str]:
+    for fault in seen.cluster_faults:
+        yield f"The broker's cluster: {fault}. What to do: docs/fleet.md; look: rabbitmqctl cluster_status"
 
 
 def _queues(seen: Status) -> Iterator[str]:

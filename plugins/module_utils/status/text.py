@@ -20,6 +20,8 @@ def text(seen: Status, problems: list[str], *, has_programs: bool, has_queues: b
         lines += table(seen.programs)
         orphans = [f"pid {one['pid']} ({one['what']}) for {one['seconds']} s" for one in seen.orphans]
         lines.append(f"orphans: {', '.join(orphans) or ('none' if seen.watched else 'unknown without the watchdog')}")
+    if seen.cluster:
+        lines.append(f"cluster: {', '.join(f'{node} {state}' for node, state in seen.cluster.items())}")
     if has_queues or seen.queues:
         queues = [
             f"{name} {one['messages']}" + (f" ({one['consumers']} consumers)" if one["consumers"] else "")

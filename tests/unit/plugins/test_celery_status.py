@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, ask_for_queues
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
@@ -175,3 +177,18 @@ def test_an_old_generation_that_has_finished_is_no_problem():
     assert (
         wrong(found(programs={WORKER: program(state="STOPPING", release="r0", health="draining", retires=True)})) == []
     )
+
+
+def test_the_nodes_of_a_cluster_are_shown_and_what_is_missing(monkeypatch):
+    nodes = ["rabbit@a", "rabbit@b", "rabbit@c"]
+    state = State(members=nodes[:2], running=nodes[:1], alarms=["rabbit@a disk resource_limit"])
+    monkeypatch.setattr(look.rabbitmq_cluster, "state", lambda: state)
+    seen = found()
+    look.look_at_cluster(seen, nodes)
+    lines = text(seen, problems(seen, has_programs=False), has_programs=False, has_queues=True)
+    assert "cluster: rabbit@a running, rabbit@b down, rabbit@c missing" in lines
+    assert [line.partition(". ")[0] for line in lines if "cluster: " in line][1:] == [
+        "- The broker's cluster: rabbit@c is not a member",
+        "- The broker's cluster: rabbit@b does not run",
+        "- The broker's cluster: alarm: rabbit@a disk resource_limit",
+    ]
