@@ -4,13 +4,15 @@
 samples the queue's consumers. Each execution leaves lines in ``/var/lib/<app>/ledger/<run>`` of the host that ran it,
 outside broker and result store. ``collect`` waits for those lines and prints them; ``reconcile`` reads the lines of all
 hosts and prints one JSON object: attempted, confirmed, executed, lost (confirmed, never finished), doubled (finished
-twice), rerun (begun again after an end by force), and how long tasks waited, in seconds. A publish that was not
-confirmed may have arrived or not, so its number counts as neither; the next attempt has the next number.
+twice), rerun (begun again after an end by force), and in seconds how long tasks waited, how long a publish took until
+it was confirmed, and the longest time without a confirm (stall) and without a task begun (standstill). A publish that
+was not confirmed may have arrived or not, so its number counts as neither; the next attempt has the next number.
 
 An application is tested with the settings it has: one that acknowledges early will see tasks lost when workers die.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -81,12 +83,13 @@ def note(run: str, number: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One publish: when it was tried (seconds since the epoch), and whether the broker confirmed it."""
+    """One publish: its time in seconds since the epoch, whether the broker confirmed it, and how long it took."""
 
     number: int
     at: float
     kind: str
     confirmed: bool
+    took: float = 0.0
 
 
 class Publisher:
@@ -132,7 +135,7 @@ class Publisher:
             self._disconnect()
             time.sleep(AFTER_FAILURE)
         else:
-            self.attempts.append(Attempt(number, at, kind, confirmed=True))
+            self.attempts.append(Attempt(number, at, kind, confirmed=True, took=time.time() - at))
             self.confirmed += 1
 
     def _disconnect(self) -> None:
@@ -196,6 +199,12 @@ class Executions:
         return found
 
 
+def longest_gap(moments: Iterable[float]) -> float:
+    """Return the longest time between two successive moments; 0 where there are not two."""
+    ordered = sorted(moments)
+    return round(max((later - earlier for earlier, later in itertools.pairwise(ordered)), default=0.0), 2)
+
+
 def reconcile(
     attempts: Iterable[Attempt],
     executions: Executions,
@@ -216,6 +225,7 @@ def reconcile(
         if attempt.kind != "countdown" and attempt.number in executions.first
     }
     sorted_waits = sorted(waits.values())
+    took = sorted(attempt.took for attempt in attempts if attempt.confirmed)
     counted = {
         "attempted": len(attempts),
         "confirmed": len(confirmed),
@@ -232,6 +242,9 @@ def reconcile(
         "wait_p50": round(statistics.median(sorted_waits), 4) if sorted_waits else None,
         "wait_p99": round(sorted_waits[int(len(sorted_waits) * 0.99)], 4) if sorted_waits else None,
         "wait_max": round(sorted_waits[-1], 4) if sorted_waits else None,
+        "confirm_p99": round(took[int(len(took) * 0.99)], 4) if took else None,
+        "stall": longest_gap(attempt.at + attempt.took for attempt in attempts if attempt.confirmed),
+        "standstill": longest_gap(executions.first.values()),
     }
     if since is not None:
         late = [executions.first[number] for number, wait in waits.items() if wait > PROMPT]

@@ -37,21 +37,35 @@ task_create_missing_queue_exchange_type = "topic"
 # A publish returns when the broker has the message, or raises; without confirms it loses messages silently.
 # A broker that takes nothing (memory or disk alarm, frozen) costs a publisher 10 s for each attempt and each
 # close, 40 s in all; the one retry is for pooled connections that a restart of the broker has cut.
-broker_transport_options = {"confirm_publish": True, "read_timeout": 10, "write_timeout": 10}
-task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 1}
-broker_connection_timeout = 4
+# In a cluster the next node takes it instead, and each wait is short: the first attempt may meet the node that is gone,
+# later ones those that are choosing another leader for the queue.
+_url = _os.environ.get("CELERY_BROKER_URL") or ""
+_is_cluster = ";" in _url
+_patience = 3 if _is_cluster else 10
+broker_transport_options = {"confirm_publish": True, "read_timeout": _patience, "write_timeout": _patience}
+task_publish_retry_policy = {
+    "max_retries": 6 if _is_cluster else 1,
+    "interval_start": 0.2,
+    "interval_step": 0.5,
+    "interval_max": 1,
+}
+broker_connection_timeout = 3 if _is_cluster else 4
+if _is_cluster:
+    # kombu's time for all URLs together is that for one of them: it would never ask the one after a frozen node.
+    broker_transport_options["connect_retries_timeout"] = 4 * broker_connection_timeout
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for its broker, however long that takes
 # By itself the client verifies who signed the broker's certificate, but not the name in it. None stands for the URL's
 # host, and of several URLs for the first one's, always.
-_url = _os.environ.get("CELERY_BROKER_URL") or ""
-if _url.startswith("amqps://") and ";" not in _url:
+if _url.startswith("amqps://") and not _is_cluster:
     broker_use_ssl = {"server_hostname": None}
 
 # Not exclusive: after a cut of the network the broker holds the old connection, and with it an exclusive queue, for a
-# minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again.
-control_queue_exclusive = False
-control_queue_durable = True
+# minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again. In a cluster a queue
+# that stays is away with its node: there it goes with the connection, and a worker's has another name each time
+# (`celery_ops.worker.failover`).
+control_queue_exclusive = _is_cluster
+control_queue_durable = not _is_cluster
 # RabbitMQ 4.3 can deny transient queues that are not exclusive. Those of events have another name for each connection.
 event_queue_exclusive = True
 

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
+from support.link import Link
 from support.stage import APP, clean_environment
 from support.wait import wait_until
 
@@ -42,6 +44,22 @@ def ask():
     print(sum(one.get(timeout=60) for one in many), later.get(timeout=60), retried.get(timeout=60),
           other.get(timeout=60), fan.get(timeout=60))
 """
+GOES = """
+from celery import bootsteps
+
+class Goes(bootsteps.StartStopStep):
+    "Once, the broker goes as soon as the worker is connected."
+    requires = ("celery.worker.consumer.connection:Connection",)
+    gone = False
+
+    def start(self, consumer):
+        if not self.gone:
+            self.gone = True
+            consumer.connection.collect()
+            consumer.connection.port = 1
+
+app.steps["consumer"].add(Goes)
+"""
 ROUTES = 'app.conf.task_routes = {"demo.routed": {"queue": "other"}}\n'
 STYLES = {
     "without settings": ROUTES,
@@ -57,6 +75,11 @@ OPTIONS = {
 }
 
 
+ANSWERS = ["1275", "2", "1", "there", "12"]
+BACK = 30
+"""Seconds within which a worker consumes again after its node is gone."""
+
+
 @pytest.fixture
 def broker():
     """A vhost of its own, gone afterwards."""
@@ -67,16 +90,9 @@ def broker():
     subprocess.run([*rabbitmqctl, "delete_vhost", APP], check=True)
 
 
-@pytest.mark.parametrize(
-    ("style", "options"),
-    [
-        *((style, "prefork") for style in STYLES),
-        ("celery_ops.settings", "autoscale"),
-        ("celery_ops.settings", "threads"),
-    ],
-)
-def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, options):
-    (stage.directory / "demo.py").write_text(CODE.replace("{settings}", STYLES[style]))
+def application(stage, broker, style, options, more=""):
+    """Write an application; return a function that runs Python beside it, and one that starts a ready worker of it."""
+    (stage.directory / "demo.py").write_text(CODE.replace("{settings}", STYLES[style]) + more)
     environment = {
         "CELERY_BROKER_URL": broker,
         "CELERY_RESULT_BACKEND": "redis://127.0.0.1:6379/0",
@@ -92,23 +108,86 @@ def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, optio
         return done.stdout or done.stderr
 
     def start(generation):
-        program = f"{APP}-worker-default-{generation}"
-        started = stage.worker(generation, "-Q", "celery,other", *OPTIONS[options], environment=environment)
-        answer = json.loads(
-            run(
-                *("-m", "celery_ops.cli.ready", "-A", "demo", "--node", f"{program}@here", "--queues", "celery,other"),
-                *("--canary-file", str(stage.run / f"{program}.canary"), "--timeout", "60"),
-            )
+        started = stage.worker(
+            *(generation, "-l", "INFO", "-Q", "celery,other", *OPTIONS[options]), environment=environment
         )
+        answer = json.loads(run(*ready(stage, generation, 60)))
         assert (answer["ready"], answer["canary"]) == (True, "run"), f"{answer}\n{started.output}"
-        return started, stage.run / f"{program}.heartbeat"
+        return started, stage.run / f"{program(generation)}.heartbeat"
 
+    return run, start
+
+
+def program(generation):
+    """The name of a generation's program."""
+    return f"{APP}-worker-default-{generation}"
+
+
+def ready(stage, generation, timeout):
+    """The command that waits until a generation is ready."""
+    return [
+        *("-m", "celery_ops.cli.ready", "-A", "demo", "--node", f"{program(generation)}@here"),
+        *("--queues", "celery,other", "--canary-file", str(stage.run / f"{program(generation)}.canary")),
+        *("--timeout", str(timeout)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("style", "options"),
+    [
+        *((style, "prefork") for style in STYLES),
+        ("celery_ops.settings", "autoscale"),
+        ("celery_ops.settings", "threads"),
+    ],
+)
+def test_tasks_come_back_before_and_after_a_handover(stage, broker, style, options):
+    run, start = application(stage, broker, style, options)
     old, _ = start("1a2b3c4d")
-    assert run("-c", "import demo; demo.ask()").split() == ["1275", "2", "1", "there", "12"], old.output
+    assert run("-c", "import demo; demo.ask()").split() == ANSWERS, old.output
     new, heartbeat = start("5e6f7a8b")
     assert old.stop() == 0, old.output
-    assert run("-c", "import demo; demo.ask()").split() == ["1275", "2", "1", "there", "12"], new.output
+    assert run("-c", "import demo; demo.ask()").split() == ANSWERS, new.output
     beat = wait_until(lambda: json.loads(heartbeat.read_text()), 15, "the heartbeat")
     assert (beat["state"], beat["slots"]) == ("ready", 3 if options == "autoscale" else 2)
     assert beat["queues"] == {"celery": True, "other": True}
     assert new.stop() == 0, new.output
+
+
+@pytest.fixture
+def link():
+    """A way to the broker that passes for a node of a cluster, and freezes."""
+    link = Link(("127.0.0.1", 5672))
+    yield link
+    link.close()
+
+
+@pytest.mark.parametrize(
+    ("style", "options"),
+    [
+        ("celery_ops.settings", "prefork"),
+        ("celery_ops.settings", "threads"),
+        ("celery_ops.apply", "prefork"),
+        ("without settings", "prefork"),
+    ],
+)
+def test_a_worker_leaves_a_node_that_is_frozen_and_consumes_again(stage, broker, link, style, options):
+    """The broker still has the frozen connection, and with it a control queue and a canary queue of this worker."""
+    nodes = f"{broker.replace('127.0.0.1', f'127.0.0.1:{link.port}')};{broker}"
+    run, start = application(stage, nodes, style, options)
+    worker, _ = start("1a2b3c4d")
+    link.freeze()
+    frozen = time.monotonic()
+    wait_until(lambda: worker.output.count("Connected to amqp://") > 1, BACK, f"another node:\n{worker.output}")
+    assert run(*ready(stage, "1a2b3c4d", BACK)).startswith('{"ready": true'), worker.output
+    assert time.monotonic() - frozen < BACK
+    assert run("-c", "import demo; demo.ask()").split() == ANSWERS, worker.output
+    assert worker.stop() == 0, worker.output
+    assert "Unrecoverable" not in worker.output
+
+
+def test_a_worker_connects_again_after_a_broker_that_goes_while_it_does(stage, broker):
+    """What kombu raises then is none of the errors after which Celery's worker connects again: it would end."""
+    _, start = application(stage, broker, "without settings", "prefork", GOES)
+    worker, _ = start("1a2b3c4d")
+    assert "the connection was lost" in worker.output
+    assert worker.stop() == 0, worker.output

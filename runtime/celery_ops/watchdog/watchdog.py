@@ -138,7 +138,7 @@ class Watchdog:
 
     def _answers(self, address: str) -> bool:
         if address not in self.brokers:
-            self.brokers[address] = answers(address)
+            self.brokers[address] = any(map(answers, address.split(";")))
         return self.brokers[address]
 
     def _record_missing(self, running: set[str], wanted: set[str], now: float) -> None:

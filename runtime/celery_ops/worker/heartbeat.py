@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery_ops.worker import failover
+
 if TYPE_CHECKING:
     from celery import Celery
     from celery.beat import Service
@@ -103,11 +105,18 @@ class WorkerHeartbeat(Heartbeat):
 
 
 def address(app: "Celery") -> str:
-    """Return where the broker is, "transport://host:port", without user and password; "" where it isn't known."""
+    """Return where the broker is, "transport://host:port", without user and password; "" where it isn't known.
+
+    The nodes of a cluster have semicolons between.
+    """
     with contextlib.suppress(Exception):
-        broker = app.connection_for_read()
-        port = broker.port or broker.get_transport_cls().default_port
-        return f"{broker.transport_cls}://{broker.hostname}:{port}" if port else ""
+        brokers = [app.connection_for_read(url) for url in failover.urls_of(app)]
+        ports = [broker.port or broker.get_transport_cls().default_port for broker in brokers]
+        if all(ports):
+            return ";".join(
+                f"{broker.transport_cls}://{broker.hostname}:{port}"
+                for broker, port in zip(brokers, ports, strict=True)
+            )
     return ""
 
 

@@ -3,10 +3,12 @@
 `make matrix` runs this with each supported version; a version in which something has gone fails here, by its name.
 """
 
+import importlib
 import inspect
 import re
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import amqp
 import billiard.pool
@@ -57,6 +59,11 @@ PRIVATE = {
     "inspect_command": lambda: celery.worker.control.inspect_command,
     "annotate": lambda: celery.Task.annotate,
     "type_to_name": lambda: kombu.serialization.registry.type_to_name["application/json"],
+    # celery_ops.worker.failover
+    "_validate_broker_urls": lambda: delayed_delivery()._validate_broker_urls,
+    "get_queue": lambda: app().control.mailbox.get_queue("node@host"),
+    "amqheartbeat": lambda: "self.amqheartbeat = " in inspect.getsource(celery.worker.consumer.Consumer) or 1 / 0,
+    "connect": lambda: celery.worker.consumer.Consumer.connect,
     # celery_ops.worker.revoked
     "revoked": lambda: state.revoked.update,
     "revoke": lambda: celery.worker.control.Panel.data["revoke"],
@@ -83,6 +90,13 @@ PRIVATE = {
     "sync_every_tasks": lambda: beat.Scheduler.sync_every_tasks,
     "MessageNacked": lambda: amqp.exceptions.MessageNacked,
 }
+
+
+def delayed_delivery():
+    """Celery's step that sets up delayed delivery; where it is not there yet, what is asked of it."""
+    if versions.installed("celery") < versions.QUORUM:
+        return SimpleNamespace(_validate_broker_urls=None)
+    return importlib.import_module("celery.worker.consumer.delayed_delivery").DelayedDelivery
 
 
 def app():
