@@ -1,0 +1,86 @@
+"""A worker whose node of the cluster fails lives on, and consumes at another within BACK seconds; no task is lost.
+
+CELERY_OPS_CHAOS=all also freezes, drains and stops the node.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+from support.host import APP
+from support.wait import wait_until
+
+BACK = 30
+"""Seconds from the fault until the worker consumes again."""
+ALL = os.environ.get("CELERY_OPS_CHAOS") == "all"
+BEYOND_LOOPBACK = (("INPUT", "-i"), ("OUTPUT", "-o"))
+
+
+def firewall(host, action):
+    """Cut a host off, or connect it again; the host itself may not change its firewall."""
+    inspect = ["docker", "inspect", "-f", "{{.State.Pid}}", host.name]
+    pid = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+    for chain, way in BEYOND_LOOPBACK:
+        words = ["nsenter", "--target", pid, "--net", "iptables", "--wait", action, chain, "!", way, "lo", "-j", "DROP"]
+        subprocess.run(words, check=True, capture_output=True)
+
+
+def signal_broker(name):
+    return lambda host: host.output(f"pkill -{name} -u rabbitmq beam.smp")
+
+
+FAULTS = {
+    "cut": (lambda host: firewall(host, "-I"), lambda host: firewall(host, "-D")),
+    "SIGKILL": (signal_broker("KILL"), lambda host: None),  # systemd starts it again
+    "frozen": (signal_broker("STOP"), signal_broker("CONT")),
+    "drained": (
+        lambda host: host.output("rabbitmq-upgrade drain"),
+        lambda host: host.output("rabbitmq-upgrade revive"),
+    ),
+    "stopped": (
+        lambda host: host.output("systemctl stop rabbitmq-server"),
+        lambda host: host.output("systemctl start rabbitmq-server"),
+    ),
+}
+IN_CI = ("cut", "SIGKILL")
+LASTS = 25
+"""Seconds of a fault; a control queue on one node alone would be away for that long."""
+
+
+def node_of(worker, brokers):
+    """The node that the worker on a host is connected to."""
+    [program] = worker.workers()
+    lines = worker.ask(f"grep -ah 'Connected to amqp' /var/log/{APP}/{program}.log").splitlines()
+    place = re.search(r"@([^/:]+)[:/]", lines[-1])[1]
+    return next(host for host in brokers if place in (host.name, host.address, "127.0.0.1"))
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("fault", FAULTS if ALL else IN_CI)
+def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, load):
+    worker = workers[0]
+    pids, node = worker.workers(), node_of(worker, brokers)
+    begin, end = FAULTS[fault]
+    others = [host for host in brokers if host is not node]
+    with load(60) as said:
+        wait_until(lambda: "soak publish" in worker.ask("ps ax"), 60, "the load")
+        connections = f"grep -ac 'Connected to amqp' /var/log/{APP}/{next(iter(pids))}.log"
+        before = int(worker.ask(connections))
+        begin(node)
+        begun = time.monotonic()
+        try:
+            wait_until(lambda: int(worker.ask(connections)) > before, BACK, "the worker at another node")
+            wait_until(lambda: (others[0].consumers() or 0) > 0, BACK, "a consumer")
+            assert node_of(worker, brokers) is not node
+            wait_until(lambda: time.monotonic() > begun + LASTS, LASTS + 1, "the end of the fault")
+        finally:
+            end(node)
+    assert said[0] == 0, said[1][-3000:]
+    assert " 0 lost," in said[1], said[1][-3000:]
+    assert worker.workers() == pids, "the worker has lived through it"
+    running = "rabbitmqctl -q cluster_status --formatter json"
+    wait_until(lambda: others[0].ask(running).count(f"rabbit@{node.name}") > 1, 90, "the node being back")
