@@ -173,12 +173,20 @@ def ask_for_queues(seen: Status, command: list[str]) -> None:
         return
     release = Release(Layout(seen.app).current)
     command = [str(release.command_here(Path(word).name)) if KIT_COMMAND in word else word for word in command]
+    if any(KIT_COMMAND in word and not Path(word).exists() for word in command):
+        seen.unseen += (
+            "; nor any queue: an earlier version of the kit built this release. Deploy: ansible-playbook "
+            "playbooks/deploy.yml"
+        )
+        return
     try:
         done = subprocess.run([*command, *sorted(seen.consumed), dead], capture_output=True, text=True, timeout=90)
         said = json.loads(done.stdout.strip().splitlines()[-1])
         queues, why = said["queues"], said["reason"]
-    except (OSError, ValueError, LookupError, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         queues, why = {}, str(error)
+    except (ValueError, LookupError):
+        queues, why = {}, f"{Path(command[0]).name} ended with status {done.returncode}"
     if why:
         seen.refused.append(f"The broker can't be asked for its queues: {why}")
         return

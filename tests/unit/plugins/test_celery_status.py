@@ -172,6 +172,14 @@ def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(sai
     assert any(wrong_words in sentence for sentence in wrong(seen))
 
 
+def test_a_release_of_a_version_that_could_not_ask_the_broker_is_no_problem_and_named():
+    seen = found(queues={})
+    ask_for_queues(seen, ["/srv/demo/current/bin/celery-ops-env", "/srv/demo/current/bin/celery-ops-queues"])
+    shown = "\n".join(text(seen, [], has_programs=True, has_queues=False))
+    assert "an earlier version of the kit built this release. Deploy: ansible-playbook playbooks/deploy.yml" in shown
+    assert seen.refused == []
+
+
 def test_an_old_generation_that_has_finished_is_no_problem():
     assert wrong(found(programs={WORKER: program(state="STOPPED", pid=0, retires=True)})) == []
     assert (
