@@ -1,7 +1,7 @@
 """What was tried with which versions: a table at the end of the tests, and the tables of the docs.
 
-`python3 tests/apps/tried.py` writes the results of `make apps` and `make matrix` into docs/your-app.md. What runs again
-replaces its own line of .cache/tried-*.json, and no other.
+`python3 tests/apps/tried.py` writes the results of `make apps` and `make matrix` (.cache/tried-*.json) into
+docs/your-app.md. What did not run keeps its line there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ STEPS = {
     "second_run": "second run",
 }
 """A column's title by a part of the test's name."""
+CLIENTS = ("celery", "kombu", "redis")
+VERSIONS, DEBIAN, APPLICATION = "Celery, kombu, redis-py", "Debian", "application"
+DEBIANS = {"bookworm": "12", "trixie": "13"}
 SELECTIONS = {"all": APPS, "editions": editions()}
 
 
@@ -63,19 +66,41 @@ def table(apps: dict[str, App], lines: dict[str, dict[str, Any]]) -> list[str]:
         title for title in dict.fromkeys(STEPS.values()) if any(title in line["steps"] for line in lines.values())
     ]
     about = any(apps[label].about for label in lines)
-    head = ["Celery, kombu, redis-py", "Debian", *(["application"] if about else []), *columns]
+    head = [VERSIONS, DEBIAN, *([APPLICATION] if about else []), *columns]
     rows = []
     for label, line in lines.items():
         app, versions = apps[label], line["versions"]
         cells = [
-            ", ".join(versions.get(name) or "none" for name in ("celery", "kombu", "redis")),
-            {"bookworm": "12", "trixie": "13"}[app.debian],
+            ", ".join(versions.get(name) or "none" for name in CLIENTS),
+            DEBIANS[app.debian],
             *([f"`{app.name}`: {app.about}"] if about else []),
             *(line["steps"].get(title, "-") for title in columns),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     rows.sort(key=lambda row: [int(number) for number in re.findall(r"\d+", row.replace("none", "0"))])
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *rows]
+
+
+def read_table(text: str, apps: dict[str, App]) -> dict[str, dict[str, Any]]:
+    """What a table says, by the label of the application; without those that are gone."""
+    head, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in text.strip().splitlines()]
+    lines = {}
+    for cells in (dict(zip(head, row, strict=True)) for row in rows):
+        versions = [version.replace("none", "") for version in cells[VERSIONS].split(", ")]
+        steps = {title: cells[title] for title in STEPS.values() if cells.get(title, "-") != "-"}
+        line = {"versions": dict(zip(CLIENTS, versions, strict=True)), "steps": steps}
+        lines |= {label: line for label, app in apps.items() if is_row_of(app, cells, versions)}
+    return lines
+
+
+def is_row_of(app: App, cells: dict[str, str], versions: list[str]) -> bool:
+    """Whether a row is about this application: by what it says of it, or by the versions that it requires."""
+    if DEBIANS[app.debian] != cells[DEBIAN]:
+        return False
+    if app.about:
+        return cells[APPLICATION].endswith(f": {app.about}")
+    required = {line.partition(";")[0] for line in app.files["requirements.txt"].split()}
+    return {f"{name}=={version}" for name, version in zip(CLIENTS[:2], versions, strict=False)} <= required
 
 
 def main() -> None:
@@ -89,7 +114,9 @@ def main() -> None:
         lines = {label: line for label, line in json.loads(path.read_text()).items() if label in by_label}
         marks = f"<!-- tried: {selection} -->", "<!-- end -->"
         before, _, rest = text.partition(marks[0])
-        text = "\n".join([before + marks[0], *table(by_label, lines), marks[1] + rest.partition(marks[1])[2]])
+        kept, _, rest = rest.partition(marks[1])
+        lines = read_table(kept, by_label) | lines
+        text = "\n".join([before + marks[0], *table(by_label, lines), marks[1] + rest])
     DOCS.write_text(text, encoding="utf-8")
 
 

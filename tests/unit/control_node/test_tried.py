@@ -1,5 +1,7 @@
 """The table of what was tried: what failed says so, whatever else of it passed."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -7,7 +9,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "apps"))
 
-from tried import Tried, table
+import tried
+from catalog import APPS, DOCS, editions
+from tried import Tried, read_table, table
 
 
 def report(test, outcome="passed", when="call", **versions):
@@ -34,3 +38,29 @@ def test_a_line_has_the_installed_versions_and_no_where_one_test_of_a_step_faile
         "| 5.9.0, 5.9.1, 6.0.0 | 12 | yes | - |",
         "| 5.10.0, 5.9.1, none | 13 | no | yes |",
     ]
+
+
+@pytest.mark.parametrize("selection", ["all", "editions"])
+def test_a_table_that_is_read_is_written_as_it_was(selection):
+    text = re.search(f"<!-- tried: {selection} -->\n(.*?)<!-- end -->", DOCS.read_text(), re.DOTALL)[1]
+    apps = {app.label: app for app in tried.SELECTIONS[selection]}
+    assert sorted(table(apps, read_table(text, apps))) == sorted(text.splitlines())
+
+
+def test_what_did_not_run_keeps_its_line_in_the_docs(tmp_path, monkeypatch):
+    monkeypatch.setattr(tried, "DOCS", tmp_path / "your-app.md")
+    monkeypatch.setattr(tried, "RESULTS", tmp_path)
+    tried.DOCS.write_text(DOCS.read_text())
+    app = APPS[0]
+    ran = {"versions": {"celery": "9.9.9", "kombu": "9.9.8", "redis": ""}, "steps": {"rollback": "no"}}
+    (tmp_path / "tried-all.json").write_text(json.dumps({app.label: ran}))
+    tried.main()
+    before, after = (file.read_text().splitlines() for file in (DOCS, tried.DOCS))
+    gone, new = set(before) - set(after), set(after) - set(before)
+    assert ([f"`{app.name}`" in line for line in gone], len(after)) == ([True], len(before))
+    assert [line.split(" | ")[0] for line in new] == ["| 9.9.9, 9.9.8, none"]
+
+
+def test_a_line_of_a_version_that_is_not_required_any_more_goes():
+    apps = {app.label: app for app in editions()}
+    assert read_table("| Celery, kombu, redis-py | Debian |\n|---|---|\n| 4.4.7, 4.6.0, none | 12 |", apps) == {}
