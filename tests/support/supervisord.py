@@ -1,25 +1,21 @@
 """A real supervisord in a directory, its conf.d, and real programs in it."""
 
-import atexit
 import contextlib
-import json
 import os
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import traceback
 import xmlrpc.client
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import pytest
 import supervisor.options  # noqa: F401 for the forked modules
-from ansible.module_utils import basic
 from supervisor.xmlrpc import SupervisorTransport
 
+from support.module_run import ModuleRun
 from support.wait import wait_until
 
 TOP = Path(__file__).parents[2]
@@ -29,66 +25,27 @@ SUPERVISORD = Path(sys.executable).with_name("supervisord")
 MODULE = TOP / "plugins/modules/supervisor_programs.py"
 
 
-class ModuleRun:
-    """The module in a forked process: what it needs is imported already, which saves half a second each."""
+def run_module(crash_before=0):
+    """Run the module. It dies before that call, counted, which changes something in supervisord."""
+    sys.argv = [str(MODULE)]
+    if crash_before:
+        crash(crash_before)
+    runpy.run_path(str(MODULE), run_name="__main__")
 
-    def __init__(self, arguments, crash_before=0):
-        """`crash_before` is the number of a call that changes something in supervisord: it dies before that."""
-        self.answer = tempfile.TemporaryFile()  # noqa: SIM115 read when the process has ended
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run(arguments, crash_before)
 
-    def _run(self, arguments, crash_before):
-        atexit._clear()
-        os.dup2(self.answer.fileno(), 1)
-        sys.stdout = os.fdopen(1, "w")
-        basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
-        basic._ANSIBLE_PROFILE = "legacy"
-        sys.argv = [str(MODULE)]
-        if crash_before:
-            self._crash(crash_before)
-        try:
-            runpy.run_path(str(MODULE), run_name="__main__")
-        except SystemExit:
-            pass
-        except BaseException:
-            traceback.print_exc(file=sys.stdout)
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        os._exit(0)
+def crash(before):
+    """Die before a call that changes something in supervisord."""
+    from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Supervisord
 
-    def _crash(self, before):
-        from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Supervisord
+    calls, call = iter(range(1, 1000)), Supervisord._call
 
-        calls, call = iter(range(1, 1000)), Supervisord._call
+    def counted(supervisord, method, *arguments, **options):
+        is_change = method in ("addProcessGroup", "startProcess", "stopProcess", "removeProcessGroup")
+        if is_change and next(calls) == before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(supervisord, method, *arguments, **options)
 
-        def counted(supervisord, method, *arguments, **options):
-            is_change = method in ("addProcessGroup", "startProcess", "stopProcess", "removeProcessGroup")
-            if is_change and next(calls) == before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(supervisord, method, *arguments, **options)
-
-        Supervisord._call = counted
-
-    def signal(self, number):
-        os.kill(self.pid, number)
-
-    def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-
-    def died(self):
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]) == -signal.SIGKILL
-
-    def result(self):
-        os.waitpid(self.pid, 0)
-        self.answer.seek(0)
-        said = self.answer.read().decode()
-        try:
-            return json.loads(said)
-        except ValueError:
-            pytest.fail(f"the module said: {said}")
+    Supervisord._call = counted
 
 
 @dataclass
@@ -222,7 +179,7 @@ class Supervisord:
 
     def begin(self, programs=(), crash_before=0, **more):
         """Start the module in a process of its own, as Ansible would; return that."""
-        return ModuleRun(self.arguments(programs, **more), crash_before)
+        return ModuleRun(partial(run_module, crash_before), self.arguments(programs, **more))
 
     def apply(self, programs=(), **more):
         """Run the module; it must succeed."""

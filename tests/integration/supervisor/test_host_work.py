@@ -1,19 +1,16 @@
 """Work goes on without whoever asked for it, one process at a time; its answer waits, and another run can end it."""
 
-import atexit
 import json
 import os
 import signal
-import sys
 import time
-import traceback
 
 import pytest
-from ansible.module_utils import basic
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
+from support.module_run import ModuleRun
 from support.wait import wait_until
 
 WHO = {"id": "anna-1-1", "who": "anna@control", "what": "deploy", "at": "now", "renewed": 0}
@@ -28,50 +25,19 @@ def here(tmp_path, monkeypatch):
     return tmp_path / "run/shop"
 
 
-class Call:
-    """One call of a module that does `work`, in a process of its own, as Ansible's on the host."""
+def call(work=None, check=False, **options):
+    """One call of a module that does `work`."""
 
-    def __init__(self, work=None, check=False, **options):
-        reader, writer = os.pipe()
-        self.answer = os.fdopen(reader)
-        self.pid = os.fork()
-        if self.pid:
-            os.close(writer)
-            return
-        atexit._clear()
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
-        os.close(writer)
-        os.close(reader)
-        sys.stdout = os.fdopen(1, "w")
-        arguments = {"app": "shop", "run": "anna-1-1", "_ansible_check_mode": check, **options}
-        basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
-        basic._ANSIBLE_PROFILE = "legacy"
+    def module():
+        specification = {"app": {"type": "str"}, **host_work.OPTIONS}
+        module = AnsibleModule(argument_spec=specification, supports_check_mode=True)
+        said = host_work.detach(module, "workers")
         try:
-            specification = {"app": {"type": "str"}, **host_work.OPTIONS}
-            module = AnsibleModule(argument_spec=specification, supports_check_mode=True)
-            said = host_work.detach(module, "workers")
-            try:
-                module.exit_json(pid=os.getpid(), did=work(said))
-            except host_work.Interrupted as interrupted:
-                module.fail_json(msg=str(interrupted))
-        except SystemExit:
-            pass
-        except BaseException:
-            traceback.print_exc(file=sys.stdout)
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        os._exit(0)
+            module.exit_json(pid=os.getpid(), did=work(said))
+        except host_work.Interrupted as interrupted:
+            module.fail_json(msg=str(interrupted))
 
-    def result(self):
-        os.waitpid(self.pid, 0)
-        said = self.answer.read()  # to its end: nobody else may hold the connection open
-        return json.loads(said)
-
-    def lose(self):
-        """What happens when the connection does not outlive the module."""
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+    return ModuleRun(module, {"app": "shop", "run": "anna-1-1", "_ansible_check_mode": check, **options})
 
 
 def last(seconds, then="done"):
@@ -103,9 +69,9 @@ def rest(here):
 
 
 def test_what_is_quick_is_answered_at_once_and_by_another_process(here):
-    call = Call(last(0))
-    answer = call.result()
-    assert answer["did"] == "done" and answer["pid"] != call.pid
+    first = call(last(0))
+    answer = first.result()
+    assert answer["did"] == "done" and answer["pid"] != first.pid
     assert rest(here) == ["work"], "the answer was fetched"
 
 
@@ -116,25 +82,25 @@ def test_what_takes_long_is_asked_for_in_short_calls(here, tmp_path):
         wait_until(done.exists, 60, "what ends the work")
         return "done"
 
-    first = Call(work).result()
-    assert Call(job=first["running"]).result()["running"] == first["running"]
+    first = call(work).result()
+    assert call(job=first["running"]).result()["running"] == first["running"]
     done.touch()
-    assert Call(job=first["running"]).result()["did"] == "done"
+    assert call(job=first["running"]).result()["did"] == "done"
     assert rest(here) == ["work"]
 
 
 def test_the_work_goes_on_when_the_connection_is_lost_and_nobody_else_begins(here):
     hold_lease(here)
-    call = Call(last(1))
+    first = call(last(1))
     said = worker(here)
-    call.lose()
+    first.kill()
     assert {key: said[key] for key in ("who", "what", "phase", "run")} == {
         "who": "anna@control", "what": "deploy", "phase": "workers", "run": "anna-1-1",
     }  # fmt: skip
-    refused = Call(last(0)).result()
+    refused = call(last(0)).result()
     assert "Another process works on this host: deploy of anna@control, phase workers, since" in refused["msg"]
     wait_until(lambda: host_work.worker_of(here) is None, 10, "the end of the work")
-    assert Call(job=said["job"]).result()["did"] == "done"
+    assert call(job=said["job"]).result()["did"] == "done"
 
 
 def test_another_run_ends_it_and_waits_for_its_end(here):
@@ -146,47 +112,47 @@ def test_another_run_ends_it_and_waits_for_its_end(here):
             time.sleep(0.3)
             return "went back"
 
-    call = Call(work)
+    first = call(work)
     said = worker(here)
-    call.lose()
+    first.kill()
     assert host_work.end(here, "bert", "")["job"] == said["job"]
     assert host_work.end(here, "bert", said["job"]) is None
-    assert Call(job=said["job"]).result()["did"] == "went back"
+    assert call(job=said["job"]).result()["did"] == "went back"
 
 
 def test_a_run_does_not_end_its_own_work(here):
-    call = Call(last(0.3))
+    first = call(last(0.3))
     worker(here)
     assert host_work.end(here, "anna-1-1", "") is None
-    assert call.result()["did"] == "done"
+    assert first.result()["did"] == "done"
 
 
 def test_a_process_that_dies_without_an_answer_is_reported_with_what_to_type(here):
-    call = Call(last(60))
+    first = call(last(60))
     os.kill(worker(here)["pid"], signal.SIGKILL)
-    answer = call.result()
+    answer = first.result()
     assert answer["failed"] and "ended without an answer" in answer["msg"]
     assert "playbooks/rollback.yml" in answer["msg"]
-    assert Call(last(0)).result()["did"] == "done", "the lock died with it"
+    assert call(last(0)).result()["did"] == "done", "the lock died with it"
     assert rest(here) == ["work"], "and what it had left was removed"
 
 
 def test_a_host_that_was_started_again_knows_no_such_job(here):
-    assert "ended without an answer" in Call(job="0123456789ab").result()["msg"]
+    assert "ended without an answer" in call(job="0123456789ab").result()["msg"]
 
 
 def test_a_run_that_lost_its_lock_does_nothing_more(here):
     hold_lease(here, id="bert", who="bert@laptop")
-    answer = Call(last(0)).result()
+    answer = call(last(0)).result()
     assert "This run has lost the deploy lock of shop to bert@laptop (deploy since now)" in answer["msg"]
     hold_lease(here, id="bert", renewed=time.time() - LEASE_TIMEOUT - 1)
-    assert Call(last(0)).result()["did"] == "done"
+    assert call(last(0)).result()["did"] == "done"
 
 
 def test_an_answer_and_the_lock_are_for_root_alone_whatever_the_umask(here):
     before = os.umask(0o077)
     try:
-        running = Call(last(1)).result()["running"]
+        running = call(last(1)).result()["running"]
     finally:
         os.umask(before)
     assert here.stat().st_mode & 0o777 == 0o755
@@ -196,12 +162,12 @@ def test_an_answer_and_the_lock_are_for_root_alone_whatever_the_umask(here):
 
 
 def test_an_answer_that_nobody_fetched_is_removed_in_time(here):
-    running = Call(last(1)).result()["running"]
+    running = call(last(1)).result()["running"]
     wait_until(lambda: host_work.worker_of(here) is None, 10, "the end of the work")
-    Call(last(0)).result()
+    call(last(0)).result()
     assert (here / f"answer-{running}").exists()
     os.utime(here / f"answer-{running}", (0, 0))
-    Call(last(0)).result()
+    call(last(0)).result()
     assert rest(here) == ["work"]
 
 
@@ -209,20 +175,20 @@ def test_an_error_that_nobody_foresaw_is_in_the_answer(here):
     def work(_said):
         raise ValueError("unforeseen")
 
-    call = Call(work)
-    os.waitpid(call.pid, 0)
-    assert "ValueError: unforeseen" in call.answer.read()
+    first = call(work)
+    os.waitpid(first.pid, 0)
+    assert "ValueError: unforeseen" in first.answer.read()
 
 
 def test_check_mode_and_no_application_need_none_of_it(here):
-    assert Call(last(0), check=True).result()["did"] == "done"
-    assert Call(last(0), app="").result()["did"] == "done"
+    assert call(last(0), check=True).result()["did"] == "done"
+    assert call(last(0), app="").result()["did"] == "done"
     assert not here.exists()
 
 
 def test_a_run_directory_that_cannot_be_written_is_said(here):
     here.parent.parent.joinpath("run").write_text("")
-    assert "can't be written" in Call(last(0)).result()["msg"]
+    assert "can't be written" in call(last(0)).result()["msg"]
 
 
 BERT = {"app": "app", "id": "bert", "who": "bert@laptop", "what": "rollback", "wait": 0, "told": ""}
