@@ -18,7 +18,9 @@ RUNTIME = TESTS.parent / "runtime"
 BIN = Path(sys.executable).parent
 # Guard and watchdog read all processes of the machine: those of other test processes are another application's.
 APP = f"demo{os.getpid()}"
-PROGRAM_NAME = f"{APP}-worker-1a2b3c4d"
+GENERATION = "1a2b3c4d"
+PROGRAM_NAME = f"{APP}-worker-default-{GENERATION}"
+NODE = f"{PROGRAM_NAME}@here"
 
 # What matters of supervisord here: it is one thread, starts its child in a process group of its own, is its
 # parent and reads its output until it dies. From then on that output is a broken pipe, as with the real one.
@@ -159,12 +161,12 @@ class Stage:
         self.started.append(Started(process, log))
         return self.started[-1]
 
-    def worker(self, generation, *options, environment=None):
+    def worker(self, generation, *options, runtime=("-I", "celery_ops.tasks"), environment=None):
         """Start a Celery worker of the module demo.py, as the kit's worker programs are started."""
         program = f"{APP}-worker-default-{generation}"
         return self.start(
-            *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", *options),
-            *("-I", "celery_ops.tasks", "--without-mingle", "--without-gossip"),
+            *(BIN / "celery", "-A", "demo", "worker", "-n", f"{program}@here", "--without-mingle", "--without-gossip"),
+            *(*runtime, *options),
             name=program,
             options=("--chdir", self.directory),
             pidfile=self.run / f"{program}.pid",

@@ -4,15 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from amqp.exceptions import AccessRefused
 from celery import Celery
 from celery_ops.worker import canary
-from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.stage import GENERATION, NODE, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
-NODE = f"{PROGRAM_NAME}@here"
 # An application that bends whatever settings can bend: none of it is the canary's business.
 APP = """
 import support.directory_broker
@@ -41,15 +41,7 @@ def worker(stage):
     for name in ("data", "control"):
         (stage.directory / name).mkdir()
     (stage.directory / "demo.py").write_text(APP.format(directory=stage.directory))
-
-    def start(*words):
-        return stage.start(
-            *(BIN / "celery", "-A", "demo", "worker", "-n", NODE, "-c", "1", "--without-mingle", *words),
-            options=("--chdir", stage.directory),
-            environment={"C_FORCE_ROOT": "1"},
-        )
-
-    return start
+    return partial(stage.worker, GENERATION)
 
 
 @pytest.fixture
@@ -69,14 +61,14 @@ def ready(stage):
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_no_setting_of_the_application_bends_it(worker, ready, pool):
-    started = worker("-P", pool, "-I", "celery_ops.tasks")
+    started = worker("-P", pool, "-c", "1")
     answer = ready()
     assert (answer["ready"], answer["canary"]) == (True, "run"), f"{answer}\n{started.output}"
     assert started.stop() == 0
 
 
 def test_a_worker_without_the_runtime_does_not_know_of_it(worker, ready):
-    started = worker("-P", "solo", "-l", "INFO")
+    started = worker("-P", "solo", "-l", "INFO", runtime=())
     wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
     assert "it lacks -I celery_ops.tasks" in ready(timeout=6)["reason"]
 

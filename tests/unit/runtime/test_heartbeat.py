@@ -8,7 +8,7 @@ from celery import Celery
 from celery_ops.watchdog import watchdog
 from celery_ops.worker import heartbeat
 from celery_ops.worker.heartbeat import DRAINING, READY, Heartbeat
-from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.stage import BIN, GENERATION, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
 APP = """
@@ -24,26 +24,15 @@ def schedule(sender, **_):
 
 
 @pytest.fixture
-def celery(stage):
-    """Start celery under the guard; its app has no kit settings, but for the worker's -I."""
-    (stage.directory / "demo.py").write_text(APP)
-
-    def start(*words):
-        return stage.start(
-            BIN / "celery", "-A", "demo", *words, name=PROGRAM_NAME, options=("--chdir", stage.directory)
-        )
-
-    return start
-
-
-@pytest.fixture
 def beat(stage):
+    """What a program of an app without the kit's settings says of itself."""
+    (stage.directory / "demo.py").write_text(APP)
     return lambda: watchdog.read(stage.run / f"{PROGRAM_NAME}.heartbeat")
 
 
 @pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])
-def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
-    worker = celery("worker", "-P", pool, "-c", "2", "-Q", "a,b", "-I", "celery_ops.tasks", "--without-mingle")
+def test_a_worker_says_how_it_is(stage, beat, pool, module):
+    worker = stage.worker(GENERATION, "-P", pool, "-c", "2", "-Q", "a,b")
     found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
     assert found["pid"] == worker.pid
     assert (found["kind"], found["pool"], found["broker"]) == ("worker", module, "")
@@ -56,23 +45,24 @@ def test_a_worker_says_how_it_is(stage, celery, beat, pool, module):
     assert beat()["since"] >= found["since"]
 
 
-def test_a_pool_that_grows_by_itself_has_as_many_slots_as_it_may_grow_to(stage, celery, beat):
-    worker = celery("worker", "--autoscale", "3,1", "-I", "celery_ops.tasks", "--without-mingle")
+def test_a_pool_that_grows_by_itself_has_as_many_slots_as_it_may_grow_to(stage, beat):
+    worker = stage.worker(GENERATION, "--autoscale", "3,1")
     found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
     assert found["slots"] == 3
 
 
-def test_a_worker_goes_on_saying_it(celery, beat):
-    worker = celery("worker", "-P", "solo", "-I", "celery_ops.tasks", "--without-mingle")
+def test_a_worker_goes_on_saying_it(stage, beat):
+    worker = stage.worker(GENERATION, "-P", "solo")
     first = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{worker.output}")
     later = wait_until(lambda: beat()["beat"] > first["beat"] and beat(), 10, "the next heartbeat")
     assert later["since"] == first["since"]
     assert later["beat"] - first["beat"] < heartbeat.EVERY + 2
 
 
-def test_a_scheduler_says_when_it_ticks_next(stage, celery, beat):
+def test_a_scheduler_says_when_it_ticks_next(stage, beat):
     (stage.directory / "demo.py").write_text(APP + "import celery_ops.tasks\n")
-    scheduler = celery("beat", "--schedule", stage.directory / "schedule")
+    words = ("--schedule", stage.directory / "schedule")
+    scheduler = stage.start(BIN / "celery", "-A", "demo", "beat", *words, options=("--chdir", stage.directory))
     found = wait_until(lambda: beat().get("state") == READY and beat(), 30, f"its readiness:\n{scheduler.output}")
     assert (found["kind"], found["pid"]) == ("scheduler", scheduler.pid)
     assert 10 < found["due"] <= 15

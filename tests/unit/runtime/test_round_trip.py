@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support.stage import BIN, PROGRAM_NAME, clean_environment
+from support.stage import GENERATION, clean_environment
 from support.wait import wait_until
 
 APP = """
@@ -24,7 +24,6 @@ app.conf.update(
 def rest(seconds):
     time.sleep(seconds)
 """
-NODE = f"{PROGRAM_NAME}@here"
 
 
 @pytest.fixture
@@ -41,12 +40,7 @@ def system(stage):
             )
 
         def work(self, *words):
-            started = stage.start(
-                *(BIN / "celery", "-A", "demo", "worker", "-n", NODE, "-l", "INFO", "--without-mingle"),
-                *("-I", "celery_ops.tasks", "--without-gossip", *words),
-                options=("--chdir", stage.directory),
-                environment={"C_FORCE_ROOT": "1"},
-            )
+            started = stage.worker(GENERATION, "-l", "INFO", *words)
             wait_until(lambda: " ready." in started.output, 40, f"the worker:\n{started.output}")
             return started
 
