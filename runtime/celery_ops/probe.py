@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops.errors import OperatorError, PermanentError, RetryLater
+from celery_ops.worker import failover
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -139,6 +140,9 @@ def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connect
             if not clock.left:
                 raise RetryLater(found["reason"])
             clock.pause(0.3)
+        if len(urls := failover.urls_of(app)) > 1:
+            # Control commands go over connections of their own.
+            failover.Nodes(app, urls).connected_to(connection)
         address = connection.as_uri()  # hides the password
         # Stands until there is a better reason: from here on, what hangs is a publish.
         found["reason"] = (
