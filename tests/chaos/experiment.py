@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from faults import Fault
 from subject import STEADY, Load, Subject
-from support.control import ROOT
+from support.results import keep
 from support.wait import wait_until
-
-RESULTS = ROOT / ".cache/chaos/results.jsonl"
 
 
 def experiment(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[str, Any]:
@@ -30,13 +27,6 @@ def experiment(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[
         if "failed" in row or "lost" in row:  # not where somebody interrupts
             keep(row)
     return row
-
-
-def keep(row: dict[str, Any]) -> None:
-    """Add a line to the results."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as results:
-        results.write(json.dumps(row) + "\n")
 
 
 def measured(fault: Fault, subject: Subject, tasks: int, rate: float) -> dict[str, Any]:

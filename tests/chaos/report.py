@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -34,6 +35,17 @@ wrong. One host is a whole system here; tests/fleet switches one of several host
 A task with a countdown that is due at the moment when RabbitMQ restarts may come three minutes late: RabbitMQ waits
 that long before it delivers a delayed message again.
 """
+CLUSTER = """
+## A cluster of three, Debian {debian}, RabbitMQ {rabbitmq}, Celery {celery}
+
+By tests/fleet: a fault of the node that a worker is connected to, under a steady load.
+
+- **without a confirm**: the longest time in which no publish was confirmed: the median of the runs, and the worst.
+- **without a task begun**: likewise.
+
+| fault | runs | tasks | lost | doubled | without a confirm | without a task begun |
+|---|---|---|---|---|---|---|
+"""
 CORES = os.cpu_count()
 COLUMNS = ("fault", "kept", "tasks", "lost", "doubled", "run again", "recovery", "promised")
 
@@ -57,6 +69,15 @@ def row(fault: str, runs: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(map(str, cells))} |\n"
 
 
+def cluster_row(fault: str, runs: list[dict[str, Any]]) -> str:
+    """A fault's line in the table of a cluster."""
+    total = {name: sum(run[name] for run in runs) for name in ("confirmed", "lost", "doubled")}
+    times = [sorted(run[name] for run in runs) for name in ("stall", "standstill")]
+    spans = [f"{statistics.median(each):.1f} s, {each[-1]:.1f} s" for each in times]
+    cells = (fault, len(runs), *(f"{total[name]:,.0f}" for name in total), *spans)
+    return f"| {' | '.join(map(str, cells))} |\n"
+
+
 def kept(run: dict[str, Any]) -> bool:
     """Tells whether a run kept every promise."""
     whole = "failed" not in run and run["lost"] == 0 and run["recovery"] <= run["promise"]
@@ -66,14 +87,19 @@ def kept(run: dict[str, Any]) -> bool:
 def page(results: list[dict[str, Any]]) -> str:
     """The page: a table for each set of versions."""
     systems: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    clusters: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         versions = tuple(result[name] for name in ("debian", "rabbitmq", "celery", "supervisor"))
-        systems[versions][result["fault"]].append(result)
+        of_kind = clusters if "stall" in result else systems
+        of_kind[versions][result["fault"]].append(result)
     text = f"{HEAD}\nMeasured in containers, load and hosts (up to three at once) on one machine of {CORES} cores.\n"
     for (debian, rabbitmq, celery, supervisor), faults in sorted(systems.items()):
         text += f"\n## Debian {debian}, RabbitMQ {rabbitmq}, Celery {celery}, Supervisor {supervisor}\n\n"
         text += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
         text += "".join(row(fault, runs) for fault, runs in faults.items())
+    for (debian, rabbitmq, celery, _), faults in sorted(clusters.items()):
+        text += CLUSTER.format(debian=debian, rabbitmq=rabbitmq, celery=celery)
+        text += "".join(cluster_row(fault, runs) for fault, runs in faults.items())
     return text
 
 

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from support.host import APP
+from support.results import keep
 from support.wait import wait_until
 
 BACK = 30
@@ -59,6 +60,29 @@ def node_of(worker, brokers):
     return next(host for host in brokers if place in (host.name, host.address, "127.0.0.1"))
 
 
+def counted(said):
+    """The numbers in what soak.yml says."""
+    names = {
+        "confirmed": r"(\d+) of \d+ tasks were confirmed",
+        "lost": r"(\d+) lost",
+        "doubled": r"(\d+) doubled",
+        "stall": r"at most ([\d.]+) s without a confirm",
+        "standstill": r"([\d.]+) s without a task begun",
+    }
+    return {name: float(re.search(pattern, said)[1]) for name, pattern in names.items()}
+
+
+def versions(node, worker):
+    """Versions of what takes part."""
+    python = f"/srv/{APP}/current/venv/bin/python -c"
+    return {
+        "debian": node.output("cat /etc/debian_version"),
+        "rabbitmq": node.output("dpkg-query --show --showformat '${Version}' rabbitmq-server").partition("-")[0],
+        "celery": worker.output(f'{python} "import celery; print(celery.__version__)"'),
+        "supervisor": worker.output("supervisord --version"),
+    }
+
+
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("fault", FAULTS if ALL else IN_CI)
 def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, load):
@@ -82,5 +106,6 @@ def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, 
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
     assert worker.workers() == pids, "the worker has lived through it"
+    keep({"fault": f"node {fault}", **counted(said[1]), **versions(node, worker)})
     running = "rabbitmqctl -q cluster_status --formatter json"
     wait_until(lambda: others[0].ask(running).count(f"rabbit@{node.name}") > 1, 90, "the node being back")
