@@ -54,6 +54,7 @@ class ActionModule(HostModule):
         """Return the module's arguments for what this run brings: a release, or a rollback's target."""
         target = variables.get(TARGET) or {}
         arguments = common(phase, variables)
+        arguments["successors_only"] = bool(self._task.args.get("successors_only"))
         if target:
             arguments["draft"] = draft_of(target, variables)
         if target.get("deployment"):
@@ -161,6 +162,7 @@ def argument(
         "stop_timeout": made.stop_timeout,
         "log": str(made.log),
         "replaces": list(made.replaces),
+        "beside": made.beside,
     }
 
 

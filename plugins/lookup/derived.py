@@ -15,7 +15,8 @@ options:
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
-      the host is in.
+      the host is in; V(schedulers), the hosts that schedule its application; V(leader), which of several leads, once
+      their status is registered.
     required: true
 """
 
@@ -35,10 +36,10 @@ from functools import partial
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, outcome, rotation
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, leader, outcome, rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host, schedulers
 
 QUESTIONS = {
     "broker_url": environment.broker_url,
@@ -50,6 +51,8 @@ QUESTIONS = {
     "release": lambda variables: release_of_run(variables) or "current",
     "failures": outcome.failures,
     "summary": outcome.summary,
+    "schedulers": schedulers,
+    "leader": leader.leader,
     "groups": lambda variables: sorted(variables["group_names"]),
 }
 

@@ -22,6 +22,10 @@ options:
     choices: [deployed, restored, absent]
     type: str
     default: deployed
+  successors_only:
+    description: Leave out the programs of which nothing runs on the host as yet, for a later call.
+    type: bool
+    default: false
 author:
   - celery-ops (@celery-ops)
 """

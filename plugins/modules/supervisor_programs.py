@@ -109,11 +109,23 @@ options:
         type: list
         elements: str
         default: []
+      beside:
+        description:
+          - What the conf of an older generation holds that this one may start beside. Any other that runs is stopped
+            first, as with V(replace).
+        type: str
+        default: ""
   state:
     description: V(absent) stops, drains and removes all that is owned; O(programs) must then be empty.
     type: str
     choices: [present, absent]
     default: present
+  successors_only:
+    description:
+      - Leave out those O(programs) of which nothing runs here as yet, for a later call. Where one is replaced on one
+        host and its like starts on another, the first is stopped before the second starts.
+    type: bool
+    default: false
   app:
     description:
       - The application, whose name the defaults of other options hold. With it, the programs are noted in the record of
@@ -298,9 +310,11 @@ ARGUMENTS: dict[str, Any] = {
             "stop_timeout": {"type": "int"},
             "log": {"type": "path"},
             "replaces": {"type": "list", "elements": "str", "default": []},
+            "beside": {"type": "str", "default": ""},
         },
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "successors_only": {"type": "bool", "default": False},
     "app": {"type": "str"},
     "draft": {"type": "dict"},
     "restore": {"type": "str"},

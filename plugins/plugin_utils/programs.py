@@ -22,13 +22,15 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import own_time_limits
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import own_time_limits, schedulers
 
 Variables = Mapping[str, Any]
 """A host's variables, evaluated."""
 Build = Mapping[str, Any]
 """What the module `release` answers: python, inspect (queues, routes), listener; empty for no release yet."""
 
+LEASED = "celery-ops-scheduler"
+"""Beat as one of several schedulers, of which one leads."""
 UNKNOWN_QUEUES = "(known once the release is built)"
 """Shown by check mode in place of the application's own queues."""
 PHASES = {
@@ -59,6 +61,8 @@ class Program:
     stop_timeout: int = layout.HELPER_STOP_TIMEOUT
     replaces: tuple[str, ...] = ()
     """Programs of other names that it takes over from."""
+    beside: str = ""
+    """What the conf of an older generation holds that this one may start beside; any other is stopped first."""
 
     @property
     def startsecs(self) -> int:
@@ -155,11 +159,16 @@ class Programs:
         return ["--time-limit", str(limit)] if is_own else []
 
     def scheduler(self, name: str) -> Program:
-        """Return a generation of the scheduler. Its pidfile is the same in every generation: never two."""
+        """Return a generation of the scheduler.
+
+        One that is alone has the same pidfile in every generation: never two. Of several, the lease lets one lead.
+        """
         deployment, variables = self.deployment, self.variables
-        pidfile = self.paths.run / f"scheduler{layout.PID}"
+        leased = len(schedulers(variables)) > 1
+        pidfile = self.paths.pidfile(name) if leased else self.paths.run / f"scheduler{layout.PID}"
+        program = deployment.tool(LEASED) if leased else str(deployment.release.venv / "bin/celery")
         celery = [
-            *(str(deployment.release.venv / "bin/celery"), "-A", variables["celery_app_module"], "beat"),
+            *(program, "-A", variables["celery_app_module"], "beat"),
             *("-l", "INFO", "--pidfile", str(pidfile)),
             *("--schedule", str(self.paths.beat_schedule(self.build.get("python", "")))),
             *map(str, variables["celery_scheduler_options"]),
@@ -169,8 +178,11 @@ class Programs:
             program=self.paths.scheduler,
             name=name,
             command=deployment.guarded(name, pidfile, celery, layout.stop_timeout(self.task_time_limit)),
-            strategy="replace",
+            # Written as soon as it stands in line for the lease.
+            ready=["test", "-s", str(self.paths.heartbeat(name))] if leased else [],
+            strategy="overlap" if leased else "replace",
             stop_timeout=layout.SCHEDULER_STOP_TIMEOUT,
+            beside=LEASED if leased else "",
         )
 
     def watchdog(self, name: str) -> Program:

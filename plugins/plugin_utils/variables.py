@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups, prefix_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 
 
 class Variables(Mapping[str, Any]):
@@ -57,6 +59,33 @@ def worker_programs_of_hosts(variables: Mapping[str, Any]) -> Iterator[list[dict
         known = variables["hostvars"][host]
         if "celery_worker_programs" in known:
             yield list(known["celery_worker_programs"])
+
+
+def schedulers(variables: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that schedule this host's application at the same broker; of several, one leads by the lease."""
+    members = list((variables.get("groups") or {}).get("scheduler") or [])
+    if len(members) < 2:
+        return members
+    here = str(variables["inventory_hostname"])
+    ours = _application_of(variables, here)
+    return [
+        host
+        for host in members
+        if boolean(variables["hostvars"][host].get("celery_scheduler_enabled", True), strict=False)
+        and _application_of(variables, host) == ours
+    ]
+
+
+def _application_of(variables: Mapping[str, Any], host: str) -> tuple[str, str]:
+    """Return what the hosts of one application have in common in the inventory: its name and its broker."""
+    given, groups = variables["hostvars"][host], variables["groups"]
+    name = str(given.get("celery_app_name", ""))
+    for variable in ("celery_app_broker_url", "celery_app_broker_host"):
+        if given.get(variable):
+            return name, str(given[variable])
+    members = list(groups.get("rabbitmq") or [])
+    own = host in members and not cluster_members(groups, lambda member: variables["hostvars"][member])
+    return name, host if own else next(iter(members), "")
 
 
 def own_time_limits(programs: list[dict[str, Any]]) -> list[int]:

@@ -37,6 +37,7 @@ class Generation:
     stop_timeout: int | None = None
     log: str | None = None
     replaces: list[str] = field(default_factory=list)
+    beside: str = ""
     of: str = ""
     """The generation that this one equals but for its name, see `again`."""
 

@@ -97,6 +97,9 @@ class Manifest:
             )
         else:
             self.seen = Seen(self.conf_dir.owned(), self.conf_dir.provisional())
+        if self.options["successors_only"]:
+            self.programs = [one for one in self.programs if plan.olds_of(one, self.seen) or self.seen.is_up(one.name)]
+        self.programs = [plan.stops_first(one, self.seen) for one in self.programs]
         drain_wait = self.options["drain_wait"]
         self.changes = plan.changes(self.programs, self.seen, waits=drain_wait is None)
         self.operations = plan.plan(self.changes, self.seen, drain_wait)

@@ -13,7 +13,7 @@ With the strategy `replace`, Stop a-1 is the first operation, undone by StartAga
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENERATION, program_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import NAME, Generation, prefix_of
@@ -126,6 +126,18 @@ def _change(one: Generation, olds: tuple[str, ...], seen: Seen, waits: bool) -> 
     else:
         action = STARTED
     return Change(action, one.name, one, olds, draining)
+
+
+def olds_of(one: Generation, seen: Seen) -> list[str]:
+    """Return the older generations that are there and that this one takes over from."""
+    return sorted(old for old in {*seen.files, *seen.orphans} - {one.name} if program_of(old) in one.predecessors)
+
+
+def stops_first(one: Generation, seen: Seen) -> Generation:
+    """Return the generation; to replace the older ones, where one that runs is none that it may start beside."""
+    if one.beside and any(seen.is_up(old) and one.beside not in seen.files.get(old, "") for old in olds_of(one, seen)):
+        return replace(one, strategy="replace")
+    return one
 
 
 def able_to_run(one: Generation, seen: Seen) -> Generation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
@@ -56,7 +55,7 @@ def groups(inventory: Inventory) -> Iterator[Mistake]:
 
 
 def scheduler(inventory: Inventory) -> Iterator[Mistake]:
-    """One host ticks for a broker; a group without a host is an application without a scheduler."""
+    """Of several hosts at one broker, one schedules by the lease; a group without a host is one without a scheduler."""
     members, name = inventory.members("scheduler"), inventory.called("scheduler")
     if not inventory.hosts or inventory.hosts[0]["celery_scheduler_enabled"] is None:
         return
@@ -67,14 +66,14 @@ def scheduler(inventory: Inventory) -> Iterator[Mistake]:
         fix = f"{name}: {{hosts: {{}}}}, or {variable}: true"
         first = f"ansible-playbook playbooks/deploy.yml -e {variable}=false"
         yield Mistake(variable, f"{text} Write: {fix}. To remove one that runs, first type: {first}")
-    here = [host for host in [*inventory.hosts, *inventory.others] if "scheduler" in host.groups]
-    servers = {host.name: inventory.server("rabbitmq", host) for host in here}
-    brokers = Counter(server.name if (server := servers[host.name]) else inventory.broker(host) for host in here)
-    for broker, count in brokers.items():
-        if enabled and count > 1:
-            known = f"the broker on {broker}" if broker in inventory.members("rabbitmq") else "one broker"
-            text = f"group {name} has {', '.join(members)}: every task is sent {count} times to {known}."
-            yield Mistake("scheduler", f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}")
+    machines: dict[tuple[str, ...], list[str]] = {}
+    for host in [*inventory.hosts, *inventory.others]:
+        if "scheduler" in host.groups and enabled:
+            machines.setdefault((host.machine, *inventory.fleet(host)), []).append(host.name)
+    for names in machines.values():
+        if len(names) > 1:
+            text = f"group {name} has {', '.join(names)}, which are one machine: none would stand in for the other."
+            yield Mistake("scheduler", f"{text} Write: {name}: {{hosts: {{{names[0]}: }}}}")
 
 
 def one_application(inventory: Inventory) -> Iterator[Mistake]:

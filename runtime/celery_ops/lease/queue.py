@@ -122,7 +122,7 @@ class LeaseQueue:
     def refuse_to_send_late(self) -> None:
         """Raise Lost after the time for which the lease is certain."""
         if not self.lease.may_send(now()):
-            raise Lost(f"the last confirmed renewal was sent {now() - self.lease.sent:.1f} s ago")
+            raise Lost(f"the last confirmed renewal was sent {self.lease.age(now()):.1f} s ago")
 
     def renew_producer(self) -> None:
         """Send tasks on a channel of their own, a new one: an exchange that is not there costs no more than that."""

@@ -188,7 +188,7 @@ class Leader:
         """End this process when the lease is no longer certain, whatever the main thread is at."""
         while self.queue.lease.may_send(now()):
             time.sleep(FENCE_LOOK)
-        give_up(f"the last confirmed renewal was sent {now() - self.queue.lease.sent:.1f} s ago")
+        give_up(f"the last confirmed renewal was sent {self.queue.lease.age(now()):.1f} s ago")
 
     def stop(self, *_: Any) -> None:
         """Stop between two ticks: what was sent is in the token then."""

@@ -122,6 +122,10 @@ class Lease:
         """Whether a task may be sent."""
         return self.state is State.LEADING and now < self.valid_until
 
+    def age(self, now: float) -> float:
+        """Return the seconds since the last confirmed renewal was sent."""
+        return now - (self.valid_until - FENCE)
+
     def due_in(self, now: float) -> float:
         """Return the seconds until the next renewal is due."""
         return max(0.0, self.sent + RENEW_EVERY - now)

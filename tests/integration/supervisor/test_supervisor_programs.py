@@ -14,7 +14,7 @@ from support.wait import wait_until
 
 A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
 B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
-S1, S2 = (f"app-scheduler-{digit * 8}" for digit in "12")
+S1, S2, S3 = (f"app-scheduler-{digit * 8}" for digit in "123")
 SCHEDULER = {"prefix": "app-scheduler", "strategy": "replace"}
 
 
@@ -100,6 +100,26 @@ def test_replace_starts_the_old_again(host):
     assert set(host.pids()) == {S1} and host.files() == files
     events = host.directory / f"{S1}.events"
     wait_until(lambda: events.read_text().count("start") == 2, 10, "a second start")
+
+
+def test_what_may_not_run_beside_the_old_one_replaces_it_and_what_may_does_not(host):
+    leased = {"beside": "leased", "settings": ["environment=MODE=leased"]}
+    host.apply([scheduler(host, S1, "--drain", 0.3)], prefix="app-scheduler")
+    [replaced] = host.apply([scheduler(host, S2, **leased)], prefix="app-scheduler")["programs"]
+    assert replaced["action"] == "replaced"
+    assert host.events(S2)["start"] > host.events(S1)["end"]
+    [beside] = host.apply([scheduler(host, S3, **leased)], prefix="app-scheduler")["programs"]
+    assert beside["action"] == "handed_over"
+    assert host.events(S2)["term"] > host.events(S3)["ready"]
+
+
+def test_only_what_runs_already_is_handed_over_where_that_is_asked_for(host):
+    first = host.apply([scheduler(host, S1)], prefix="app-scheduler", successors_only=True)
+    assert (first["changed"], first["programs"], host.pids()) == (False, [], {})
+    host.apply([scheduler(host, S1)], prefix="app-scheduler")
+    host.apply([scheduler(host, S2)], prefix="app-scheduler", successors_only=True)
+    assert set(host.pids()) == {S2}
+    assert not host.apply([scheduler(host, S2)], prefix="app-scheduler", successors_only=True)["changed"]
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,29 @@ def test_the_time_that_undoing_takes_at_most():
 def test_an_orphan_is_a_generation_by_name(programs, expected):
     removed = [A1, B1, "app-worker-a", "app-worker-a-by-hand"]
     assert plan.orphans_of(["app-worker-"], programs, removed) == expected
+
+
+# One that may start beside some and not beside others.
+
+
+def test_what_may_start_beside_the_old_one_does():
+    found, one = seen(A1, conf="leased"), generation(A2, "leased", beside="leased")
+    assert plan.stops_first(one, found).strategy == "overlap"
+
+
+def test_what_may_not_start_beside_the_old_one_stops_it_first():
+    found, one = seen(A1, conf="alone"), generation(A2, "leased", beside="leased")
+    first, *_ = operations([plan.stops_first(one, found)], found)
+    assert isinstance(first, Stop)
+    assert first.names == (A1,)
+
+
+def test_an_old_one_that_does_not_run_is_none_to_stop():
+    found = seen(A1, conf="alone", processes={A1: process(A1, "STOPPED")})
+    assert plan.stops_first(generation(A2, "leased", beside="leased"), found).strategy == "overlap"
+
+
+def test_the_older_generations_of_a_program_are_those_of_its_names():
+    found = seen(A1, A2, B1)
+    assert plan.olds_of(generation(A2), found) == [A1]
+    assert plan.olds_of(generation(A3, replaces=["app-worker-b"]), found) == [A1, A2, B1]

@@ -22,6 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
     migrate_host,
+    schedulers,
     worker_programs,
 )
 
@@ -236,3 +237,58 @@ def test_another_python_is_another_generation_and_a_comment_is_none():
     conf, ready = "[program:shop-web]\ncommand=/srv/shop/venv/bin/gunicorn\n", ["ready"]
     assert generation_of(conf, ready, "3.11") != generation_of(conf, ready, "3.13") != generation_of(conf, ready)
     assert generation_of(f"# a comment\n{conf}", ready, "3.11") == generation_of(conf, ready, "3.11")
+
+
+TWO = {"groups": {"rabbitmq": ["hub"], "scheduler": ["one", "two"]}, "hostvars": {"one": {}, "two": {}, "hub": {}}}
+ALONE = {"groups": {"rabbitmq": ["one"], "scheduler": ["one"]}, "hostvars": {"one": {}}}
+
+
+@pytest.fixture
+def scheduler():
+    """Returns the scheduler of a host, some variables replaced."""
+
+    def of(**variables):
+        deployment = Deployment("shop", Release(RELEASE), Path("/etc/shop/env-1"))
+        return Programs(VARIABLES | variables, deployment, BUILD).scheduler("shop-scheduler-1a2b3c4d")
+
+    return of
+
+
+def test_a_scheduler_that_is_alone_has_no_lease(scheduler):
+    alone = scheduler(**ALONE)
+    assert str(RELEASE / "venv/bin/celery") in alone.command
+    assert "/run/shop/scheduler.pid" in alone.command
+    assert (alone.ready, alone.strategy, alone.beside) == ([], "replace", "")
+    assert alone == scheduler()
+
+
+def test_of_several_schedulers_each_stands_by_the_lease_beside_the_one_before(scheduler):
+    leased = scheduler(**TWO)
+    assert str(RELEASE / "bin/celery-ops-scheduler") in leased.command
+    assert "/run/shop/shop-scheduler-1a2b3c4d.pid" in leased.command
+    assert leased.ready == ["test", "-s", "/run/shop/shop-scheduler-1a2b3c4d.heartbeat"]
+    assert (leased.strategy, leased.beside) == ("overlap", "celery-ops-scheduler")
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ["one", "two"]),
+        ({"two": {"celery_scheduler_enabled": "false"}}, ["one"]),
+        ({"two": {"celery_app_name": "other"}}, ["one"]),
+        ({"two": {"celery_app_broker_host": "10.0.0.9"}}, ["one"]),
+        ({"one": {"celery_app_broker_url": "amqp://a"}, "two": {"celery_app_broker_url": "amqp://b"}}, ["one"]),
+        ({"one": {"celery_app_broker_url": "amqp://a"}, "two": {"celery_app_broker_url": "amqp://a"}}, ["one", "two"]),
+    ],
+)
+def test_the_schedulers_of_an_application_are_those_at_its_broker(changed, expected):
+    assert schedulers(VARIABLES | TWO | {"hostvars": TWO["hostvars"] | changed}) == expected
+
+
+@pytest.mark.parametrize(
+    ("result_stores", "expected"), [(["one"], ["one", "two", "three"]), (["one", "two", "three"], ["one"])]
+)
+def test_hosts_that_are_each_a_system_of_its_own_have_each_a_scheduler_of_its_own(result_stores, expected):
+    hosts = ["one", "two", "three"]
+    groups = {"rabbitmq": hosts, "scheduler": hosts, "result_store": result_stores}
+    assert schedulers(VARIABLES | {"groups": groups, "hostvars": {name: {} for name in hosts}}) == expected

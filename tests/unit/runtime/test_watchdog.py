@@ -41,6 +41,8 @@ BEATS = {
 }
 BEAT = {key: BEATS[key] for key in ("pid", "state", "since", "beat", "due", "broker")} | {"kind": "scheduler"}
 
+STANDBY = BEAT | {"state": "standby", "connected": True}
+
 
 def process(pid=10, state="S", age=1000.0):
     """`age` is reckoned from the tests' collection: one is older when it is looked at; below 0 it stays young."""
@@ -60,6 +62,9 @@ def seen(beat=BEATS, main="S", children="SS", name=NAME, age=1000.0, **more):
     ("look", "broker", "state"),
     [
         (seen(), True, "ready"),
+        (seen(STANDBY), True, "standby"),
+        (seen(STANDBY | {"connected": False}), True, "reconnecting"),
+        (seen(STANDBY | {"connected": False}), False, "broker away"),
         (seen(active=1, reserved=2), True, "ready"),
         (seen(active=2, reserved=4, idle=3600), True, "busy"),
         (seen(late=29), True, "ready"),
