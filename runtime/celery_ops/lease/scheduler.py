@@ -142,14 +142,14 @@ class Leader:
 
     def apply_async(self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **options: Any) -> Any:
         """Send an entry's task, under the id of this run."""
-        task_id = id_of(entry)
+        task_id, run = id_of(entry), int(entry.total_run_count or 0) + 1
         entry = self.reserve(entry) if advance else entry
         self.sent, self.number = True, self.number + 1
         own = entry.options
         entry.options = {
             "task_id": task_id,
             **own,
-            "headers": {**(own.get("headers") or {}), HEADER: f"{self.queue.by} {os.getpid()} {self.number}"},
+            "headers": {**(own.get("headers") or {}), HEADER: f"{self.queue.by} {os.getpid()} {self.number} {run}"},
             "retry": False,  # on another connection, without the lease
         }
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from celery.worker.request import Request
 
 HEADER = "celery_ops_tick"
-"""The header of a message that a leader sends: its number, another one for each message."""
+"""The header of a message that a leader sends: who sent it, another number for each message, and which run it is."""
 KEY = "celery-ops-tick-"
 KEEP = 86400
 """Seconds that the store keeps an id."""

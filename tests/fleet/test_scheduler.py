@@ -1,0 +1,189 @@
+"""Two schedulers: one leads, and when it fails the other goes on; no run is skipped and none is executed twice.
+
+CELERY_OPS_FAILOVERS is how many times the leader fails, 3 by default.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from support.control import deployed, play
+from support.host import APP, scenario_hosts
+from support.wait import wait_until
+
+FAILOVERS = int(os.environ.get("CELERY_OPS_FAILOVERS", "3"))
+TAKEOVER = 20.0
+"""Seconds until the other scheduler leads."""
+GAP = 2.0
+"""Seconds without a leader in a deploy."""
+RAN = f"/var/lib/{APP}/ran"
+EVERY_SECOND = f"""
+import json, time
+
+
+@app.task(name="petct.every_second", bind=True, ignore_result=True)
+def every_second(self):
+    with open("{RAN}", "a") as file:
+        file.write(json.dumps([time.time(), self.request.id, self.request.celery_ops_tick]) + "\\n")
+
+
+app.conf.beat_schedule["every-second"] = {{"task": "petct.every_second", "schedule": 1.0, "options": {{"expires": 60}}}}
+"""
+
+
+def hosts_of(group):
+    platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
+    names = {platform["name"] for platform in platforms if group in platform["groups"]}
+    return [host for host in scenario_hosts() if host.name in names]
+
+
+@pytest.fixture(scope="module")
+def schedulers():
+    found = hosts_of("scheduler")
+    if len(found) < 2:
+        pytest.skip("the scenario has one scheduler")
+    return found
+
+
+@pytest.fixture(scope="module")
+def every_second(schedulers, variants):
+    """The application with an entry of every second; returns what ran, all workers together, in order."""
+    deployed(celery_app_source=str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND})))
+
+    def ran():
+        lines = [line for host in hosts_of("worker") for line in host.ask(f"cat {RAN}").splitlines()]
+        return sorted(json.loads(line) for line in lines if line.endswith("]"))
+
+    wait_until(ran, 30, "the first run")
+    return ran
+
+
+def states(host):
+    """The schedulers' heartbeats on a host, of the processes that run."""
+    pids, found = set(host.running().values()), []
+    for line in host.ask(f"cat /run/{APP}/{APP}-scheduler-*.heartbeat").splitlines():
+        beat = json.loads(line)
+        if beat["pid"] in pids:
+            found.append(beat["state"])
+    return found
+
+
+def leader_of(schedulers):
+    """The host whose scheduler leads while the others stand by; None while that is not so."""
+    found = {host: states(host) for host in schedulers}
+    leading = [host for host, states in found.items() if states == ["ready"]]
+    standing_by = [host for host, states in found.items() if states == ["standby"]]
+    return leading[0] if (len(leading), len(standing_by)) == (1, len(schedulers) - 1) else None
+
+
+def pid_of(host):
+    return host.program("scheduler").pid
+
+
+def kill(host):
+    host.output(f"kill -KILL {pid_of(host)}")
+    return lambda: None
+
+
+def freeze(host):
+    """The watchdog would wake it after 6 s: it is frozen as well."""
+    pids = f"{pid_of(host)} {host.program('watchdog').pid}"
+    host.output(f"kill -STOP {pids}")
+    return lambda: host.run(f"kill -CONT {pids}")
+
+
+def cut(host):
+    """The host is cut off from all others."""
+    link = ["docker", "exec", "--privileged", host.name, "ip"]
+    routes = subprocess.run([*link, "route", "show", "default"], capture_output=True, text=True, check=True).stdout
+
+    def mend():
+        subprocess.run([*link, "link", "set", "eth0", "up"], check=True)
+        if routes:
+            subprocess.run([*link, "route", "replace", *routes.splitlines()[0].split()], check=True)
+
+    subprocess.run([*link, "link", "set", "eth0", "down"], check=True)
+    return mend
+
+
+def orders(ran):
+    """Which run of the entry each message was, in the order in which the workers had them."""
+    return [int(number.split()[-1]) for _, _, number in ran]
+
+
+def leaders(ran):
+    """Who sent each run."""
+    return [number.split()[0] for _, _, number in ran]
+
+
+@pytest.mark.timeout(120 + 90 * FAILOVERS)
+def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
+    took = []
+    for number, fault in enumerate(itertools.islice(itertools.cycle((kill, freeze, cut)), FAILOVERS)):
+        before = wait_until(lambda: leader_of(schedulers), 60, f"one leader and a standby before fault {number}")
+        if fault is cut and "rabbitmq" in groups_of(before):
+            fault = kill  # with the broker's host the test would cut off the broker
+        since = time.time()
+        mend = fault(before)
+        try:
+            others = [host for host in schedulers if host is not before]
+            if fault is kill:  # Supervisor starts it again, and it may be first
+                others = schedulers
+            wait_until(
+                lambda since=since, others=others: any(
+                    at > since and sender.endswith(tuple(f"@{host.name}" for host in others))
+                    for (at, *_), sender in zip(every_second(), leaders(every_second()), strict=False)
+                ),
+                2 * TAKEOVER,
+                f"a run after {fault.__name__}",
+            )
+            took.append((fault.__name__, round(time.time() - since, 1)))
+        finally:
+            mend()
+    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    print(took)
+    assert max(seconds for _, seconds in took) <= TAKEOVER, took
+    ran = every_second()
+    assert len({task_id for _, task_id, _ in ran}) == len(ran), "none is executed twice"
+    first, last = min(orders(ran)), max(orders(ran))
+    wait_until(lambda: set(orders(every_second())) >= set(range(first, last + 1)), 20, "the runs that are missing")
+
+
+def groups_of(host):
+    platforms = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())["platforms"]
+    return next(platform["groups"] for platform in platforms if platform["name"] == host.name)
+
+
+@pytest.mark.timeout(300)
+def test_a_deploy_lets_the_new_ones_stand_by_first(schedulers, every_second, variants):
+    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    before = {pid_of(host) for host in schedulers}
+    since = time.time()
+    deployed(
+        celery_app_source=str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND})),
+        celery_scheduler_options=["--max-interval", "30"],
+    )
+    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    assert before.isdisjoint(pid_of(host) for host in schedulers)
+    ran = [one for one in every_second() if one[0] >= since]
+    assert len({task_id for _, task_id, _ in ran}) == len(ran)
+    assert max(later[0] - earlier[0] for earlier, later in itertools.pairwise(ran)) <= 1.0 + GAP
+
+
+def test_the_status_names_the_leader(schedulers, every_second):
+    leading = wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    [other] = [host for host in schedulers if host is not leading]
+
+    def said():
+        status = play("status")
+        assert status.rc == 0, status.text[-3000:]
+        return f"leader: {leading.program('scheduler').name} on {leading.name}" in status.text and (
+            f"standby: {other.program('scheduler').name} on {other.name}" in status.text
+        )
+
+    wait_until(said, 60, "the leader and the standby in the status")
