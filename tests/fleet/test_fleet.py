@@ -20,7 +20,7 @@ def kinds(host):
 def test_each_host_runs_what_its_groups_say(hub, workers):
     assert kinds(hub) == {"scheduler", "web", "web-listener", "watchdog"}
     for host in workers:
-        assert kinds(host) == {"worker-default", "watchdog"}
+        assert kinds(host) == {"worker-default", "watchdog", *(["scheduler"] if host is workers[0] else [])}
     wait_until(lambda: hub.consumers() == len(workers), 15, "a consumer on each worker host")
 
 

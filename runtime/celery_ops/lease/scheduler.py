@@ -106,6 +106,7 @@ class Leader:
         scheduler = self.scheduler
         before = self.queue.lease.newest
         apply_runs(scheduler, before.runs)
+        scheduler.celery_ops_goes_on = bool(before.seq)
         self.runs = {name: run_of(entry) for name, entry in scheduler.schedule.items()}
         self._tick, self._reserve, self._apply_async = scheduler.tick, scheduler.reserve, scheduler.apply_async
         scheduler.tick, scheduler.reserve, scheduler.apply_async = self.tick, self.reserve, self.apply_async

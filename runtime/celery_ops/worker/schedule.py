@@ -56,7 +56,8 @@ def last_runs_file(schedule: str) -> Path:
 
 def keep_last_runs(scheduler: PersistentScheduler, path: Path) -> None:
     """Make entries go on from the last runs in a file, and write them there whenever the schedule is saved."""
-    for name in carry_over(scheduler, path):
+    # What the lease of several schedulers tells is newer.
+    for name in [] if getattr(scheduler, "celery_ops_goes_on", False) else carry_over(scheduler, path):
         print(f"[celery-ops] {name}: its last run is known from {path}", flush=True)
     save = scheduler.sync
 

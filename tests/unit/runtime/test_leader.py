@@ -8,6 +8,7 @@ from celery import Celery, beat, signals
 from celery_ops.lease import scheduler as leading
 from celery_ops.lease.scheduler import Leader, apply_runs, id_of, run_of
 from celery_ops.lease.state import FENCE, Lease, Lost, State, Token
+from celery_ops.worker.schedule import keep_last_runs
 from celery_ops.worker.ticks import HEADER
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -205,3 +206,15 @@ def test_ids_differ_by_entry_and_by_run():
     other = beat.ScheduleEntry(name="other", task="a", schedule=1.0, last_run_at=LONG_AGO)
     assert len({id_of(one), id_of(later), id_of(other)}) == 3
     assert id_of(one) == id_of(beat.ScheduleEntry(name="one", task="b", schedule=2.0, last_run_at=LONG_AGO))
+
+
+def test_a_file_of_this_host_counts_only_for_the_first_leader(leader, app, tmp_path):
+    def last_runs(scheduler):
+        path = tmp_path / "runs.json"
+        path.write_text('{"seldom": ["2026-01-01T00:00:00+00:00", 50]}')
+        keep_last_runs(scheduler, path)
+        return scheduler.schedule["seldom"].total_run_count
+
+    assert last_runs(leader().scheduler) == 50
+    later = leader(Token(3, "another@host", {"seldom": (LONG_AGO.isoformat(), 49)}), "elsewhere")
+    assert last_runs(later.scheduler) == 49
