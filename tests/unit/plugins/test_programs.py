@@ -215,7 +215,8 @@ def test_the_check_asks_for_what_the_application_has(given, expected):
     ],
 )
 def test_the_status_looks_at_what_the_host_has(groups, url, asked, programs, broker):
-    more = {"celery_app_broker_url": url, "celery_app_secrets_dir": "/nowhere"}
+    around = {"groups": {}, "hostvars": {}}
+    more = around | {"celery_app_broker_url": url, "celery_app_secrets_dir": "/nowhere"}
     made = status_arguments(VARIABLES | {"group_names": groups, **more})
     assert (bool(made["ask_broker"]), made["programs"], made["broker"]) == (asked, programs, broker)
 
