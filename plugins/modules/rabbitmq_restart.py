@@ -129,9 +129,13 @@ class Restart:
     def _restart(self, *, epmd: bool) -> None:
         self._service("stop", SERVICE)
         if epmd:
-            self._service("stop", "epmd.service")
-            self._service("restart", "epmd.socket")
+            self.restart_epmd()
         self._service("start", SERVICE)
+
+    def restart_epmd(self) -> None:
+        """Restart Erlang's port mapper, at which a running broker would be unknown. Raises OperatorError."""
+        self._service("stop", "epmd.service")
+        self._service("restart", "epmd.socket")
 
     def _service(self, verb: str, name: str) -> None:
         words = ("systemctl", verb, name) if self.has_systemd else ("service", name, verb)
@@ -175,17 +179,19 @@ def work(module: AnsibleModule) -> NoReturn:
     """Restart it, if it is to be. Raises OperatorError."""
     has_systemd = module.params["service_manager"] == "systemd"
     files, epmd_files = module.params["files"], module.params["epmd_files"]
-    epmd, begun = has_systemd and newer(epmd_files, since("epmd.socket")), since(SERVICE)
-    if files and not epmd and not newer(files, begun):
-        module.exit_json(changed=False, seconds={})
-    if files and not begun:  # it does not run: its next start reads the files
+    mapper, begun = since("epmd.socket"), since(SERVICE)
+    epmd = bool(has_systemd and mapper and newer(epmd_files, mapper))
+    if files and not epmd and (not begun or not newer(files, begun)):  # one that does not run reads them at its start
         module.exit_json(changed=False, seconds={})
     if module.check_mode:
         module.exit_json(changed=True, seconds={})
-    restart = Restart(module.params["node"], module.params["timeout"], has_systemd)
     if epmd:
         run("systemctl", "daemon-reload")
-    restart.run(epmd=bool(epmd))
+    restart = Restart(module.params["node"], module.params["timeout"], has_systemd)
+    if files and not begun:
+        restart.restart_epmd()
+    else:
+        restart.run(epmd=epmd)
     module.exit_json(changed=True, seconds=restart.seconds)
 
 

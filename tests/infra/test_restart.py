@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
+from support.control import play
 from support.host import Host
 from support.wait import wait_until
 
@@ -26,3 +27,14 @@ def test_everything_comes_back_after_a_restart(host):
     assert urllib.request.urlopen(f"{host.url}/healthz", timeout=10).status == 200
     # Tasks go to the worker and back a moment before systemd has heard of the last unit that it started.
     assert host.output("systemctl is-system-running --wait") == "running"
+
+
+@pytest.mark.timeout(240)
+def test_a_broker_that_is_alone_is_restarted_by_its_playbook(host):
+    if not host.has_systemd:
+        pytest.skip("Debian's init script stops nothing in a container")
+    before = host.output("systemctl show --property=MainPID rabbitmq-server")
+    restart = play("rabbitmq_restart", host)
+    assert restart.rc == 0, restart.text[-3000:]
+    assert host.output("systemctl show --property=MainPID rabbitmq-server") != before
+    wait_until(host.task_comes_back, 90, "a task's round trip")
