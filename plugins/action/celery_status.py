@@ -35,6 +35,7 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
     nodes = cluster_nodes(cluster_members(variables["groups"], hosts.__getitem__), hosts.__getitem__)
     return {
         "app": app,
+        "host": variables["inventory_hostname"],
         "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
         "nodes": [node["name"] for node in nodes] if "rabbitmq" in groups else [],

@@ -16,6 +16,10 @@ options:
     description: The application's name.
     type: str
     required: true
+  host:
+    description: The host's name in the inventory, for commands to type.
+    type: str
+    default: ""
   programs:
     description: Whether this host runs programs of the application.
     type: bool
@@ -104,6 +108,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look_at_cluster,
     look_at_programs,
     look_at_queues,
+    look_at_versions,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
@@ -114,6 +119,7 @@ REPORTED = ("release", "programs", "orphans", "queues", "cluster", "lock", "work
 
 ARGUMENTS: dict[str, Any] = {
     "app": {"type": "str", "required": True},
+    "host": {"type": "str", "default": ""},
     "programs": {"type": "bool", "default": True},
     "broker": {"type": "bool", "default": False},
     "nodes": {"type": "list", "elements": "str", "default": []},
@@ -132,7 +138,9 @@ def main() -> None:
     seen.rotation = options["rotation"]
     if options["programs"]:
         look_at_programs(seen, Path(options["supervisord_conf"]))
+    seen.name = options["host"]
     if options["broker"]:
+        look_at_versions(seen)
         look_at_queues(seen)
         if options["nodes"]:
             look_at_cluster(seen, options["nodes"])

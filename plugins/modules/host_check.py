@@ -139,6 +139,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.s
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 
@@ -162,7 +163,10 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
     yield from system.open_files(programs, files)
     yield from system.memory(programs, want["overlap"], want["store_memory"])
     if "rabbitmq" in groups:
-        in_use = list(broker.in_use(app, want["broker_shared"], want["time_limit"]))
+        # A broker that can't start can't be asked who uses it.
+        in_use = list(broker.data(versions(want["node_name"]))) or list(
+            broker.in_use(app, want["broker_shared"], want["time_limit"])
+        )
         yield from in_use
         if not in_use and not want["broker_shared"]:
             yield from broker.node(want["node_name"])

@@ -170,6 +170,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_node_name": own_node("name", "rabbitmq_node_name", "rabbit@localhost"),
     "rabbitmq_distribution_bind": own_node("address", "rabbitmq_distribution_bind", "127.0.0.1"),
     "rabbitmq_erlang_cookie": rabbitmq_erlang_cookie,
+    "rabbitmq_move_urls": lambda host, reader: host.need("celery_app_broker_url_effective").split(";"),
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
     "result_store_keep_former": keeps_former,

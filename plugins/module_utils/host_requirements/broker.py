@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, rabbitmq_versions
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 
 
 def in_use(app: str, shared: bool, time_limit: int) -> Iterator[str]:
@@ -32,6 +33,18 @@ def in_use(app: str, shared: bool, time_limit: int) -> Iterator[str]:
         yield f"RabbitMQ was there before, and has to run so that the kit can tell who uses it. {why}"
 
 
+def data(found: Versions) -> Iterator[str]:
+    """The package that is installed, or is to be, can start on the data of the node."""
+    if found.cannot_start and found.data:
+        version, move = rabbitmq_versions.text(found.data), "ansible-playbook playbooks/rabbitmq_move.yml"
+        yield (
+            f"{found.cannot_start}. The data are left as they are. Start a copy of /var/lib/rabbitmq on a host with "
+            f"RabbitMQ {version} and the same node name. Set the data aside here: service rabbitmq-server stop; mv "
+            f"{rabbitmq_versions.DATA} {rabbitmq_versions.DATA}-{version}. Then move the application to this host: "
+            f"{move} -e rabbitmq_move_from=<that host> (docs/fleet.md, Upgrade Debian on the broker's host)"
+        )
+
+
 def consumer_timeout(seconds: int | None, time_limit: int) -> Iterator[str]:
     """Somebody else's broker leaves a worker alone for as long as a task may take."""
     if seconds is not None and seconds <= time_limit:
@@ -52,8 +65,7 @@ def foreign_vhost(app: str) -> Iterator[str]:
 
 def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
     """The node's name does not hide the data of an earlier one."""
-    nodes = (path.name for path in Path(data).glob("*@*") if path.is_dir())
-    found = sorted(name for name in nodes if not name.endswith("-plugins-expand"))
+    found = rabbitmq_versions.nodes(Path(data))
     if found and wanted not in found:
         yield (
             f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "

@@ -15,12 +15,18 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     HOUSEKEEPING_QUEUES,
     Layout,
     Release,
 )
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
+    rabbitmq_cluster,
+    rabbitmq_move,
+    rabbitmq_versions,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -44,6 +50,8 @@ class Status:
 
     app: str
     host: str = ""
+    name: str = ""
+    """What the inventory calls the host."""
     release: str = ""
     since: float = 0.0
     """When the current release became that, as Unix time."""
@@ -52,6 +60,10 @@ class Status:
     watched: bool = True
     """Whether the watchdog responds, where one belongs."""
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    broker: Versions = field(default_factory=Versions)
+    """RabbitMQ on this host, where one belongs."""
+    moves_from: str = ""
+    """The host whose broker the application is moved from to this one, until that is confirmed."""
     lock: dict[str, Any] = field(default_factory=dict)
     work: dict[str, Any] = field(default_factory=dict)
     deploys: list[dict[str, Any]] = field(default_factory=list)
@@ -133,6 +145,13 @@ def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
         "tasks": "",
         "retires": conf.is_symlink(),
     }
+
+
+def look_at_versions(seen: Status) -> None:
+    """Add which RabbitMQ this host has, which one apt would make of it, and a move to it that is under way."""
+    seen.moves_from = rabbitmq_move.noted(seen.app).get("from", "")
+    found = rabbitmq_versions.nodes()
+    seen.broker = rabbitmq_versions.versions(found[0] if len(found) == 1 else "", Distribution.read().version)
 
 
 def look_at_queues(seen: Status) -> None:

@@ -16,6 +16,7 @@ UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting",
 def problems(seen: Status, *, has_programs: bool) -> list[str]:
     """Return a line for each thing that is wrong, with what to do; `has_programs`: whether programs belong here."""
     return [
+        *_broker(seen),
         *seen.refused,
         *_release(seen, has_programs),
         *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
@@ -25,6 +26,32 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_deploys(seen),
         *_rotation(seen),
     ]
+
+
+def _broker(seen: Status) -> Iterator[str]:
+    if seen.broker.cannot_start:
+        yield f"{seen.broker.cannot_start}. What to do: ansible-playbook playbooks/site.yml"
+    elif seen.broker.cannot_upgrade:
+        yield (
+            f"{seen.broker.cannot_upgrade}. Keep it: apt-mark hold rabbitmq-server. Then move {seen.app} to another "
+            f"broker: {move(seen)}"
+        )
+    if seen.moves_from:
+        yield (
+            f"{seen.app} is being moved to this broker from {seen.moves_from}, where tasks may be left. Complete it: "
+            f"{move(seen, seen.moves_from)}"
+        )
+
+
+def notes(seen: Status) -> Iterator[str]:
+    """Yield what is in order now, and is to be known before something else is done."""
+    if seen.broker.before_next_debian:
+        yield f"{seen.broker.before_next_debian}. Before that upgrade, move {seen.app} to another broker: {move(seen)}"
+
+
+def move(seen: Status, source: str = "") -> str:
+    """Return the command that moves the application from this host's broker, or another's, to the inventory's."""
+    return f"ansible-playbook playbooks/rabbitmq_move.yml -e rabbitmq_move_from={source or seen.name or seen.host}"
 
 
 def _release(seen: Status, has_programs: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes
 
 COLUMNS = ("PROGRAM", "STATE", "PID", "UP", "RELEASE", "HEALTH", "QUEUES")
 
@@ -28,6 +29,9 @@ def text(seen: Status, problems: list[str], *, has_programs: bool, has_queues: b
             for name, one in sorted(seen.queues.items())
         ]
         lines.append(f"queues: {', '.join(queues) or 'none'}")
+    if seen.broker.installed:
+        lines.append(f"broker: RabbitMQ {seen.broker.installed}")
+    lines += [f"note: {line}" for line in notes(seen)]
     if seen.unseen:
         lines.append(f"broker: {seen.unseen}")
     if has_programs:
