@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -62,30 +63,33 @@ def worker_programs_of_hosts(variables: Mapping[str, Any]) -> Iterator[list[dict
 
 
 def schedulers(variables: Mapping[str, Any]) -> list[str]:
-    """Return the hosts that schedule this host's application at the same broker; of several, one leads by the lease."""
-    members = list((variables.get("groups") or {}).get("scheduler") or [])
+    """Return the hosts that schedule this host's application at the same broker; of several, one leads by the lease.
+
+    In doubt a host counts: the lease is in the broker, so that each of two brokers has a leader of its own.
+    """
+    members, here = list((variables.get("groups") or {}).get("scheduler") or []), str(variables["inventory_hostname"])
     if len(members) < 2:
         return members
-    here = str(variables["inventory_hostname"])
-    ours = _application_of(variables, here)
+    given, groups = variables["hostvars"], variables["groups"]
+    names = {host: given[host].get("celery_app_name", "") for host in {*members, here}}
     return [
         host
         for host in members
-        if boolean(variables["hostvars"][host].get("celery_scheduler_enabled", True), strict=False)
-        and _application_of(variables, host) == ours
+        if boolean(given[host].get("celery_scheduler_enabled", True), strict=False)
+        and names[host] == names[here]
+        and (host == here or not _other_broker(here, host, groups, given))
     ]
 
 
-def _application_of(variables: Mapping[str, Any], host: str) -> tuple[str, str]:
-    """Return what the hosts of one application have in common in the inventory: its name and its broker."""
-    given, groups = variables["hostvars"][host], variables["groups"]
-    name = str(given.get("celery_app_name", ""))
+def _other_broker(one: str, two: str, groups: Mapping[str, list[str]], given: Mapping[str, Any]) -> bool:
+    """Whether two hosts certainly use different brokers."""
     for variable in ("celery_app_broker_url", "celery_app_broker_host"):
-        if given.get(variable):
-            return name, str(given[variable])
-    members = list(groups.get("rabbitmq") or [])
-    own = host in members and not cluster_members(groups, lambda member: variables["hostvars"][member])
-    return name, host if own else next(iter(members), "")
+        texts = [str(given[host].get(variable) or "") for host in (one, two)]
+        if any(texts):
+            addresses = [set(re.split("[;,]", text)) for text in texts]
+            return all(texts) and addresses[0].isdisjoint(addresses[1])
+    members = groups.get("rabbitmq") or []
+    return one in members and two in members and not cluster_members(dict(groups), lambda host: given[host])
 
 
 def own_time_limits(programs: list[dict[str, Any]]) -> list[int]:

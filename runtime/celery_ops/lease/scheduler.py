@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops.launch.env import application_name
@@ -218,8 +218,11 @@ def say(what: str) -> None:
 
 
 def run_of(entry: ScheduleEntry) -> tuple[str, int]:
-    """Return when an entry ran last, and how often."""
-    return (entry.last_run_at.isoformat() if entry.last_run_at else "", int(entry.total_run_count or 0))
+    """Return when an entry ran last, in UTC, and how often."""
+    last = entry.last_run_at
+    if last is not None and last.tzinfo is not None:
+        last = last.astimezone(UTC)
+    return (last.isoformat() if last else "", int(entry.total_run_count or 0))
 
 
 def id_of(entry: ScheduleEntry) -> str:
@@ -233,7 +236,10 @@ def apply_runs(scheduler: Scheduler, runs: Runs) -> None:
         entry = scheduler.schedule.get(name)
         if entry is None or not last or run_of(entry) == (last, count):
             continue
-        entry.last_run_at, entry.total_run_count = datetime.fromisoformat(last), count
+        moment = datetime.fromisoformat(last)
+        # In the application's time zone, as beat has it: an entry of 3 o'clock stays one when the clocks change.
+        entry.last_run_at = moment if moment.tzinfo is None else moment.astimezone(scheduler.app.timezone)
+        entry.total_run_count = count
         model = getattr(entry, "model", None)
         if model is not None:  # of django-celery-beat, which reads its table again when a row changes
             model.last_run_at, model.total_run_count, model.no_changes = entry.last_run_at, count, True

@@ -77,6 +77,7 @@ def leader(app, monkeypatch, tmp_path):
         raise Ended(why)
 
     monkeypatch.setattr(leading, "give_up", end)
+    monkeypatch.setattr(leading, "now", lambda: 100.0)  # however long a busy machine takes
     monkeypatch.setattr(leading.threading.Thread, "start", lambda _: None)
     monkeypatch.setattr(leading.signal, "signal", lambda *_: None)
 
@@ -180,7 +181,7 @@ def test_runs_of_the_leader_before_count_more_than_what_is_kept_here(app, tmp_pa
     assert "gone" not in scheduler.schedule
 
 
-def test_a_row_of_a_database_goes_on_as_well():
+def test_a_row_of_a_database_goes_on_as_well(app):
     class Row:
         last_run_at, total_run_count, no_changes = None, 0, False
 
@@ -192,12 +193,22 @@ def test_a_row_of_a_database_goes_on_as_well():
             self.saved += 1
 
     entry = Entry()
-    table = SimpleNamespace(schedule={"nightly": entry})
+    table = SimpleNamespace(schedule={"nightly": entry}, app=app)
     apply_runs(table, {"nightly": (LONG_AGO.isoformat(), 41)})
     assert (entry.model.last_run_at, entry.model.total_run_count, entry.model.no_changes) == (LONG_AGO, 41, True)
     assert entry.saved == 1
     apply_runs(table, {"nightly": (LONG_AGO.isoformat(), 41)})
     assert entry.saved == 1
+
+
+def test_an_entry_goes_on_in_the_time_zone_of_the_application(app, tmp_path):
+    """Else a crontab's next run would be an hour off when the clocks change."""
+    app.conf.timezone = "Europe/Berlin"
+    scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    apply_runs(scheduler, {"seldom": ("2026-03-28T02:00:00+00:00", 1)})
+    entry = scheduler.schedule["seldom"]
+    assert entry.last_run_at.tzinfo == app.timezone
+    assert run_of(entry) == ("2026-03-28T02:00:00+00:00", 1), "the same for each leader"
 
 
 def test_ids_differ_by_entry_and_by_run():
