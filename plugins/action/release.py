@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
@@ -91,6 +92,8 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
             "previous": target.get("previous", ""),
         }
     if state == "built":
+        if problem := runs_nothing(variables):
+            raise OperatorError(problem)
         made["environment_text"] = environment_text(environment_of(variables))
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.

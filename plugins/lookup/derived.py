@@ -16,7 +16,8 @@ options:
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(leader), which of several leads, once
-      their status is registered.
+      their status is registered; V(runs_nothing), what to say where a host is in no group that runs the
+      application; V(base), V(etc), V(run), V(log) and V(state), the application's directories.
     required: true
 """
 
@@ -36,10 +37,18 @@ from functools import partial
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, leader, outcome, rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host, schedulers
+
+
+def directory(variables: Variables, name: str) -> str:
+    """Return one of the application's directories."""
+    return str(getattr(Layout(variables["celery_app_name"]), name))
+
 
 QUESTIONS = {
     "broker_url": environment.broker_url,
@@ -53,6 +62,8 @@ QUESTIONS = {
     "summary": outcome.summary,
     "schedulers": schedulers,
     "leader": leader.leader,
+    "runs_nothing": runs_nothing,
+    **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},
     "groups": lambda variables: sorted(variables["group_names"]),
 }
 

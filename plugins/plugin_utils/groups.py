@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, GROUPS
 
@@ -23,3 +24,14 @@ def own_groups(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
 def app_hosts(groups: Mapping[str, list[str]]) -> list[str]:
     """Return the hosts that run a program of the application, each once; the groups by their plain names."""
     return list(dict.fromkeys(host for group in GROUPS if group in APP_GROUPS for host in groups.get(group, [])))
+
+
+def runs_nothing(variables: Mapping[str, Any]) -> str:
+    """Return what to say of a host that is in no group which says what of the application it runs; "" for others."""
+    if APP_GROUPS & set(variables["group_names"]):
+        return ""
+    host, names = variables["inventory_hostname"], ", ".join(group for group in GROUPS if group in APP_GROUPS)
+    return (
+        f"{host} is in none of the groups {names}, which say what of the application a host runs. Write in the "
+        f"inventory: worker: {{hosts: {{{host}: }}}} (or the group's name with {PREFIX} before it)"
+    )

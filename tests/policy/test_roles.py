@@ -62,7 +62,7 @@ def test_it_knows_nothing_of_celery_and_of_other_roles(name):
     assert load(role / "meta/main.yml")["dependencies"] == []
 
 
-@pytest.mark.parametrize("name", ["rabbitmq", "result_store", "supervisor"])
+@pytest.mark.parametrize("name", ["rabbitmq", "result_store", "supervisor", "celery"])
 def test_its_page_shows_how_it_is_used_by_itself(name):
     by_hand = (ROOT / "roles" / name / "README.md").read_text().partition("<!-- Below:")[0]
     [play] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", by_hand, re.DOTALL)[1])

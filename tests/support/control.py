@@ -95,6 +95,13 @@ def deployed(*hosts: Host, **variables: Any) -> Run:
     return run
 
 
+def install_environment() -> dict[str, Any]:
+    """What pip has to be told where the control node trusts private CAs, as its test hosts then do."""
+    if not any(Path("/usr/local/share/ca-certificates").glob("*.crt")):
+        return {}
+    return {"celery_app_install_environment": {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}}
+
+
 @dataclass(frozen=True)
 class Inventory:
     """An application's own inventory, as its owner writes it: one host in some groups, and files of variables."""
@@ -113,9 +120,7 @@ class Inventory:
         (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": there, "children": children}}))
         inventory = cls(directory, kit)
         inventory.set("app", **variables)
-        # Where the control node trusts private CAs, so do its test hosts; pip has to be told.
-        if any(Path("/usr/local/share/ca-certificates").glob("*.crt")):
-            inventory.set("pip", celery_app_install_environment={"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"})
+        inventory.set("pip", **install_environment())
         return inventory
 
     def set(self, name: str, **variables: Any) -> None:

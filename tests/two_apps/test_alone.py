@@ -1,4 +1,4 @@
-"""The roles for services in somebody else's project: each with its inputs alone, on a host that has nothing."""
+"""The roles in somebody else's project: each with its inputs alone, on a host that has nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.control import ROOT, Run, run
+from support.control import ROOT, Run, install_environment, run
 from support.host import Host
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,22 +25,26 @@ class Project:
     def __init__(self, directory: Path, host: Host) -> None:
         self.directory, self.host = directory, host
         (directory / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {ROOT}/collections\n")
-        there = {host.name: {"ansible_connection": "community.docker.docker"}}
-        (directory / "hosts.json").write_text(json.dumps({"servers": {"hosts": there}}))
+        self.put_into("servers")
 
-    def play(self, role: str, tasks_from: str = "main", facts: bool = True, **variables: Any) -> Run:
-        """Use one role in a play."""
-        task = {
-            "name": role,
-            "ansible.builtin.import_role": {"name": f"celery_ops.kit.{role}", "tasks_from": tasks_from},
-        }
-        play = {"name": "Ours", "hosts": "servers", "gather_facts": facts, "vars": variables, "tasks": [task]}
+    def put_into(self, *groups: str) -> None:
+        """Write the inventory: the host in these groups."""
+        there = {"hosts": {self.host.name: {"ansible_connection": "community.docker.docker"}}}
+        (self.directory / "hosts.json").write_text(json.dumps(dict.fromkeys(groups, there)))
+
+    def play(self, role: str, *tasks_from: str, facts: bool = True, **variables: Any) -> Run:
+        """Use one role in a play, or some of its task files."""
+        tasks = [
+            {"name": file, "ansible.builtin.import_role": {"name": f"celery_ops.kit.{role}", "tasks_from": file}}
+            for file in tasks_from or ["main"]
+        ]
+        play = {"name": "Ours", "hosts": "servers", "gather_facts": facts, "vars": variables, "tasks": tasks}
         (self.directory / "ours.yml").write_text(json.dumps([play]))
         return run(["ansible-playbook", "-i", "hosts.json", "ours.yml", "--diff"], self.directory, {"COLUMNS": "160"})
 
-    def changed(self, role: str, tasks_from: str = "main", **variables: Any) -> tuple[int, str]:
+    def changed(self, role: str, *tasks_from: str, **variables: Any) -> tuple[int, str]:
         """Use one role, which has to succeed; return how many tasks changed something, and all that was said."""
-        done = self.play(role, tasks_from, **variables)
+        done = self.play(role, *tasks_from, **variables)
         assert done.rc == 0, f"{role}: {done.text[-6000:]}"
         return done.changed[self.host.name], done.text
 
@@ -91,7 +95,8 @@ def test_an_application_that_is_added_or_removed_costs_the_others_nothing(projec
     before = alone.output(f"pgrep '{SERVICES}'")
     waiting = ["docker", "exec", "--env", f"REDISCLI_AUTH={SHOP['password']}", alone.name, "redis-cli"]
     options = ["--user", "shop", "-n", "1", "BLPOP", "later", "0"]
-    with subprocess.Popen([*waiting, *options], stdout=subprocess.PIPE, text=True) as client:
+    client = subprocess.Popen([*waiting, *options], stdout=subprocess.PIPE, text=True)
+    try:
         for role, inputs in (
             ("rabbitmq", broker(SHOP, CRM)),
             ("result_store", {"result_store_applications": [SHOP, CRM]}),
@@ -109,6 +114,9 @@ def test_an_application_that_is_added_or_removed_costs_the_others_nothing(projec
         assert client.poll() is None, "its connection was closed"
         project.redis(SHOP, "RPUSH later now")
         assert client.communicate(timeout=20)[0].split() == ["later", "now"]
+    finally:
+        client.kill()
+        client.wait()
     assert alone.output(f"pgrep '{SERVICES}'") == before
 
 
@@ -116,3 +124,34 @@ def test_preflight_says_that_it_is_not_used_by_itself(project, alone):
     done = project.play("preflight")
     assert (done.rc, done.changed[alone.name]) == (2, 0)
     assert "The role preflight is a part of the kit's playbooks" in done.words
+
+
+DEPLOY = ("main", "lock", "release", "workers", "finish", "outcome", "check")
+
+
+def test_an_application_whose_broker_and_result_store_are_somebody_elses_is_deployed(project, alone):
+    inputs = {
+        "celery_app_name": "notes",
+        "celery_app_source": str(ROOT / "tests/apps/shop"),
+        "celery_app_module": "shop",
+        "celery_app_requirements": "pyproject.toml",
+        "celery_app_broker_url": f"amqp://shop:{SHOP['password']}@127.0.0.1/shop",
+        "celery_app_result_backend": f"redis://shop:{SHOP['password']}@127.0.0.1/{SHOP['database']}",
+        **install_environment(),
+    }
+    refused = project.play("celery", **inputs)
+    assert (refused.rc, refused.changed[alone.name]) == (2, 0)
+    assert f"Write in the inventory: worker: {{hosts: {{{alone.name}: }}}}" in refused.words
+
+    project.put_into("servers", "worker")
+    assert SHOP["password"] not in project.changed("celery", *DEPLOY, **inputs)[1]
+    notes = Host(alone.name, "notes")
+    before = notes.running()
+    assert sorted(name.rpartition("-")[0] for name in before) == ["notes-watchdog", "notes-worker-default"]
+    changed, text = project.changed("celery", *DEPLOY, **inputs)
+    assert (changed, notes.running()) == (0, before), text[-3000:]
+
+    uninstall = ("uninstall_programs", "uninstall")
+    project.changed("celery", *uninstall, **inputs)
+    assert notes.running() == {}
+    assert alone.ask("ls -d /srv/notes /etc/notes /var/lib/notes; getent passwd notes") == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.lookup.hosts import LookupModule
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups, runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 from support.inputs import FLEET, input_of
 
@@ -34,3 +34,10 @@ def test_inputs_are_the_same_under_either_name(tmp_path):
         assert input_of(tmp_path, "rabbitmq_bind", groups, "hub") == "0.0.0.0"
         assert input_of(tmp_path, "services", groups, "hub") == ["rabbitmq", "result_store", "supervisor"]
     assert input_of(tmp_path, "services", COMPANY, "shop1") == []
+
+
+def test_a_host_in_none_of_the_applications_groups_would_run_nothing():
+    variables = {"inventory_hostname": "web7", "group_names": ["servers", "rabbitmq"]}
+    assert runs_nothing(variables).startswith("web7 is in none of the groups worker, scheduler, web")
+    assert "Write in the inventory: worker: {hosts: {web7: }}" in runs_nothing(variables)
+    assert runs_nothing({**variables, "group_names": ["scheduler"]}) == ""
