@@ -17,7 +17,8 @@ options:
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(leader), which of several leads, once
       their status is registered; V(runs_nothing), what to say where a host is in no group that runs the
-      application; V(base), V(etc), V(run), V(log) and V(state), the application's directories.
+      application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
+      V(base), V(etc), V(run), V(log) and V(state), the application's directories.
     required: true
 """
 
@@ -64,6 +65,9 @@ QUESTIONS = {
     "leader": leader.leader,
     "runs_nothing": runs_nothing,
     **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},
+    "left_out": lambda known: {
+        group: environment.users_left_out(known, group) for group in ("rabbitmq", "result_store")
+    },
     "groups": lambda variables: sorted(variables["group_names"]),
 }
 

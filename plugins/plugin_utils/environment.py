@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     own_time_limits,
@@ -85,6 +86,18 @@ def service_host(variables: Mapping[str, Any], group: str) -> str:
     if group in variables["group_names"] or not members:
         return "127.0.0.1"
     return address_of(variables, members[0])
+
+
+def users_left_out(variables: Mapping[str, Any], group: str) -> list[str]:
+    """Return the hosts that use this host's broker or result store, and that the run leaves out by --limit."""
+    members = list(variables["groups"].get(group) or [])
+    together = cluster_members(variables["groups"], lambda host: variables["hostvars"][host])
+    serving = together if group == "rabbitmq" and together else members[:1]
+    if variables["inventory_hostname"] not in serving:
+        return []
+    here = set(variables["ansible_play_hosts_all"])
+    elsewhere = [host for host in app_hosts(variables["groups"]) if host not in here]
+    return [host for host in elsewhere if host not in members or host in serving]
 
 
 def address_of(variables: Mapping[str, Any], host: str) -> str:
