@@ -150,3 +150,18 @@ def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connect
             "type on its host: rabbitmq-diagnostics check_local_alarms"
         )
         yield connection
+
+
+def while_connected(app: "Celery", clock: Deadline, found: dict[str, Any], ask: "Callable[[Connection], None]") -> None:
+    """Call `ask(connection)`; where the connection is lost, again with another one, as long as there is time."""
+    from kombu.exceptions import OperationalError
+
+    while True:
+        with connected(app, clock, found) as connection:
+            try:
+                ask(connection)
+                return
+            except (*connection.connection_errors, OperationalError) as error:
+                found["reason"] = f"the connection to the broker was lost: {error or type(error).__name__}"
+                if not clock.left:
+                    raise RetryLater(found["reason"]) from error

@@ -41,7 +41,7 @@ task_create_missing_queue_exchange_type = "topic"
 # later ones those that are choosing another leader for the queue.
 _url = _os.environ.get("CELERY_BROKER_URL") or ""
 _is_cluster = ";" in _url
-_patience = 3 if _is_cluster else 10
+_patience = 5 if _is_cluster else 10
 broker_transport_options = {"confirm_publish": True, "read_timeout": _patience, "write_timeout": _patience}
 task_publish_retry_policy = {
     "max_retries": 6 if _is_cluster else 1,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops.errors import PermanentError, RetryLater
-from celery_ops.probe import Deadline, answer, connected, load_app
+from celery_ops.probe import Deadline, answer, load_app, while_connected
 from celery_ops.worker import canary, versions
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
     def probe(clock: Deadline, found: dict[str, Any]) -> None:
         app = load_app(options.app)
-        with connected(app, clock, found) as connection:
+
+        def ask(connection: "Connection") -> None:
             node = Node(app, connection, options.node)
             steps = [lambda: found.update(ping=node.ping())]
             if options.queues:
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
                 if why := versions.refused_by_broker(error):
                     raise PermanentError(why) from error
                 raise
+
+        while_connected(app, clock, found, ask)
 
     answer("ready", options.timeout, {"ping": False, "queues": [], "canary": None}, probe)
 

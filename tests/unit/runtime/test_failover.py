@@ -11,6 +11,8 @@ import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 from celery import Celery
 from celery.app.defaults import DEFAULTS
+from celery_ops import probe
+from celery_ops.errors import RetryLater
 from celery_ops.worker import failover, heartbeat
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
@@ -142,7 +144,7 @@ def test_a_process_that_starts_while_the_first_node_is_frozen_asks_the_next():
             process.wait()
 
 
-@pytest.mark.parametrize(("url", "exclusive", "heard"), [("amqp://one", False, 10), ("amqp://one;amqp://two", True, 3)])
+@pytest.mark.parametrize(("url", "exclusive", "heard"), [("amqp://one", False, 10), ("amqp://one;amqp://two", True, 5)])
 def test_waits_are_short_where_another_node_can_be_asked(url, exclusive, heard):
     code = (
         "import json; from celery_ops import settings as s;"
@@ -154,3 +156,17 @@ def test_waits_are_short_where_another_node_can_be_asked(url, exclusive, heard):
     )
     found = json.loads(said.stdout or said.stderr)
     assert found in ([exclusive, heard], [None, heard])  # None: a Celery that does not know it
+
+
+def test_a_probe_whose_connection_is_lost_asks_again_over_another(app):
+    connections = []
+
+    def ask(connection):
+        connections.append(connection)
+        if len(connections) < 3:
+            raise OperationalError("the node is gone")
+
+    probe.while_connected(app, probe.Deadline(30), {}, ask)
+    assert len(connections) == 3
+    with pytest.raises(RetryLater, match="the connection to the broker was lost: the node is gone"):
+        probe.while_connected(app, probe.Deadline(0), {}, lambda _: ask(connections.clear()))
