@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import PermanentError
@@ -71,7 +71,7 @@ class LeaseQueue:
                 if not isinstance(error, (AMQPError, MessageNacked)) and not self.is_broken(error):
                     raise
                 self.close()
-                meanwhile(False, f"{type(error).__name__}: {error}")
+                meanwhile(False, why_of(error))
                 time.sleep(LOOK)
 
     def _stand_in_line(self) -> None:
@@ -116,7 +116,7 @@ class LeaseQueue:
                 self._listen(until - now())
         except Exception as error:
             if self.is_broken(error) or is_nacked(error):
-                raise Lost(f"the lease can't be renewed: {type(error).__name__}: {error}") from error
+                raise Lost(f"the lease can't be renewed: {why_of(error)}") from error
             raise
 
     def refuse_to_send_late(self) -> None:
@@ -168,10 +168,19 @@ def is_nacked(error: BaseException) -> bool:
 
 def caused_by(error: BaseException | None, *kinds: type[BaseException]) -> bool:
     """Whether an error, or what it was raised for, is of one of these kinds."""
+    return any(isinstance(one, kinds) for one in chain(error))
+
+
+def why_of(error: BaseException) -> str:
+    """Return what an error comes from, in words."""
+    *_, first = chain(error)
+    return "no answer in time" if isinstance(first, TimeoutError) else f"{type(first).__name__}: {first}".rstrip(": ")
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised for, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, kinds):
-            return True
+        yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False

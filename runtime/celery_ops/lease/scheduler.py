@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops.launch.env import application_name
-from celery_ops.lease.queue import LeaseQueue, is_nacked, now
+from celery_ops.lease.queue import LeaseQueue, is_nacked, now, why_of
 from celery_ops.lease.state import Lost, Runs
 from celery_ops.worker.heartbeat import STANDBY, Heartbeat, address
 from celery_ops.worker.ticks import HEADER
@@ -168,7 +168,7 @@ class Leader:
                 give_up(str(why))
             except Exception as error:
                 if self.queue.is_broken(error):
-                    give_up(f"{entry.name} could not be sent: {error}")
+                    give_up(f"{entry.name} could not be sent: {why_of(error)}")
                 # What the broker refuses costs its channel and this task alone.
                 self.queue.renew_producer()
                 if attempt == NACKED or not is_nacked(error):

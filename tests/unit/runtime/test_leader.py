@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from celery import Celery, beat, signals
 from celery_ops.lease import scheduler as leading
+from celery_ops.lease.queue import caused_by, why_of
 from celery_ops.lease.scheduler import Leader, apply_runs, id_of, run_of
 from celery_ops.lease.state import FENCE, Lease, Lost, State, Token
 from celery_ops.worker.schedule import keep_last_runs
@@ -229,3 +230,19 @@ def test_a_file_of_this_host_counts_only_for_the_first_leader(leader, app, tmp_p
     assert last_runs(leader().scheduler) == 50
     later = leader(Token(3, "another@host", {"seldom": (LONG_AGO.isoformat(), 49)}), "elsewhere")
     assert last_runs(later.scheduler) == 49
+
+
+def test_the_reason_is_the_first_of_a_chain_of_errors():
+    def raised(first):
+        try:
+            try:
+                raise first
+            except Exception as error:
+                raise beat.SchedulingError("Couldn't apply scheduled task often: ") from error
+        except beat.SchedulingError as error:
+            return error
+
+    assert why_of(raised(TimeoutError())) == "no answer in time"
+    assert why_of(raised(OSError("reset"))) == "OSError: reset"
+    assert caused_by(raised(OSError("reset")), OSError)
+    assert not caused_by(raised(ValueError("x")), OSError)
