@@ -15,7 +15,7 @@ def test_a_worker_host_goes_and_comes_back(hub, workers):
     assert "which --limit leaves out" in refused.words, refused.text[-4000:]
     removed = play("uninstall", goes, uninstall_confirm="yes")
     assert removed.rc == 0, removed.text[-4000:]
-    assert "Its tasks and results stay" in removed.words
+    assert "Its tasks and results stay for " in removed.words
     assert goes.ask(f"ls -d /srv/{APP} /etc/{APP} /etc/supervisor/conf.d/{APP}-*") == ""
     wait_until(lambda: hub.consumers() == 1, 60, "the consumers of the host that stays alone")
     assert stays.workers() == before
