@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from kombu import Connection, Queue
     from kombu.pidbox import Mailbox
 
-HEARTBEAT = 4
-"""Seconds between heartbeats with a node of a cluster; a worker leaves one that has been silent for twice that."""
+HEARTBEAT = 8
+"""Seconds between heartbeats with a node of a cluster; a worker leaves one that has been silent for twice that.
+
+So does the node with a worker, and Celery's sends none while it sets up delayed delivery, 28 queues: with 4, a busy
+broker cut off its workers while they were connecting, again and again.
+"""
 AWAY = ("home node", "is down")
 """What the broker says of a queue whose node is not there; its name and its options are right."""
 
