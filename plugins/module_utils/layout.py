@@ -63,6 +63,11 @@ PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".cana
 RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary)")
 """A file in the run directory that belongs to one generation."""
 
+# --- Ports
+
+ERLANG_PORTS = [4369, 25672]
+"""Of RabbitMQ's port mapper and of the connections between its nodes; no client uses them."""
+
 # --- Defaults
 
 CONCURRENCY = 2
@@ -217,6 +222,16 @@ class Layout:
     def environment_link(self) -> Path:
         """The link to the environment file of the deployment that is live."""
         return self.etc / "env"
+
+    @property
+    def tls_ca(self) -> Path:
+        """The CA of broker and result store."""
+        return self.etc / "ca.pem"
+
+    @property
+    def tls_bundle(self) -> Path:
+        """That CA and those that the host trusts, for clients that take one file for all connections."""
+        return self.etc / "ca-bundle.pem"
 
     @property
     def run(self) -> Path:

@@ -90,6 +90,7 @@ unsafe:
   type: list
   elements: dict
   returned: always
+certificates: {description: "The end of each certificate as Unix time, by its file.", type: dict, returned: always}
 draft:
   description: "The deploy or rollback that is under way, or was interrupted: C(id), C(action), C(who), C(phase)."
   type: dict
@@ -114,7 +115,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems imp
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-REPORTED = ("release", "programs", "orphans", "queues", "cluster", "lock", "work", "deploys", "unsafe", "draft")
+REPORTED = (
+    "release", "programs", "orphans", "queues", "cluster", "lock", "work", "deploys", "unsafe", "draft", "certificates",
+)  # fmt: skip
 """What is returned of a status."""
 
 ARGUMENTS: dict[str, Any] = {

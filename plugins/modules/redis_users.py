@@ -45,6 +45,14 @@ options:
     description: The port Redis listens on.
     type: int
     default: 6379
+  ca:
+    description: The CA that verifies a Redis with TLS; empty without.
+    type: str
+    default: ""
+  reload_certificate:
+    description: Whether a Redis with TLS has to read its certificate again.
+    type: bool
+    default: false
   state:
     description: V(absent) deletes the users, and the keys in their databases unless another user has the same one.
     choices: [present, absent]
@@ -84,6 +92,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
     ADMIN_KEY,
+    Address,
     acl_users,
     admin_password,
     ask,
@@ -157,12 +166,18 @@ def main() -> None:
             "acl_file": {"type": "path", "required": True},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
+            "ca": {"type": "str", "default": ""},
+            "reload_certificate": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,
     )
     want = module.params
-    path, address, present = Path(want["acl_file"]), (want["host"], want["port"]), want["state"] == "present"
+    path, address, present = (
+        Path(want["acl_file"]),
+        Address(want["host"], want["port"], want["ca"]),
+        want["state"] == "present",
+    )
     for each in want["applications"] if present else ():
         if not each["password"] or each["database"] is None:
             module.fail_json(msg=f"applications: {each['name']} needs a password and the number of a database.")
@@ -174,7 +189,8 @@ def main() -> None:
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
         "default": "off",
-        ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}",
+        ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}"
+        + (" +config|set" if want["ca"] else ""),
         **{
             each["name"]: rules_of(each, known.get(each["name"], "") if want["keep_former"] else "")
             if present
@@ -183,7 +199,13 @@ def main() -> None:
         },
     }
     fresh = with_users(text, users)
+    certificate = [f"CONFIG SET tls-cert-file {Path(want['ca']).with_name('cert.pem')}"] if want["ca"] else []
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):
+        if want["reload_certificate"] and certificate and not module.check_mode:
+            try:
+                ask(address, *certificate, user=ADMIN, password=password)
+            except OperatorError:
+                module.exit_json(changed=True, restart=True)
         module.exit_json(changed=False, restart=False)
     diff = {"before": HASH.sub("#(hidden)", text), "after": HASH.sub("#(hidden)", fresh)}
     if module.check_mode:

@@ -12,8 +12,9 @@ from urllib.parse import quote
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, is_loopback
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     own_time_limits,
     worker_programs,
@@ -38,7 +39,15 @@ def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
         environment["CELERY_OPS_TICK_QUEUE"] = queue
     if (backend := result_backend(variables)) is not None:
         environment["CELERY_RESULT_BACKEND"] = backend
+    environment |= tls_of(variables, environment)
     return {**environment, **variables["celery_app_environment"], **variables["celery_app_secrets"]}
+
+
+def tls_of(variables: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the application's connections to the kit's own broker and result store need for TLS."""
+    broker = "" if variables["celery_app_broker_url"] else environment["CELERY_BROKER_URL"]
+    store = environment.get("CELERY_RESULT_BACKEND") if variables["celery_app_result_backend"] == "redis" else ""
+    return tls_environment(variables["celery_app_name"], f"{broker} {store}", ";" in broker)
 
 
 def broker_url(variables: Mapping[str, Any]) -> str:
@@ -49,9 +58,34 @@ def broker_url(variables: Mapping[str, Any]) -> str:
     if variables["celery_app_broker_url"]:
         return str(variables["celery_app_broker_url"])
     app, password = variables["celery_app_name"], variables["celery_app_broker_password"]
-    port = variables.get("rabbitmq_port", 5672)
     login = f"{variables['celery_app_broker_user']}:{url_part(password)}"
-    return ";".join(f"amqp://{login}@{url_host(address)}:{port}/{app}" for address in broker_members(variables))
+    return ";".join(
+        f"{scheme}://{login}@{url_host(address)}:{port}/{app}"
+        for address in broker_members(variables)
+        for scheme, port in [broker_listener(variables, address)]
+    )
+
+
+def broker_listener(variables: Mapping[str, Any], address: str) -> tuple[str, int]:
+    """Return scheme and port at a broker's address: a broker that is alone has no TLS on its own loopback."""
+    if uses_tls(variables, "rabbitmq") and not is_loopback(address):
+        return "amqps", int(variables.get("rabbitmq_tls_port", 5671))
+    return "amqp", int(variables.get("rabbitmq_port", 5672))
+
+
+def uses_tls(variables: Mapping[str, Any], group: str) -> bool:
+    """Tell whether the broker or result store of the inventory speaks TLS."""
+    return tls.is_on(group, variables["groups"], lambda host: variables["hostvars"][host], variables["celery_app_tls"])
+
+
+def tls_environment(app: str, urls: str, is_cluster: bool) -> dict[str, str]:
+    """Return what connections to the kit's own services need beside their URLs; nothing without TLS."""
+    if "amqps://" not in urls and "rediss://" not in urls:
+        return {}
+    # The last one is for clients that are told nothing else: applications without celery_ops.settings.
+    name = {"CELERY_OPS_TLS_NAME": tls.NAME} if is_cluster and "amqps://" in urls else {}
+    paths = Layout(app)
+    return {"CELERY_OPS_TLS_CA": str(paths.tls_ca), "SSL_CERT_FILE": str(paths.tls_bundle), **name}
 
 
 def broker_members(variables: Mapping[str, Any]) -> list[str]:
@@ -77,7 +111,11 @@ def redis_url(variables: Mapping[str, Any]) -> str:
     """Return the URL of the application's database in the kit's Redis."""
     login = f"{variables['celery_app_name']}:{url_part(variables['celery_app_result_store_password'])}"
     place = f"{url_host(variables['celery_app_result_store_host'])}:{variables.get('result_store_port', 6379)}"
-    return f"redis://{login}@{place}/{variables['celery_app_result_store_database']}"
+    database = variables["celery_app_result_store_database"]
+    if not uses_tls(variables, "result_store"):
+        return f"redis://{login}@{place}/{database}"
+    ca = Layout(variables["celery_app_name"]).tls_ca
+    return f"rediss://{login}@{place}/{database}?ssl_cert_reqs=required&ssl_ca_certs={ca}"
 
 
 def service_host(variables: Mapping[str, Any], group: str) -> str:

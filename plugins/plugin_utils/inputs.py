@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation, tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
@@ -86,6 +86,23 @@ def own_node(key: str, variable: str, alone: str) -> Callable[[Host, Reader], st
     return of
 
 
+def uses_tls(group: str, host: Host, reader: Reader) -> bool:
+    """Whether the host's broker or result store speaks TLS."""
+    return group in host.groups and tls.is_on(
+        group, reader.groups, reader.hostvars.raw_get, host.need("celery_app_tls")
+    )
+
+
+def certificate(group: str, end: str) -> Callable[[Host, Reader], str]:
+    """The file on the control node with the host's certificate or key; "" without TLS."""
+
+    def of(host: Host, reader: Reader) -> str:
+        derived = f"{host.need('celery_app_tls_directory')}/{host.name}.{end}" if uses_tls(group, host, reader) else ""
+        return str(given(host, f"{group}_tls_{'certificate' if end == 'crt' else 'key'}", derived))
+
+    return of
+
+
 def rabbitmq_erlang_cookie(host: Host, reader: Reader) -> str:
     """The cluster's secret: the inventory's own, or one that is generated once and kept on the control node."""
     if host.name not in members_of(reader):
@@ -96,6 +113,71 @@ def rabbitmq_erlang_cookie(host: Host, reader: Reader) -> str:
 def rabbitmq_bind(host: Host, reader: Reader) -> str:
     """Where the broker listens: in a cluster for the programs of every host, on the brokers' hosts as well."""
     return given(host, "rabbitmq_bind", "0.0.0.0") if members_of(reader) else bind("rabbitmq")(host, reader)
+
+
+def authorities(group: str) -> Callable[[Host, Reader], str]:
+    """The file on the control node with the CA that has signed the certificate; "" without TLS."""
+
+    def of(host: Host, reader: Reader) -> str:
+        derived = host.need("celery_app_tls_ca") if uses_tls(group, host, reader) else ""
+        return str(given(host, f"{group}_tls_ca", derived))
+
+    return of
+
+
+def app_authorities(host: Host, reader: Reader) -> str:
+    """The file on the control node with the CA that the application's programs trust; "" without TLS."""
+    groups = [group for group in ("rabbitmq", "result_store") if host.uses_group(group)]
+    wanted = host.need("celery_app_tls")
+    is_on = any(tls.is_on(group, reader.groups, reader.hostvars.raw_get, wanted) for group in groups)
+    return str(host.need("celery_app_tls_ca")) if is_on else ""
+
+
+def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
+    """Who may reach the services of this host; nothing where no other host uses them."""
+
+    def serves_others(group: str) -> bool:
+        return group in host.groups and tls.is_on(group, reader.groups, reader.hostvars.raw_get, True)
+
+    if not host.true("celery_app_firewall"):
+        return []
+    everybody = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+    allowed = {"celery_app_firewall_allow": allow} if (allow := host.need("celery_app_firewall_allow")) else {}
+    peers = {name: addresses_of(reader.hostvars[name], name) for name in everybody} | allowed
+    rules = []
+    if serves_others("rabbitmq"):
+        rules.append({"ports": [host.int(port_of("rabbitmq", host))], "peers": peers})
+    if serves_others("result_store"):
+        rules.append({"ports": [host.int("result_store_port")], "peers": peers})
+    nodes = cluster_members(reader.groups, reader.hostvars.raw_get)
+    if host.name in nodes:
+        rules.append({"ports": layout.ERLANG_PORTS, "peers": {name: peers[name] for name in nodes}})
+    return rules
+
+
+def servers(reader: Reader) -> list[Host]:
+    """The hosts with a broker or result store."""
+    return [reader.host(name) for name in {*reader.members("rabbitmq"), *reader.members("result_store")}]
+
+
+def port_of(group: str, host: Host) -> str:
+    """The variable with the port that other hosts use."""
+    return f"{group}_tls_port" if group == "rabbitmq" and host.true("celery_app_tls") else f"{group}_port"
+
+
+def addresses_of(known: Mapping[str, Any], name: str) -> list[str]:
+    """The address of a host in the inventory, and those that it says it has: which one it comes from, routes decide."""
+    facts = known.get("ansible_facts") or {}
+    found = [*facts.get("all_ipv4_addresses", []), *facts.get("all_ipv6_addresses", [])]
+    local = [each for each in found if not each.lower().startswith(("127.", "::1", "fe80:", "169.254."))]
+    return list(dict.fromkeys([str(known.get("ansible_host") or name), *local]))
+
+
+def changes_firewall(host: Host, reader: Reader) -> bool:
+    """Whether the host has rules to make, or the inventory says that it is to have none any more."""
+    return bool(firewall_rules(host, reader)) or (
+        "celery_app_firewall" in host.given and bool(host.groups & {"rabbitmq", "result_store"})
+    )
 
 
 def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
@@ -126,6 +208,11 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
     own = host.groups - APP_GROUPS
     binds = {f"{group}_bind": INPUTS[f"{group}_bind"](host, reader) for group in own}
     listeners = {f"{group}_port": f"{binds[f'{group}_bind']}:{host.text(f'{group}_port')}" for group in own}
+    if uses_tls("rabbitmq", host, reader):
+        listeners["rabbitmq_tls_port"] = listeners["rabbitmq_port"].replace(
+            host.text("rabbitmq_port"), host.text("rabbitmq_tls_port")
+        )
+        listeners["rabbitmq_port"] = f"127.0.0.1:{host.text('rabbitmq_port')}"
     if host.web_port is not None:
         listeners["celery_web_bind"] = host.text("celery_web_bind")
     # Its default is a share of the host's memory: that fits.
@@ -174,6 +261,16 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
     "result_store_keep_former": keeps_former,
+    "rabbitmq_tls_certificate": certificate("rabbitmq", "crt"),
+    "rabbitmq_tls_key": certificate("rabbitmq", "key"),
+    "rabbitmq_tls_ca": authorities("rabbitmq"),
+    "result_store_tls_certificate": certificate("result_store", "crt"),
+    "result_store_tls_key": certificate("result_store", "key"),
+    "result_store_tls_ca": authorities("result_store"),
+    "firewall_rules": firewall_rules,
+    "listens_for_others": lambda host, reader: any(firewall_rules(each, reader) for each in servers(reader)),
+    "changes_firewall": changes_firewall,
+    "tls_ca": app_authorities,
     "result_store_bind": bind("result_store"),
     "supervisor_stop_timeout": supervisor_stop_timeout,
     "preflight_requirements": preflight_requirements,

@@ -7,8 +7,8 @@ from support.control import deployed, play
 from support.host import APP
 from support.wait import wait_until
 
-OPEN = {"RabbitMQ": 5672, "Redis": 6379}
-CLOSED = {"management": 15672, "supervisord": 9001}
+OPEN = {"RabbitMQ": 5671, "Redis": 6379}
+CLOSED = {"RabbitMQ without TLS": 5672, "management": 15672, "supervisord": 9001}
 ERLANG = {"epmd": 4369, "Erlang": 25672}
 ASK = "import socket; socket.create_connection(({!r}, {}), 3)"
 

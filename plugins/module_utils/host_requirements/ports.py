@@ -12,7 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_
 
 LISTENING = "0A"
 # Whose listeners they are, by variable; the application's own user besides.
-OWNERS = {"rabbitmq_port": "rabbitmq", "result_store_port": "redis"}
+OWNERS = {"rabbitmq_port": "rabbitmq", "rabbitmq_tls_port": "rabbitmq", "result_store_port": "redis"}
 
 
 def problems(listeners: dict[str, str], app: str, conf_d: Path = CONF_D) -> Iterator[str]:

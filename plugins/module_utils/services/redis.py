@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
@@ -24,15 +25,33 @@ ADMIN = "celery-ops"
 """The kit's own Redis user. No application can have that name: a dash is not allowed in one."""
 
 
-def ask(address: tuple[str, int], *commands: str, user: str = "", password: str = "") -> list[str]:
+class Address(NamedTuple):
+    """Where a Redis listens, and the CA that verifies it; none without TLS."""
+
+    host: str
+    port: int
+    ca: str = ""
+
+
+def ask(address: Address, *commands: str, user: str = "", password: str = "") -> list[str]:
     """Return the lines that Redis answers to commands. Raises OperatorError with Redis' words.
 
     Commands and password go by stdin and environment: they are in no list of processes.
     """
-    where, number = address
     who = ["--user", user, "--no-auth-warning"] if user else []
     environment = {"REDISCLI_AUTH": password} if user else {}
-    rc, out = run("redis-cli", "-h", where, "-p", str(number), *who, stdin="\n".join(commands) + "\n", **environment)
+    tls = ["--tls", "--cacert", address.ca] if address.ca else []
+    rc, out = run(
+        "redis-cli",
+        "-h",
+        address.host,
+        "-p",
+        str(address.port),
+        *tls,
+        *who,
+        stdin="\n".join(commands) + "\n",
+        **environment,
+    )
     lines = [line.strip() for line in out.splitlines() if line.strip()]
     bad = next(
         (line for line in lines if re.match(r"(\(error\) )?(ERR|NOAUTH|NOPERM|WRONGPASS|AUTH failed)", line)), ""
@@ -42,13 +61,14 @@ def ask(address: tuple[str, int], *commands: str, user: str = "", password: str 
     return lines
 
 
-def listens_at(conf: Path = CONFIGURATION) -> tuple[str, int] | None:
+def listens_at(conf: Path = CONFIGURATION) -> Address | None:
     """Return where the Redis that the kit configured listens; None where there is none."""
     if not conf.exists():
         return None
     settings = _settings(conf)
     host = settings.get("bind", "127.0.0.1")
-    return ("127.0.0.1" if host == "0.0.0.0" else host, int(settings.get("port", 6379)))
+    port = int(settings.get("tls-port") or settings.get("port", 6379))
+    return Address("127.0.0.1" if host == "0.0.0.0" else host, port, settings.get("tls-ca-cert-file", ""))
 
 
 def bound_to() -> str:
@@ -128,7 +148,7 @@ def signs_of_use(conf: str = "/etc/redis/redis.conf", data: str = "/var/lib/redi
     settings = dict(
         each.split(None, 1) for each in Path(conf).read_text().splitlines() if len(each.split(None, 1)) == 2
     )
-    address = ("127.0.0.1", int(settings.get("port", "6379").strip('" ')))
+    address = Address("127.0.0.1", int(settings.get("port", "6379").strip('" ')))
     try:
         said = ask(address, "INFO keyspace", "ACL LIST", "CLIENT LIST")
     except OperatorError as why:

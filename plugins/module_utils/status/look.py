@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 import time
 from contextlib import suppress
@@ -35,6 +36,9 @@ SILENT = 15.0
 
 WATCHDOG = ("watchdog", "watch")
 """The kind in the watchdog's heartbeat; the second one in a release that version 0.1 built."""
+
+CERTIFICATES = ("/etc/rabbitmq/tls/cert.pem", "/etc/redis/celery-ops-tls/cert.pem")
+"""Those of broker and result store, where the roles install them."""
 
 KIT_COMMAND = "/bin/celery-ops-"
 
@@ -78,6 +82,8 @@ class Status:
     """What differs from a cluster of the inventory's hosts that all run, and its alarms."""
     unseen: str = ""
     """What can't be seen of the broker."""
+    certificates: dict[str, float] = field(default_factory=dict)
+    """The end of each certificate on this host, as Unix time, by its file."""
     rotation: bool = False
     """Whether a rotation of passwords was not completed."""
     refused: list[str] = field(default_factory=list)
@@ -94,8 +100,19 @@ def look(app: str, host: str) -> Status:
     seen.lock = host_work.lease_of(host_work.RUN / app)
     seen.work = host_work.worker_of(host_work.RUN / app) or {}
     seen.deploys = deployments.last(ENTRIES)
+    seen.certificates = ends_of([*CERTIFICATES, str(layout.tls_ca)])
     seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return seen
+
+
+def ends_of(files: list[str]) -> dict[str, float]:
+    """Return when certificates end, by their files; without those that are not there or hold something else."""
+    found = {}
+    for file in files:
+        with suppress(OSError, ValueError, KeyError):
+            # The only thing in Python's own library that reads a certificate without a connection.
+            found[file] = float(ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(file)["notAfter"]))
+    return found
 
 
 def look_at_programs(seen: Status, conf: Path) -> None:

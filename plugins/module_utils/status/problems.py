@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
+
+CERTIFICATE_DAYS = 30
+"""Before its end, a certificate is a problem; site.yml renews the kit's own earlier than that."""
 
 UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
 """What the watchdog may report of a program that an operator should know (docs/operations.md)."""
@@ -25,6 +29,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_queues(seen),
         *_deploys(seen),
         *_rotation(seen),
+        *_certificates(seen),
     ]
 
 
@@ -137,3 +142,12 @@ def _rotation(seen: Status) -> Iterator[str]:
             "A rotation of passwords was interrupted: the old ones are still valid. Complete it: "
             "ansible-playbook playbooks/rotate_secrets.yml"
         )
+
+
+def _certificates(seen: Status) -> Iterator[str]:
+    for file, end in seen.certificates.items():
+        days = int((end - time.time()) // 86400)
+        if days < CERTIFICATE_DAYS:
+            when = f"ends in {days} days" if days >= 0 else "has ended"
+            renew = "Renew it (in celery_app_tls_directory, where it is your own): ansible-playbook playbooks/site.yml"
+            yield f"The certificate {file} {when}. {renew}"

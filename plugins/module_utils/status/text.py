@@ -32,6 +32,9 @@ def text(seen: Status, problems: list[str], *, has_programs: bool, has_queues: b
     if seen.broker.installed:
         lines.append(f"broker: RabbitMQ {seen.broker.installed}")
     lines += [f"note: {line}" for line in notes(seen)]
+    if seen.certificates:
+        ends = [f"{file} until {_local(end)[:10]}" for file, end in seen.certificates.items()]
+        lines.append(f"certificates: {', '.join(ends)}")
     if seen.unseen:
         lines.append(f"broker: {seen.unseen}")
     if has_programs:

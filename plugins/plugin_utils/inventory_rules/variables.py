@@ -64,6 +64,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "celery_web_min_uptime": (0, 3600, 4, "seconds"),
     "celery_web_stop_timeout": (1, DAY, 60, "seconds"),
     "rabbitmq_port": (1024, 65535, 5672, "a port that needs no root"),
+    "rabbitmq_tls_port": (1024, 65535, 5671, "a port that needs no root"),
     "rabbitmq_consumer_timeout": (60, 366 * DAY, DAY, "seconds"),
     "rabbitmq_memory_high_watermark": (0.01, 0.95, 0.4, "a share of the memory"),
     "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
@@ -251,10 +252,14 @@ def ports(host: Host) -> Iterator[Mistake]:
     if "rabbitmq" in host.groups:
         mine = "Erlang itself"
         wanted += [(mine, 4369), (mine, 25672), ("rabbitmq_port", host.int("rabbitmq_port"))]
+        wanted += [("rabbitmq_tls_port", host.int("rabbitmq_tls_port"))]
     if "result_store" in host.groups:
         wanted += [("result_store_port", host.int("result_store_port"))]
     wanted += [("celery_web_bind", host.web_port)]
-    fixes = {"rabbitmq_port": "5672", "result_store_port": "6379", "celery_web_bind": "127.0.0.1:8000"}
+    fixes = {
+        "rabbitmq_port": "5672", "rabbitmq_tls_port": "5671", "result_store_port": "6379",
+        "celery_web_bind": "127.0.0.1:8000",
+    }  # fmt: skip
     seen: dict[int, str] = {}
     for variable, port in wanted:
         if port is not None and LOCAL_PORTS[0] <= port <= LOCAL_PORTS[1]:

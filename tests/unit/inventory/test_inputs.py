@@ -123,3 +123,39 @@ def test_a_node_keeps_the_name_that_the_inventory_gives_it(ask):
         "name": "rabbit@localhost",
         "address": "10.0.0.1",
     }
+
+
+def test_one_host_has_no_tls_and_a_fleet_has(ask, tmp_path):
+    for name in ("rabbitmq_tls_certificate", "result_store_tls_key", "tls_ca"):
+        assert ask(name) == ""
+        assert ask(name, FLEET, "one", celery_app_tls=False) == ""
+    assert ask("rabbitmq_tls_certificate", FLEET, "hub") == f"{tmp_path}/secrets/tls/hub.crt"
+    assert ask("result_store_tls_key", FLEET, "hub") == f"{tmp_path}/secrets/tls/hub.key"
+    assert ask("rabbitmq_tls_certificate", FLEET, "one") == "", "it is no broker"
+    assert ask("tls_ca", FLEET, "one") == f"{tmp_path}/secrets/tls/ca.crt"
+    own = {"celery_app_tls_directory": "/pki", "celery_app_tls_ca": "/pki/root.pem"}
+    assert ask("rabbitmq_tls_certificate", FLEET, "hub", **own) == "/pki/hub.crt"
+    assert ask("tls_ca", FLEET, "one", **own) == "/pki/root.pem"
+
+
+def test_with_tls_the_plain_port_is_on_loopback_alone(ask):
+    said = ask("preflight_requirements", FLEET, "hub")["listeners"]
+    assert (said["rabbitmq_port"], said["rabbitmq_tls_port"]) == ("127.0.0.1:5672", "0.0.0.0:5671")
+    assert "rabbitmq_tls_port" not in ask("preflight_requirements")["listeners"]
+
+
+def test_a_firewall_lets_in_the_hosts_of_the_inventory_and_none_is_needed_on_one_host(ask):
+    assert ask("firewall_rules") == []
+    assert ask("changes_firewall") is False
+    assert ask("firewall_rules", FLEET, "one") == [], "it serves nobody"
+    broker, store = ask("firewall_rules", FLEET, "hub", {"one": {"ansible_host": "10.0.0.21"}})
+    assert (broker["ports"], store["ports"]) == ([5671], [6379])
+    assert broker["peers"] == store["peers"] == {"hub": ["hub"], "one": ["10.0.0.21"], "two": ["two"]}
+    more = ask("firewall_rules", FLEET, "hub", celery_app_tls=False, celery_app_firewall_allow=["192.0.2.0/24"])
+    assert more[0]["ports"] == [5672]
+    assert more[0]["peers"]["celery_app_firewall_allow"] == ["192.0.2.0/24"]
+    assert ask("firewall_rules", FLEET, "hub", celery_app_firewall=False) == []
+    assert ask("changes_firewall", FLEET, "hub", celery_app_firewall=False) is True
+    three = FLEET | {"rabbitmq": ["b1", "b2", "b3"]}
+    _, erlang = ask("firewall_rules", three, "b1")
+    assert (erlang["ports"], set(erlang["peers"])) == ([4369, 25672], {"b1", "b2", "b3"})

@@ -200,3 +200,23 @@ def test_the_nodes_of_a_cluster_are_shown_and_what_is_missing(monkeypatch):
         "- The broker's cluster: rabbit@b does not run",
         "- The broker's cluster: alarm: rabbit@a disk resource_limit",
     ]
+
+
+def test_a_rotation_that_was_interrupted_is_a_problem_unless_it_goes_on_just_now():
+    assert any("playbooks/rotate_secrets.yml" in line for line in wrong(found(rotation=True)))
+    assert wrong(found(rotation=True, lock={"at": "now", "renewed": time.time()})) == []
+
+
+@pytest.mark.parametrize(("days", "says"), [(29.5, "ends in 29 days"), (-1, "has ended")])
+def test_a_certificate_that_ends_soon_is_a_problem(days, says):
+    soon = found(certificates={"/etc/rabbitmq/tls/cert.pem": time.time() + days * 86400})
+    [line] = wrong(soon)
+    assert says in line
+    assert "playbooks/site.yml" in line
+    fine = found(certificates={"/etc/rabbitmq/tls/cert.pem": time.time() + 60 * 86400})
+    assert wrong(fine) == []
+    assert any(line.startswith("certificates: /etc/rabbitmq/tls/cert.pem until 20") for line in shown(fine))
+
+
+def shown(seen):
+    return text(seen, [], has_programs=True, has_queues=True)

@@ -1,0 +1,61 @@
+"""Make the certificate of a host's broker and result store on the control node, or look at the inventory's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import GROUPS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates, names_of
+
+ADDRESSES = ("celery_app_broker_host", "celery_app_result_store_host")
+"""Variables by which an inventory names a service's host itself."""
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    @spells_commands
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return whether a certificate was made, and why."""
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        reader = Reader(variables, self._templar)
+        host = reader.host(variables["inventory_hostname"], not_generated)
+        directory, ca = (Path(host.need(f"celery_app_tls_{what}")).expanduser() for what in ("directory", "ca"))
+        certificates, is_own = Certificates(directory, ca), "celery_app_tls_directory" in host.given
+        names = wanted_names(host, reader, variables, is_own)
+        try:
+            why = certificates.lacks(host.name, names)
+            if why and is_own:
+                raise OperatorError(
+                    f"{host.name} needs another certificate than {certificates.certificate(host.name)}: {why}. It has "
+                    f"to be for {', '.join(names)}, signed by a CA in {ca}, with its key beside it "
+                    f"({certificates.key(host.name)}); or leave celery_app_tls_directory out, and the kit makes one."
+                )
+            if why and not self._task.check_mode:
+                certificates.make(host.name, names)
+        except (OperatorError, ValueError) as problem:
+            return {"failed": True, "msg": str(problem)}
+        return {"changed": bool(why), "why": why}
+
+
+def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: bool) -> list[str]:
+    """Return what the host's certificate has to be for; of one of the inventory's own, what clients really ask for."""
+    known = reader.hostvars[host.name]
+    names = names_of(host.name, known, is_cluster=len(reader.members("rabbitmq")) > 1, is_own=is_own)
+    every = {name for group in GROUPS for name in reader.members(group)}
+    said = {str(reader.hostvars.raw_get(name).get(variable, "")) for name in every for variable in ADDRESSES}
+    more = [each for text in sorted(said) if "{{" not in text for each in text.split(",") if each]
+    # Whose address it is, an inventory with one service of a kind leaves no doubt about.
+    alone = len(reader.members("rabbitmq")) <= 1
+    return list(dict.fromkeys([*names, *(more if alone and not is_own else [])]))

@@ -1,0 +1,20 @@
+#!/usr/bin/python
+"""Documentation of the action plugin of the same name, which runs on the control node."""
+
+DOCUMENTATION = r"""
+module: certificates
+short_description: Make the certificate of a host's broker and result store on the control node
+description:
+  - Makes a CA, where there is none, and a certificate of it for the host; again when it ends within 60 days, when the
+    host has another name or address, or when the CA is another one.
+  - In a directory that the inventory names itself it makes nothing, and fails where a certificate is not good.
+options: {}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- certificates:
+"""
+RETURN = r"""
+why: {description: Why a certificate was made; empty where none was., type: str, returned: success}
+"""

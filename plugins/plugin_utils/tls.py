@@ -1,0 +1,175 @@
+"""Where broker and result store speak TLS, and the certificates that the control node makes for them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, SECRET_DIRECTORY, SECRET_FILE
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import as_ip, cluster_members
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+NAME = "celery-ops-rabbitmq"
+"""In the certificate of every broker: a client verifies one name for all URLs."""
+LIFETIME, LIFETIME_OF_CA = datetime.timedelta(days=397), datetime.timedelta(days=3652)
+RENEW = datetime.timedelta(days=60)
+"""Before its end, a certificate is replaced by the next run."""
+
+Given = Callable[[str], Mapping[str, Any]]
+"""The variables that the inventory gives to a host, by the host's name."""
+
+
+def is_on(group: str, groups: Mapping[str, list[str]], given: Given, wanted: Any) -> bool:
+    """Tell whether the group's service speaks TLS: where programs of other hosts use it, or it is a cluster."""
+    members = groups.get(group) or []
+    shared = group == "rabbitmq" and any(boolean(given(host).get("rabbitmq_shared"), strict=False) for host in members)
+    if not members or shared or not boolean(wanted, strict=False):
+        return False
+    is_cluster = group == "rabbitmq" and bool(cluster_members(groups, given))
+    return is_cluster or bool(set(app_hosts(groups)) - set(members))
+
+
+def names_of(host: str, known: Mapping[str, Any], is_cluster: bool, is_own: bool) -> list[str]:
+    """Return what clients call a host: what its certificate has to be for.
+
+    One that the kit makes is for more than they ask for today: any of its names, and the one that all brokers have.
+    """
+    address = str(known.get("ansible_host") or host)
+    asked = [address, *([NAME] if is_cluster else [])]
+    names = asked if is_own else [host, *asked, "localhost", "127.0.0.1", "::1", NAME]
+    return [name for name in dict.fromkeys(names) if as_ip(name) or is_dns_name(name)]
+
+
+def is_dns_name(name: str) -> bool:
+    """Whether a certificate may be for that name; an underscore is in many hosts' names, and does no harm."""
+    return name.isascii() and all(
+        part and len(part) < 64 and part.replace("-", "").replace("_", "").isalnum() for part in name.split(".")
+    )
+
+
+class Certificates:
+    """A CA and certificates for hosts, in a directory of the control node that nobody else may read."""
+
+    def __init__(self, directory: Path, ca: Path, now: datetime.datetime | None = None) -> None:
+        self.directory, self.ca, self.ca_key = directory, ca, directory / "ca.key"
+        self.now = now or datetime.datetime.now(datetime.UTC)
+
+    def certificate(self, host: str) -> Path:
+        """Return the file of a host's certificate."""
+        return self.directory / f"{host}.crt"
+
+    def key(self, host: str) -> Path:
+        """Return the file of its key."""
+        return self.directory / f"{host}.key"
+
+    def lacks(self, host: str, names: Iterable[str]) -> str:
+        """Return why a host needs a new certificate; "" where it has a good one."""
+        if not self.certificate(host).exists() or not self.key(host).exists():
+            return "there is none"
+        [found, *_] = x509.load_pem_x509_certificates(self.certificate(host).read_bytes())
+        if found.not_valid_after_utc - self.now < RENEW:
+            return f"it ends on {found.not_valid_after_utc:%Y-%m-%d}"
+        key = serialization.load_pem_private_key(self.key(host).read_bytes(), None)
+        if key.public_key() != found.public_key():
+            return "its key is another one"
+        if missing := sorted(set(names) - alternative_names(found)):
+            return f"it is not for {', '.join(missing)}"
+        return "" if any(is_issued_by(found, ca) for ca in self.authorities()) else "no CA of the file has signed it"
+
+    def authorities(self) -> list[x509.Certificate]:
+        """Return the certificates of the CA's file."""
+        return x509.load_pem_x509_certificates(self.ca.read_bytes()) if self.ca.exists() else []
+
+    def make(self, host: str, names: Iterable[str]) -> None:
+        """Make a certificate for a host, and before it the CA, if there is none. Raises OperatorError."""
+        self.directory.mkdir(mode=SECRET_DIRECTORY, parents=True, exist_ok=True)
+        authority, signing_key = self.authority()
+        key = ec.generate_private_key(ec.SECP256R1())
+        sans = [x509.IPAddress(ip) if (ip := as_ip(name)) else x509.DNSName(name) for name in names]
+        made = (
+            self.builder(host, key, LIFETIME)
+            .issuer_name(authority.subject)
+            .add_extension(x509.SubjectAlternativeName(sans), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+            .sign(signing_key, hashes.SHA256())
+        )
+        write_atomically(self.key(host), private_text(key), SECRET_FILE)
+        write_atomically(self.certificate(host), made.public_bytes(serialization.Encoding.PEM), FILE)
+
+    def authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Return the CA that signs, and its key; made if there is neither. Raises OperatorError where one is lost."""
+        if self.ca_key.exists():
+            key = serialization.load_pem_private_key(self.ca_key.read_bytes(), None)
+            for found in self.authorities():
+                if found.public_key() == key.public_key():
+                    return found, key
+            raise OperatorError(f"{self.ca} has no certificate for {self.ca_key}. Restore both from your backup.")
+        if self.ca.exists():
+            raise OperatorError(f"{self.ca} is there and {self.ca_key} is not. Restore it from your backup.")
+        key = ec.generate_private_key(ec.SECP256R1())
+        usage = dict.fromkeys(
+            ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+             "encipher_only", "decipher_only"), False,
+        )  # fmt: skip
+        builder = self.builder("celery-ops CA", key, LIFETIME_OF_CA)
+        made = (
+            builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "celery-ops CA")]))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            # Python 3.13 refuses a CA without it.
+            .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        write_atomically(self.ca_key, private_text(key), SECRET_FILE)
+        write_atomically(self.ca, made.public_bytes(serialization.Encoding.PEM), FILE)
+        return made, key
+
+    def builder(self, name: str, key: ec.EllipticCurvePrivateKey, lifetime: datetime.timedelta) -> Any:
+        """Return what all certificates have in common; clocks of hosts may be an hour behind."""
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self.now - datetime.timedelta(hours=1))
+            .not_valid_after(self.now + lifetime)
+        )
+
+
+def alternative_names(certificate: x509.Certificate) -> set[str]:
+    """Return the names and addresses that a certificate is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+
+
+def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Tell whether a CA has signed a certificate."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except Exception:
+        return False
+    return True
+
+
+def private_text(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a key as it is written."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

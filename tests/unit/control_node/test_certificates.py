@@ -1,0 +1,150 @@
+"""The certificates that the control node makes: real handshakes, renewal, and what is refused."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import threading
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import LIFETIME, NAME, Certificates, is_on, names_of
+
+NOW = datetime.datetime.now(datetime.UTC)
+FLEET = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
+ALONE = {group: ["hub"] for group in ("rabbitmq", "result_store", "worker", "scheduler", "web")}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A certificate for a hub, made a moment ago."""
+    certificates = Certificates(tmp_path / "tls", tmp_path / "tls/ca.crt", NOW)
+    certificates.make("hub", names())
+    return certificates
+
+
+def names(address="10.0.0.5"):
+    return names_of("hub", {"ansible_host": address}, is_cluster=False, is_own=False)
+
+
+def later(certificates, days):
+    return Certificates(certificates.directory, certificates.ca, NOW + datetime.timedelta(days=days))
+
+
+def shake_hands(certificates, name, ca=None):
+    """Raise SSLError unless a client that trusts the CA takes the hub's certificate for that name."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificates.certificate("hub"), certificates.key("hub"))
+    client = ssl.create_default_context(cafile=ca or certificates.ca)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT  # Python 3.13's default
+    here, there = socket.socketpair()
+
+    def serve():
+        try:
+            server.wrap_socket(there, server_side=True).close()
+        except OSError:
+            there.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with client.wrap_socket(here, server_hostname=name):
+            pass
+    finally:
+        here.close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("name", ["hub", "10.0.0.5", "127.0.0.1", "localhost", NAME])
+def test_a_client_verifies_any_of_the_hosts_names(made, name):
+    shake_hands(made, name)
+
+
+def test_another_name_and_another_ca_are_refused(made, tmp_path):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"doesn.t match|not valid for"):
+        shake_hands(made, "elsewhere")
+    other = Certificates(tmp_path / "other", tmp_path / "other/ca.crt", NOW)
+    other.make("hub", names())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(made, "hub", other.ca)
+
+
+def test_nobody_else_reads_a_key_and_a_second_run_makes_nothing(made):
+    keys = [path for path in made.directory.iterdir() if path.suffix == ".key"]
+    assert {path.name for path in keys} == {"ca.key", "hub.key"}
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+    assert made.directory.stat().st_mode & 0o777 == 0o700
+    assert made.lacks("hub", names()) == ""
+
+
+def test_it_is_renewed_before_its_end_and_the_ca_stays(made):
+    ca = made.ca.read_text()
+    assert later(made, 300).lacks("hub", names()) == ""
+    late = later(made, 340)
+    assert late.lacks("hub", names()).startswith("it ends on ")
+    late.make("hub", names())
+    assert late.lacks("hub", names()) == ""
+    assert made.ca.read_text() == ca
+    assert LIFETIME.days < 398
+
+
+def test_another_address_another_key_and_another_ca_need_a_new_one(made):
+    assert made.lacks("hub", names("10.0.0.6")) == "it is not for 10.0.0.6"
+    assert made.lacks("two", names()) == "there is none"
+    key = made.key("hub").read_text()
+    made.key("hub").write_text(made.ca_key.read_text())
+    assert made.lacks("hub", names()) == "its key is another one"
+    made.key("hub").write_text(key)
+    made.ca_key.unlink()
+    made.ca.unlink()
+    made.make("two", names())
+    assert made.lacks("hub", names()) == "no CA of the file has signed it"
+
+
+def test_a_ca_that_follows_another_is_trusted_beside_it_first(made, tmp_path):
+    other = Certificates(tmp_path / "other", tmp_path / "other/ca.crt", NOW)
+    other.make("hub", names())
+    made.ca.write_text(other.ca.read_text() + made.ca.read_text())
+    assert made.lacks("hub", names()) == ""
+    made.ca_key.write_text(other.ca_key.read_text())
+    made.make("hub", names())
+    shake_hands(made, "hub", other.ca)
+
+
+@pytest.mark.parametrize("lost", ["ca.key", "ca.crt"])
+def test_half_a_ca_is_no_reason_to_make_another(made, lost):
+    (made.directory / lost).unlink()
+    with pytest.raises(OperatorError, match="from your backup"):
+        made.make("two", names())
+
+
+def test_names_of_ones_own_certificate_are_those_that_clients_ask_for():
+    known = {"ansible_host": "10.0.0.5"}
+    assert names_of("hub", known, is_cluster=False, is_own=True) == ["10.0.0.5"]
+    assert names_of("hub", known, is_cluster=True, is_own=True) == ["10.0.0.5", NAME]
+    assert "web_1" in names_of("web_1", {}, is_cluster=False, is_own=False)
+
+
+@pytest.mark.parametrize(
+    ("groups", "given", "wanted", "on"),
+    [
+        (ALONE, {}, True, False),
+        (FLEET, {}, True, True),
+        (FLEET, {}, "no", False),
+        (FLEET, {"rabbitmq_shared": True}, True, False),
+        ({"worker": ["one"]}, {}, True, False),
+        (ALONE | {"rabbitmq": ["hub", "b", "c"]}, {}, True, True),
+        (ALONE | {"rabbitmq": ["hub", "b"]}, {"rabbitmq_bind": "127.0.0.1"}, True, False),
+    ],
+)
+def test_it_is_on_where_other_hosts_use_the_broker(groups, given, wanted, on):
+    assert is_on("rabbitmq", groups, lambda _: given, wanted) is on
+
+
+def test_the_status_reads_when_it_ends(made):
+    from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import ends_of
+
+    file = str(made.certificate("hub"))
+    [end] = ends_of([file, str(made.key("hub")), "/nowhere"]).values()
+    assert abs(end - (NOW + LIFETIME).timestamp()) < 2
