@@ -174,7 +174,7 @@ class Firewall:
         if rc:
             raise OperatorError(
                 f"nftables does not take the rules on this host: {err.strip()[:500]} Nothing was changed. Where "
-                "another firewall keeps strangers from broker and result store, write: celery_app_firewall: false"
+                "another firewall keeps others from broker and result store, write: celery_app_firewall: false"
             )
 
     def systemctl(self, *words: str) -> None:

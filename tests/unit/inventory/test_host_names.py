@@ -30,6 +30,9 @@ def test_an_address_in_a_url_is_found_again_by_the_clients(address, in_url):
         "celery_app_result_store_password": "p:w@x",
         "celery_app_result_store_host": address,
         "celery_app_result_store_database": 1,
+        "celery_app_tls": True,
+        "groups": {},
+        "hostvars": {},
     }
     url = environment.broker_url(known)
     assert url == f"amqp://shop:p%3Aw%40x@{in_url}:5672/shop"
