@@ -85,3 +85,22 @@ def test_only_a_broker_with_a_certificate_for_its_host_gets_the_password(
     assert ("shows a certificate that is not accepted" in reason) == bool(said), reason
     assert said in reason and "secret" not in reason
     assert (b"AMQP" in heard) == (not said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("elsewhere", ""), ("somewhere", "Hostname mismatch"), ("", "IP address mismatch")]
+)
+def test_the_kits_own_brokers_are_verified_by_the_name_that_all_have(tmp_path, broker, certificates, name, said):
+    port, heard = broker("DNS:elsewhere")
+    (tmp_path / "demo.py").write_text(f"from celery import Celery\napp = Celery('demo')\n{KIT}")
+    environment = {
+        "CELERY_BROKER_URL": f"amqps://demo:secret@127.0.0.1:{port}/demo",
+        "CELERY_OPS_TLS_CA": str(certificates / "ca.pem"),
+        "CELERY_OPS_TLS_NAME": name,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "celery_ops.cli.ready", "-A", "demo", "--node", "demo@host", "--timeout", "8"],
+        **{"cwd": tmp_path, "env": clean_environment(**environment), "capture_output": True, "text": True},
+    )
+    assert said in json.loads(done.stdout)["reason"]
+    assert (b"AMQP" in heard) == (not said)
