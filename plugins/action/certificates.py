@@ -57,5 +57,6 @@ def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: 
     said = {str(reader.hostvars.raw_get(name).get(variable, "")) for name in every for variable in ADDRESSES}
     more = [each for text in sorted(said) if "{{" not in text for each in text.split(",") if each]
     # Whose address it is, an inventory with one service of a kind leaves no doubt about.
+    here = ["127.0.0.1"] if host.runs_app and "result_store" in host.groups else []
     alone = len(reader.members("rabbitmq")) <= 1
-    return list(dict.fromkeys([*names, *(more if alone and not is_own else [])]))
+    return list(dict.fromkeys([*names, *here, *(more if alone and not is_own else [])]))

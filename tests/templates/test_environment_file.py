@@ -70,9 +70,53 @@ def urls_of(environment, host, members=CLUSTER, **variables):
     return env.parse(text)["CELERY_BROKER_URL"].split(";")
 
 
-def test_celery_finds_every_node_of_a_cluster(environment):
-    urls = urls_of(environment, "web-1")
-    assert sorted(urls) == sorted(f"amqp://petct:of-the-broker@{name}.internal:5672/petct" for name in CLUSTER)
+@pytest.mark.parametrize(("tls", "scheme", "port"), [(True, "amqps", 5671), (False, "amqp", 5672)])
+def test_celery_finds_every_node_of_a_cluster(environment, tls, scheme, port):
+    urls = urls_of(environment, "web-1", celery_app_tls=tls)
+    assert sorted(urls) == sorted(f"{scheme}://petct:of-the-broker@{name}.internal:{port}/petct" for name in CLUSTER)
+
+
+TLS = {"CELERY_OPS_TLS_CA": "/etc/petct/ca.pem", "SSL_CERT_FILE": "/etc/petct/ca-bundle.pem"}
+HUB = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
+
+
+def fleet(environment, host, **variables):
+    """The environment of a host of a small fleet: a hub, and a worker."""
+    known = {"hub": {"ansible_host": "10.0.0.5"}, "one": {}}
+    names = [group for group, hosts in HUB.items() if host in hosts]
+    given = {"inventory_hostname": host, "hostvars": known, "groups": HUB, "group_names": names, **variables}
+    return env.parse(environment(**given))
+
+
+def test_from_the_second_host_on_connections_are_encrypted_and_verified(environment):
+    for host, broker, store in (
+        ("one", "amqps://petct:of-the-broker@10.0.0.5:5671/petct", "10.0.0.5"),
+        # The broker's own loopback is no network.
+        ("hub", "amqp://petct:of-the-broker@127.0.0.1:5672/petct", "127.0.0.1"),
+    ):
+        found = fleet(environment, host)
+        assert found["CELERY_BROKER_URL"] == broker
+        assert found["CELERY_RESULT_BACKEND"] == (
+            f"rediss://petct:of-the-store@{store}:6379/1?ssl_cert_reqs=required&ssl_ca_certs=/etc/petct/ca.pem"
+        )
+        assert {name: found.get(name) for name in TLS} == TLS
+        assert "CELERY_OPS_TLS_NAME" not in found, "of one broker the URL's host is verified"
+
+
+def test_the_brokers_of_a_cluster_are_verified_by_one_name(environment):
+    known = {name: {} for name in [*CLUSTER, "web-1"]}
+    given = {"inventory_hostname": "web-1", "hostvars": known, "group_names": ["web"]}
+    found = env.parse(environment(groups={"rabbitmq": CLUSTER, "web": ["web-1"]}, **given))
+    assert found["CELERY_OPS_TLS_NAME"] == "celery-ops-rabbitmq"
+
+
+def test_without_tls_there_is_nothing_of_it(environment):
+    found = fleet(environment, "one", celery_app_tls=False)
+    assert found["CELERY_BROKER_URL"].startswith("amqp://petct:of-the-broker@10.0.0.5:5672")
+    assert found["CELERY_RESULT_BACKEND"] == "redis://petct:of-the-store@10.0.0.5:6379/1"
+    assert not [name for name in found if "TLS" in name or "SSL" in name]
+    elsewhere = {"celery_app_broker_url": "amqps://a:b@broker.example.com/v", "celery_app_result_backend": "none"}
+    assert "SSL_CERT_FILE" not in fleet(environment, "one", **elsewhere), "a service of somebody else's"
 
 
 def test_hosts_begin_with_different_nodes_and_a_node_with_itself(environment):
