@@ -26,6 +26,11 @@ options:
           - One that is given a single address keeps others that it was given before, when more was known of it.
         type: dict
         required: true
+      optional:
+        description: Peers that are left out where their names lead nowhere, instead of failing.
+        type: list
+        elements: str
+        default: []
 attributes:
   check_mode: {support: full, description: Says what would change; names are resolved.}
   diff_mode: {support: full, description: Shows the file.}
@@ -115,19 +120,19 @@ def resolved(rules: Wanted, before: Wanted) -> Wanted:
     for rule in before:
         for peer, addresses in rule["peers"].items():
             known.setdefault(peer, set()).update(addresses)
-    return [
-        {
-            "ports": sorted(rule["ports"]),
-            "peers": {
-                peer: sorted(
-                    {str(network) for address in addresses for network in networks_of(str(address))}
-                    | (known.get(peer, set()) if len(addresses) == 1 else set())
-                )
-                for peer, addresses in rule["peers"].items()
-            },
-        }
-        for rule in rules
-    ]
+    found = []
+    for rule in rules:
+        peers = {}
+        for peer, addresses in rule["peers"].items():
+            try:
+                now = {str(network) for address in addresses for network in networks_of(str(address))}
+            except OperatorError:
+                if peer not in rule.get("optional", []):
+                    raise
+                continue
+            peers[peer] = sorted(now | (known.get(peer, set()) if len(addresses) == 1 else set()))
+        found.append({"ports": sorted(rule["ports"]), "peers": peers})
+    return found
 
 
 def text_of(wanted: Iterable[Wanted]) -> str:
@@ -252,6 +257,7 @@ def main() -> None:
                 "options": {
                     "ports": {"type": "list", "elements": "int", "required": True},
                     "peers": {"type": "dict", "required": True},
+                    "optional": {"type": "list", "elements": "str", "default": []},
                 },
             },
         },

@@ -141,14 +141,16 @@ def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
 
     if not host.true("celery_app_firewall"):
         return []
-    everybody = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+    ours = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+    # A broker that the application moves from is in none of its groups any more.
+    others = [name for name in reader.hostvars if name not in ours]
     allowed = {"celery_app_firewall_allow": allow} if (allow := host.need("celery_app_firewall_allow")) else {}
-    peers = {name: addresses_of(reader.hostvars[name], name) for name in everybody} | allowed
+    peers = {name: addresses_of(reader.hostvars[name], name) for name in [*ours, *others]} | allowed
     rules = []
     if serves_others("rabbitmq"):
-        rules.append({"ports": [host.int(port_of("rabbitmq", host))], "peers": peers})
+        rules.append({"ports": [host.int(port_of("rabbitmq", host))], "peers": peers, "optional": others})
     if serves_others("result_store"):
-        rules.append({"ports": [host.int("result_store_port")], "peers": peers})
+        rules.append({"ports": [host.int("result_store_port")], "peers": peers, "optional": others})
     nodes = cluster_members(reader.groups, reader.hostvars.raw_get)
     if host.name in nodes:
         rules.append({"ports": layout.ERLANG_PORTS, "peers": {name: peers[name] for name in nodes}})
@@ -178,6 +180,12 @@ def changes_firewall(host: Host, reader: Reader) -> bool:
     return bool(firewall_rules(host, reader)) or (
         "celery_app_firewall" in host.given and bool(host.groups & {"rabbitmq", "result_store"})
     )
+
+
+def rabbitmq_move_urls(host: Host, reader: Reader) -> list[str]:
+    """The URLs for shovels. The old broker has no CA of the new one: it encrypts, and can't verify."""
+    urls = host.need("celery_app_broker_url_effective").split(";")
+    return [f"{url}?verify=verify_none" if url.startswith("amqps://") and "?" not in url else url for url in urls]
 
 
 def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
@@ -257,7 +265,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_node_name": own_node("name", "rabbitmq_node_name", "rabbit@localhost"),
     "rabbitmq_distribution_bind": own_node("address", "rabbitmq_distribution_bind", "127.0.0.1"),
     "rabbitmq_erlang_cookie": rabbitmq_erlang_cookie,
-    "rabbitmq_move_urls": lambda host, reader: host.need("celery_app_broker_url_effective").split(";"),
+    "rabbitmq_move_urls": rabbitmq_move_urls,
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
     "result_store_keep_former": keeps_former,

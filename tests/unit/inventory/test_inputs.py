@@ -156,6 +156,9 @@ def test_a_firewall_lets_in_the_hosts_of_the_inventory_and_none_is_needed_on_one
     assert more[0]["peers"]["celery_app_firewall_allow"] == ["192.0.2.0/24"]
     assert ask("firewall_rules", FLEET, "hub", celery_app_firewall=False) == []
     assert ask("changes_firewall", FLEET, "hub", celery_app_firewall=False) is True
+    assert broker["optional"] == []
+    [moved] = ask("firewall_rules", FLEET | {"spare": ["old"]}, "hub", celery_app_result_backend="none")[:1]
+    assert ("old" in moved["peers"], moved["optional"]) == (True, ["old"])
     three = FLEET | {"rabbitmq": ["b1", "b2", "b3"]}
     _, erlang = ask("firewall_rules", three, "b1")
     assert (erlang["ports"], set(erlang["peers"])) == ([4369, 25672], {"b1", "b2", "b3"})

@@ -52,3 +52,8 @@ def test_a_host_that_a_run_leaves_out_keeps_the_addresses_that_were_known_of_it(
     assert rule["peers"] == {"a": ["10.0.0.1/32", "10.9.0.1/32"], "b": ["10.0.0.2/32", "10.9.0.3/32"]}
     [rule] = resolved([{"ports": [1], "peers": {"b": ["10.0.0.2", "10.0.0.3"]}}], full)
     assert "a" not in rule["peers"], "a host that is gone is let in no more"
+
+
+def test_a_peer_that_need_not_be_there_is_left_out_where_its_name_leads_nowhere():
+    rule = {"ports": [1], "peers": {"gone": ["nowhere.invalid"], "a": ["10.0.0.1"]}, "optional": ["gone"]}
+    assert resolved([rule], []) == [{"ports": [1], "peers": {"a": ["10.0.0.1/32"]}}]
