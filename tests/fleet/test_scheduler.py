@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def orders(ran):
     return [int(number.split()[-1]) for _, _, number in ran]
 
 
+def sent_twice(ran):
+    """Runs of which several messages were executed. One that is delivered again, its worker being cut off, counts once."""
+    messages = {(task_id, number) for _, task_id, number in ran}
+    return [task_id for task_id, count in Counter(task_id for task_id, _ in messages).items() if count > 1]
+
+
 @pytest.mark.timeout(120 + 90 * FAILOVERS)
 def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
     took = []
@@ -138,7 +145,7 @@ def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
     print(took)
     assert max(seconds for _, seconds in took) <= TAKEOVER, took
     ran = every_second()
-    assert len({task_id for _, task_id, _ in ran}) == len(ran), "none is executed twice"
+    assert sent_twice(ran) == [], "both were executed"
     first, last = min(orders(ran)), max(orders(ran))
     wait_until(lambda: set(orders(every_second())) >= set(range(first, last + 1)), 20, "the runs that are missing")
 
@@ -160,7 +167,7 @@ def test_a_deploy_lets_the_new_ones_stand_by_first(schedulers, every_second, var
     wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     assert before.isdisjoint(pid_of(host) for host in schedulers)
     ran = [one for one in every_second() if one[0] >= since]
-    assert len({task_id for _, task_id, _ in ran}) == len(ran)
+    assert sent_twice(ran) == []
     assert max(later[0] - earlier[0] for earlier, later in itertools.pairwise(ran)) <= 1.0 + GAP
 
 
