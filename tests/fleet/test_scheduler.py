@@ -118,7 +118,7 @@ def orders(ran):
 
 
 def sent_twice(ran):
-    """Runs of which several messages were executed. One that is delivered again, its worker being cut off, counts once."""
+    """Runs of which two messages were executed; one that is delivered again, its worker being cut off, is one."""
     messages = {(task_id, number) for _, task_id, number in ran}
     return [task_id for task_id, count in Counter(task_id for task_id, _ in messages).items() if count > 1]
 
