@@ -181,6 +181,12 @@ def test_tasks_that_handle_secrets_show_nothing():
     assert [f"{task}: add no_log: true" for task in tasks if "no_log" not in task.body] == []
 
 
+def test_no_loop_goes_over_what_has_passwords():
+    """Ansible shows the whole item of a loop that fails."""
+    whole = re.compile(r"\{\{ *\w+_applications *\}\}")
+    assert [str(task) for task in all_tasks() if whole.fullmatch(str(task.body.get("loop", "")))] == []
+
+
 def test_modules_that_take_passwords_hide_them():
     modules = [path.read_text() for path in (ROOT / "plugins/modules").glob("*.py")]
     found = [option for text in modules for option in re.findall(r'"\w*password\w*": (\{.*?\})', text)]
