@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from kombu import Connection, Queue
     from kombu.pidbox import Mailbox
 
-HEARTBEAT = 8
-"""Seconds between heartbeats with a node of a cluster; a worker leaves one that has been silent for twice that.
+HEARTBEAT = 5
+"""Seconds between heartbeats with a node of a cluster; a worker leaves a frozen one within four times that.
 
-So does the node with a worker, and Celery's sends none while it sets up delayed delivery, 28 queues: with 4, a busy
-broker cut off its workers while they were connecting, again and again.
+A node leaves a worker that sends none for twice that, and Celery's sends none while it sets up delayed delivery, 28
+queues: with 4, a starved broker cut off its workers while they were connecting, again and again.
 """
 AWAY = ("home node", "is down")
 """What the broker says of a queue whose node is not there; its name and its options are right."""
@@ -125,6 +125,7 @@ def follow(consumer: "Consumer", nodes: Nodes) -> None:
         if nodes.lost:
             nodes.begin_with(1)
             leave_events(consumer)
+            forget_pools(consumer.app)
         nodes.lost = True
         connection = connect()
         nodes.connected_to(connection)
@@ -144,6 +145,19 @@ def leave_events(consumer: "Consumer") -> None:
     if dispatcher and dispatcher.connection:
         with contextlib.suppress(Exception):
             dispatcher.connection.collect()
+
+
+def forget_pools(app: "Celery") -> None:
+    """Make new connections for what this process publishes: the main loop would wait for a frozen node with an answer.
+
+    The old ones are not closed: that waits for the node, too, and a thread may be using one.
+    """
+    from kombu import pools
+
+    pools.connections.clear()
+    pools.producers.clear()
+    app._pool = app.amqp._producer_pool = None
+    app.control.mailbox.__dict__.pop("producer_pool", None)
 
 
 def control_queue(mailbox: "Mailbox", hostname: str) -> "Queue":

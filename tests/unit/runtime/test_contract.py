@@ -61,6 +61,8 @@ PRIVATE = {
     "type_to_name": lambda: kombu.serialization.registry.type_to_name["application/json"],
     # celery_ops.worker.failover
     "_validate_broker_urls": lambda: delayed_delivery()._validate_broker_urls,
+    "_producer_pool": lambda: app().amqp._producer_pool or True,
+    "producer_pool": lambda: vars(type(app().control.mailbox))["producer_pool"],
     "get_queue": lambda: app().control.mailbox.get_queue("node@host"),
     "amqheartbeat": lambda: "self.amqheartbeat = " in inspect.getsource(celery.worker.consumer.Consumer) or 1 / 0,
     "connect": lambda: celery.worker.consumer.Consumer.connect,

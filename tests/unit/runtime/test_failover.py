@@ -58,6 +58,15 @@ def test_a_worker_leaves_a_node_it_has_lost(app, consumer):
     assert hosts(app.conf.broker_write_url) == ["two", "three", "one"]
 
 
+def test_what_a_worker_publishes_goes_over_new_connections_after_a_loss(app, consumer):
+    consumer.connect().close()
+    before = app.pool, app.amqp.producer_pool, app.control.mailbox.producer_pool
+    consumer.connect().close()
+    after = app.pool, app.amqp.producer_pool, app.control.mailbox.producer_pool
+    assert all(new is not old for new, old in zip(after, before, strict=True))
+    assert after[0].connection.hostname == "two"
+
+
 def test_delayed_delivery_is_set_up_at_that_node_alone(consumer):
     class DelayedDelivery:  # Celery has it since 5.5, and in a worker with quorum queues
         pass
