@@ -91,7 +91,8 @@ class Certificates:
 
     def make(self, host: str, names: Iterable[str]) -> None:
         """Make a certificate for a host, and before it the CA, if there is none. Raises OperatorError."""
-        self.directory.mkdir(mode=SECRET_DIRECTORY, parents=True, exist_ok=True)
+        for directory in (*reversed(self.directory.parents), self.directory):  # the mode holds for no parent by itself
+            directory.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
         authority, signing_key = self.authority()
         key = ec.generate_private_key(ec.SECP256R1())
         sans = [x509.IPAddress(ip) if (ip := as_ip(name)) else x509.DNSName(name) for name in names]
