@@ -11,6 +11,7 @@ from celery_ops.lease.scheduler import Leader, apply_runs, id_of, run_of
 from celery_ops.lease.state import FENCE, Lease, Lost, State, Token
 from celery_ops.worker.schedule import keep_last_runs
 from celery_ops.worker.ticks import HEADER
+from support.wait import wait_until
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -51,6 +52,7 @@ class Ended(BaseException):
 @pytest.fixture
 def app():
     app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.task_default_queue = "leader"  # the broker in memory is one for all tests of this process
     app.conf.beat_schedule = {
         "often": {"task": "demo.often", "schedule": 0.001, "options": {"headers": {"own": 1}}},
         "seldom": {"task": "demo.seldom", "schedule": 3600.0},
@@ -94,11 +96,7 @@ def leader(app, monkeypatch, tmp_path):
 
 
 def tick_until(leader, sent, count):
-    for _ in range(100):
-        leader.scheduler.tick()
-        if len(sent) >= count:
-            return
-    raise AssertionError(f"{sent} after 100 ticks")
+    wait_until(lambda: leader.scheduler.tick() is not None and len(sent) >= count, 20, f"{count} runs, not {sent}")
 
 
 def test_a_run_has_the_same_id_with_each_leader_that_knows_of_the_run_before(leader, sent):
