@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 from celery import Celery
+from celery.app import trace
 from celery.app.defaults import DEFAULTS
 from celery_ops import probe
 from celery_ops.errors import RetryLater
@@ -25,6 +26,8 @@ URLS = ["memory://one", "memory://two", "memory://three"]
 @pytest.fixture
 def app(monkeypatch):
     monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    # It makes the worker's application that of the whole process, also of later tests.
+    monkeypatch.setattr(trace, "setup_worker_optimizations", lambda *_: None)
     return Celery("demo", broker=";".join(URLS), set_as_current=False)
 
 
