@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 SAMPLE = 0.1
 """Seconds between two looks at the queue."""
+LEADER_ANSWERS = 0.25
+"""Seconds that RabbitMQ waits for a quorum queue's leader before it answers with no consumer and no task
+(`rabbit_quorum_queue:stat/1`)."""
 PROMPT = 1.0
 """Seconds within which a task is begun in normal service."""
 AFTER_FAILURE = 0.2
@@ -156,14 +159,17 @@ class Monitor(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Sample until told to stop; a broker that is away is asked again, and is no sample."""
+        """Sample until told to stop; no answer, of the broker or of a queue's leader, is no sample: it is asked again."""
         while not self.over.is_set():
             connection = None
             try:
                 connection = self.connect()
                 while not self.over.wait(SAMPLE):
+                    asked = time.monotonic()
                     answer = connection.default_channel.queue_declare(self.queue, passive=True)
-                    self.samples.append((time.time(), answer.consumer_count, answer.message_count))
+                    known = answer.consumer_count or answer.message_count
+                    if known or time.monotonic() - asked < LEADER_ANSWERS:
+                        self.samples.append((time.time(), answer.consumer_count, answer.message_count))
             except Exception:
                 self.over.wait(SAMPLE)
             finally:
