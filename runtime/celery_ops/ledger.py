@@ -159,7 +159,7 @@ class Monitor(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Sample until told to stop; no answer, of the broker or of a queue's leader, is no sample: it is asked again."""
+        """Sample until told to stop; where the broker or the queue's leader does not answer, that is no sample."""
         while not self.over.is_set():
             connection = None
             try:

@@ -73,9 +73,13 @@ def listens_at(conf: Path = CONFIGURATION) -> Address | None:
 
 def bound_to() -> str:
     """Return the address that the kit has it listen on; "" where the kit has not configured it."""
-    text = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
-    found = re.search(r"^bind (\S+)", text, re.MULTILINE)
-    return found[1] if found else ""
+    return _settings(CONFIGURATION).get("bind", "") if CONFIGURATION.exists() else ""
+
+
+def _settings(conf: Path) -> dict[str, str]:
+    """Return the first word of each option in a configuration, by the option's name."""
+    words = [line.split() for line in conf.read_text().splitlines()]
+    return {each[0]: each[1] for each in words if len(each) > 1}
 
 
 def is_configured(conf: str = "/etc/redis/redis.conf") -> bool:
