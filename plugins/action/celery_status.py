@@ -10,7 +10,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_G
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, members_of_app
 
 
 class ActionModule(ActionBase):
@@ -38,6 +38,7 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
         "host": variables["inventory_hostname"],
         "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
+        "groups": members_of_app(variables) if "rabbitmq" in groups else {},
         "nodes": [node["name"] for node in nodes] if "rabbitmq" in groups else [],
         "rotation": is_under_way(variables["celery_app_secrets_dir"], app),
         "ask_broker": Deployment.current(app).as_app(words),

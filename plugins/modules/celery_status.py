@@ -33,6 +33,10 @@ options:
     type: list
     elements: str
     default: []
+  groups:
+    description: The hosts of the kit's groups in the inventory, for O(broker), whether or not the run is about them.
+    type: dict
+    default: {}
   ask_broker:
     description:
       - A command that asks a foreign broker, to which the names of queues are appended. Empty where the broker is one
@@ -78,6 +82,11 @@ programs:
   returned: always
 orphans: {description: "The watchdog's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
 queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
+strangers:
+  description: "Workers that consume, of hosts not in the group C(worker): C(program), C(host), C(connection)."
+  type: list
+  elements: dict
+  returned: always
 cluster: {description: By node of the broker's cluster - running or down or missing., type: dict, returned: always}
 lock: {description: Who holds the deploy lock; empty when it is free., type: dict, returned: always}
 work:
@@ -98,6 +107,7 @@ draft:
 """
 
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +120,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look_at_programs,
     look_at_queues,
     look_at_versions,
+    look_at_workers,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
@@ -126,6 +137,7 @@ ARGUMENTS: dict[str, Any] = {
     "programs": {"type": "bool", "default": True},
     "broker": {"type": "bool", "default": False},
     "nodes": {"type": "list", "elements": "str", "default": []},
+    "groups": {"type": "dict", "default": {}},
     "ask_broker": {"type": "list", "elements": "str", "default": []},
     "rotation": {"type": "bool", "default": False},
     "supervisord_conf": {"type": "path", "default": str(SUPERVISORD_CONF)},
@@ -145,6 +157,7 @@ def main() -> None:
     if options["broker"]:
         look_at_versions(seen)
         look_at_queues(seen)
+        look_at_workers(seen, options["groups"])
         if options["nodes"]:
             look_at_cluster(seen, options["nodes"])
     elif options["ask_broker"]:
@@ -152,6 +165,7 @@ def main() -> None:
     found = problems(seen, has_programs=options["programs"])
     lines = text(seen, found, has_programs=options["programs"], has_queues=options["broker"])
     known = {name: getattr(seen, name) for name in REPORTED}
+    known["strangers"] = [asdict(one) for one in seen.strangers]
     module.exit_json(changed=False, lines=lines, text="\n".join(lines), problems=found, **known)
 
 

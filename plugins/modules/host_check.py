@@ -99,6 +99,12 @@ options:
     description: Whether the inventory sets that, or it is the default.
     type: bool
     default: false
+  services_in_force:
+    description:
+      - By which hosts broker and result store may be known, so that an environment in force that names others is
+        refused; see C(module_utils/host_requirements/services_in_force.py). Empty for no such check.
+    type: dict
+    default: {}
   store_memory:
     description: MiB that the result store may use.
     type: int
@@ -130,6 +136,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
     application,
     broker,
     ports,
+    services_in_force,
     shared,
     store,
     supervisor,
@@ -156,6 +163,7 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         yield from application.name(app)
         yield from application.command(want["command"], app)
         yield from application.python(want["python"])
+        yield from services_in_force.problems(app, want["services_in_force"])
         yield from system.mounted(app)
         yield from supervisor.problems(running, SUPERVISORD_CONF)
     programs = want["programs"] if "worker" in groups else []
@@ -204,6 +212,7 @@ def main() -> None:
             "store_instance": {"type": "str", "default": ""},
             "store_database": {"type": "int", "default": 1},
             "store_database_is_set": {"type": "bool", "default": False},
+            "services_in_force": {"type": "dict", "default": {}},
             "store_memory": {"type": "int", "default": 0},
         },
         supports_check_mode=True,

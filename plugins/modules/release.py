@@ -74,6 +74,12 @@ options:
     description: Whether the environment may name another database of the result store than the current one.
     type: bool
     default: true
+  services_in_force:
+    description:
+      - By which hosts broker and result store may be known; an environment in force that names others is refused. Empty
+        for no such check.
+    type: dict
+    default: {}
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
@@ -135,6 +141,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
@@ -177,6 +184,7 @@ ARGUMENTS: dict[str, Any] = {
     "previous": {"type": "str", "default": ""},
     "target": {"type": "str", "default": ""},
     "may_move_results": {"type": "bool", "default": True},
+    "services_in_force": {"type": "dict", "default": {}},
     "actor": {"type": "str", "default": ""},
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
@@ -258,6 +266,12 @@ def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)
     return {"changed": bool(commands)}
+
+
+def refuse_other_services(app: str, wanted: dict[str, Any]) -> None:
+    """Raise ReleaseError where the inventory names another broker or result store than the one that is in force."""
+    if found := list(services_in_force.problems(app, wanted)):
+        raise ReleaseError(". ".join([*found, "Nothing was changed."]))
 
 
 def refuse_to_move_results(releases: Releases, text: str) -> None:
@@ -474,6 +488,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if state == "built" and not options["may_move_results"]:
         refuse_to_move_results(releases, options["environment_text"] or "")
     if state == "built":
+        refuse_other_services(options["app"], options["services_in_force"])
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}
         written = write_environment(options, check_mode)
         result = {**draft, **build(releases, options, check_mode)}

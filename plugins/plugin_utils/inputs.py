@@ -9,7 +9,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation, tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import longest_time_limit
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import (
+    SERVICES,
+    longest_time_limit,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
@@ -243,7 +246,24 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "store_instance": host.text("result_store_instance"),
         "store_database": host.int("celery_app_result_store_database"),
         "store_database_is_set": "celery_app_result_store_database" in host.given,
+        "services_in_force": services_in_force(host, reader),
         "store_memory": host.int("result_store_max_memory") if store else 0,
+    }
+
+
+def services_in_force(host: Host, reader: Reader) -> dict[str, Any]:
+    """What the inventory says of broker and result store, where the kit's own that are in force must not change."""
+    if not host.runs_app or host.true("preflight_leave_services"):
+        return {}
+    addresses = {
+        group: host.need(variable).split(",") for group, variable in SERVICES.items() if host.uses_group(group)
+    }
+    hosts = {str(reader.hostvars.raw_get(name).get("ansible_host") or name): name for name in reader.hostvars}
+    return {
+        "addresses": addresses,
+        "hosts": {**{name: name for name in reader.hostvars}, **hosts},
+        "here": host.name,
+        "moves_from": str(host.given.get("rabbitmq_move_from", "")),
     }
 
 
@@ -284,6 +304,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "preflight_requirements": preflight_requirements,
     "application": lambda host, reader: host.need("celery_app_name"),
     "services": services,
+    "services_in_force": services_in_force,
     "celery_app_rollout": lambda host, reader: host.need("celery_app_rollout"),
     "may_move_results": may_move_results,
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import own_groups, prefix_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS, own_groups, prefix_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 
 
@@ -60,6 +60,17 @@ def worker_programs_of_hosts(variables: Mapping[str, Any]) -> Iterator[list[dict
         known = variables["hostvars"][host]
         if "celery_worker_programs" in known:
             yield list(known["celery_worker_programs"])
+
+
+def members_of_app(variables: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the hosts of the kit's groups; in those that run programs, the hosts that run this host's application."""
+    given = variables["hostvars"]
+    here = given[variables["inventory_hostname"]].get("celery_app_name", "")
+    return {
+        group: [host for host in hosts if group not in APP_GROUPS or given[host].get("celery_app_name", "") == here]
+        for group, hosts in variables["groups"].items()
+        if group in GROUPS
+    }
 
 
 def schedulers(variables: Mapping[str, Any]) -> list[str]:

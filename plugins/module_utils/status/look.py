@@ -7,6 +7,7 @@ import re
 import ssl
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    CONTROL_QUEUE,
     HOUSEKEEPING_QUEUES,
     Layout,
     Release,
@@ -27,6 +29,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
     rabbitmq_move,
     rabbitmq_versions,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import rows_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
@@ -46,6 +49,17 @@ ENTRIES = 3
 """Lines of the audit log that are shown."""
 
 RELEASE = re.compile(r"/releases/([^/\s]+)/")
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A worker of the kit that consumes from a host that is not in the group worker."""
+
+    program: str
+    host: str
+    """What the inventory called the host when the worker was deployed."""
+    connection: str
+    """The address that it connects from."""
 
 
 @dataclass
@@ -74,6 +88,9 @@ class Status:
     draft: dict[str, Any] = field(default_factory=dict)
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, as its inspection reported them."""
+    strangers: list[Stranger] = field(default_factory=list)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """The hosts of the kit's groups in the inventory, where the broker is on this host."""
     consumed: set[str] = field(default_factory=set)
     """Queues that the worker programs of this host consume from."""
     cluster: dict[str, str] = field(default_factory=dict)
@@ -186,6 +203,35 @@ def look_at_queues(seen: Status) -> None:
     for queue in queues:
         if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"]):
             seen.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
+
+
+def look_at_workers(seen: Status, groups: dict[str, list[str]]) -> None:
+    """Add the workers that consume at the broker on this host, and whose host is not in the group worker."""
+    seen.groups = groups
+    if not seen.queues:  # it does not answer, or was never set up
+        return
+    try:
+        found = strangers(rows_of("list_consumers", "queue_name", "channel_pid", vhost=seen.app), seen.app, groups)
+        channels = rows_of("list_channels", "pid", "connection") if found else []
+        connections = rows_of("list_connections", "pid", "name") if found else []
+    except OperatorError as why:
+        seen.refused.append(f"RabbitMQ does not tell who consumes. {why}")
+        return
+    peers = {row["pid"]: str(row["name"]).partition(" ")[0] for row in connections}
+    places = {row["pid"]: peers.get(row["connection"], "") for row in channels}
+    seen.strangers = [Stranger(program, host, places.get(channel, "")) for program, host, channel in found]
+
+
+def strangers(
+    consumers: Iterable[dict[str, Any]], app: str, groups: dict[str, list[str]]
+) -> list[tuple[str, str, str]]:
+    """Return program, host and channel of the kit's workers among these consumers that are not of the group's hosts."""
+    found = ((CONTROL_QUEUE.fullmatch(row["queue_name"]), str(row["channel_pid"])) for row in consumers)
+    return sorted(
+        (queue["program"], queue["host"], channel)
+        for queue, channel in found
+        if queue and queue["program"].startswith(f"{app}-worker-") and queue["host"] not in groups.get("worker", [])
+    )
 
 
 def look_at_cluster(seen: Status, nodes: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
 
 CERTIFICATE_DAYS = 30
@@ -27,6 +27,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_watchdog(seen),
         *_cluster(seen),
         *_queues(seen),
+        *_strangers(seen),
         *_deploys(seen),
         *_rotation(seen),
         *_certificates(seen),
@@ -113,6 +114,25 @@ def _queues(seen: Status) -> Iterator[str]:
             yield f"{queue['messages']} dead-lettered tasks. List them: ansible-playbook playbooks/dead_letters.yml"
         elif name != dead and queue["messages"] and not queue["consumers"]:
             yield f"Nothing consumes from {name}, where {queue['messages']} tasks wait. Look: supervisorctl status"
+
+
+def _strangers(seen: Status) -> Iterator[str]:
+    in_kit = {host for hosts in seen.groups.values() for host in hosts}
+    in_app = {host for group, hosts in seen.groups.items() if group in APP_GROUPS for host in hosts}
+    for one in seen.strangers:
+        remove = f"ansible-playbook playbooks/uninstall.yml --limit {one.host}"
+        if one.host in in_app:
+            where, what = "the group worker", "Remove its workers: ansible-playbook playbooks/site.yml"
+        elif one.host in in_kit:
+            where, what = "the groups worker, scheduler and web", f"Remove {seen.app} from it: {remove}"
+        else:
+            where = "the inventory's groups"
+            what = (
+                f"Write it into the group worker again and type: {remove}; or type on it: supervisorctl stop "
+                f"{one.program}"
+            )
+        place = f" (connected from {one.connection})" if one.connection else ""
+        yield f"{one.program} on {one.host}{place} takes tasks, and {one.host} is not in {where}. {what}"
 
 
 def _deploys(seen: Status) -> Iterator[str]:

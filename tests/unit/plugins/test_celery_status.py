@@ -5,7 +5,12 @@ import time
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, ask_for_queues
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
+    Status,
+    Stranger,
+    ask_for_queues,
+    strangers,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
 
@@ -220,3 +225,38 @@ def test_a_certificate_that_ends_soon_is_a_problem(days, says):
 
 def shown(seen):
     return text(seen, [], has_programs=True, has_queues=True)
+
+
+GROUPS = {"rabbitmq": ["hub"], "worker": ["one", "db.example.com"], "web": ["two"]}
+
+
+def consumer(queue, channel="<rabbit@hub.1.9.0>"):
+    return {"queue_name": queue, "channel_pid": channel}
+
+
+def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_control_commands():
+    others = [
+        consumer(f"{WORKER}@one.celery.pidbox"),
+        consumer(f"{WORKER}@db.example.com.celery.pidbox"),
+        consumer(f"{WORKER}@one.0a1b2c3d.celery.pidbox"),  # of a cluster
+        consumer("celery@laptop.celery.pidbox"),  # somebody's own
+        consumer("demo"),
+    ]
+    assert strangers(others, "demo", GROUPS) == []
+    gone = [consumer(f"{WORKER}@two.celery.pidbox", "a"), consumer(f"{WORKER}@gone.example.com.0a1b2c3d.x.pidbox", "b")]
+    assert strangers([*others, *gone], "demo", GROUPS) == [(WORKER, "gone.example.com", "b"), (WORKER, "two", "a")]
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("gone", "is not in the inventory's groups. Write it into the group worker again and type: ansible-playbook "),
+        ("gone", f"playbooks/uninstall.yml --limit gone; or type on it: supervisorctl stop {WORKER}"),
+        ("two", "two is not in the group worker. Remove its workers: ansible-playbook playbooks/site.yml"),
+        ("hub", "worker, scheduler and web. Remove demo from it: ansible-playbook playbooks/uninstall.yml --limit hub"),
+    ],
+)
+def test_a_worker_of_a_host_that_is_not_in_the_group_is_named_with_what_to_type(host, says):
+    [sentence] = wrong(found(groups=GROUPS, strangers=[Stranger(WORKER, host, "10.0.0.9:40100")]))
+    assert sentence.startswith(f"{WORKER} on {host} (connected from 10.0.0.9:40100) takes tasks, and {host} is not in ")
+    assert says in sentence

@@ -21,6 +21,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
+    members_of_app,
     migrate_host,
     schedulers,
     worker_programs,
@@ -215,7 +216,7 @@ def test_the_check_asks_for_what_the_application_has(given, expected):
     ],
 )
 def test_the_status_looks_at_what_the_host_has(groups, url, asked, programs, broker):
-    around = {"groups": {}, "hostvars": {}}
+    around = {"groups": {}, "hostvars": {"one": {}}}
     more = around | {"celery_app_broker_url": url, "celery_app_secrets_dir": "/nowhere"}
     made = status_arguments(VARIABLES | {"group_names": groups, **more})
     assert (bool(made["ask_broker"]), made["programs"], made["broker"]) == (asked, programs, broker)
@@ -295,3 +296,10 @@ def test_hosts_that_are_each_a_system_of_its_own_have_each_a_scheduler_of_its_ow
     hosts = ["one", "two", "three"]
     groups = {"rabbitmq": hosts, "scheduler": hosts, "result_store": result_stores}
     assert schedulers(VARIABLES | {"groups": groups, "hostvars": {name: {} for name in hosts}}) == expected
+
+
+def test_the_status_knows_the_hosts_of_the_application_in_the_whole_inventory():
+    given = {"one": {"celery_app_name": "shop"}, "two": {"celery_app_name": "shop"}, "three": {"celery_app_name": "x"}}
+    groups = {"rabbitmq": ["one", "three"], "worker": ["two", "three"], "somebody_elses": ["three"]}
+    known = {"inventory_hostname": "one", "hostvars": given, "groups": groups}
+    assert members_of_app(known) == {"rabbitmq": ["one", "three"], "worker": ["two"]}
