@@ -28,7 +28,8 @@ def _poison(task, **_):
 # More ways to fail in the build, where nothing that runs is touched: tests/unit/release/test_release_build.py.
 BAD = {
     "import error": ({"petct/celery.py": "\nfrom petct import nowhere\n"}, {}, "nowhere"),
-    "broker address": ({}, {"celery_app_broker_host": "127.0.0.2"}, "127.0.0.2"),
+    "broker address": ({}, {"celery_app_broker_host": "127.0.0.2", "preflight_leave_services": True}, "127.0.0.2"),
+    "other broker": ({}, {"celery_app_broker_host": "127.0.0.2"}, "To move them, type"),
     "dies after 5 s": ({"petct/celery.py": DIES_AFTER_5_S}, {}, "did not come up"),
     "never consumes": ({"petct/celery.py": NEVER_CONSUMES}, {}, "consum"),
     "canary fails": ({"petct/celery.py": CANARY_FAILS}, {}, "canary"),

@@ -71,16 +71,16 @@ def broker(now: Mapping[str, str], then: Mapping[str, str], inventory: set[str])
     move = f"ansible-playbook playbooks/rabbitmq_move.yml -e rabbitmq_move_from={old or '<its name>'}"
     first = "" if old else f"write the host of {', '.join(now)} into the inventory again, outside of the group, and "
     return (
-        f"The application's broker is {', '.join(now)} ({BROKER}), and in group rabbitmq there is {', '.join(then)}: "
-        f"tasks that wait in the one would stay there. To move them, {first}type: {move}. If none wait there, or it "
-        f"is lost for ever, add once: {LEAVE}"
+        f"The application's broker is {', '.join(now)} ({BROKER}), and the inventory (group rabbitmq) names "
+        f"{', '.join(then)}: tasks that wait in the one would stay there. To move them, {first}type: {move}. If none "
+        f"wait there, or it is lost for ever, add once: {LEAVE}"
     )
 
 
 def store(now: Mapping[str, str], then: Mapping[str, str], inventory: set[str]) -> str:
     """Return what to say of a result store that the inventory would change."""
     return (
-        f"The application's result store is {', '.join(now)} ({STORE}), and in group result_store there is "
+        f"The application's result store is {', '.join(now)} ({STORE}), and the inventory (group result_store) names "
         f"{', '.join(then)}: results that are stored in the one would no longer be found. If nobody waits for any "
         f"(they expire within a day), or it is lost for ever, add once: {LEAVE}"
     )

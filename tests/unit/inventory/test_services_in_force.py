@@ -45,9 +45,7 @@ def test_a_cluster_may_shrink_and_may_replace_a_member(says):
     assert says(cluster, ["10.0.0.3"]) == []
     assert says(cluster, ["10.0.0.2", "10.0.0.3", "10.0.0.4"]) == []
     [said] = says(cluster, ["10.0.0.4"])
-    assert said.startswith(
-        "The application's broker is hub, two, three (CELERY_BROKER_URL), and in group rabbitmq there"
-    )
+    assert said.startswith("The application's broker is hub, two, three (CELERY_BROKER_URL), and the inventory (group")
     assert "rabbitmq_move_from=hub." in said
 
 
@@ -55,13 +53,13 @@ def test_loopback_is_the_host_itself(says):
     own = {"CELERY_BROKER_URL": "amqp://shop:x@127.0.0.1:5672/shop"}
     assert says(own, ["127.0.0.1"]) == says(own, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]) == []
     [said] = says(own, ["10.0.0.1"])
-    assert "broker is two (CELERY_BROKER_URL), and in group rabbitmq there is hub: " in said
+    assert "broker is two (CELERY_BROKER_URL), and the inventory (group rabbitmq) names hub: " in said
 
 
 def test_another_broker_is_refused_with_what_to_type(says):
     assert says(ALONE, ["10.0.0.3"]) == [
-        "The application's broker is hub (CELERY_BROKER_URL), and in group rabbitmq there is three: tasks that wait in "
-        "the one would stay there. To move them, type: ansible-playbook playbooks/rabbitmq_move.yml -e "
+        "The application's broker is hub (CELERY_BROKER_URL), and the inventory (group rabbitmq) names three: tasks "
+        "that wait in the one would stay there. To move them, type: ansible-playbook playbooks/rabbitmq_move.yml -e "
         "rabbitmq_move_from=hub. If none wait there, or it is lost for ever, add once: -e preflight_leave_services=true"
     ]
     assert says(ALONE, ["10.0.0.3"], moves_from="hub") == []
@@ -70,14 +68,14 @@ def test_another_broker_is_refused_with_what_to_type(says):
 
 def test_a_broker_that_is_no_longer_in_the_inventory(says):
     [said] = says({"CELERY_BROKER_URL": "amqp://shop-2:x@10.0.0.9:5672/shop"}, ["10.0.0.3"])
-    assert "broker is 10.0.0.9 (CELERY_BROKER_URL), and in group rabbitmq there is three" in said
+    assert "broker is 10.0.0.9 (CELERY_BROKER_URL), and the inventory (group rabbitmq) names three" in said
     assert "write the host of 10.0.0.9 into the inventory again, outside of the group, and type: " in said
 
 
 def test_another_result_store_is_refused_and_no_move_of_the_broker_allows_it(says):
     assert says(STORE, ["10.0.0.1"], "result_store") == []
     [said] = says(STORE, ["10.0.0.3"], "result_store", moves_from="hub")
-    assert said.startswith("The application's result store is hub (CELERY_RESULT_BACKEND), and in group result_store ")
+    assert said.startswith("The application's result store is hub (CELERY_RESULT_BACKEND), and the inventory ")
     assert said.endswith("add once: -e preflight_leave_services=true")
 
 
