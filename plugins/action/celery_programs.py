@@ -15,6 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import B
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
+    LEFT,
     Program,
     Programs,
     generation_of,
@@ -42,7 +43,7 @@ class ActionModule(HostModule):
         if state == "deployed" and variables.get(TARGET):
             phase = rollback_phase(phase, variables)
         make = {"deployed": self.deployed, "restored": self.restored, "absent": self.absent}[state]
-        if not phase or not prefixes_of(variables, phase, everywhere=state == "absent"):
+        if not phase or is_without(phase, variables) or not prefixes_of(variables, phase, everywhere=state == "absent"):
             return {"changed": False, "skipped": True}
         try:
             arguments = make(phase, variables)
@@ -54,6 +55,8 @@ class ActionModule(HostModule):
         """Return the module's arguments for what this run brings: a release, or a rollback's target."""
         target = variables.get(TARGET) or {}
         arguments = common(phase, variables)
+        if phase == LEFT and not target:
+            return arguments | {"state": "absent"}
         arguments["successors_only"] = bool(self._task.args.get("successors_only"))
         if target:
             arguments["draft"] = draft_of(target, variables)
@@ -108,9 +111,16 @@ class ActionModule(HostModule):
 
 def rollback_phase(phase: str, variables: Variables) -> str:
     """Return a rollback's phase: a host that is alone does all in one call, where what is replaced stops first."""
-    if len(variables["ansible_play_hosts_all"]) > 1:
+    if phase == LEFT or len(variables["ansible_play_hosts_all"]) > 1:
         return phase
     return "all" if phase == "producers" else ""
+
+
+def is_without(phase: str, variables: Variables) -> bool:
+    """Whether a rollback finds no record on this host of what it ran for groups that it has left since."""
+    target = variables.get(TARGET) or {}
+    without = target and (not target["deployment"] or variables["inventory_hostname"] in target["without_record"])
+    return phase == LEFT and bool(without)
 
 
 def common(phase: str, variables: Variables) -> dict[str, Any]:

@@ -16,7 +16,8 @@ options:
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(leader), which of several leads, once
-      their status is registered; V(runs_nothing), what to say where a host is in no group that runs the
+      their status is registered; V(left), the groups that the host
+      is not in and whose programs it still has; V(runs_nothing), what to say where a host is in no group that runs the
       application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
       V(base), V(etc), V(run), V(log) and V(state), the application's directories.
     required: true
@@ -43,6 +44,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment,
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import left
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host, schedulers
 
 
@@ -64,6 +66,7 @@ QUESTIONS = {
     "schedulers": schedulers,
     "leader": leader.leader,
     "runs_nothing": runs_nothing,
+    "left": left,
     **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},
     "left_out": lambda known: {
         group: environment.users_left_out(known, group) for group in ("rabbitmq", "result_store")

@@ -41,6 +41,8 @@ APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 """The groups whose hosts run programs of the application."""
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """The end of a program's name; what is before it is the program that the generations are of."""
+PROGRAMS_OF = {"worker": ("worker",), "web": ("web", "listener"), "scheduler": ("scheduler",)}
+"""By group, how the names of its programs go on after the application's; `listener` is what 0.1 called the web's."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """The name of an environment variable, as a shell takes it."""
 ADOPTED = "before-records"

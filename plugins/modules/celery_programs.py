@@ -11,7 +11,9 @@ options:
   phase:
     description:
       - The groups whose programs are handed over. V(producers) is web and scheduler, V(all) is those and the workers.
-    choices: [workers, scheduler, web, producers, all]
+      - V(left) is the groups that the host is not in. Their programs finish their tasks and are removed; a rollback
+        brings them back where the deployment before had them.
+    choices: [workers, scheduler, web, left, producers, all]
     type: str
     required: true
   state:

@@ -97,6 +97,11 @@ EXAMPLES = r"""
     state: current
 """
 RETURN = r"""
+groups:
+  description: The groups whose programs Supervisor has files of on this host, whichever groups the host is in.
+  type: list
+  elements: str
+  returned: state=built
 id: {description: The release., type: str, returned: success}
 previous: {description: The release that C(current) pointed at before., type: str, returned: success}
 python: {description: "The version of its Python, such as C(3.11).", type: str, returned: "state=built, chosen"}
@@ -148,6 +153,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     CONF_D,
     KEEP_RELEASES,
     OWN_FILE,
+    PROGRAMS_OF,
     Layout,
     Release,
 )
@@ -266,6 +272,15 @@ def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)
     return {"changed": bool(commands)}
+
+
+def groups_with_programs(app: str) -> list[str]:
+    """Return the groups whose programs Supervisor has files of, whichever groups the inventory has the host in."""
+    return [
+        group
+        for group, names in PROGRAMS_OF.items()
+        if any(path for name in names for path in CONF_D.glob(f"{app}-{name}-*.conf"))
+    ]
 
 
 def refuse_other_services(app: str, wanted: dict[str, Any]) -> None:
@@ -504,6 +519,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         known = releases.base / "listeners" / options["listener"]
         result["listener"] = str(listener_of(releases.base, package) if package.is_dir() else known)
         result["changed"] |= migrate(releases, options, check_mode)["changed"] | written
+        result["groups"] = groups_with_programs(options["app"])
         result["python"] = python_of(releases, options, options["id"])
     else:
         result = STATES[state](releases, options, check_mode)

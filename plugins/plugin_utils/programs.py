@@ -21,7 +21,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import own_time_limits, schedulers
 
 Variables = Mapping[str, Any]
@@ -41,6 +41,8 @@ PHASES = {
     "all": ("worker", "web", "scheduler"),
 }
 """The groups whose programs a phase hands over. The last two are of a rollback."""
+LEFT = "left"
+"""The phase that is about the programs of the groups which a host is not in (any more)."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,21 @@ def groups_of(variables: Variables, phase: str, everywhere: bool = False) -> lis
     return [group for group in PHASES[phase] if everywhere or group in variables["group_names"]]
 
 
+def left_groups(variables: Variables) -> list[str]:
+    """Return the groups that the host is not in, and whose programs it may have run.
+
+    Without the scheduler's in a rollback in which a host that is new to the group schedules by the inventory.
+    """
+    new = (variables.get(TARGET) or {}).get("without_record", [])
+    kept = {"scheduler"} if set(new) & set(variables["groups"].get("scheduler") or []) else set()
+    return [group for group in PHASES["all"] if group not in {*variables["group_names"], *kept}]
+
+
+def left(variables: Variables) -> list[str]:
+    """Return the groups that the host is not in, and whose programs it still has, as this deploy has seen."""
+    return [group for group in left_groups(variables) if group in (variables.get(BUILD) or {}).get("groups", [])]
+
+
 def watches(variables: Variables, here: Iterable[str]) -> bool:
     """Whether the watchdog belongs to what these groups of the host run: the workers', without them the scheduler's."""
     return "worker" in here or ("scheduler" in here and "worker" not in variables["group_names"])
@@ -251,14 +268,12 @@ def watches(variables: Variables, here: Iterable[str]) -> bool:
 
 def prefixes_of(variables: Variables, phase: str, everywhere: bool = False) -> list[str]:
     """Return what the names of the phase's programs on this host begin with."""
-    app, here = variables["celery_app_name"], groups_of(variables, phase, everywhere)
-    names = {
-        "worker": ["worker"],
-        "web": ["web", "listener"],  # the second is what the listener was called in 0.1
-        "scheduler": ["scheduler"],
-    }
-    found = [f"{app}-{name}-" for group in here for name in names[group]]
+    app = variables["celery_app_name"]
+    here = left_groups(variables) if phase == LEFT else groups_of(variables, phase, everywhere)
+    found = [f"{app}-{name}-" for group in here for name in layout.PROGRAMS_OF[group]]
     watchdogs = [f"{Layout(app).watchdog}-", f"{Layout(app).watchdog_before}-"]
+    if phase == LEFT:
+        return found + (watchdogs if {"worker", "scheduler"}.isdisjoint(variables["group_names"]) else [])
     return found + (watchdogs if watches(variables, here) else [])
 
 

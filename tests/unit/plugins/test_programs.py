@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.action.celery_programs import is_without, rollback_phase
 from ansible_collections.celery_ops.kit.plugins.action.celery_status import arguments_of as status_arguments
 from ansible_collections.celery_ops.kit.plugins.action.round_trip import command as check_command
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
@@ -15,6 +16,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     Programs,
     generation_of,
     lacks_queues,
+    left,
+    left_groups,
     own_queues,
     prefixes_of,
     scheduler_class,
@@ -303,3 +306,38 @@ def test_the_status_knows_the_hosts_of_the_application_in_the_whole_inventory():
     groups = {"rabbitmq": ["one", "three"], "worker": ["two", "three"], "somebody_elses": ["three"]}
     known = {"inventory_hostname": "one", "hostvars": given, "groups": groups}
     assert members_of_app(known) == {"rabbitmq": ["one", "three"], "worker": ["two"]}
+
+
+LEFT_NOTHING = {"groups": {"scheduler": ["two"]}, "__celery_app_build": {"groups": ["worker", "web"]}}
+
+
+@pytest.mark.parametrize(
+    ("groups", "left_here", "prefixes"),
+    [
+        (["worker", "scheduler", "web"], [], []),
+        (["scheduler"], ["worker", "web"], ["worker", "web", "listener"]),
+        (["web"], ["worker"], ["worker", "scheduler", "watchdog", "health"]),
+        (["worker"], ["web"], ["web", "listener", "scheduler"]),
+    ],
+)
+def test_what_a_host_has_of_groups_that_it_has_left(groups, left_here, prefixes):
+    known = VARIABLES | LEFT_NOTHING | {"group_names": groups}
+    assert left(known) == left_here
+    assert prefixes_of(known, "left") == [f"shop-{name}-" for name in prefixes]
+
+
+def test_a_rollback_brings_no_second_scheduler_back():
+    known = VARIABLES | {"group_names": ["worker"], "groups": {"scheduler": ["two"]}}
+    assert left_groups(known | {"__celery_app_target": {"without_record": []}}) == ["web", "scheduler"]
+    assert left_groups(known | {"__celery_app_target": {"without_record": ["two"]}}) == ["web"]
+
+
+def test_a_rollback_looks_for_what_a_host_has_left_in_the_record_alone():
+    known = {"inventory_hostname": "one", "ansible_play_hosts_all": ["one"]}
+    target = {"deployment": "d1", "without_record": []}
+    assert rollback_phase("left", known) == "left"
+    assert not is_without("left", known | {"__celery_app_target": target})
+    assert not is_without("left", known)
+    assert is_without("left", known | {"__celery_app_target": target | {"without_record": ["one"]}})
+    assert is_without("left", known | {"__celery_app_target": target | {"deployment": ""}})
+    assert not is_without("workers", known | {"__celery_app_target": target | {"without_record": ["one"]}})
