@@ -82,7 +82,7 @@ programs:
   returned: always
 orphans: {description: "The watchdog's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
 queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
-strangers:
+unlisted:
   description: "Workers that consume, of hosts not in the group C(worker): C(program), C(host), C(connection)."
   type: list
   elements: dict
@@ -165,7 +165,7 @@ def main() -> None:
     found = problems(seen, has_programs=options["programs"])
     lines = text(seen, found, has_programs=options["programs"], has_queues=options["broker"])
     known = {name: getattr(seen, name) for name in REPORTED}
-    known["strangers"] = [asdict(one) for one in seen.strangers]
+    known["unlisted"] = [asdict(one) for one in seen.unlisted]
     module.exit_json(changed=False, lines=lines, text="\n".join(lines), problems=found, **known)
 
 

@@ -52,7 +52,7 @@ RELEASE = re.compile(r"/releases/([^/\s]+)/")
 
 
 @dataclass(frozen=True)
-class Stranger:
+class UnlistedWorker:
     """A worker of the kit that consumes from a host that is not in the group worker."""
 
     program: str
@@ -88,7 +88,7 @@ class Status:
     draft: dict[str, Any] = field(default_factory=dict)
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, as its inspection reported them."""
-    strangers: list[Stranger] = field(default_factory=list)
+    unlisted: list[UnlistedWorker] = field(default_factory=list)
     groups: dict[str, list[str]] = field(default_factory=dict)
     """The hosts of the kit's groups in the inventory, where the broker is on this host."""
     consumed: set[str] = field(default_factory=set)
@@ -211,7 +211,9 @@ def look_at_workers(seen: Status, groups: dict[str, list[str]]) -> None:
     if not seen.queues:  # it does not answer, or was never set up
         return
     try:
-        found = strangers(rows_of("list_consumers", "queue_name", "channel_pid", vhost=seen.app), seen.app, groups)
+        found = unlisted_workers(
+            rows_of("list_consumers", "queue_name", "channel_pid", vhost=seen.app), seen.app, groups
+        )
         channels = rows_of("list_channels", "pid", "connection") if found else []
         connections = rows_of("list_connections", "pid", "name") if found else []
     except OperatorError as why:
@@ -219,10 +221,10 @@ def look_at_workers(seen: Status, groups: dict[str, list[str]]) -> None:
         return
     peers = {row["pid"]: str(row["name"]).partition(" ")[0] for row in connections}
     places = {row["pid"]: peers.get(row["connection"], "") for row in channels}
-    seen.strangers = [Stranger(program, host, places.get(channel, "")) for program, host, channel in found]
+    seen.unlisted = [UnlistedWorker(program, host, places.get(channel, "")) for program, host, channel in found]
 
 
-def strangers(
+def unlisted_workers(
     consumers: Iterable[dict[str, Any]], app: str, groups: dict[str, list[str]]
 ) -> list[tuple[str, str, str]]:
     """Return program, host and channel of the kit's workers among these consumers that are not of the group's hosts."""

@@ -27,7 +27,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_watchdog(seen),
         *_cluster(seen),
         *_queues(seen),
-        *_strangers(seen),
+        *_unlisted(seen),
         *_deploys(seen),
         *_rotation(seen),
         *_certificates(seen),
@@ -116,10 +116,10 @@ def _queues(seen: Status) -> Iterator[str]:
             yield f"Nothing consumes from {name}, where {queue['messages']} tasks wait. Look: supervisorctl status"
 
 
-def _strangers(seen: Status) -> Iterator[str]:
+def _unlisted(seen: Status) -> Iterator[str]:
     in_kit = {host for hosts in seen.groups.values() for host in hosts}
     in_app = {host for group, hosts in seen.groups.items() if group in APP_GROUPS for host in hosts}
-    for one in seen.strangers:
+    for one in seen.unlisted:
         remove = f"ansible-playbook playbooks/uninstall.yml --limit {one.host}"
         if one.host in in_app:
             where, what = "the group worker", "Remove its workers: ansible-playbook playbooks/site.yml"

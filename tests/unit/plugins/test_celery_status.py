@@ -7,9 +7,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
     Status,
-    Stranger,
+    UnlistedWorker,
     ask_for_queues,
-    strangers,
+    unlisted_workers,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
@@ -242,9 +242,12 @@ def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_co
         consumer("celery@laptop.celery.pidbox"),  # somebody's own
         consumer("demo"),
     ]
-    assert strangers(others, "demo", GROUPS) == []
+    assert unlisted_workers(others, "demo", GROUPS) == []
     gone = [consumer(f"{WORKER}@two.celery.pidbox", "a"), consumer(f"{WORKER}@gone.example.com.0a1b2c3d.x.pidbox", "b")]
-    assert strangers([*others, *gone], "demo", GROUPS) == [(WORKER, "gone.example.com", "b"), (WORKER, "two", "a")]
+    assert unlisted_workers([*others, *gone], "demo", GROUPS) == [
+        (WORKER, "gone.example.com", "b"),
+        (WORKER, "two", "a"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,6 @@ def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_co
     ],
 )
 def test_a_worker_of_a_host_that_is_not_in_the_group_is_named_with_what_to_type(host, says):
-    [sentence] = wrong(found(groups=GROUPS, strangers=[Stranger(WORKER, host, "10.0.0.9:40100")]))
+    [sentence] = wrong(found(groups=GROUPS, unlisted=[UnlistedWorker(WORKER, host, "10.0.0.9:40100")]))
     assert sentence.startswith(f"{WORKER} on {host} (connected from 10.0.0.9:40100) takes tasks, and {host} is not in ")
     assert says in sentence
