@@ -67,7 +67,7 @@ def addresses_of(name: str) -> set[str]:
 
 def broker(now: Mapping[str, str], then: Mapping[str, str], inventory: set[str]) -> str:
     """Return what to say of a broker that the inventory would change."""
-    old = next((host for host in now if host in inventory), "")
+    old = min(now.keys() & inventory, default="")
     move = f"ansible-playbook playbooks/rabbitmq_move.yml -e rabbitmq_move_from={old or '<its name>'}"
     first = "" if old else f"write the host of {', '.join(now)} into the inventory again, outside of the group, and "
     return (

@@ -1,0 +1,65 @@
+"""The inventory's groups say what a host runs: what it has left is named, then removed; another broker is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from support.control import EPHEMERAL, Run, command_of, deployed, run
+from support.wait import wait_until
+
+
+@pytest.fixture
+def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
+    """A function that returns how to run playbooks with an inventory in which some groups have other hosts."""
+
+    def of(**groups) -> Callable[..., Run]:
+        inventory = yaml.safe_load((EPHEMERAL / "inventory/ansible_inventory.yml").read_text())
+        for group, hosts in groups.items():
+            inventory[group]["hosts"] = {host.name: inventory["all"]["hosts"][host.name] for host in hosts}
+        (tmp_path / "group_vars").symlink_to((EPHEMERAL / "inventory/group_vars").resolve())
+        file = Path(tmp_path, "hosts.yml")
+        file.write_text(yaml.safe_dump(inventory))
+
+        def play(name, *hosts, **variables) -> Run:
+            words = command_of(name, *hosts, **variables)
+            words[words.index("-i") + 1] = str(file)
+            return run(words)
+
+        return play
+
+    return of
+
+
+@pytest.mark.timeout(600)
+def test_a_host_that_has_left_the_group_keeps_no_worker(hub, workers, regrouped):
+    stays, leaves = workers[1], workers[0]
+    [worker] = leaves.workers()
+    play, before = regrouped(worker=[stays]), stays.workers()
+    named = play("status", hub)
+    assert f"{worker} on {leaves.name} (connected from " in named.words, named.text[-4000:]
+    assert f"{leaves.name} is not in the group worker. Remove its workers: ansible-playbook" in named.words
+    try:
+        left = play("deploy")
+        assert left.rc == 0, left.text[-4000:]
+        assert leaves.workers() == {}
+        assert stays.workers() == before
+        wait_until(lambda: hub.consumers() == 1, 60, "the consumers of the host that stays")
+        assert "takes tasks" not in play("status", hub).words
+        assert play("deploy").changed.get(leaves.name) == 0
+    finally:
+        deployed()
+    assert len(leaves.workers()) == 1
+    assert stays.workers() == before
+
+
+@pytest.mark.timeout(300)
+def test_another_broker_is_refused_before_anything_changes(hub, workers, brokers, regrouped):
+    other = next(host for host in workers if host not in brokers)
+    refused = regrouped(rabbitmq=[other])("site")
+    assert refused.rc != 0, refused.text[-3000:]
+    assert f"rabbitmq_move.yml -e rabbitmq_move_from={hub.name}" in refused.words, refused.text[-3000:]
+    assert "-e preflight_leave_services=true" in refused.words
+    assert not any(refused.changed.values()), refused.changed
