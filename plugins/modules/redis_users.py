@@ -111,6 +111,9 @@ HASH = re.compile(r"#[0-9a-f]{64}")
 """A password's, which no output shows."""
 REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 """What a Redis says that has not read the kit's own user yet."""
+DEFAULT = "off ~* &* +@all"
+"""Nobody can log in as this user. Redis itself does what is in the append-only file as this user when it starts, and
+without the rights, leaves out every transaction in it."""
 ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
 
 
@@ -188,7 +191,7 @@ def main() -> None:
     password = admin_password() if module.check_mode else key_of_kit()
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
-        "default": "off",
+        "default": DEFAULT,
         ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}"
         + (" +config|set" if want["ca"] else ""),
         **{

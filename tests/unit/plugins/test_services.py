@@ -98,6 +98,13 @@ def test_users_of_the_acl_file_and_their_databases(tmp_path):
     assert redis.acl_users(str(tmp_path / "none")) == {}
 
 
+def test_nobody_logs_in_as_the_default_user_which_has_the_rights_to_load_what_was_stored():
+    words = redis_users.DEFAULT.split()
+    assert words[0] == "off"
+    assert {"~*", "&*", "+@all"} <= set(words)
+    assert not [word for word in words if word == "nopass" or word.startswith((">", "#"))]
+
+
 def test_the_lines_of_other_users_stay_as_they_are():
     text = f"user default on\nuser old {OLD}\nuser shop on #1 ~*\n"
     assert redis_users.with_users(text, {"default": "off", "shop": None}) == f"user old {OLD}\nuser default off\n"
