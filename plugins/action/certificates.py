@@ -9,6 +9,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import rabbitmq_distribution_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
@@ -36,6 +37,13 @@ class ActionModule(ActionBase):
         names = wanted_names(host, reader, variables, is_own)
         try:
             why = certificates.lacks(host.name, names)
+            use = "" if why else certificates.lacks_client_use(host.name)
+            if use and rabbitmq_distribution_tls(host, reader):
+                raise OperatorError(
+                    f"Nodes of a cluster show each other their certificates, and {certificates.certificate(host.name)} "
+                    f"can't be shown: {use}. Get one that is for clients as well, or leave Erlang's distribution in "
+                    "clear text, in the variables of all brokers: rabbitmq_distribution_tls: false"
+                )
             if why and is_own:
                 raise OperatorError(
                     f"{host.name} needs another certificate than {certificates.certificate(host.name)}: {why}. It has "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import refusals
@@ -20,7 +21,7 @@ class ActionModule(ActionBase):
         """Fail with everything that is in the way."""
         super().run(tmp, task_vars)
         nodes = [node["name"] for node in self._task.args["nodes"]]
-        found = refusals(nodes, self._task.args["found"])
+        found = refusals(nodes, self._task.args["found"], boolean(self._task.args.get("tls", False)))
         if not found:
             return {"changed": False}
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]

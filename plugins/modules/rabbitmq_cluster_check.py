@@ -22,6 +22,10 @@ options:
     description: By host of the play, what was found there.
     type: dict
     required: true
+  tls:
+    description: Whether the nodes are to speak TLS with each other.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: The action changes nothing.}
 author:

@@ -39,7 +39,8 @@ info:
   description: >-
     The C(node), the C(members) of its cluster as its disk tells (none for a blank host), other nodes whose C(data) the
     host holds, whether the C(cookie) is the V(same), another or V(none), whether the C(address) is the host's own, the
-    C(release) of Debian, and whether it has C(systemd).
+    C(release) of Debian, and whether it has C(systemd); whether its broker C(runs), and whether that speaks C(tls) with
+    other nodes.
   returned: success
   type: dict
 """
@@ -51,7 +52,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     cookie_is,
     data_on_disk,
+    distribution,
     members_on_disk,
+    running_broker,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -95,6 +98,7 @@ def main() -> None:
             "address": has_address(module.params["address"]),
             "release": debian_release(),
             "systemd": Path("/run/systemd/system").is_dir(),
+            **distribution(running_broker()),
         },
     )
 

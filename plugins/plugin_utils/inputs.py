@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation, tls
@@ -104,6 +105,12 @@ def certificate(group: str, end: str) -> Callable[[Host, Reader], str]:
         return str(given(host, f"{group}_tls_{'certificate' if end == 'crt' else 'key'}", derived))
 
     return of
+
+
+def rabbitmq_distribution_tls(host: Host, reader: Reader) -> bool:
+    """Whether the nodes of the cluster use TLS with each other: where the broker has a certificate."""
+    derived = host.name in members_of(reader) and bool(certificate("rabbitmq", "crt")(host, reader))
+    return boolean(given(host, "rabbitmq_distribution_tls", derived))
 
 
 def rabbitmq_erlang_cookie(host: Host, reader: Reader) -> str:
@@ -284,6 +291,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_cluster_nodes": rabbitmq_cluster_nodes,
     "rabbitmq_node_name": own_node("name", "rabbitmq_node_name", "rabbit@localhost"),
     "rabbitmq_distribution_bind": own_node("address", "rabbitmq_distribution_bind", "127.0.0.1"),
+    "rabbitmq_distribution_tls": rabbitmq_distribution_tls,
     "rabbitmq_erlang_cookie": rabbitmq_erlang_cookie,
     "rabbitmq_move_urls": rabbitmq_move_urls,
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,

@@ -74,10 +74,10 @@ def as_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]], tls: bool = False) -> list[str]:
     """Return what keeps the hosts of a play from being one cluster of these nodes, with what to do.
 
-    `found` is what the module rabbitmq_node_info says of each host. Pure.
+    `found` is what the module rabbitmq_node_info says of each host; `tls` whether the nodes are to use it. Pure.
     """
     host_of = {info["node"]: host for host, info in found.items()}
     return [
@@ -87,6 +87,7 @@ def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -> list[s
         *_lost_members(found, host_of),
         *_several_clusters(found),
         *_blank_hosts_alone(nodes, found),
+        *_other_distribution(nodes, found, tls),
     ]
 
 
@@ -181,4 +182,23 @@ def _blank_hosts_alone(nodes: list[str], found: Mapping[str, Mapping[str, Any]])
             f"{', '.join(blank)} would become a member, and this run leaves out {', '.join(missing)}. Run it for all "
             "hosts "
             "of group rabbitmq, without --limit"
+        )
+
+
+def _other_distribution(nodes: list[str], found: Mapping[str, Mapping[str, Any]], tls: bool) -> Iterator[str]:
+    """A node with TLS and one without can't talk: a cluster changes that while none of its nodes runs."""
+    is_whole = set(nodes) <= {info["node"] for info in found.values()}
+    differing = [
+        host
+        for host, info in found.items()
+        if len(info["members"]) > 1 and info["tls"] != tls and (info["runs"] or not is_whole)
+    ]
+    if differing:
+        now, then = ("in clear text", "TLS") if tls else ("TLS", "in clear text")
+        yield (
+            f"The nodes of the cluster speak {now} with each other ({', '.join(differing)}), and are to speak {then}. "
+            "They can't change that one by one. To keep it, write in the variables of all of them: "
+            f"rabbitmq_distribution_tls: {str(not tls).lower()}. To change it, stop the whole cluster, typing on each "
+            "of its hosts: systemctl stop rabbitmq-server; then run site.yml for all hosts, which starts it. Until "
+            "then nobody can publish"
         )

@@ -85,6 +85,15 @@ class Certificates:
             return f"it is not for {', '.join(missing)}"
         return "" if any(is_issued_by(found, ca) for ca in self.authorities()) else "no CA of the file has signed it"
 
+    def lacks_client_use(self, host: str) -> str:
+        """Return why a host's certificate can't be shown to another node; "" where it can."""
+        [found, *_] = x509.load_pem_x509_certificates(self.certificate(host).read_bytes())
+        try:
+            uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            return ""
+        return "" if ExtendedKeyUsageOID.CLIENT_AUTH in uses else "it is for servers alone (extendedKeyUsage)"
+
     def authorities(self) -> list[x509.Certificate]:
         """Return the certificates of the CA's file."""
         return x509.load_pem_x509_certificates(self.ca.read_bytes()) if self.ca.exists() else []

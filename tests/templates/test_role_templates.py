@@ -68,3 +68,23 @@ def test_a_broker_under_its_hosts_name_registers_by_loopback_and_is_found_at_its
     listens = [line for line in render(template, rabbitmq_distribution_bind="10.0.0.5").splitlines() if "4369" in line]
     assert listens == ["ListenStream=10.0.0.5:4369", "ListenStream=127.0.0.1:4369"]
     assert render(template).count(":4369") == 1
+
+
+def test_a_node_speaks_tls_with_others_and_a_broker_that_is_alone_is_left_as_it_is(render):
+    template = ROOT / "roles/rabbitmq/templates/rabbitmq-env.conf.j2"
+    nodes = [{"name": "rabbit@a", "address": "10.0.0.1"}]
+    alone = render(template)
+    assert alone == render(template, rabbitmq_distribution_tls=True)
+    assert alone.splitlines()[-3:] == [
+        "NODENAME=rabbit@localhost",
+        "export ERL_EPMD_ADDRESS=127.0.0.1",
+        'SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"',
+    ]
+    clear, tls = (render(template, rabbitmq_cluster_nodes=nodes, rabbitmq_distribution_tls=on) for on in (False, True))
+    assert "inet_tls" not in clear
+    words = "-proto_dist inet_tls -ssl_dist_optfile /etc/rabbitmq/celery-ops-internode.config"
+    assert f' -aten poll_interval 1000 {words}"\n' in tls
+    assert f'\nCTL_ERL_ARGS="{words}"\n' in tls
+    shown = render(ROOT / "roles/rabbitmq/templates/internode.config.j2", rabbitmq_cluster_nodes=nodes)
+    assert shown.count("verify_peer") == 2
+    assert "{fail_if_no_peer_cert, true}" in shown

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pwd
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 
 DATA = Path("/var/lib/rabbitmq/mnesia")
 COOKIE = Path("/var/lib/rabbitmq/.erlang.cookie")
+ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
+TLS = "inet_tls"
+"""What a node with TLS between the nodes is started with (-proto_dist)."""
 NODE = re.compile(r"'?([\w-]+@[\w.-]+)'?")
 
 # By node the seconds after which it takes another for gone; the quorum queues that have fewer members than they could.
@@ -153,3 +158,22 @@ def cookie_is(wanted: str, file: Path = COOKIE) -> str:
         return "none"
     digests = (hashlib.sha256(text.encode()).digest() for text in (file.read_text().strip(), wanted.strip()))
     return "same" if len(set(digests)) == 1 else "other"
+
+
+def distribution(running: list[str] | None, file: Path = ENVIRONMENT) -> dict[str, bool]:
+    """Return whether the broker `runs`, and whether it speaks `tls` with other nodes, or will from its next start.
+
+    `running` is its command line; None where it does not run.
+    """
+    will = running or (file.read_text().split() if file.exists() else [])
+    return {"runs": running is not None, "tls": any(TLS in word for word in will)}
+
+
+def running_broker() -> list[str] | None:
+    """Return the command line of this host's broker; None where it does not run."""
+    try:
+        user = pwd.getpwnam("rabbitmq").pw_uid
+    except KeyError:
+        return None
+    lines = (proc.words(pid) for pid in proc.of_this_host(user))
+    return next((words for words in lines if " ".join(words).find(" -s rabbit boot") > 0), None)

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import LIFETIME, NAME, Certificates, is_on, names_of
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -110,6 +111,14 @@ def test_a_ca_that_follows_another_is_trusted_beside_it_first(made, tmp_path):
     made.ca_key.write_text(other.ca_key.read_text())
     made.make("hub", names())
     shake_hands(made, "hub", other.ca)
+
+
+def test_a_node_shows_its_certificate_and_one_that_is_for_servers_alone_is_named(made, monkeypatch):
+    assert made.lacks_client_use("hub") == ""
+    monkeypatch.setattr(tls.ExtendedKeyUsageOID, "CLIENT_AUTH", tls.ExtendedKeyUsageOID.SERVER_AUTH)
+    made.make("hub", names())
+    monkeypatch.undo()
+    assert made.lacks_client_use("hub") == "it is for servers alone (extendedKeyUsage)"
 
 
 @pytest.mark.parametrize("lost", ["ca.key", "ca.crt"])

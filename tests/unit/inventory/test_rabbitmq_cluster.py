@@ -61,10 +61,18 @@ TWO, ALL = NODES[:2], NODES
 
 def found(*members: list[str], **changes: dict) -> dict:
     """What the hosts a, b and c hold: the members of each one's cluster as its disk tells, and what is special."""
-    common = {"data": [], "cookie": "same", "address": True, "release": "debian 13", "systemd": True}
+    common = {
+        "data": [],
+        "cookie": "same",
+        "address": True,
+        "release": "debian 13",
+        "systemd": True,
+        "runs": True,
+        "tls": False,
+    }
     hosts = {name: {**common, "node": f"rabbit@{name}", "members": each} for name, each in zip("abc", members)}  # noqa: B905
-    for name, special in changes.items():
-        hosts[name].update(special)
+    for name in hosts:
+        hosts[name].update(changes.get(name, {}))
     return hosts
 
 
@@ -108,3 +116,33 @@ def test_hosts_that_do_not_are_refused_by_name(hosts, says):
     texts = refusals(NODES, hosts)
     assert any(says in text for text in texts), texts
     assert all("  " not in text for text in texts)
+
+
+STOPPED = {name: {"runs": False} for name in "abc"}
+STOPPED_TLS = {name: {"runs": False, "tls": True} for name in "abc"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "tls", "refused"),
+    [
+        (found(ALL, ALL, ALL), True, "clear text with each other (a, b, c), and are to speak TLS"),
+        (found(ALL, ALL, ALL, **STOPPED), True, ""),
+        (found(ALL, ALL, ALL, **STOPPED | {"b": {"runs": True}}), True, "(b), and are to speak TLS"),
+        (found(ALL, ALL, **STOPPED), True, "(a, b), and are to speak TLS"),
+        (found(["rabbit@a"], [], []), True, ""),
+        (found([], [], []), True, ""),
+        (found(ALL, ALL, **STOPPED_TLS), True, ""),
+        (
+            found(ALL, ALL, ALL, **STOPPED_TLS | {"c": {"tls": True}}),
+            False,
+            "TLS with each other (c), and are to speak",
+        ),
+        (found(ALL, ALL, ALL, **STOPPED_TLS), False, ""),
+    ],
+    ids=["running", "stopped", "one runs", "stopped, limited", "grown", "new", "as it was", "back", "back, stopped"],
+)
+def test_the_protocol_between_nodes_changes_only_while_none_of_them_runs(hosts, tls, refused):
+    texts = refusals(NODES, hosts, tls)
+    assert [refused in text for text in texts] == ([True] if refused else []), texts
+    if refused:
+        assert f"rabbitmq_distribution_tls: {str(not tls).lower()}" in texts[0]

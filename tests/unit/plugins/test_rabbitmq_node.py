@@ -9,6 +9,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
     cookie_is,
     data_on_disk,
     details_of,
+    distribution,
     members_on_disk,
     state_of,
 )
@@ -111,3 +112,13 @@ def test_files_that_are_newer_than_the_broker(tmp_path):
     files = [str(file), str(tmp_path / "none")]
     assert newer(files, changed - 1) == [str(file)]
     assert newer(files, changed + 1) == []
+
+
+def test_what_a_node_speaks_with_others_is_what_it_was_started_with(tmp_path):
+    file = tmp_path / "rabbitmq-env.conf"
+    started = ["beam.smp", "-s", "rabbit", "boot", "-proto_dist", "inet_tls"]
+    assert distribution(None, file) == {"runs": False, "tls": False}
+    assert distribution(started, file) == {"runs": True, "tls": True}
+    file.write_text('CTL_ERL_ARGS="-proto_dist inet_tls -ssl_dist_optfile /etc/x"\n')
+    assert distribution(None, file) == {"runs": False, "tls": True}
+    assert distribution(started[:4], file) == {"runs": True, "tls": False}
