@@ -47,18 +47,6 @@ def test_a_queue_has_a_member_on_each_of_them(brokers):
     assert "at-least-once" in policies
 
 
-@pytest.mark.timeout(300)
-def test_a_broker_that_is_killed_loses_nothing(brokers, workers, load):
-    hub, _, three = brokers
-    with load(40) as said:
-        wait_until(lambda: "soak publish" in workers[0].ask("ps ax"), 60, "the load")
-        three.output("systemctl kill --kill-whom=all --signal=KILL rabbitmq-server")
-        wait_until(lambda: nodes(brokers)[2] not in running(hub), 30, "the others noticing")
-        wait_until(lambda: running(hub) == sorted(nodes(brokers)), 90, "the node being back")
-    assert said[0] == 0, said[1][-3000:]
-    assert " 0 lost," in said[1], said[1][-3000:]
-
-
 @pytest.mark.timeout(420)
 def test_a_rolling_restart_loses_nothing(brokers, workers, load):
     before = {host: host.output("systemctl show --property=ActiveEnterTimestamp rabbitmq-server") for host in brokers}

@@ -8,49 +8,46 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
-from support.host import APP
+from support.host import APP, Host
 from support.results import keep
 from support.wait import wait_until
 
 BACK = 30
 """Seconds from the fault until the worker consumes again."""
 ALL = os.environ.get("CELERY_OPS_CHAOS") == "all"
-BEYOND_LOOPBACK = (("INPUT", "-i"), ("OUTPUT", "-o"))
-
-
-def firewall(host, action):
-    """Cut a host off, or connect it again; the host itself may not change its firewall."""
-    inspect = ["docker", "inspect", "-f", "{{.State.Pid}}", host.name]
-    pid = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
-    for chain, way in BEYOND_LOOPBACK:
-        words = ["nsenter", "--target", pid, "--net", "iptables", "--wait", action, chain, "!", way, "lo", "-j", "DROP"]
-        subprocess.run(words, check=True, capture_output=True)
 
 
 def signal_broker(name):
     return lambda host: host.output(f"pkill -{name} -u rabbitmq beam.smp")
 
 
+class Fault(NamedTuple):
+    """What happens to a node, what ends it, and how many seconds it lasts."""
+
+    begin: Callable[[Host], object]
+    end: Callable[[Host], object] = lambda host: None
+    lasts: float = 25
+    """A control queue on one node alone would be away for that long."""
+
+
 FAULTS = {
-    "cut": (lambda host: firewall(host, "-I"), lambda host: firewall(host, "-D")),
-    "SIGKILL": (signal_broker("KILL"), lambda host: None),  # systemd starts it again
-    "frozen": (signal_broker("STOP"), signal_broker("CONT")),
-    "drained": (
-        lambda host: host.output("rabbitmq-upgrade drain"),
-        lambda host: host.output("rabbitmq-upgrade revive"),
+    "cut": Fault(Host.cut_off, Host.connect),
+    "SIGKILL": Fault(signal_broker("KILL"), lasts=0),  # systemd starts it again
+    "frozen": Fault(signal_broker("STOP"), signal_broker("CONT")),
+    "drained": Fault(
+        lambda host: host.output("rabbitmq-upgrade drain"), lambda host: host.output("rabbitmq-upgrade revive")
     ),
-    "stopped": (
+    "stopped": Fault(
         lambda host: host.output("systemctl stop rabbitmq-server"),
         lambda host: host.output("systemctl start rabbitmq-server"),
     ),
 }
 IN_CI = ("cut", "SIGKILL")
-LASTS = 25
-"""Seconds of a fault; a control queue on one node alone would be away for that long."""
 
 
 def node_of(worker, brokers):
@@ -95,9 +92,9 @@ def versions(node, worker):
 def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, load):
     worker = workers[0]
     pids, node = worker.workers(), node_of(worker, brokers)
-    begin, end = FAULTS[fault]
+    begin, end, lasts = FAULTS[fault]
     others = [host for host in brokers if host is not node]
-    with load(60) as said:
+    with load(35 + lasts) as said:
         wait_until(lambda: "soak publish" in worker.ask("ps ax"), 60, "the load")
         connections = f"grep -ac 'Connected to amqp' /var/log/{APP}/{next(iter(pids))}.log"
         before = int(worker.ask(connections))
@@ -107,7 +104,7 @@ def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, 
             wait_until(lambda: int(worker.ask(connections)) > before, BACK, "the worker at another node")
             wait_until(lambda: (others[0].consumers() or 0) > 0, BACK, "a consumer")
             assert node_of(worker, brokers) is not node
-            wait_until(lambda: time.monotonic() > begun + LASTS, LASTS + 1, "the end of the fault")
+            wait_until(lambda: time.monotonic() > begun + lasts, lasts + 1, "the end of the fault")
         finally:
             end(node)
     assert said[0] == 0, said[1][-3000:]

@@ -4,7 +4,6 @@ import re
 
 import pytest
 from support.control import deployed, play
-from support.host import APP
 from support.wait import wait_until
 
 OPEN = {"RabbitMQ": 5671, "Redis": 6379}
@@ -61,35 +60,6 @@ def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants,
     assert re.search(r"confirmed: 0 lost, 0 doubled,.* 0 of \d+ samples without a consumer", said[1]), said[1][-3000:]
     for host in workers:
         wait_until(lambda host=host: host.workers().keys() == before[host].keys(), 20, f"the old generation on {host}")
-
-
-# What a host that never had the application lacks; Supervisor and the packages may well be there.
-NEW = f"""
-supervisorctl stop all; rm -f /etc/supervisor/conf.d/{APP}-*.conf; supervisorctl update
-rm -rf /srv/{APP} /etc/{APP} /var/lib/{APP} /var/log/{APP} /run/{APP} /run/celery-ops; userdel {APP}
-"""
-
-
-@pytest.mark.timeout(600)
-def test_a_rollback_after_a_host_was_added_takes_it_along(hub, workers, variants, load):
-    first, added = hub.current(), workers[1]
-    second = {"celery_app_source": str(variants.make("after-the-rollback"))}
-    deployed(**second)
-    added.ask(NEW)
-    site = play("site", **second)
-    assert site.rc == 0, site.text[-3000:]
-    assert added.current() == hub.current() != first
-    assert first not in added.releases(), "it has never had it"
-    with load(75) as said:
-        back = play("rollback", **second)
-    assert back.rc == 0, back.text[-3000:]
-    assert said[0] == 0, said[1][-3000:]
-    assert re.search(r"confirmed: 0 lost, 0 doubled,.* 0 of \d+ samples without a consumer", said[1]), said[1][-3000:]
-    for host in (hub, *workers):
-        assert host.current() == first
-    for host in workers:
-        wait_until(lambda host=host: len(host.workers()) == 1, 30, f"one worker program on {host}")
-        assert first in host.ask(f"cat /etc/supervisor/conf.d/{APP}-worker-*.conf")
 
 
 @pytest.mark.timeout(300)

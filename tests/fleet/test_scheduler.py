@@ -6,7 +6,6 @@ CELERY_OPS_FAILOVERS is how many times the leader fails, 3 by default.
 import itertools
 import json
 import os
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -99,17 +98,8 @@ def freeze(host):
 
 
 def cut(host):
-    """The host is cut off from all others."""
-    link = ["docker", "exec", "--privileged", host.name, "ip"]
-    routes = subprocess.run([*link, "route", "show", "default"], capture_output=True, text=True, check=True).stdout
-
-    def mend():
-        subprocess.run([*link, "link", "set", "eth0", "up"], check=True)
-        if routes:
-            subprocess.run([*link, "route", "replace", *routes.splitlines()[0].split()], check=True)
-
-    subprocess.run([*link, "link", "set", "eth0", "down"], check=True)
-    return mend
+    host.cut_off()
+    return host.connect
 
 
 def orders(ran):
