@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,8 @@ TAKEOVER = 20.0
 """Seconds until the other scheduler leads."""
 GAP = 2.0
 """Seconds without a leader in a deploy."""
-RAN = f"/var/lib/{APP}/ran"
+# Of this session alone: hosts that are tested again have the runs of the one before.
+RAN = f"/var/lib/{APP}/ran-{uuid.uuid4().hex}"
 EVERY_SECOND = f"""
 import json, time
 
