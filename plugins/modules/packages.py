@@ -16,6 +16,18 @@ options:
     type: list
     elements: str
     default: []
+  source:
+    description:
+      - A package source of somebody else's, which apt then knows, with C(uris), C(suite), C(components), the armored
+        C(key) and C(pins), the version of each package. Nothing else is taken from it. Empty for the host's own
+        sources; what was written before then stays.
+      - Installed packages are never upgraded.
+    type: dict
+    default: {}
+  source_name:
+    description: What the files of O(source) in C(/etc/apt) are called.
+    type: str
+    default: celery-ops
   state:
     description: V(present) installs O(names); V(absent) purges everything that is recorded.
     choices: [present, absent]
@@ -37,6 +49,10 @@ packages:
   type: list
   elements: str
   returned: always
+unlike:
+  description: "Installed packages whose version is not the one of O(source): by name, what is installed."
+  type: dict
+  returned: state=present
 kept:
   description: Recorded packages left in place because something else needs them.
   type: list
@@ -52,12 +68,15 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import RECORD
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import package_source
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import RECORD, run
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import candidate_in
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 APT = ["apt-get", "-q", "-y"]
@@ -71,15 +90,15 @@ USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "erlang-base": 
 STOP_TIMEOUT = 60.0  # seconds
 
 
-def installed() -> set[str]:
-    """Return the names of the packages that dpkg has installed."""
+def installed() -> dict[str, str]:
+    """Return the versions of the packages that dpkg has installed, by name."""
     out = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"],
+        ["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    return {line.split()[0] for line in out.splitlines() if line.endswith(" installed")}
+    return {words[0]: words[1] for words in map(str.split, out.splitlines()) if words[-1] == "installed"}
 
 
 def read_record() -> list[str]:
@@ -106,26 +125,56 @@ def lists_are_stale() -> bool:
 
 def install(module: AnsibleModule) -> None:
     """Install what is missing and record it."""
-    before = installed()
+    before, source = installed(), module.params["source"]
     missing = [name for name in module.params["names"] if name not in before]
-    if not missing or module.check_mode:
-        module.exit_json(changed=bool(missing), packages=missing, diff={"before": "", "after": listed(missing)})
-    if lists_are_stale():
+    files = package_source.changes(package_source.files(module.params["source_name"], source))
+    pins, diff = source.get("pins", {}), diff_of(missing, files)
+    if module.check_mode or (not missing and not files):
+        unlike = package_source.unlike(pins, before)
+        module.exit_json(changed=bool(missing or files), packages=missing, unlike=unlike, diff=diff)
+    package_source.write(files)
+    if not missing:
+        module.exit_json(changed=True, packages=[], unlike=package_source.unlike(pins, before), diff=diff)
+    if files or lists_are_stale() or unlike_candidates(pins, missing):
         apt(module, ["update"], "Look at the sources in /etc/apt, then: apt-get update")
+    if other := unlike_candidates(pins, missing):
+        each = ", ".join(f"{name}: {version or 'none'} rather than {pins[name]}" for name, version in other.items())
+        module.fail_json(
+            msg=f"The package source does not have the wanted version ({each}); nothing was installed. Look: apt-cache "
+            f"policy {' '.join(other)}"
+        )
     apt(
         module,
         [*KEEP_CONFIG, "install", "--no-install-recommends", *missing],
         "Try: apt-get install " + " ".join(missing),
     )
-    new = sorted(installed() - before)
+    after = installed()
+    new = sorted(after.keys() - before)
     write_record(sorted({*read_record(), *new}))
-    module.exit_json(changed=True, packages=new, diff={"before": "", "after": listed(new)})
+    unlike = package_source.unlike(pins, after)
+    module.exit_json(changed=True, packages=new, unlike=unlike, diff=diff_of(new, files))
+
+
+def diff_of(packages: list[str], files: Mapping[Path, str]) -> dict[str, str] | list[dict[str, str]]:
+    """Return the packages that come, and the files that are written."""
+    texts = [
+        {"before": "", "after": text, "before_header": str(path), "after_header": str(path)}
+        for path, text in files.items()
+    ]
+    packages_diff = {"before": "", "after": listed(packages)}
+    return [*texts, packages_diff] if texts else packages_diff
+
+
+def unlike_candidates(pins: Mapping[str, str], names: list[str]) -> dict[str, str]:
+    """Return the versions that apt would install, and that are not those of the pins; "" for none."""
+    lines = {name: run("apt-cache", "policy", name, LC_ALL="C.UTF-8")[1].splitlines() for name in names if name in pins}
+    return package_source.unlike(pins, {name: candidate_in(policy) for name, policy in lines.items()})
 
 
 def purge(module: AnsibleModule) -> None:
     """Purge what was recorded, but nothing that something else on the host needs."""
     noted = set(read_record())
-    ours = noted & installed()
+    ours = noted & installed().keys()
     kept: set[str] = set()
     while ours:
         plan = apt(module, ["--simulate", "purge", *sorted(ours)], "")
@@ -208,6 +257,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},
+            "source": {"type": "dict", "default": {}},
+            "source_name": {"type": "str", "default": "celery-ops"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         supports_check_mode=True,

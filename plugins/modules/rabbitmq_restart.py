@@ -25,6 +25,12 @@ options:
     type: list
     elements: path
     default: []
+  upgrade:
+    description:
+      - Upgrade RabbitMQ and Erlang to the versions that apt has, while this node is stopped; without such, nothing
+        happens. A version that can't start on the data of the installed one is refused.
+    type: bool
+    default: false
   epmd_files:
     description: Restart Erlang's port mapper as well if one of these files is newer than it.
     type: list
@@ -64,11 +70,14 @@ from typing import NoReturn
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_versions
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import PACKAGES, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 SERVICE = "rabbitmq-server"
 UPGRADE = "rabbitmq-upgrade"
+APT_TIMEOUT = 1800
+"""Seconds that a download or an upgrade may take."""
 POLL = 0.5
 """Seconds between two looks."""
 
@@ -76,13 +85,17 @@ POLL = 0.5
 class Restart:
     """One restart, step by step; `seconds` tells what each has taken."""
 
-    def __init__(self, node: str, timeout: int, has_systemd: bool) -> None:
+    def __init__(self, node: str, timeout: int, has_systemd: bool, packages: list[str] | None = None) -> None:
         self.node, self.timeout, self.has_systemd = node, timeout, has_systemd
+        self.packages = packages or []
+        """What is upgraded while the broker is stopped."""
         self.seconds: dict[str, float] = {}
 
     def run(self, *, epmd: bool) -> None:
         """Do it. Raises OperatorError; a node that was drained and did not come back is said to be."""
         members = cluster.members_on_disk(self.node)
+        if self.packages:  # before anything is stopped
+            self._step("download", lambda: apt("install", "--only-upgrade", "--download-only", *self.packages))
         if len(members) < 2:
             self._step("check", self._refuse_alarms)
             self._step("restart", lambda: self._restart(epmd=epmd))
@@ -128,9 +141,13 @@ class Restart:
 
     def _restart(self, *, epmd: bool) -> None:
         self._service("stop", SERVICE)
-        if epmd:
-            self.restart_epmd()
-        self._service("start", SERVICE)
+        try:
+            if self.packages:
+                apt("install", "--only-upgrade", *self.packages)
+        finally:  # also what could not be upgraded goes on to serve
+            if epmd:
+                self.restart_epmd()
+            self._service("start", SERVICE)
 
     def restart_epmd(self) -> None:
         """Restart Erlang's port mapper, at which a running broker would be unknown. Raises OperatorError."""
@@ -160,6 +177,27 @@ class Restart:
             time.sleep(POLL)
 
 
+def apt(*words: str) -> str:
+    """Run apt-get, once nobody else does; return what it prints. Raises OperatorError."""
+    options = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    rc, out = run("apt-get", *options, *words, timeout=APT_TIMEOUT, **environment)
+    if rc:
+        raise OperatorError(f"apt-get {' '.join(words)} ended with {rc}: {out.strip()[-400:]}")
+    return out
+
+
+def to_upgrade(node: str) -> list[str]:
+    """Return RabbitMQ's package and Erlang's, where apt has another version of one. Raises OperatorError."""
+    if why := rabbitmq_versions.cannot_follow(rabbitmq_versions.versions(node)):
+        raise OperatorError(f"{why}; nothing was upgraded")
+    out = run("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", "erlang*")[1]
+    erlang = [line.split()[1] for line in out.splitlines() if line.startswith("installed ")]
+    packages = [PACKAGES["rabbitmq"], *erlang]
+    plan = apt("install", "--only-upgrade", "--simulate", *packages)
+    return packages if any(line.startswith("Inst ") for line in plan.splitlines()) else []
+
+
 def since(unit: str) -> float:
     """Return when a unit of systemd became active, as Unix time; 0 where it is not, or systemd is not there."""
     rc, out = run("systemctl", "show", unit, "--property=ActiveEnterTimestampMonotonic,ActiveState")
@@ -183,11 +221,18 @@ def work(module: AnsibleModule) -> NoReturn:
     epmd = bool(has_systemd and mapper and newer(epmd_files, mapper))
     if files and not epmd and (not begun or not newer(files, begun)):  # one that does not run reads them at its start
         module.exit_json(changed=False, seconds={})
+    packages: list[str] = []
+    if module.params["upgrade"]:
+        if not module.check_mode:
+            apt("update")
+        packages = to_upgrade(module.params["node"])
+        if not packages:
+            module.exit_json(changed=False, seconds={})
     if module.check_mode:
         module.exit_json(changed=True, seconds={})
     if epmd:
         run("systemctl", "daemon-reload")
-    restart = Restart(module.params["node"], module.params["timeout"], has_systemd)
+    restart = Restart(module.params["node"], module.params["timeout"], has_systemd, packages)
     if files and not begun:
         restart.restart_epmd()
     else:
@@ -202,6 +247,7 @@ def main() -> None:
         argument_spec={
             "node": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "upgrade": {"type": "bool", "default": False},
             "epmd_files": {"type": "list", "elements": "path", "default": []},
             "service_manager": {"type": "str", "choices": ["systemd", "sysvinit"], "default": "systemd"},
             "timeout": {"type": "int", "default": 300},

@@ -114,6 +114,16 @@ class Versions:
         return f"RabbitMQ {text(now)} can't be upgraded in place to the {rabbitmq} of Debian {debian}"
 
 
+def cannot_follow(found: Versions) -> str:
+    """Why the version that apt has can't follow the installed one in place; empty if it can."""
+    now, then = version_of(found.installed), version_of(found.candidate)
+    if not now or not then:
+        return ""
+    why = "" if starts_on(then, found.data or now) else f"it starts on data of {text(needed_for(then))} and newer"
+    why = "it is older" if then < now else why
+    return f"RabbitMQ {found.candidate} can't follow {found.installed}: {why}" if why else ""
+
+
 def versions(node: str, debian: str = "", data: Path = DATA) -> Versions:
     """Return what this host has; `node` is the name of the broker's node."""
     package = PACKAGES["rabbitmq"]

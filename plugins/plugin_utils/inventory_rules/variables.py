@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.celery_ops.kit.plugins.action.release_source import REQUIREMENTS, is_git
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import variables
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
@@ -38,6 +39,14 @@ LATER = object()
 PHASES = ("release", "workers", "scheduler", "web", "activate", "rollback")
 HOOKS = tuple(f"{when}_{phase}" for phase in PHASES for when in ("before", "after"))
 FORMER_HOOKS = {"before_close": "before_activate", "after_close": "after_activate"}
+PACKAGES = {
+    "uris": "uris: [https://apt.example.com/rabbitmq]",
+    "suite": "suite: trixie",
+    "key": "key: /path/to/rabbitmq.asc",
+    "server": "server: 4.2.*",
+    "erlang": "erlang: 1:27.*",
+}
+OLDEST_RABBITMQ, NEWEST_RABBITMQ = (3, 10), (4, 3)
 DAY = 86400
 """Seconds."""
 LOCAL_PORTS = (32768, 60999)
@@ -316,6 +325,27 @@ def _holds_a_file(directory: Path, exclude: list[str]) -> bool:
         if any(not excluded(str(here / name), patterns) for name in names):
             return True
     return False
+
+
+def packages(host: Host) -> Iterator[Mistake]:
+    """A package source of RabbitMQ says all that apt has to know, and a version that the kit works with."""
+    variable, options = "rabbitmq_packages", declared()["rabbitmq_packages"]["options"]
+    if not (given := host[variable]):
+        return
+    for name in given.keys() - options:
+        yield Mistake(variable, f"{variable} has {name}: {did_you_mean(name, options)} Write: {nearest(name, options)}")
+    for name, option in options.items():
+        if name not in given and option.get("required"):
+            yield Mistake(variable, f"{variable} has no {name}. {option['description']} Write: {PACKAGES[name]}")
+        elif name in given:
+            yield from type_of(f"{variable}.{name}", given[name], option)
+    if "key" in given and not Path(str(given["key"])).is_file():
+        problem = "there is no such file on the control node."
+        yield wrong(f"{variable}.key", given["key"], problem, "/path/to/rabbitmq.asc")
+    version = version_of(str(given.get("server", "")))
+    if "server" in given and not (version and OLDEST_RABBITMQ <= version <= NEWEST_RABBITMQ):
+        problem = "it has to be the version of the package, from 3.10 to 4.3."
+        yield wrong(f"{variable}.server", given["server"], problem, "4.2.*")
 
 
 def hooks(host: Host) -> Iterator[Mistake]:

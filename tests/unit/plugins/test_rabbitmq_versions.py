@@ -158,3 +158,23 @@ def test_a_broker_that_the_next_upgrade_would_stop_is_a_problem_until_it_is_held
     assert problems(seen(installed=TRIXIE, candidate=TRIXIE, debian="13"), has_programs=False) != []
     current = Status("demo", "h", broker=Versions("rabbit@localhost", (4, 0), TRIXIE, TRIXIE, debian="13"))
     assert problems(current, has_programs=False) == []
+
+
+@pytest.mark.parametrize(
+    ("installed", "data", "candidate", "why"),
+    [
+        ("4.0.5-6", (4, 0), "4.1.0-1", ""),
+        ("4.0.5-6", (4, 0), "4.0.9-1", ""),
+        ("4.0.5-6", None, "4.0.5-6", ""),
+        ("", None, "4.2.0-1", ""),
+        ("3.10.8-1", (3, 10), "4.2.0-1", "it starts on data of 3.13 and newer"),
+        ("4.0.5-6", (4, 0), "4.3.0-1", "it starts on data of 4.2 and newer"),
+        ("3.13.7-1", (3, 12), "4.1.0-1", "it starts on data of 3.13 and newer"),  # flags of 3.13 are not enabled yet
+        ("4.2.0-1", (4, 2), "4.0.5-6", "it is older"),
+        ("4.1.0-1", (4, 0), "4.0.5-6", "it is older"),
+    ],
+)
+def test_a_version_that_can_not_follow_the_installed_one(installed, data, candidate, why):
+    said = rabbitmq_versions.cannot_follow(Versions("rabbit@h", data, installed, candidate))
+    assert bool(said) is bool(why)
+    assert said.endswith(why)
