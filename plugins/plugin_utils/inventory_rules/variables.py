@@ -335,7 +335,7 @@ def packages(host: Host) -> Iterator[Mistake]:
     for name in given.keys() - options:
         yield Mistake(variable, f"{variable} has {name}: {did_you_mean(name, options)} Write: {nearest(name, options)}")
     for name, option in options.items():
-        if name not in given and option.get("required"):
+        if name not in given and name in PACKAGES:  # none is required by the spec: there the empty default has to pass
             yield Mistake(variable, f"{variable} has no {name}. {option['description']} Write: {PACKAGES[name]}")
         elif name in given:
             yield from type_of(f"{variable}.{name}", given[name], option)
