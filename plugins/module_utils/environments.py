@@ -11,6 +11,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import OWN_F
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 
 BROKER, STORE = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
+SENTINEL = "CELERY_OPS_SENTINEL"
 BESIDE = ("CELERY_OPS_TLS_CA", "CELERY_OPS_TLS_NAME", "SSL_CERT_FILE")
 """What a connection needs beside its URL."""
 
@@ -44,8 +45,11 @@ def refreshed(text: str, today: str, app: str) -> str:
             then.pop(name, None)
         then |= {name: now[name] for name in BESIDE if name in now}
     if is_of_kit(then.get(STORE, ""), app) and is_of_kit(now.get(STORE, ""), app):
-        old, new = urlsplit(then[STORE]), urlsplit(now[STORE])
-        then = followed(then, then[STORE], new._replace(path=old.path).geturl())
+        database = urlsplit(then[STORE].split(";")[0]).path
+        urls = [urlsplit(url)._replace(path=database).geturl() for url in now[STORE].split(";")]
+        then = followed(then, then[STORE], ";".join(urls))
+        then.pop(SENTINEL, None)
+        then |= {SENTINEL: now[SENTINEL]} if SENTINEL in now else {}
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(then.items())]
     return "".join(lines)
 

@@ -69,6 +69,8 @@ RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canar
 
 # --- Ports
 
+SENTINEL_PRIMARY = "celery-ops"
+"""The name by which Sentinel knows the result store's primary."""
 ERLANG_PORTS = [4369, 25672]
 """Of RabbitMQ's port mapper and of the connections between its nodes; no client uses them."""
 

@@ -91,6 +91,15 @@ options:
     description: The Redis instance of the kit's own, if it is to have one beside Debian's.
     type: str
     default: ""
+  store_address:
+    description: The host's own address, if it is one of several that keep the results together.
+    type: str
+    default: ""
+  store_primary:
+    description: The address of the first one of these.
+    type: list
+    elements: str
+    default: []
   store_database:
     description: The application's database in the result store.
     type: int
@@ -181,7 +190,10 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
             if not want["in_cluster"]:
                 yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
     if "result_store" in groups:
-        yield from store.in_use(want["store_instance"])
+        if want["store_address"]:
+            yield from store.member(want["store_primary"][0], want["store_address"])
+        else:
+            yield from store.in_use(want["store_instance"])
         yield from store.database(app, want["store_database"], want["store_database_is_set"], redis.acl_users())
 
 
@@ -210,6 +222,8 @@ def main() -> None:
             "broker_shared": {"type": "bool", "default": False},
             "time_limit": {"type": "int", "default": 300},
             "store_instance": {"type": "str", "default": ""},
+            "store_address": {"type": "str", "default": ""},
+            "store_primary": {"type": "list", "elements": "str", "default": []},
             "store_database": {"type": "int", "default": 1},
             "store_database_is_set": {"type": "bool", "default": False},
             "services_in_force": {"type": "dict", "default": {}},

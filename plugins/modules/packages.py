@@ -86,7 +86,7 @@ LOCK_TIMEOUT = 300.0  # seconds
 LOCK_POLL = 1.0  # seconds
 KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 LISTS_MAX_AGE = 3600.0  # seconds
-USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "erlang-base": "epmd"}
+USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "redis-sentinel": "redis", "erlang-base": "epmd"}
 STOP_TIMEOUT = 60.0  # seconds
 
 

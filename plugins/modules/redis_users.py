@@ -49,6 +49,16 @@ options:
     description: The CA that verifies a Redis with TLS; empty without.
     type: str
     default: ""
+  replication_password:
+    description: >-
+      The password of the user by which replicas and Sentinels log in to each other; empty for a Redis that is alone.
+    type: str
+    default: ""
+  sentinel:
+    description: >-
+      Whether it is a Sentinel that listens there. Its users may ask for the primary, and nothing else.
+    type: bool
+    default: false
   reload_certificate:
     description: Whether a Redis with TLS has to read its certificate again.
     type: bool
@@ -92,6 +102,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
     ADMIN_KEY,
+    REPLICATION,
     Address,
     acl_users,
     admin_password,
@@ -114,13 +125,31 @@ REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 DEFAULT = "off ~* &* +@all"
 """Nobody can log in as this user. Redis itself does what is in the append-only file as this user when it starts, and
 without the rights, leaves out every transaction in it."""
+REPLICATION_RULES = (
+    # What replicas and Sentinels do with a primary (Redis' documentation: ACL rules for Sentinel and replicas).
+    "resetchannels &__sentinel__:hello -@all +auth +hello +ping +psync +replconf +multi +exec +slaveof +replicaof "
+    "+subscribe +publish +info +role +config|rewrite +client|setname +client|kill +script|kill"
+)
+BETWEEN_SENTINELS = (
+    "&__sentinel__:hello -@all +auth +hello +ping +info +publish +subscribe +client|setname "
+    "+sentinel|is-master-down-by-addr +sentinel|get-master-addr-by-name"
+)
+ASKS_SENTINEL = (
+    # redis-py asks for `masters`, other clients for the address alone. No password is in the answers.
+    "resetchannels -@all +auth +hello +ping +role +info +client|setname +sentinel|masters "
+    "+sentinel|master +sentinel|get-master-addr-by-name +sentinel|replicas +sentinel|slaves +sentinel|sentinels"
+)
+ADMIN_OF_SENTINEL = "resetchannels -@all +auth +hello +ping +info +acl|setuser +acl|deluser"
+"""Sentinel knows no other commands of the administrator's, and refuses a file that names some."""
 ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
 
 
-def rules_of(application: dict[str, Any], before: str = "") -> str:
+def rules_of(application: dict[str, Any], before: str = "", sentinel: bool = False) -> str:
     """Return the rules of an application's user; the passwords in the rules `before` stay valid."""
-    password_hash = f"#{hashlib.sha256(application['password'].encode()).hexdigest()}"
+    password_hash = hashed(application["password"])
     kept = [each for each in HASH.findall(before) if each != password_hash]
+    if sentinel:
+        return f"on {' '.join([password_hash, *kept])} {ASKS_SENTINEL}"
     return (
         f"on {' '.join([password_hash, *kept])} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} "
         f"+select|{application['database']}"
@@ -141,6 +170,21 @@ def key_of_kit() -> str:
         ADMIN_KEY.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_atomically(ADMIN_KEY, secrets.token_urlsafe(32) + "\n", 0o600)
     return admin_password()
+
+
+def own_users(password: str, replication_password: str, sentinel: bool, tls: bool) -> dict[str, str]:
+    """Return the rules of the users that are no application's."""
+    rules = ADMIN_OF_SENTINEL if sentinel else ADMIN_RULES + (" +config|set" if tls else "")
+    users = {"default": "off" if sentinel else DEFAULT, ADMIN: f"on {hashed(password)} {rules}"}
+    if replication_password:
+        rules = BETWEEN_SENTINELS if sentinel else REPLICATION_RULES
+        users[REPLICATION] = f"on {hashed(replication_password)} {rules}"
+    return users
+
+
+def hashed(password: str) -> str:
+    """Return a password as it stands in rules."""
+    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
 
 
 def removal(name: str, known: dict[str, str], gone: Collection[str]) -> list[str]:
@@ -170,6 +214,8 @@ def main() -> None:
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 6379},
             "ca": {"type": "str", "default": ""},
+            "replication_password": {"type": "str", "default": "", "no_log": True},
+            "sentinel": {"type": "bool", "default": False},
             "reload_certificate": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
@@ -191,18 +237,17 @@ def main() -> None:
     password = admin_password() if module.check_mode else key_of_kit()
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
-        "default": DEFAULT,
-        ADMIN: f"on #{hashlib.sha256(password.encode()).hexdigest()} {ADMIN_RULES}"
-        + (" +config|set" if want["ca"] else ""),
+        **own_users(password, want["replication_password"], want["sentinel"], bool(want["ca"])),
         **{
-            each["name"]: rules_of(each, known.get(each["name"], "") if want["keep_former"] else "")
+            each["name"]: rules_of(each, known.get(each["name"], "") if want["keep_former"] else "", want["sentinel"])
             if present
             else None
             for each in applications
         },
     }
     fresh = with_users(text, users)
-    certificate = [f"CONFIG SET tls-cert-file {Path(want['ca']).with_name('cert.pem')}"] if want["ca"] else []
+    loads = want["ca"] and not want["sentinel"]
+    certificate = [f"CONFIG SET tls-cert-file {Path(want['ca']).with_name('cert.pem')}"] if loads else []
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):
         if want["reload_certificate"] and certificate and not module.check_mode:
             try:
@@ -218,7 +263,7 @@ def main() -> None:
         if present:
             commands += [f"ACL SETUSER {name} reset {users[name]}"] if known.get(name) != users[name] else []
         else:
-            commands += removal(name, known, names)
+            commands += removal(name, known, names)[: 1 if want["sentinel"] else None]
     restart = False
     try:
         ask(address, *commands, "PING", user=ADMIN, password=password)

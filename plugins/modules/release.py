@@ -308,7 +308,7 @@ def backend_of(environment: Path | str) -> SplitResult | None:
         for line in text.splitlines():
             name, _, value = line.partition("=")
             if name == "CELERY_RESULT_BACKEND":
-                return urlsplit("".join(shlex.split(value)))
+                return urlsplit("".join(shlex.split(value)).split(";")[0])
     return None
 
 

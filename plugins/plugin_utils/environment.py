@@ -15,6 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layou
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, is_loopback
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     own_time_limits,
     worker_programs,
@@ -47,7 +48,12 @@ def tls_of(variables: Mapping[str, Any], environment: Mapping[str, Any]) -> dict
     """Return what the application's connections to the kit's own broker and result store need for TLS."""
     broker = "" if variables["celery_app_broker_url"] else environment["CELERY_BROKER_URL"]
     store = environment.get("CELERY_RESULT_BACKEND") if variables["celery_app_result_backend"] == "redis" else ""
-    return tls_environment(variables["celery_app_name"], f"{broker} {store}", ";" in broker)
+    connections = tls_environment(variables["celery_app_name"], f"{broker} {store}", ";" in broker)
+    if not str(store or "").startswith("sentinel://"):
+        return connections
+    ca = {"CELERY_OPS_TLS_CA": str(Layout(variables["celery_app_name"]).tls_ca)}
+    uses_ca = uses_tls(variables, "result_store")
+    return connections | {"CELERY_OPS_SENTINEL": layout.SENTINEL_PRIMARY} | (ca if uses_ca else {})
 
 
 def broker_url(variables: Mapping[str, Any]) -> str:
@@ -108,10 +114,14 @@ def broker_host(variables: Mapping[str, Any]) -> str:
 
 
 def redis_url(variables: Mapping[str, Any]) -> str:
-    """Return the URL of the application's database in the kit's Redis."""
+    """Return the URL of the application's database in the kit's Redis; of several hosts, those of their Sentinels."""
     login = f"{variables['celery_app_name']}:{url_part(variables['celery_app_result_store_password'])}"
     place = f"{url_host(variables['celery_app_result_store_host'])}:{variables.get('result_store_port', 6379)}"
     database = variables["celery_app_result_store_database"]
+    if members := store_members(variables["groups"], lambda host: variables["hostvars"][host]):
+        port = variables.get("result_store_sentinel_port", 26379)
+        addresses = [store_address(host, variables["hostvars"][host]) for host in members]
+        return ";".join(f"sentinel://{login}@{address}:{port}/{database}" for address in addresses)
     if not uses_tls(variables, "result_store"):
         return f"redis://{login}@{place}/{database}"
     ca = Layout(variables["celery_app_name"]).tls_ca
@@ -129,8 +139,12 @@ def service_host(variables: Mapping[str, Any], group: str) -> str:
 def users_left_out(variables: Mapping[str, Any], group: str) -> list[str]:
     """Return the hosts that use this host's broker or result store, and that the run leaves out by --limit."""
     members = list(variables["groups"].get(group) or [])
-    together = cluster_members(variables["groups"], lambda host: variables["hostvars"][host])
-    serving = together if group == "rabbitmq" and together else members[:1]
+
+    def given(host: str) -> Mapping[str, Any]:
+        return variables["hostvars"][host]
+
+    together = (cluster_members if group == "rabbitmq" else store_members)(variables["groups"], given)
+    serving = together or members[:1]
     if variables["inventory_hostname"] not in serving:
         return []
     here = set(variables["ansible_play_hosts_all"])

@@ -17,12 +17,15 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cro
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 
 ERLANG_COOKIE = (
     "{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/rabbitmq_erlang_cookie', length=40, "
     "chars=['ascii_letters', 'digits']) }}"
 )
 """In the inventory's own directory of secrets: one for each cluster."""
+REPLICATION_PASSWORD = ERLANG_COOKIE.replace("rabbitmq_erlang_cookie", "result_store_replication_password")
+"""Likewise, one for each result store of several hosts."""
 
 
 def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
@@ -46,6 +49,34 @@ def result_store_applications(host: Host, reader: Reader) -> list[dict[str, Any]
             "database": int(host.need("celery_app_result_store_database")),
         }
     ]
+
+
+def stores_of(reader: Reader) -> list[str]:
+    """The hosts that keep the results together; none where each store is alone."""
+    return store_members(reader.groups, reader.hostvars.raw_get)
+
+
+def result_store_nodes(host: Host, reader: Reader) -> list[str]:
+    """The addresses of the hosts that keep the results together; the first one's is the primary at first."""
+    return [store_address(name, reader.hostvars.raw_get(name)) for name in stores_of(reader)]
+
+
+def result_store_address(host: Host, reader: Reader) -> str:
+    """The host's own among them."""
+    return store_address(host.name, host.given) if host.name in stores_of(reader) else ""
+
+
+def result_store_replication_password(host: Host, reader: Reader) -> str:
+    """What the hosts log in to each other with: the inventory's own, or one that is generated once."""
+    if host.name not in stores_of(reader):
+        return ""
+    variable = "result_store_replication_password"
+    return str(given(host, variable, "") or host.evaluate(trusted(REPLICATION_PASSWORD)))
+
+
+def result_store_bind(host: Host, reader: Reader) -> str:
+    """Where Redis listens: one of several for the others as well."""
+    return given(host, "result_store_bind", "0.0.0.0") if stores_of(reader) else bind("result_store")(host, reader)
 
 
 def former_users(host: Host, reader: Reader) -> list[str]:
@@ -160,7 +191,8 @@ def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
     if serves_others("rabbitmq"):
         rules.append({"ports": [host.int(port_of("rabbitmq", host))], "peers": peers, "optional": others})
     if serves_others("result_store"):
-        rules.append({"ports": [host.int("result_store_port")], "peers": peers, "optional": others})
+        sentinel = [host.int("result_store_sentinel_port")] if host.name in stores_of(reader) else []
+        rules.append({"ports": [host.int("result_store_port"), *sentinel], "peers": peers, "optional": others})
     nodes = cluster_members(reader.groups, reader.hostvars.raw_get)
     if host.name in nodes:
         rules.append({"ports": layout.ERLANG_PORTS, "peers": {name: peers[name] for name in nodes}})
@@ -231,6 +263,9 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
             host.text("rabbitmq_port"), host.text("rabbitmq_tls_port")
         )
         listeners["rabbitmq_port"] = f"127.0.0.1:{host.text('rabbitmq_port')}"
+    if host.name in stores_of(reader):
+        port = host.text("result_store_sentinel_port")
+        listeners["result_store_sentinel_port"] = f"{binds['result_store_bind']}:{port}"
     if host.web_port is not None:
         listeners["celery_web_bind"] = host.text("celery_web_bind")
     # Its default is a share of the host's memory: that fits.
@@ -254,6 +289,8 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "store_database": host.int("celery_app_result_store_database"),
         "store_database_is_set": "celery_app_result_store_database" in host.given,
         "services_in_force": services_in_force(host, reader),
+        "store_primary": result_store_nodes(host, reader)[:1],
+        "store_address": result_store_address(host, reader),
         "store_memory": host.int("result_store_max_memory") if store else 0,
     }
 
@@ -266,6 +303,9 @@ def services_in_force(host: Host, reader: Reader) -> dict[str, Any]:
         group: host.need(variable).split(",") for group, variable in SERVICES.items() if host.uses_group(group)
     }
     hosts = {str(reader.hostvars.raw_get(name).get("ansible_host") or name): name for name in reader.hostvars}
+    if "result_store" in addresses and (stores := stores_of(reader)):
+        nodes = result_store_nodes(host, reader)
+        addresses["result_store"], hosts = nodes, hosts | dict(zip(nodes, stores, strict=True))
     return {
         "addresses": addresses,
         "hosts": {**{name: name for name in reader.hostvars}, **hosts},
@@ -307,7 +347,10 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "listens_for_others": lambda host, reader: any(firewall_rules(each, reader) for each in servers(reader)),
     "changes_firewall": changes_firewall,
     "tls_ca": app_authorities,
-    "result_store_bind": bind("result_store"),
+    "result_store_bind": result_store_bind,
+    "result_store_nodes": result_store_nodes,
+    "result_store_address": result_store_address,
+    "result_store_replication_password": result_store_replication_password,
     "supervisor_stop_timeout": supervisor_stop_timeout,
     "preflight_requirements": preflight_requirements,
     "application": lambda host, reader: host.need("celery_app_name"),

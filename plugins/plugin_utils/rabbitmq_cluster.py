@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 
 Given = Callable[[str], Mapping[str, Any]]
 """The variables that the inventory gives to a host, by the host's name."""
@@ -21,7 +22,8 @@ def cluster_members(groups: Mapping[str, list[str]], given: Given) -> list[str]:
     listens on loopback or is somebody else's.
     """
     members = list(groups.get("rabbitmq") or [])
-    own_systems = len(groups.get("result_store") or []) > 1 or any(
+    own_stores = len(groups.get("result_store") or []) > 1 and not store_members(groups, given)
+    own_systems = own_stores or any(
         is_loopback(given(name).get("rabbitmq_bind")) or boolean(given(name).get("rabbitmq_shared"), strict=False)
         for name in members
     )

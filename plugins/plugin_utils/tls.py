@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, SECRET_DIRECTORY, SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import as_ip, cluster_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,8 +35,8 @@ def is_on(group: str, groups: Mapping[str, list[str]], given: Given, wanted: Any
     shared = group == "rabbitmq" and any(boolean(given(host).get("rabbitmq_shared"), strict=False) for host in members)
     if not members or shared or not boolean(wanted, strict=False):
         return False
-    is_cluster = group == "rabbitmq" and bool(cluster_members(groups, given))
-    return is_cluster or bool(set(app_hosts(groups)) - set(members))
+    is_cluster = cluster_members(groups, given) if group == "rabbitmq" else store_members(groups, given)
+    return bool(is_cluster) or bool(set(app_hosts(groups)) - set(members))
 
 
 def names_of(host: str, known: Mapping[str, Any], is_cluster: bool, is_own: bool) -> list[str]:
@@ -44,7 +45,9 @@ def names_of(host: str, known: Mapping[str, Any], is_cluster: bool, is_own: bool
     One that the kit makes is for more than they ask for today: any of its names, and the one that all brokers have.
     """
     address = str(known.get("ansible_host") or host)
-    asked = [address, *([NAME] if is_cluster else [])]
+    # Sentinel tells clients this one.
+    store = [str(known["result_store_address"])] if known.get("result_store_address") else []
+    asked = [address, *store, *([NAME] if is_cluster else [])]
     names = asked if is_own else [host, *asked, "localhost", "127.0.0.1", "::1", NAME]
     return [name for name in dict.fromkeys(names) if as_ip(name) or is_dns_name(name)]
 

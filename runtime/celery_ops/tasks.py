@@ -65,6 +65,7 @@ def put(conf: Any, name: str, value: Any) -> None:
 before_task_publish.connect(celery_ops.worker.echo.leave_expiry_to_the_worker, sender="celery_ops.tick")
 # By name: the module is loaded, and with it redis-py, where a result backend is used.
 BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.worker.results:RedisBackend"))
+BaseLoader.override_backends["sentinel"] = "celery_ops.worker.results:SentinelBackend"
 canary.connect()
 heartbeat.connect()
 clock.connect()

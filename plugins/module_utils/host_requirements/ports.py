@@ -12,7 +12,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_
 
 LISTENING = "0A"
 # Whose listeners they are, by variable; the application's own user besides.
-OWNERS = {"rabbitmq_port": "rabbitmq", "rabbitmq_tls_port": "rabbitmq", "result_store_port": "redis"}
+OWNERS = {
+    "rabbitmq_port": "rabbitmq", "rabbitmq_tls_port": "rabbitmq", "result_store_port": "redis",
+    "result_store_sentinel_port": "redis",
+}  # fmt: skip
 
 
 def problems(listeners: dict[str, str], app: str, conf_d: Path = CONF_D) -> Iterator[str]:

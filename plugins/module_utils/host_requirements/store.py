@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, redis
 
 
@@ -49,3 +51,23 @@ def database(app: str, number: int, is_set: bool, users: dict[str, str]) -> Iter
             f"{', '.join(open_)} keeps its results in database 0 of the same Redis, where {app} could read them. First "
             f"write for {open_[0]}: {variable}: {free}, and type: ansible-playbook playbooks/site.yml"
         )
+
+
+def member(primary: str, address: str) -> Iterator[str]:
+    """A host that becomes a replica has nothing that the primary's results would replace, and runs systemd."""
+    if not Path("/run/systemd/system").exists():
+        yield "celery_app_result_store_sentinel is true, and needs systemd. Use other hosts in group result_store"
+    if debian.is_installed("result_store") and not debian.from_kit("result_store"):
+        yield (
+            "celery_app_result_store_sentinel is true, and this host had a Redis before the kit, which the primary's "
+            "results would replace. Use another host in group result_store"
+        )
+    elif address != primary and not redis.is_sentinel_configured() and (at := redis.listens_at()):
+        held = 0
+        with contextlib.suppress(OperatorError):  # one that does not run is asked again before it becomes a replica
+            held = redis.held(at)
+        if held:
+            yield (
+                f"This host holds results ({held} keys), and those of {primary} would replace them. Write its host "
+                "first in group result_store; it becomes the primary"
+            )

@@ -22,6 +22,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster im
     cluster_nodes,
     is_node_address,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import VARIABLE as SENTINEL
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import is_store_address, store_address
 
 SERVICES = {"rabbitmq": "celery_app_broker_host", "result_store": "celery_app_result_store_host"}
 
@@ -191,9 +193,9 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
 
 
 def clusters(inventory: Inventory) -> Iterator[Mistake]:
-    """Several brokers form a cluster with a majority; several result stores are systems of their own."""
+    """Several brokers form a cluster with a majority, several result stores one with Sentinel, if it is asked for."""
     known = {host.name: host for host in [*inventory.hosts, *inventory.others]}
-    cluster = inventory.cluster
+    cluster, stores = inventory.cluster, inventory.stores
     for group in SERVICES:
         members, name = inventory.members(group), inventory.called(group)
         guests = [
@@ -201,14 +203,46 @@ def clusters(inventory: Inventory) -> Iterator[Mistake]:
             for host in inventory.hosts
             if host.runs_app and group not in host.groups and host.uses_group(group)
         ]
-        if guests and len(members) > 1 and members != cluster:
+        together = cluster if group == "rabbitmq" else stores
+        if guests and len(members) > 1 and members != together:
             text = (
                 f"group {name} has {', '.join(members)}, which make no cluster; {guests[0]} would use the first alone."
             )
-            yield Mistake(group, f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}")
+            odd = f", or {SENTINEL}: true (with an odd number of hosts)" if group == "result_store" else ""
+            yield Mistake(group, f"{text} Write: {name}: {{hosts: {{{members[0]}: }}}}{odd}")
+    if stores:
+        yield from store_of_several(inventory.called("result_store"), [known[name] for name in stores if name in known])
     if cluster:
         yield from cluster_size(inventory.called("rabbitmq"), cluster)
         yield from cluster_names([known[name] for name in cluster if name in known])
+
+
+def store_of_several(group: str, members: list[Host]) -> Iterator[Mistake]:
+    """Sentinels decide by a majority, and clients reach every host at the address that they say."""
+    names = [host.name for host in members]
+    if len(names) % 2 == 0 or len(names) < 3:
+        text = (
+            f"{SENTINEL} is true, and group {group} has {len(names)} host{'s' * (len(names) > 1)}: {', '.join(names)}. "
+            "Sentinel replaces a primary while more than half of the hosts are up: it takes an odd number, from three."
+        )
+        yield Mistake(
+            "result_store", f"{text} Write: {SENTINEL}: false and {group}: {{hosts: {{{names[0]}: }}}}, or add one host"
+        )
+    seen: dict[str, str] = {}
+    for host in members:
+        address = store_address(host.name, host.given)
+        if not host.true(SENTINEL):
+            yield wrong(SENTINEL, False, f"{host.name} is in group {group} with others.", "true (in group_vars/all)")
+        if host.text("result_store_instance"):
+            problem = "a store of several hosts takes Debian's Redis."
+            yield wrong("result_store_instance", host["result_store_instance"], problem, "''")
+        if not is_store_address(address):
+            text = f"ansible_host of {host.name} is {shown(address)}: Sentinel tells clients an IPv4 address."
+            yield Mistake("result_store_address", f"{text} Write: result_store_address: 10.0.0.11")
+        elif address in seen:
+            text = f"result_store_address is {shown(address)} on {seen[address]} and on {host.name}."
+            yield Mistake("result_store_address", f"{text} Write: result_store_address: the host's own address")
+        seen.setdefault(address, host.name)
 
 
 def cluster_size(group: str, members: list[str]) -> Iterator[Mistake]:

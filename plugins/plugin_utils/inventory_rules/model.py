@@ -17,6 +17,7 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible.template import trust_as_template
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
@@ -245,6 +246,12 @@ class Inventory:
         given = {host.name: host.given for host in [*self.hosts, *self.others]}
         return cluster_members(self.groups, lambda name: given.get(name, {}))
 
+    @cached_property
+    def stores(self) -> list[str]:
+        """The hosts that keep the results together; none where each result store is alone."""
+        given = {host.name: host.given for host in [*self.hosts, *self.others]}
+        return store_members(self.groups, lambda name: given.get(name, {}))
+
     def server(self, group: str, host: Host) -> Host | None:
         """The broker or result store that a host uses: its own, or the group's first; None for somebody else's.
 
@@ -252,7 +259,7 @@ class Inventory:
         """
         if not host.uses_group(group):
             return None
-        is_own = group in host.groups and not (group == "rabbitmq" and self.cluster)
+        is_own = group in host.groups and not (self.cluster if group == "rabbitmq" else self.stores)
         name = host.name if is_own else (self.members(group) or [""])[0]
         return next((other for other in [*self.hosts, *self.others] if other.name == name), None)
 

@@ -78,6 +78,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "rabbitmq_memory_high_watermark": (0.01, 0.95, 0.4, "a share of the memory"),
     "rabbitmq_delivery_limit": (1, 1000, 5, "times; 0 would give a task up with its first worker"),
     "result_store_port": (1024, 65535, 6379, "a port that needs no root"),
+    "result_store_sentinel_port": (1024, 65535, 26379, "a port that needs no root"),
     "celery_app_result_store_database": (0, 15, 1, "a database of Redis"),
     "result_store_max_memory": (16, 10**7, 256, "MiB; left out, it is a quarter of the memory"),
     "preflight_disk_free": (0, 10**7, 1024, "MiB"),
@@ -155,6 +156,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "rabbitmq_bind": _ADDRESS,
     "rabbitmq_distribution_bind": _IPV4,
     "result_store_bind": _ADDRESS,
+    "result_store_address": (_matches(r"([0-9]{1,3}(\.[0-9]{1,3}){3})?"), "it has to be an IPv4 address.", "10.0.0.11"),
     "result_store_instance": (
         _matches(r"([a-z][a-z0-9_]{0,30})?"), "it may hold small letters, digits and _.", "celery_ops",
     ),
@@ -264,9 +266,12 @@ def ports(host: Host) -> Iterator[Mistake]:
         wanted += [("rabbitmq_tls_port", host.int("rabbitmq_tls_port"))]
     if "result_store" in host.groups:
         wanted += [("result_store_port", host.int("result_store_port"))]
+        if host.true("celery_app_result_store_sentinel"):
+            wanted += [("result_store_sentinel_port", host.int("result_store_sentinel_port"))]
     wanted += [("celery_web_bind", host.web_port)]
     fixes = {
         "rabbitmq_port": "5672", "rabbitmq_tls_port": "5671", "result_store_port": "6379",
+        "result_store_sentinel_port": "26379",
         "celery_web_bind": "127.0.0.1:8000",
     }  # fmt: skip
     seen: dict[int, str] = {}

@@ -306,6 +306,18 @@ def redis_without_verification(app: "Celery", report: Report) -> Iterator[Report
         return  # refused by `missing_client`
 
 
+def sentinel_without_settings(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse an application whose producers would not know the name of the kit's primary, nor how to log in."""
+    options = app.conf.get("result_backend_transport_options") or {}
+    of_kit = report["backend"]["kind"] == "sentinel" and os.environ.get("CELERY_OPS_SENTINEL")
+    if of_kit and not report["settings"] and not options.get("master_name"):
+        yield {
+            "problem": "the results are kept on several hosts, and without the kit's settings a program that sends "
+            "tasks does not find the primary",
+            "write": "celery_ops.apply(app), or celery_app_result_store_sentinel: false with one host",
+        }
+
+
 def other_brokers(app: "Celery", report: Report) -> Iterator[Report]:
     """Refuse settings that lead workers or publishers to another broker: they beat CELERY_BROKER_URL."""
     ours = os.environ.get("CELERY_BROKER_URL")
@@ -362,6 +374,7 @@ def is_quorum(queue: Any) -> bool:
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
     redis_without_verification,
+    sentinel_without_settings,
     other_brokers,
     quorum_queues_too_early,
     without_remote_control,

@@ -1,25 +1,34 @@
-"""Celery's Redis backend, with what it lacks.
+"""Celery's Redis backends, with what they lack.
 
 A task whose result can't be stored is done, and its result is lost: Celery gives up at once where the connection is
 refused. A worker's pool tries again, so that a Redis that is restarted, or replaced by a replica, loses none.
 
-It is told to speak protocol 2 where the client can be told. With protocol 3, which redis-py 8 speaks by itself, the
+They are told to speak protocol 2 where the client can be told. With protocol 3, which redis-py 8 speaks by itself, the
 client formats each message of a subscription for its log, wanted or not: a result of 18 MB takes 0.3 s of CPU instead
 of 0.05.
 """
 
+import os
 import threading
 import time
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from billiard.process import current_process
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
+from celery.backends.redis import SentinelBackend as CelerysSentinelBackend
 from celery.utils.log import get_logger
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from celery_ops.worker import versions
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
+NO_PRIMARY = ("NOREPLICAS", "READONLY")
+"""What a Redis says that is no primary any more, or has no replica yet."""
+SENTINEL_TIMEOUT = 2.0
+"""Seconds that a Sentinel has to answer, before the next one is asked."""
 
 
 class StoresPatiently:
@@ -33,9 +42,12 @@ class StoresPatiently:
                 return super().store_result(*arguments, **options)
             except Exception as error:
                 gives_up = self.always_retry or time.monotonic() >= deadline or not runs_tasks()
-                if gives_up or not self.exception_safe_to_retry(error):
+                passes = self.exception_safe_to_retry(error) or any(word in str(error) for word in NO_PRIMARY)
+                if gives_up or not passes:
                     raise
-                get_logger(__name__).warning("The result store is away (%s): the result is kept and sent again", error)
+                # Its text may hold a part of the result.
+                why = type(error).__name__
+                get_logger(__name__).warning("The result store is away (%s): the result is kept and sent again", why)
             time.sleep(PAUSE)
 
 
@@ -51,3 +63,49 @@ class RedisBackend(StoresPatiently, CelerysRedisBackend):
         super().__init__(*arguments, **options)
         if versions.redis_takes_protocol():
             self.connparams.setdefault("protocol", 2)
+
+
+class SentinelBackend(StoresPatiently, CelerysSentinelBackend):
+    """The backend of ``sentinel://``: the kit's primary, its logins at Sentinel and TLS need no setting.
+
+    Before Celery 5.6 the user in the URL is dropped, and no version gives a Sentinel that hangs a time limit. What the
+    application sets itself stays.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # redis-py's own retries go to the address of before; a connection that is taken anew asks Sentinel.
+        self.connparams |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
+        if versions.redis_takes_protocol():
+            self.connparams.setdefault("protocol", 2)
+
+    def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
+        if (options := tls_options()) and "connection_class" not in defaults:
+            defaults = {**defaults, **options, "connection_class": self.connection_class_ssl}
+        params = super()._params_from_url(url, defaults)
+        if user := params["hosts"][0].get("username"):
+            params["username"] = user
+        return params
+
+    @property
+    def _transport_options(self) -> dict[str, Any]:
+        given = super()._transport_options
+        if not (primary := os.environ.get("CELERY_OPS_SENTINEL")):
+            return given
+        login = urlsplit((self.url or "").split(";")[0])
+        tls = {"ssl": True, **tls_options()} if tls_options() else {}
+        sentinel = {
+            "username": unquote(login.username or "") or None,
+            "password": unquote(login.password or "") or None,
+            "socket_timeout": SENTINEL_TIMEOUT,
+            "socket_connect_timeout": SENTINEL_TIMEOUT,
+            "retry": Retry(NoBackoff(), 0),
+            **tls,
+        }
+        return {"master_name": primary, "sentinel_kwargs": sentinel, **given}
+
+
+def tls_options() -> dict[str, Any]:
+    """Return what a connection to the kit's Redis of several hosts needs for TLS; nothing without."""
+    ca = os.environ.get("CELERY_OPS_TLS_CA") if os.environ.get("CELERY_OPS_SENTINEL") else None
+    return {"ssl_cert_reqs": "required", "ssl_ca_certs": ca} if ca else {}

@@ -328,3 +328,33 @@ def test_the_kits_applications_on_a_broker_are_told_by_the_exchange_that_it_make
     exchanges = [("shop", "shop.dead"), ("crm", "crm.dead"), ("theirs", "mail"), ("other", "shop.dead")]
     definitions = {"exchanges": [{"vhost": vhost, "name": name} for vhost, name in exchanges]}
     assert rabbitmq.applications(definitions) == {"shop", "crm"}
+
+
+@pytest.mark.parametrize(
+    ("address", "keys", "watched", "problems"),
+    [
+        ("10.0.0.1", 5, False, []),
+        ("10.0.0.2", 0, False, []),
+        ("10.0.0.2", 5, True, []),
+        ("10.0.0.2", 5, False, ["holds results (5 keys), and those of 10.0.0.1 would replace them"]),
+    ],
+    ids=["it becomes the primary", "it holds nothing", "it is a member", "it would lose its results"],
+)
+def test_a_host_with_results_does_not_become_a_replica(monkeypatch, address, keys, watched, problems):
+    monkeypatch.setattr(store.Path, "exists", lambda _: True)
+    monkeypatch.setattr(store.debian, "is_installed", lambda _: True)
+    monkeypatch.setattr(store.debian, "from_kit", lambda _: True)
+    monkeypatch.setattr(store.redis, "is_sentinel_configured", lambda: watched)
+    monkeypatch.setattr(store.redis, "listens_at", lambda: store.redis.Address("127.0.0.1", 6379))
+    monkeypatch.setattr(store.redis, "held", lambda _: keys)
+    found = list(store.member("10.0.0.1", address))
+    assert len(found) == len(problems)
+    assert all(words in text for words, text in zip(problems, found, strict=True))
+
+
+def test_a_redis_that_was_there_before_is_none_of_several(monkeypatch):
+    monkeypatch.setattr(store.Path, "exists", lambda _: True)
+    monkeypatch.setattr(store.debian, "is_installed", lambda _: True)
+    monkeypatch.setattr(store.debian, "from_kit", lambda _: False)
+    [problem] = store.member("10.0.0.1", "10.0.0.2")
+    assert "had a Redis before the kit" in problem

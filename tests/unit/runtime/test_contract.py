@@ -79,6 +79,8 @@ PRIVATE = {
     "maps": lambda: app().conf.maps,
     "defaults": lambda: app().conf.defaults,
     # celery_ops.worker.results
+    "_transport_options": lambda: vars(celery.backends.redis.RedisBackend)["_transport_options"],
+    "_params_from_url": lambda: celery.backends.redis.SentinelBackend._params_from_url,
     "connparams": lambda: RedisBackend(app=app(), url="redis://127.0.0.1/0").connparams,
     # celery_ops.worker.ticks
     "_create_client": lambda: RedisBackend._create_client,

@@ -198,6 +198,15 @@ def test_a_client_that_the_virtualenv_lacks_is_refused_with_the_requirement_to_a
     assert refusal["write"] == f"{write} (in celery_app_requirements)"
 
 
+def test_without_the_kits_settings_a_store_of_several_hosts_is_refused(ask):
+    code, kits = "app.conf.result_backend = 'sentinel://shop:s3cret@10.0.0.5:26379/1'\n", {"CELERY_OPS_SENTINEL": "x"}
+    (refusal,) = ask(code, **kits)["refused"]
+    assert "does not find the primary" in refusal["problem"]
+    assert refusal["write"].startswith("celery_ops.apply(app)")
+    assert ask(f"{code}import celery_ops\ncelery_ops.apply(app)\n", **kits)["refused"] == []
+    assert ask(code)["refused"] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "missing", "requirement"),
     [

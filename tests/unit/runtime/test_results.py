@@ -1,11 +1,15 @@
-"""The kit's Redis backend: results are kept while the store is away."""
+"""The kit's Redis backends: results are kept while the store is away, and Sentinel's URL is enough."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 
 import pytest
+from celery import Celery
 from celery_ops.worker import results
+
+URL = "sentinel://shop:p%2Fw@10.0.0.5:26379/3;sentinel://shop:p%2Fw@10.0.0.6:26379/3"
 
 
 class Flaky:
@@ -13,8 +17,8 @@ class Flaky:
 
     always_retry = False
 
-    def __init__(self, failures: int) -> None:
-        self.failures, self.attempts = failures, 0
+    def __init__(self, failures: int, answer: str = "") -> None:
+        self.failures, self.attempts, self.answer = failures, 0, answer
 
     def exception_safe_to_retry(self, error: Exception) -> bool:
         return isinstance(error, ConnectionError)
@@ -22,7 +26,7 @@ class Flaky:
     def store_result(self, task_id: str, result: int, state: str) -> int:
         self.attempts += 1
         if self.attempts <= self.failures:
-            raise ConnectionError("refused")
+            raise ValueError(self.answer) if self.answer else ConnectionError("refused")
         return result
 
 
@@ -71,3 +75,65 @@ def test_the_main_loop_of_a_worker_or_a_page_does_not_wait():
     with pytest.raises(ConnectionError):
         store.store_result("id", 7, "SUCCESS")
     assert store.attempts == 1
+
+
+def backend(**settings):
+    """Return the backend of an application with the kit's tasks."""
+    import celery_ops.tasks  # noqa: F401
+
+    app = Celery("shop", set_as_current=False)
+    app.conf.update(result_backend=URL, **settings)
+    return app.backend
+
+
+def test_the_kits_sentinels_need_no_setting(monkeypatch):
+    monkeypatch.setenv("CELERY_OPS_SENTINEL", "celery-ops")
+    monkeypatch.setenv("CELERY_OPS_TLS_CA", "/etc/shop/ca.pem")
+    store = backend()
+    assert type(store) is results.SentinelBackend
+    assert [(each["host"], each["port"]) for each in store.connparams["hosts"]] == [
+        ("10.0.0.5", 26379),
+        ("10.0.0.6", 26379),
+    ]
+    assert (store.connparams["username"], store.connparams["password"], store.connparams["db"]) == ("shop", "p/w", 3)
+    assert store.connparams["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+    assert store.connparams["ssl_ca_certs"] == "/etc/shop/ca.pem"
+    options = store._transport_options
+    assert options["master_name"] == "celery-ops"
+    # The next Sentinel is asked, and Sentinel is asked again, instead of the same address.
+    assert options["sentinel_kwargs"].pop("retry")._retries == store.connparams["retry"]._retries == 0
+    assert options["sentinel_kwargs"] == {
+        "username": "shop",
+        "password": "p/w",
+        "socket_timeout": 2.0,
+        "socket_connect_timeout": 2.0,
+        "ssl": True,
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": "/etc/shop/ca.pem",
+    }
+    pool = store._get_pool(**store.connparams)
+    assert issubclass(pool.connection_class, store.connection_class_ssl)
+    assert pool.connection_kwargs["username"] == "shop"
+
+
+def test_a_primary_that_has_lost_its_replicas_is_asked_again():
+    assert in_thread(lambda: Store(3, "NOREPLICAS Not enough good replicas").store_result("id", 7, "SUCCESS")) == 7
+    refused = in_thread(lambda: Store(3, "WRONGTYPE").store_result("id", 7, "SUCCESS"))
+    assert isinstance(refused, ValueError)
+
+
+def test_without_tls_and_with_options_of_the_applications_own(monkeypatch):
+    monkeypatch.setenv("CELERY_OPS_SENTINEL", "celery-ops")
+    monkeypatch.delenv("CELERY_OPS_TLS_CA", raising=False)
+    store = backend(result_backend_transport_options={"retry_policy": {"max_retries": 1}})
+    assert store._transport_options["retry_policy"] == {"max_retries": 1}
+    assert "ssl" not in store._transport_options["sentinel_kwargs"]
+    assert "connection_class" not in store.connparams
+
+
+def test_sentinels_of_somebody_else_keep_the_applications_settings(monkeypatch):
+    monkeypatch.delenv("CELERY_OPS_SENTINEL", raising=False)
+    monkeypatch.setenv("CELERY_OPS_TLS_CA", "/etc/shop/ca.pem")
+    store = backend(result_backend_transport_options={"master_name": "mymaster"})
+    assert store._transport_options == {"master_name": "mymaster"}
+    assert "connection_class" not in store.connparams

@@ -1,0 +1,178 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+"""Make a host's Redis and Sentinel a member of a store of several hosts, once: from then on Sentinel decides."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: redis_sentinel
+short_description: Make a host's Redis and Sentinel a member of a store of several hosts
+description:
+  - Does nothing where Sentinel watches the store already. It keeps its state in its configuration, and who the primary
+    is changes without the kit.
+  - On a host that is new, asks the Sentinels of the other hosts which one is the primary. Where none knows, it is the
+    first of O(nodes).
+  - Writes Sentinel's configuration and, on a host that is not the primary, makes its Redis a replica of it. Fails where
+    that Redis holds keys, as they would be replaced.
+options:
+  nodes:
+    description: The addresses of all hosts; the first is the primary at first.
+    type: list
+    elements: str
+    required: true
+  address: {description: This host's own among them., type: str, required: true}
+  bind: {description: Address that Sentinel listens on., type: str, default: 0.0.0.0}
+  port: {description: The port Redis listens on., type: int, default: 6379}
+  sentinel_port: {description: The port Sentinel listens on., type: int, default: 26379}
+  password: {description: The password of the user by which they log in to each other., type: str, required: true}
+  acl_file: {description: Sentinel's ACL file., type: path, required: true}
+  tls_directory:
+    description: The directory with cert.pem, key.pem and ca.pem; empty without TLS.
+    type: str
+    default: ""
+  conf: {description: Sentinel's configuration., type: path, default: /etc/redis/sentinel.conf}
+attributes:
+  check_mode: {support: full, description: Says whether the host would become a member.}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- redis_sentinel:
+    nodes: [10.0.0.5, 10.0.0.6, 10.0.0.7]
+    address: 10.0.0.6
+    password: "{{ vault_result_store_replication_password }}"
+    acl_file: /etc/redis/celery-ops-sentinel.acl
+"""
+RETURN = r"""
+primary:
+  description: The primary at which a new member begins; empty for one that was a member before.
+  type: str
+  returned: success
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SENTINEL_PRIMARY
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
+    REPLICATION,
+    Address,
+    ask,
+    held,
+    is_sentinel_configured,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+DOWN_AFTER, FAILOVER = 5000, 30000
+"""Milliseconds without an answer after which the primary counts as down, and between two attempts to replace it."""
+
+
+def configuration(want: dict[str, Any], primary: str) -> str:
+    """Return Sentinel's configuration at first; it writes its own state into it afterwards."""
+    tls, port = want["tls_directory"], want["sentinel_port"]
+    listener = [f"port {port}"]
+    if tls:
+        listener = [
+            "port 0",
+            f"tls-port {port}",
+            f"tls-cert-file {tls}/cert.pem",
+            f"tls-key-file {tls}/key.pem",
+            f"tls-ca-cert-file {tls}/ca.pem",
+            "tls-auth-clients no",
+            "tls-replication yes",
+        ]
+    name, quorum = SENTINEL_PRIMARY, len(want["nodes"]) // 2 + 1
+    lines = [
+        "# Written once by celery-ops; Sentinel keeps its state in it.",
+        f"bind {want['bind']}",
+        *listener,
+        "daemonize no",
+        "pidfile /run/sentinel/redis-sentinel.pid",
+        "logfile /var/log/redis/redis-sentinel.log",
+        "dir /var/lib/redis",
+        f"aclfile {want['acl_file']}",
+        f"sentinel announce-ip {want['address']}",
+        f"sentinel announce-port {port}",
+        f"sentinel sentinel-user {REPLICATION}",
+        f"sentinel sentinel-pass {want['password']}",
+        f"sentinel monitor {name} {primary} {want['port']} {quorum}",
+        f"sentinel auth-user {name} {REPLICATION}",
+        f"sentinel auth-pass {name} {want['password']}",
+        f"sentinel down-after-milliseconds {name} {DOWN_AFTER}",
+        f"sentinel failover-timeout {name} {FAILOVER}",
+        f"sentinel parallel-syncs {name} 1",
+        "sentinel deny-scripts-reconfig yes",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def primary_of(want: dict[str, Any], ca: str) -> str:
+    """Return the address of the primary, as another Sentinel knows it, or else the first one's."""
+    for node in want["nodes"]:
+        if node == want["address"]:
+            continue
+        try:
+            said = ask(
+                Address(node, want["sentinel_port"], ca),
+                f"SENTINEL GET-MASTER-ADDR-BY-NAME {SENTINEL_PRIMARY}",
+                user=REPLICATION,
+                password=want["password"],
+            )
+        except OperatorError:
+            continue
+        if len(said) == 2 and re.fullmatch(r"[\d.]+", said[0]):
+            return said[0]
+    return want["nodes"][0]
+
+
+def main() -> None:
+    """Entry point."""
+    take_over()
+    module = AnsibleModule(
+        argument_spec={
+            "nodes": {"type": "list", "elements": "str", "required": True},
+            "address": {"type": "str", "required": True},
+            "bind": {"type": "str", "default": "0.0.0.0"},
+            "port": {"type": "int", "default": 6379},
+            "sentinel_port": {"type": "int", "default": 26379},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "acl_file": {"type": "path", "required": True},
+            "tls_directory": {"type": "str", "default": ""},
+            "conf": {"type": "path", "default": "/etc/redis/sentinel.conf"},
+        },
+        supports_check_mode=True,
+    )
+    want = module.params
+    if is_sentinel_configured(Path(want["conf"])):
+        module.exit_json(changed=False, primary="")
+    if module.check_mode:
+        module.exit_json(changed=True, primary="")
+    ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
+    here, primary = Address("127.0.0.1", want["port"], ca), primary_of(want, ca)
+    try:
+        if primary != want["address"]:
+            if count := held(here):
+                raise OperatorError(
+                    f"The Redis of {want['address']} holds {count} keys, which those of the primary {primary} would "
+                    "replace. Its results are not in the store; empty it (redis-cli FLUSHALL), or write its host first "
+                    "in the group result_store, as long as no other one has been set up"
+                )
+            ask(
+                here,
+                f"REPLICAOF {primary} {want['port']}",
+                "CONFIG REWRITE",
+                user=REPLICATION,
+                password=want["password"],
+            )
+        write_atomically(Path(want["conf"]), configuration(want, primary), 0o640, "redis", "redis")
+    except OperatorError as problem:
+        module.fail_json(msg=str(problem))
+    module.exit_json(changed=True, primary=primary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Which hosts of an inventory keep the results together, as a primary with replicas, and where each is reached."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+
+VARIABLE = "celery_app_result_store_sentinel"
+"""With it the group's hosts form one store."""
+
+
+def store_members(groups: Mapping[str, list[str]], given: Callable[[str], Mapping[str, Any]]) -> list[str]:
+    """The hosts of the group result_store, where Sentinel keeps one of them the primary. Empty for a store alone."""
+    members = list(groups.get("result_store") or [])
+    return members if any(boolean(given(name).get(VARIABLE), strict=False) for name in members) else []
+
+
+def store_address(host: str, given: Mapping[str, Any]) -> str:
+    """The address at which clients and the other members reach a host's Redis and Sentinel."""
+    return str(given.get("result_store_address") or given.get("ansible_host") or host)
+
+
+def is_store_address(text: str) -> bool:
+    """Whether Sentinel can tell it to clients: an IPv4 address that is not loopback."""
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return not address.is_loopback and not address.is_unspecified

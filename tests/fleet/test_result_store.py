@@ -1,0 +1,83 @@
+"""A result store of several hosts: its primary is frozen, a replica takes its place, and no result is missing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+from support.host import APP, CURRENT, scenario_hosts
+
+TAKEOVER, REJOIN = 30, 90  # seconds
+LOAD = f"""
+import json, sys, time
+from celery_ops.probe import load_app
+import celery_ops.tasks, celery_ops.ledger
+app = load_app({APP!r})
+task, sent, patience = app.tasks["celery_ops.ledger"], [], time.monotonic() + 150
+for number in range(600):
+    sent.append(task.apply_async(args=["store", number, 0.0], queue={APP!r}, ignore_result=False))
+    time.sleep(0.05)
+missing = set(sent)
+while missing and time.monotonic() < patience:
+    missing = {{each for each in missing if not each.ready()}}
+    time.sleep(0.5)
+print(json.dumps([len(sent), len(missing)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def stores():
+    watched = "grep -qi '^sentinel monitor celery-ops ' /etc/redis/sentinel.conf"
+    found = [host for host in scenario_hosts() if host.run(watched).rc == 0]
+    if len(found) < 3:
+        pytest.skip("the scenario's result store is one host: celery_app_result_store_sentinel is not set")
+    return found
+
+
+def role(host):
+    """Return what Redis says that it is: master, slave, or nothing while it does not answer."""
+    asked = (
+        "REDISCLI_AUTH=$(cat /var/lib/celery-ops/redis-admin) timeout 3 redis-cli --tls --cacert "
+        "/etc/redis/celery-ops-tls/ca.pem --user celery-ops --no-auth-warning INFO replication"
+    )
+    lines = dict(line.strip().partition(":")[::2] for line in host.run(asked).stdout.splitlines())
+    return lines.get("role", "") if lines.get("master_link_status", "up") == "up" else "joins"
+
+
+def wait(seconds, what):
+    """Wait until something is so; return the seconds that it took."""
+    began = time.monotonic()
+    while not what():
+        assert time.monotonic() < began + seconds, f"not within {seconds} s"
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def test_one_host_is_the_primary_and_the_others_follow(stores):
+    assert sorted(map(role, stores)) == ["master", *["slave"] * (len(stores) - 1)]
+
+
+def test_a_frozen_primary_is_replaced_and_no_result_is_missing(stores):
+    [primary] = [host for host in stores if role(host) == "master"]
+    others, said = [host for host in stores if host is not primary], []
+    worker = next(host for host in scenario_hosts() if host.run(f"ls -d {CURRENT}").rc == 0)
+    environment = f"set -a; . /etc/{APP}/env; cd {CURRENT}/app; PYTHONPATH={CURRENT}/runtime"
+    load = threading.Thread(
+        target=lambda: said.append(
+            worker.run(f"runuser -u {APP} -- sh -c '{environment} exec {CURRENT}/venv/bin/python -'", stdin=LOAD)
+        )
+    )
+    load.start()
+    try:
+        assert primary.run("sleep 5; pkill -STOP -x redis-server").rc == 0
+        wait(TAKEOVER, lambda: "master" in map(role, others))
+    finally:
+        primary.run("pkill -CONT -x redis-server")
+    wait(REJOIN, lambda: sorted(map(role, stores)) == ["master", *["slave"] * len(others)])
+    load.join(200)
+    [done] = said
+    assert done.rc == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [600, 0]
+    assert role(primary) == "slave"
