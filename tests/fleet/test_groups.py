@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,13 +18,14 @@ def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
         inventory = yaml.safe_load((EPHEMERAL / "inventory/ansible_inventory.yml").read_text())
         for group, hosts in groups.items():
             inventory[group]["hosts"] = {host.name: inventory["all"]["hosts"][host.name] for host in hosts}
-        (tmp_path / "group_vars").symlink_to((EPHEMERAL / "inventory/group_vars").resolve())
-        file = Path(tmp_path, "hosts.yml")
-        file.write_text(yaml.safe_dump(inventory))
+        # How they are reached is said beside it.
+        for name in ("group_vars", "ssh.yml"):
+            (tmp_path / name).symlink_to((EPHEMERAL / "inventory" / name).resolve())
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
         def play(name, *hosts, **variables) -> Run:
             words = command_of(name, *hosts, **variables)
-            words[words.index("-i") + 1] = str(file)
+            words[words.index("-i") + 1] = str(tmp_path)
             return run(words)
 
         return play
