@@ -82,7 +82,7 @@ def test_a_node_speaks_tls_with_others_and_a_broker_that_is_alone_is_left_as_it_
     ]
     clear, tls = (render(template, rabbitmq_cluster_nodes=nodes, rabbitmq_distribution_tls=on) for on in (False, True))
     assert "inet_tls" not in clear
-    words = "-proto_dist inet_tls -ssl_dist_optfile /etc/rabbitmq/celery-ops-internode.config -kernel net_setuptime 20"
+    words = "-proto_dist inet_tls -ssl_dist_optfile /etc/rabbitmq/celery-ops-internode.config"
     assert f' -aten poll_interval 1000 {words}"\n' in tls
     assert f'\nCTL_ERL_ARGS="{words}"\n' in tls
     shown = render(ROOT / "roles/rabbitmq/templates/internode.config.j2", rabbitmq_cluster_nodes=nodes)
