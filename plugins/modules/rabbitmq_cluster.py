@@ -101,8 +101,6 @@ def advice(faults: list[str], timeout: float) -> str:
             "type there: rabbitmqctl stop_app; rabbitmqctl reset; rabbitmqctl start_app. This deletes what that node "
             "has."
         )
-    if any("partition" in fault for fault in faults):
-        lines.append("A partition ends by itself once the nodes reach each other at ports 4369 and 25672.")
     return " ".join(lines)
 
 

@@ -35,7 +35,7 @@ def test_the_answer_of_cluster_status():
         }
     )
     assert state.members == ["rabbit@a", "rabbit@b"]
-    assert state.partitions == ["rabbit@a does not see rabbit@b"]
+    assert state.apart == ["rabbit@a"], "one of two has no majority"
     assert state.alarms == ["file_descriptor_limit", "rabbit@a disk resource_limit"]
     assert state.disabled_flags == ["stream_filtering"]
 
@@ -48,8 +48,11 @@ def test_the_answer_of_cluster_status():
         (State(NODES[:2], NODES[:2]), ["rabbit@c is not a member"]),
         (State([*NODES, "rabbit@x"], [*NODES, "rabbit@x"]), ["rabbit@x is a member and not in the inventory"]),
         (
-            State(NODES, NODES, ["rabbit@a does not see rabbit@b"]),
-            ["network partition: rabbit@a does not see rabbit@b"],
+            State(NODES, NODES[:2], ["rabbit@c"]),
+            [
+                "network partition: rabbit@c is apart from the others and stays so; type on its host: "
+                "systemctl restart rabbitmq-server"
+            ],
         ),
     ],
 )
@@ -57,7 +60,20 @@ def test_what_differs_from_the_inventory(state, faults):
     assert state.faults(NODES) == faults
     if faults:
         assert faults[0] in advice(faults, 120)
-        assert len(advice(faults, 120)) > len(faults[0]) + 120, "with what to do"
+        assert len(advice(faults, 120)) > len(faults[0]) + 120 or "type" in faults[0], "with what to do"
+
+
+@pytest.mark.parametrize(
+    ("partitions", "smaller"),
+    [
+        ({}, []),
+        ({"rabbit@a": ["rabbit@c"], "rabbit@b": ["rabbit@c"]}, ["rabbit@c"]),
+        ({"rabbit@a": ["rabbit@c", "rabbit@b"], "rabbit@b": ["rabbit@c"]}, ["rabbit@c"]),
+        ({"rabbit@c": ["rabbit@a", "rabbit@b"]}, ["rabbit@c"]),
+    ],
+)
+def test_the_smaller_side_of_a_partition(partitions, smaller):
+    assert state_of({"disk_nodes": NODES, "partitions": partitions}).apart == smaller
 
 
 def hexed(text: str) -> str:
