@@ -216,16 +216,20 @@ def refuse_broken(vhost: str) -> None:
         )
 
 
+def clients(connections: Iterable[dict[str, Any]]) -> list[str]:
+    """Return who is connected from where; a shovel of this broker is not. RabbitMQ 4 gives an address as numbers."""
+    remote = (row for row in connections if row["peer_host"] not in ("", None, "unknown"))
+    return sorted({f"{row['user']} from {str(row['name']).partition(' ')[0].rpartition(':')[0]}" for row in remote})
+
+
 def finish(vhost: str, leave: str, *, check_mode: bool = False) -> bool:
     """Remove the shovels, then vhost and user, where nothing is left and nobody is connected. Raises OperatorError."""
     definitions = exported_definitions()
     if not has_vhost(definitions, vhost):
         return False
     queues = [queue["name"] for queue in queues_to_move(definitions, vhost, leave)]
-    users = sorted(
-        {f"{row['user']} from {row['peer_host']}" for row in rows_of("list_connections", "user", "peer_host", "vhost")
-         if row["vhost"] == vhost and row["peer_host"] not in ("", None, "unknown")}
-    )  # fmt: skip
+    connections = rows_of("list_connections", "user", "peer_host", "name", "vhost")
+    users = clients(row for row in connections if row["vhost"] == vhost)
     if users:
         raise OperatorError(f"Clients are still connected to vhost {vhost}: {', '.join(users)}. Nothing was removed.")
     still = left(vhost, queues, timed_queues(definitions, vhost))

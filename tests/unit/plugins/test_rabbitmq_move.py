@@ -143,7 +143,8 @@ def test_the_old_broker_is_left_once_nothing_is_there_and_nobody_is_connected(br
     with pytest.raises(OperatorError, match="still has messages: celery_delayed_1 2"):
         rabbitmq_move.finish("shop", HOUSEKEEPING_QUEUES)
     broker["messages"] = {}
-    broker["connections"] = [{"user": "shop", "peer_host": "10.0.0.9", "vhost": "shop"}]
+    four = {"user": "shop", "peer_host": [10, 0, 0, 9], "name": "10.0.0.9:40404 -> 10.0.0.2:5671", "vhost": "shop"}
+    broker["connections"] = [four]
     with pytest.raises(OperatorError, match=r"connected to vhost shop: shop from 10\.0\.0\.9"):
         rabbitmq_move.finish("shop", HOUSEKEEPING_QUEUES)
     broker["connections"] = [{"user": "crm", "peer_host": "10.0.0.9", "vhost": "crm"}]
