@@ -8,6 +8,7 @@ import re
 import pytest
 from support.control import play
 from support.host import APP
+from support.long import LONG
 from support.wait import wait_until
 
 
@@ -60,6 +61,7 @@ def test_a_rolling_restart_loses_nothing(brokers, workers, load):
     assert " 0 lost," in said[1], said[1][-3000:]
 
 
+@LONG
 def test_a_restart_does_not_begin_while_a_node_is_missing(brokers):
     hub, two, three = brokers
     since = hub.output("systemctl show --property=ActiveEnterTimestamp rabbitmq-server")

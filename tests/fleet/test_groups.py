@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 from support.control import EPHEMERAL, Run, command_of, deployed, run
+from support.long import LONG
 from support.wait import wait_until
 
 
@@ -33,6 +34,7 @@ def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
     return of
 
 
+@LONG
 @pytest.mark.timeout(600)
 def test_a_host_that_has_left_the_group_keeps_no_worker(hub, workers, regrouped):
     stays, leaves = workers[1], workers[0]

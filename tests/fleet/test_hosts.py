@@ -5,9 +5,11 @@ import re
 import pytest
 from support.control import deployed, play
 from support.host import APP
+from support.long import LONG
 from support.wait import wait_until
 
 
+@LONG
 @pytest.mark.timeout(900)
 def test_a_host_goes_and_comes_back_and_a_rollback_takes_it_along(hub, workers, variants, load):
     first, [stays, goes] = hub.current(), workers

@@ -5,6 +5,7 @@ import re
 import pytest
 from support.control import play
 from support.host import APP
+from support.long import LONG
 from support.wait import wait_until
 
 # Its SSH server ends between two phases, when its workers have been handed over. Its programs run on.
@@ -23,6 +24,7 @@ def releases(host):
     return set(re.findall(r"releases/([0-9a-f]{12})/", host.ask(f"cat /etc/supervisor/conf.d/{APP}-worker-*.conf")))
 
 
+@LONG
 @pytest.mark.timeout(600)
 def test_the_others_return_to_the_release_before_and_the_lost_one_follows(hub, workers, variants, tmp_path):
     first, [lost, other] = hub.current(), workers

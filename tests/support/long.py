@@ -1,0 +1,7 @@
+"""Tests that take minutes each: `make chaos` runs them, CI leaves them out."""
+
+import os
+
+import pytest
+
+LONG = pytest.mark.skipif(os.environ.get("CELERY_OPS_CHAOS") != "all", reason="make chaos runs it")
