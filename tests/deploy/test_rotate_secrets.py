@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.control import EPHEMERAL, deployed, play
 from support.load import Load
+from support.long import LONG
 from support.wait import wait_until
 
 ENVIRONMENT = "cat /etc/petct/env"
@@ -73,6 +74,7 @@ def test_once_more_changes_users_back_and_a_run_of_site_changes_nothing(rotated,
     assert sum(same.changed.values()) == 0, same.text[-3000:]
 
 
+@LONG
 @pytest.mark.timeout(600)
 def test_a_rollback_to_before_the_rotation_logs_in_with_todays(rotated, hosts, directory, settings):
     _, before, _ = rotated
@@ -87,6 +89,7 @@ def test_a_rollback_to_before_the_rotation_logs_in_with_todays(rotated, hosts, d
     deployed(celery_app_secrets_dir=str(directory), **settings)
 
 
+@LONG
 @pytest.mark.timeout(600)
 def test_interrupted_it_says_so_and_the_next_run_completes_it(rotated, hosts, directory, settings, tmp_path):
     stop = tmp_path / "stop.yml"
