@@ -58,7 +58,7 @@ def test_no_inventory_takes_the_services_options_away_from_the_other(both, petct
     before = petct.output(services)
     assert "consumer_timeout = 200000000" in before, "the shop's, which was set up later"
     run = play("site", options=["--tags", "rabbitmq,result_store"])
-    assert (run.rc, run.changed) == (0, {petct.name: 0}), run.text[-6000:]
+    assert (run.rc, set(run.changed.values())) == (0, {0}), run.text[-6000:]
 
     refused = inventory.play("site", rabbitmq_bind="0.0.0.0", result_store_bind="0.0.0.0")
     assert (refused.rc, refused.changed[petct.name]) == (2, 0)
