@@ -7,7 +7,6 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import rabbitmq_distribution_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
@@ -59,12 +58,11 @@ class ActionModule(ActionBase):
 
 def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: bool) -> list[str]:
     """Return what the host's certificate has to be for; of one of the inventory's own, what clients really ask for."""
-    known = reader.hostvars[host.name]
-    names = names_of(host.name, known, is_cluster=len(reader.members("rabbitmq")) > 1, is_own=is_own)
-    every = {name for group in GROUPS for name in reader.members(group)}
-    said = {str(reader.hostvars.raw_get(name).get(variable, "")) for name in every for variable in ADDRESSES}
+    known, are_several = reader.hostvars[host.name], len(reader.members("rabbitmq")) > 1
+    names = names_of(host.name, known, is_cluster=are_several, is_own=is_own)
+    hosts = reader.kit_hosts
+    said = {str(reader.hostvars.raw_get(name).get(variable, "")) for name in hosts for variable in ADDRESSES}
     more = [each for text in sorted(said) if "{{" not in text for each in text.split(",") if each]
     # Whose address it is, an inventory with one service of a kind leaves no doubt about.
     here = ["127.0.0.1"] if host.runs_app and "result_store" in host.groups else []
-    alone = len(reader.members("rabbitmq")) <= 1
-    return list(dict.fromkeys([*names, *here, *(more if alone and not is_own else [])]))
+    return list(dict.fromkeys([*names, *here, *([] if are_several or is_own else more)]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import GROUPS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         reader = Reader(variables, self._templar)
-        names = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+        names = reader.kit_hosts
         hosts = [reader.host(name, not_generated) for name in names]
         try:
             if self._task.args["state"] == "ended":
@@ -43,19 +43,14 @@ class ActionModule(ActionBase):
 
     def begin(self, hosts: list[Host]) -> dict[str, Any]:
         """Renew the generated passwords; in check mode, only say which."""
-        files = {
-            (path, group == "rabbitmq", secrets_of(host))
-            for host in hosts
-            for group, variable in PASSWORDS.items()
-            if host.uses_group(group)
-            for path in password_files(value_of(host, variable), host.evaluate)
-        }
-        own = {
-            variable
-            for host in hosts
-            for group, variable in PASSWORDS.items()
-            if host.uses_group(group) and not list(password_files(value_of(host, variable), host.evaluate))
-        }
+        files: set[tuple[Path, bool, Secrets]] = set()
+        own: set[str] = set()
+        for host, (group, variable) in itertools.product(hosts, PASSWORDS.items()):
+            if not host.uses_group(group):
+                continue
+            generated = list(password_files(value_of(host, variable), host.evaluate))
+            files |= {(path, group == "rabbitmq", secrets_of(host)) for path in generated}
+            own |= set() if generated else {variable}
         ordered = sorted(files, key=lambda each: each[0])
         if self._task.check_mode:
             return {"changed": bool(files), "renewed": [str(path) for path, _, _ in ordered], "own": sorted(own)}

@@ -49,7 +49,6 @@ did:
   elements: str
 """
 
-import time
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
@@ -57,26 +56,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-POLL = 0.5
-"""Seconds between two looks."""
 GROWTH_TIMEOUT = 600
 """Seconds for the messages of the queues to reach a new member."""
-
-
-def await_nodes(nodes: list[str], timeout: float) -> cluster.State:
-    """Return the cluster's state once it is these nodes and all of them run. Raises OperatorError at the deadline."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            state = cluster.state()
-            faults = state.faults(nodes)
-        except OperatorError as why:
-            faults = [str(why)]
-        if not faults:
-            return state
-        if time.monotonic() >= deadline:
-            raise OperatorError(advice(faults, timeout))
-        time.sleep(POLL)
 
 
 def advice(faults: list[str], timeout: float) -> str:
@@ -116,10 +97,14 @@ def set_ticktime(seconds: int) -> None:
 
 def run(module: AnsibleModule) -> NoReturn:
     """Do it. Raises OperatorError."""
-    nodes, ticktime = module.params["nodes"], module.params["ticktime"]
+    nodes, ticktime, timeout = (module.params[name] for name in ("nodes", "ticktime", "timeout"))
     did = []
     try:
-        state = cluster.state() if module.check_mode else await_nodes(nodes, module.params["timeout"])
+        state = (
+            cluster.state()
+            if module.check_mode
+            else cluster.await_nodes(nodes, timeout, lambda faults: advice(faults, timeout))
+        )
     except OperatorError:
         if not module.check_mode:
             raise

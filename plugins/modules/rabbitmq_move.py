@@ -68,7 +68,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq, rabbitmq_move
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_move
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 
@@ -81,9 +81,7 @@ def answer(want: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             return {"changed": rabbitmq_move.noted(vhost).get("from") != wanted}
         return {"changed": rabbitmq_move.note(vhost, **{"from": wanted})}
     if state == "checked":
-        definitions = rabbitmq.exported_definitions()
-        if not rabbitmq_move.has_vhost(definitions, vhost):
-            raise OperatorError(f"RabbitMQ has no vhost {vhost} here: there is nothing to move.")
+        rabbitmq_move.definitions_with(vhost)
         return {"changed": False}
     if state == "confirmed":
         changed = rabbitmq_move.finish(vhost, want["leave"], check_mode=check_mode)

@@ -49,13 +49,14 @@ import socket
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     cookie_is,
-    data_on_disk,
     distribution,
     members_on_disk,
     running_broker,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 
@@ -69,13 +70,6 @@ def has_address(address: str) -> bool:
     return True
 
 
-def debian_release(file: str = "/etc/os-release") -> str:
-    """Return the distribution and its version, such as "debian 13"."""
-    lines = (line.partition("=") for line in Path(file).read_text().splitlines())
-    said = {name: value.strip('"') for name, _, value in lines}
-    return f"{said.get('ID', '')} {said.get('VERSION_ID', '')}"
-
-
 def main() -> None:
     """Entry point."""
     take_over()
@@ -87,16 +81,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    node = module.params["node"]
+    node, runs = module.params["node"], Distribution.read()
     module.exit_json(
         changed=False,
         info={
             "node": node,
             "members": members_on_disk(node),
-            "data": [name for name in data_on_disk() if name != node],
+            "data": [name for name in nodes() if name != node],
             "cookie": cookie_is(module.params["cookie"]),
             "address": has_address(module.params["address"]),
-            "release": debian_release(),
+            "release": f"{runs.id} {runs.version}",
             "systemd": Path("/run/systemd/system").is_dir(),
             **distribution(running_broker()),
         },

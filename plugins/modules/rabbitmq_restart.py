@@ -78,8 +78,6 @@ SERVICE = "rabbitmq-server"
 UPGRADE = "rabbitmq-upgrade"
 APT_TIMEOUT = 1800
 """Seconds that a download or an upgrade may take."""
-POLL = 0.5
-"""Seconds between two looks."""
 
 
 class Restart:
@@ -164,17 +162,11 @@ class Restart:
             )
 
     def _await_return(self, members: list[str]) -> None:
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                faults = cluster.state().faults(members)
-            except OperatorError as why:
-                faults = [str(why)]
-            if not faults:
-                return
-            if time.monotonic() >= deadline:
-                raise OperatorError(f"the broker did not come back: {'; '.join(faults)}. Look: /var/log/rabbitmq")
-            time.sleep(POLL)
+        cluster.await_nodes(
+            members,
+            self.timeout,
+            lambda faults: f"the broker did not come back: {'; '.join(faults)}. Look: /var/log/rabbitmq",
+        )
 
 
 def apt(*words: str) -> str:

@@ -14,7 +14,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, is_loopback
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_loopback
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     own_time_limits,

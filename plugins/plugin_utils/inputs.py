@@ -182,7 +182,7 @@ def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
 
     if not host.true("celery_app_firewall"):
         return []
-    ours = list(dict.fromkeys(name for group in GROUPS for name in reader.members(group)))
+    ours = reader.kit_hosts
     # A broker that the application moves from is in none of its groups any more.
     others = [name for name in reader.hostvars if name not in ours]
     allowed = {"celery_app_firewall_allow": allow} if (allow := host.need("celery_app_firewall_allow")) else {}
@@ -193,7 +193,7 @@ def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
     if serves_others("result_store"):
         sentinel = [host.int("result_store_sentinel_port")] if host.name in stores_of(reader) else []
         rules.append({"ports": [host.int("result_store_port"), *sentinel], "peers": peers, "optional": others})
-    nodes = cluster_members(reader.groups, reader.hostvars.raw_get)
+    nodes = members_of(reader)
     if host.name in nodes:
         rules.append({"ports": layout.ERLANG_PORTS, "peers": {name: peers[name] for name in nodes}})
     return rules
@@ -210,7 +210,7 @@ def port_of(group: str, host: Host) -> str:
 
 
 def addresses_of(known: Mapping[str, Any], name: str) -> list[str]:
-    """The address of a host in the inventory, and those that it says it has: which one it comes from, routes decide."""
+    """The address of a host in the inventory, and those of its interfaces: its routes decide which of them it uses."""
     facts = known.get("ansible_facts") or {}
     found = [*facts.get("all_ipv4_addresses", []), *facts.get("all_ipv6_addresses", [])]
     local = [each for each in found if not each.lower().startswith(("127.", "::1", "fe80:", "169.254."))]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip, is_loopback
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 
 Given = Callable[[str], Mapping[str, Any]]
@@ -54,26 +54,6 @@ def node_address(host: str, given: Mapping[str, Any]) -> str:
         return socket.gethostbyname(text)
     except (OSError, UnicodeError):
         return text
-
-
-def is_node_address(text: str) -> bool:
-    """Whether other hosts can reach a node there: an IPv4 address that is not loopback."""
-    address = as_ip(text)
-    return isinstance(address, ipaddress.IPv4Address) and not address.is_loopback and not address.is_unspecified
-
-
-def is_loopback(text: Any) -> bool:
-    """Whether it is an address of loopback."""
-    address = as_ip(str(text))
-    return bool(address and address.is_loopback)
-
-
-def as_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that the text is; None for a name."""
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]], tls: bool = False) -> list[str]:

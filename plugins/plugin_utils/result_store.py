@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,12 +20,3 @@ def store_members(groups: Mapping[str, list[str]], given: Callable[[str], Mappin
 def store_address(host: str, given: Mapping[str, Any]) -> str:
     """The address at which clients and the other members reach a host's Redis and Sentinel."""
     return str(given.get("result_store_address") or given.get("ansible_host") or host)
-
-
-def is_store_address(text: str) -> bool:
-    """Whether Sentinel can tell it to clients: an IPv4 address that is not loopback."""
-    try:
-        address = ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return not address.is_loopback and not address.is_unspecified

@@ -12,7 +12,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, SECRET_DIRECTORY, SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import as_ip, cluster_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -6,6 +6,7 @@ finds it empty and ends with JSONDecodeError. Here each access has the directory
 
 import fcntl
 from contextlib import contextmanager
+from pathlib import Path
 
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 
@@ -44,3 +45,25 @@ class Transport(filesystem.Transport):
 
 
 TRANSPORT_ALIASES["filesystem"] = f"{__name__}:Transport"
+
+
+HEAD = """
+from pathlib import Path
+import support.directory_broker
+from celery import Celery
+app = Celery("demo", broker="filesystem://")
+app.conf.broker_transport_options = {{"data_folder_in": "{directory}/data", "data_folder_out": "{directory}/data",
+    "control_folder": "{directory}/control", "polling_interval": 0.1}}
+app.conf.worker_hijack_root_logger = False
+"""
+
+
+def application(directory: Path, tasks: str):
+    """Write `demo.py`, an application with these tasks whose broker is the directory, and return it."""
+    for name in ("data", "control"):
+        (directory / name).mkdir()
+    code = HEAD.format(directory=directory) + tasks
+    (directory / "demo.py").write_text(code)
+    found: dict = {}
+    exec(code, found)
+    return found["app"]

@@ -63,9 +63,9 @@ def foreign_vhost(app: str) -> Iterator[str]:
         yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
 
 
-def node(wanted: str, data: str = "/var/lib/rabbitmq/mnesia") -> Iterator[str]:
+def node(wanted: str, data: Path = rabbitmq_versions.DATA) -> Iterator[str]:
     """The node's name does not hide the data of an earlier one."""
-    found = rabbitmq_versions.nodes(Path(data))
+    found = rabbitmq_versions.nodes(data)
     if found and wanted not in found:
         yield (
             f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "

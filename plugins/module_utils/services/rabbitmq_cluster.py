@@ -6,6 +6,8 @@ import hashlib
 import json
 import pwd
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import DATA
 
-DATA = Path("/var/lib/rabbitmq/mnesia")
 COOKIE = Path("/var/lib/rabbitmq/.erlang.cookie")
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
+POLL = 0.5
+"""Seconds between two looks."""
 TLS = "inet_tls"
 """What a node with TLS between the nodes is started with (-proto_dist)."""
 NODE = re.compile(r"'?([\w-]+@[\w.-]+)'?")
@@ -106,6 +110,25 @@ def apart(seeing: set[str], members: set[str]) -> list[str]:
     return sorted(members - seeing if is_majority else seeing)
 
 
+def await_nodes(nodes: list[str], timeout: float, words: Callable[[list[str]], str]) -> State:
+    """Return the cluster's state once it is these nodes and all of them run.
+
+    Raises OperatorError at the deadline, with what `words` makes of what is wrong.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            found = state()
+            faults = found.faults(nodes)
+        except OperatorError as why:
+            faults = [str(why)]
+        if not faults:
+            return found
+        if time.monotonic() >= deadline:
+            raise OperatorError(words(faults))
+        time.sleep(POLL)
+
+
 def alarm_words(alarm: Any) -> str:
     """Return an alarm in words."""
     if isinstance(alarm, dict):
@@ -149,12 +172,6 @@ def grow(node: str, queues: list[tuple[str, str]], timeout: int) -> None:
         names = "|".join(re.escape(name).replace("/", r"\/") for each, name in queues if each == vhost)
         words = ("--vhost-pattern", f"^{re.escape(vhost)}$", "--queue-pattern", f"^({names})$", "--errors-only")
         ctl("grow", node, "all", *words, program="rabbitmq-queues", timeout=timeout)
-
-
-def data_on_disk(data: Path = DATA) -> list[str]:
-    """Return the names of the nodes whose data this host holds."""
-    nodes = (path.name for path in data.glob("*@*") if path.is_dir())
-    return sorted(name for name in nodes if not name.endswith("-plugins-expand"))
 
 
 def members_on_disk(node: str, data: Path = DATA) -> list[str]:

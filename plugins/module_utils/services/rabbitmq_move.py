@@ -131,6 +131,14 @@ def has_vhost(definitions: Definitions, vhost: str) -> bool:
     return any(one["name"] == vhost for one in definitions["vhosts"])
 
 
+def definitions_with(vhost: str) -> Definitions:
+    """Return the broker's definitions. Raises OperatorError where it does not have the vhost."""
+    definitions = exported_definitions()
+    if not has_vhost(definitions, vhost):
+        raise OperatorError(f"RabbitMQ has no vhost {vhost} here: there is nothing to move.")
+    return definitions
+
+
 def switch_plugin(verb: str) -> None:
     """Enable or disable the plugin, while the broker runs. Raises OperatorError."""
     rc, out = run("rabbitmq-plugins", "--quiet", verb, PLUGIN, timeout=PLUGIN_TIMEOUT)
@@ -172,9 +180,7 @@ def left(vhost: str, to_move: Iterable[str], timed: Iterable[str]) -> Left:
 
 def begin(vhost: str, leave: str, urls: list[str], *, check_mode: bool = False) -> bool:
     """Define the shovels that are not there yet; return whether there were such. Raises OperatorError."""
-    definitions = exported_definitions()
-    if not has_vhost(definitions, vhost):
-        raise OperatorError(f"RabbitMQ has no vhost {vhost} here: there is nothing to move.")
+    definitions = definitions_with(vhost)
     wanted = shovels(queues_to_move(definitions, vhost, leave), vhost, urls)
     missing = differing(wanted, ours(definitions, vhost))
     if not missing or check_mode:

@@ -18,12 +18,10 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     shown,
     wrong,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import (
-    cluster_nodes,
-    is_node_address,
-)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_reachable_ipv4
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import VARIABLE as SENTINEL
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import is_store_address, store_address
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address
 
 SERVICES = {"rabbitmq": "celery_app_broker_host", "result_store": "celery_app_result_store_host"}
 
@@ -236,7 +234,7 @@ def store_of_several(group: str, members: list[Host]) -> Iterator[Mistake]:
         if host.text("result_store_instance"):
             problem = "a store of several hosts takes Debian's Redis."
             yield wrong("result_store_instance", host["result_store_instance"], problem, "''")
-        if not is_store_address(address):
+        if not is_reachable_ipv4(address):
             text = f"ansible_host of {host.name} is {shown(address)}: Sentinel tells clients an IPv4 address."
             yield Mistake("result_store_address", f"{text} Write: result_store_address: 10.0.0.11")
         elif address in seen:
@@ -263,7 +261,7 @@ def cluster_names(members: list[Host]) -> Iterator[Mistake]:
     seen: dict[str, str] = {}
     for host in members:
         [node] = cluster_nodes([host.name], lambda _, host=host: host.given)
-        if not is_node_address(node["address"]):
+        if not is_reachable_ipv4(node["address"]):
             text = (
                 f"ansible_host of {host.name} is {shown(node['address'])}: the nodes of a cluster reach each other at "
                 "IPv4 addresses."

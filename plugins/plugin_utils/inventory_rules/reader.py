@@ -38,6 +38,11 @@ class Reader:
         return self.groups.get(group, [])
 
     @property
+    def kit_hosts(self) -> list[str]:
+        """The hosts of our groups, each once."""
+        return list(dict.fromkeys(name for group in GROUPS for name in self.members(group)))
+
+    @property
     def app_hosts(self) -> list[str]:
         """The hosts that run a program of the application."""
         return app_hosts(self.groups)

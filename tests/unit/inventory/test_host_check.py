@@ -64,11 +64,11 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
 
 
 def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
-    assert list(broker.node("rabbit@localhost", str(tmp_path))) == []
+    assert list(broker.node("rabbit@localhost", tmp_path)) == []
     for name in ("rabbit@old", "rabbit@old-plugins-expand"):
         (tmp_path / name).mkdir()
-    assert list(broker.node("rabbit@old", str(tmp_path))) == []
-    [said] = broker.node("rabbit@localhost", str(tmp_path))
+    assert list(broker.node("rabbit@old", tmp_path)) == []
+    [said] = broker.node("rabbit@localhost", tmp_path)
     assert "holds data of rabbit@old: " in said
     assert "Write: rabbitmq_node_name: rabbit@old, or" in said
 
@@ -76,7 +76,7 @@ def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
 def test_the_node_name_that_is_advised_comes_with_the_address_that_it_leads_to(monkeypatch, tmp_path):
     (tmp_path / "rabbit@old").mkdir()
     monkeypatch.setattr(broker.socket, "gethostbyname", {"old": "10.0.0.5", "localhost": "127.0.0.1"}.get)
-    [said] = broker.node("rabbit@localhost", str(tmp_path))
+    [said] = broker.node("rabbit@localhost", tmp_path)
     assert "Write: rabbitmq_node_name: rabbit@old and rabbitmq_distribution_bind: 10.0.0.5, or" in said
     assert list(broker.distribution_address("rabbit@old", "10.0.0.5")) == []
     assert list(broker.distribution_address("rabbit@old", "0.0.0.0")) == []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_reachable_ipv4
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import (
     cluster_members,
     cluster_nodes,
-    is_node_address,
     refusals,
 )
 
@@ -52,7 +52,7 @@ def test_a_node_has_a_short_name_and_the_address_that_others_reach(host, given, 
 
 def test_a_node_is_reached_at_an_ipv4_address_that_is_not_loopback():
     addresses = ("10.0.0.1", "127.0.0.1", "0.0.0.0", "fd00::1", "nowhere.invalid")
-    assert [is_node_address(text) for text in addresses] == [True, False, False, False, False]
+    assert [is_reachable_ipv4(text) for text in addresses] == [True, False, False, False, False]
 
 
 NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]

@@ -9,8 +9,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.environments import
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.services_in_force import changed
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_text
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_reachable_ipv4
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import is_store_address, store_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 from support.inputs import FLEET, input_of
 
 GROUPS = FLEET | {"result_store": ["a", "b", "c"]}
@@ -35,7 +36,7 @@ def test_several_hosts_form_a_store_only_where_it_is_asked_for():
 
 
 def test_clients_are_told_ipv4_addresses():
-    assert list(map(is_store_address, ["10.0.0.1", "127.0.0.1", "0.0.0.0", "::1", "store1"])) == [True, *[False] * 4]
+    assert list(map(is_reachable_ipv4, ["10.0.0.1", "127.0.0.1", "0.0.0.0", "::1", "store1"])) == [True, *[False] * 4]
 
 
 def test_the_role_is_told_of_all_hosts_and_a_host_alone_of_none(ask, tmp_path):

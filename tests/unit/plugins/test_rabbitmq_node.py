@@ -7,12 +7,12 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
     State,
     additions,
     cookie_is,
-    data_on_disk,
     details_of,
     distribution,
     members_on_disk,
     state_of,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer
 
@@ -103,11 +103,11 @@ def test_each_queue_gets_three_members():
 
 
 def test_what_the_disk_holds(tmp_path):
-    assert data_on_disk(tmp_path) == members_on_disk("rabbit@a", tmp_path) == []
+    assert nodes(tmp_path) == members_on_disk("rabbit@a", tmp_path) == []
     for name in ("rabbit@a", "rabbit@a-plugins-expand", "rabbit@localhost"):
         (tmp_path / name).mkdir()
     (tmp_path / "rabbit@a.pid").touch()
-    assert data_on_disk(tmp_path) == ["rabbit@a", "rabbit@localhost"]
+    assert nodes(tmp_path) == ["rabbit@a", "rabbit@localhost"]
     assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a"]
     text = "{[rabbit@a,'rabbit@web-1'],\n ['rabbit@web-1']}.\n"
     (tmp_path / "rabbit@a/cluster_nodes.config").write_text(text)

@@ -6,17 +6,10 @@ import time
 import pytest
 from celery.worker import state
 from celery_ops.worker.revoked import KEEP, Revocations
+from support.directory_broker import application
 from support.wait import wait_until
 
-APP = """
-from pathlib import Path
-import support.directory_broker
-from celery import Celery
-app = Celery("demo", broker="filesystem://")
-app.conf.broker_transport_options = {{"data_folder_in": "{directory}/data", "data_folder_out": "{directory}/data",
-    "control_folder": "{directory}/control", "polling_interval": 0.1}}
-app.conf.worker_hijack_root_logger = False
-
+TASK = """
 @app.task(name="demo.run")
 def run(name):
     Path("{directory}", name).touch()
@@ -25,13 +18,7 @@ def run(name):
 
 @pytest.fixture
 def app(stage):
-    for name in ("data", "control"):
-        (stage.directory / name).mkdir()
-    code = APP.format(directory=stage.directory)
-    (stage.directory / "demo.py").write_text(code)
-    found = {}
-    exec(code, found)
-    return found["app"]
+    return application(stage.directory, TASK.format(directory=stage.directory))
 
 
 def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, app):
