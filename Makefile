@@ -18,7 +18,7 @@ export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit integration molecule apps sanity bench matrix chaos
+.PHONY: help up down test lint unit integration molecule apps sanity bench matrix chaos operate
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -52,6 +52,9 @@ bench: .venv/tests ## measure deploys against the plain way, and print a table
 
 apps: .venv/tests ## deploy every application of tests/apps all the way: second run, load, rollback, broken release
 	CELERY_OPS_APPS=all tests/run apps
+
+operate: .venv/tests ## try all verbs of daily life on a host, the long tests too
+	CELERY_OPS_CHAOS=all tests/run operate
 
 matrix: .venv/tests ## try every supported version of Celery on both Debians, as whole deploys too (an hour and a half)
 	tests/matrix/run

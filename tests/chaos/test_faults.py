@@ -1,7 +1,7 @@
 """Every fault, under load: nothing is lost, and the system is as before in the promised time by itself.
 
 CELERY_OPS_CHAOS=all runs them all with 2,000 tasks each, and the five commonest CELERY_OPS_CHAOS_RUNS times; otherwise
-the ten commonest once, with fewer tasks.
+the eight commonest once, with fewer tasks.
 """
 
 import os

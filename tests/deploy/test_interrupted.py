@@ -9,6 +9,7 @@ import pytest
 from support.control import play, start
 from support.host import APP
 from support.load import Load
+from support.long import LONG
 from support.wait import wait_until
 
 HOLD = "/var/lib/petct/let-go"
@@ -93,6 +94,7 @@ def test_a_rollback_right_after_ctrl_c_takes_over_and_loses_nothing(draining, ho
         assert (books["lost"], books["doubled"], books["without_consumer"]) == ([], [], 0), books
 
 
+@LONG
 @pytest.mark.timeout(400)
 def test_work_that_was_left_alone_ends_its_step_and_status_says_so(draining, hosts, settings):
     deploy, _before, _loads = draining

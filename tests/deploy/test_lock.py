@@ -9,10 +9,12 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import run_id
 from support.control import deployed, play, start
 from support.host import APP
+from support.long import LONG
 from support.wait import wait_until
 
 LOCK = f"/run/celery-ops/{APP}/deploy.lock"
 pytestmark = pytest.mark.timeout(600)
+ENDS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 
 
 @pytest.fixture
@@ -60,13 +62,14 @@ def test_a_second_deploy_may_wait(under_way, hosts, variants, settings):
     assert all(host.lock().get("id") != first[host] for host in hosts)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+@ENDS
 def test_it_is_free_again_however_the_deploy_ends(under_way, hosts, number):
     under_way.send_signal(number)
     wait_until(lambda: not any(host.lock() for host in hosts), 60, "both locks free")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+@LONG
+@ENDS
 def test_it_is_free_again_when_the_deploy_ends_in_the_moment_in_which_it_is_taken(hosts, variants, settings, number):
     process = start("deploy", celery_app_source=str(variants.make("v1")), **settings)
     wait_until(lambda: any(host.lock() for host in hosts), 120, "a lock that was taken")
@@ -75,6 +78,7 @@ def test_it_is_free_again_when_the_deploy_ends_in_the_moment_in_which_it_is_take
     wait_until(lambda: not any(host.lock() for host in hosts), 40, "free locks, before they are stale")
 
 
+@LONG
 def test_a_run_that_ended_a_moment_ago_stops_nobody(hosts, variants, settings):
     over = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # there until its input ends
     lock = {"id": run_id(over.pid), "who": "me", "what": "deploy", "at": "just now", "renewed": time.time()}

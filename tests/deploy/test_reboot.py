@@ -2,6 +2,7 @@
 
 import pytest
 from support.control import deployed, start
+from support.long import LONG
 from support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -44,6 +45,7 @@ def restored(one, variants, settings):
     assert len(one.workers()) == 1
 
 
+@LONG
 def test_before_the_new_workers_are_proven(one, variants, settings, good):
     before = one.running()
     deploy = start("deploy", celery_app_source=str(variants.make("slow", SLOW)), **settings)

@@ -6,6 +6,7 @@ import threading
 import pytest
 from support.control import deployed, play
 from support.load import Load, Visitor
+from support.long import LONG
 from support.wait import wait_until
 
 V2 = {"petct/__init__.py": "VERSION = 2\n"}
@@ -83,6 +84,7 @@ def test_the_same_content_again_is_no_change(hosts, variants, settings, good):
     assert {host: (host.current(), host.workers()) for host in hosts} == good
 
 
+@LONG
 def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settings, good):
     source = str(variants.make("v2", V2))
     most = {}
@@ -118,6 +120,7 @@ def test_a_web_setting_leaves_the_workers_alone(hosts, variants, settings):
     assert all(count > 0 for count in run.changed.values())
 
 
+@LONG
 @pytest.mark.timeout(300)
 def test_a_rollback_to_a_named_release_and_what_a_prune_keeps(hosts, variants, settings):
     two = {host: host.current() for host in hosts}

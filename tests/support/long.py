@@ -1,7 +1,7 @@
-"""Tests that take minutes each: `make chaos` runs them, CI leaves them out."""
+"""Tests that take minutes each: `make chaos` runs them, `make operate` those of the verbs; CI leaves them out."""
 
 import os
 
 import pytest
 
-LONG = pytest.mark.skipif(os.environ.get("CELERY_OPS_CHAOS") != "all", reason="make chaos runs it")
+LONG = pytest.mark.skipif(os.environ.get("CELERY_OPS_CHAOS") != "all", reason="make chaos or make operate runs it")
