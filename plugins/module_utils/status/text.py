@@ -53,6 +53,8 @@ def deploy(entry: dict[str, Any]) -> str:
     known = {"action": "-", "outcome": "-", "from": "", "to": "", "who": "-", "at": "-", **entry}
     changed = ", ".join(known.get("changed") or [])
     way = f"{known['from'] or 'nothing'} -> {known['to'] or 'nothing'}" + (f" ({changed})" if changed else "")
+    if not known["from"] and not known["to"]:  # of a verb that changes no release
+        way = changed
     return f"{known['action']} {way}: {known['outcome']}, {known['who']}, {known['at']}"
 
 
