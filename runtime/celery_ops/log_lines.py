@@ -1,0 +1,1 @@
+../../plugins/module_utils/log_lines.py
