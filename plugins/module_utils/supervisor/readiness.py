@@ -195,6 +195,9 @@ class Readiness:
         if uptime < self.program.min_uptime:
             return False
         lasted = [process.pid for process in own if process.age >= self.program.min_uptime]
+        # Two looks on a starved host may both fall between one child's end and the next one's start.
+        if not self._first_children and any(len(self._at_work[pid]) < LOOKS for pid in lasted):
+            return False
         if any(2 * sum(self._at_work[pid]) < len(self._at_work[pid]) for pid in lasted):
             return True
         if lasted:
