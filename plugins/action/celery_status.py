@@ -38,6 +38,7 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
         "host": variables["inventory_hostname"],
         "programs": not APP_GROUPS.isdisjoint(groups),
         "broker": "rabbitmq" in groups,
+        "store": "result_store" in groups,
         "groups": members_of_app(variables) if "rabbitmq" in groups else {},
         "nodes": [node["name"] for node in nodes] if "rabbitmq" in groups else [],
         "rotation": is_under_way(variables["celery_app_secrets_dir"], app),

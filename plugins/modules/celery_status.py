@@ -28,6 +28,10 @@ options:
     description: Whether this host is the broker, so that queues can be looked at.
     type: bool
     default: false
+  store:
+    description: Whether this host is the result store.
+    type: bool
+    default: false
   nodes:
     description: The nodes that the broker's cluster is to have; empty for a broker that is alone.
     type: list
@@ -72,22 +76,47 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-text: {description: All of it for people - a table and the problems., type: str, returned: always}
-lines: {description: The same line by line., type: list, elements: str, returned: always}
+text: {description: "All of it for people - OK or the problems, then tables and more.", type: str, returned: always}
+lines: {description: The same without the problems and line by line., type: list, elements: str, returned: always}
 problems: {description: "What is wrong, with what to do; a line each.", type: list, elements: str, returned: always}
+notes: {description: What is to be known before something is done., type: list, elements: str, returned: always}
+app: {description: The application's name., type: str, returned: always}
+hostname: {description: What the host calls itself., type: str, returned: always}
 release: {description: The current release; empty where there is none., type: str, returned: always}
+since: {description: "When it became that, as Unix time.", type: float, returned: always}
 programs:
-  description: By name - C(state), C(pid), C(uptime) in seconds, C(release), C(health), C(why), and C(tasks) of workers.
+  description: >-
+    By name - C(state), C(pid), C(uptime) in seconds, C(release), C(program), C(health), C(why), C(restarts),
+    C(memory) in bytes, and of workers C(active), C(slots), C(reserved) and C(queues).
   type: dict
   returned: always
+watched: {description: "Whether the watchdog responds, where one belongs.", type: bool, returned: always}
 orphans: {description: "The watchdog's orphans: pid, what, seconds.", type: list, elements: dict, returned: always}
-queues: {description: By name - C(messages) and C(consumers)., type: dict, returned: always}
+queues:
+  description: By name - C(messages), C(ready), C(unacked), C(consumers) and C(state).
+  type: dict
+  returned: always
+unseen: {description: What can't be seen of the broker., type: str, returned: always}
 unlisted:
   description: "Workers that consume, of hosts not in the group C(worker): C(program), C(host), C(connection)."
   type: list
   elements: dict
   returned: always
+broker: {description: The version of RabbitMQ's package; empty where there is none., type: str, returned: always}
+nodes:
+  description: "The broker's running nodes: C(name), and memory and disk in bytes."
+  type: list
+  elements: dict
+  returned: always
+alarms: {description: "The broker's alarms: C(node) and C(alarm).", type: list, elements: dict, returned: always}
 cluster: {description: By node of the broker's cluster - running or down or missing., type: dict, returned: always}
+store:
+  description: >-
+    The result store: C(reachable), C(why), C(version), C(role), C(memory), C(memory_limit), C(evicted), C(keys),
+    C(faults).
+  type: dict
+  returned: always
+scheduled: {description: "When each entry of the schedule last ran, as Unix time.", type: dict, returned: always}
 lock: {description: Who holds the deploy lock; empty when it is free., type: dict, returned: always}
 work:
   description: "The process that works on this host for a run: C(what), C(who), C(phase), C(since), C(pid)."
@@ -107,6 +136,8 @@ draft:
 """
 
 import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,20 +145,22 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
+    Status,
     ask_for_queues,
     look,
+    look_at_broker,
     look_at_cluster,
     look_at_programs,
-    look_at_queues,
+    look_at_store,
     look_at_versions,
-    look_at_workers,
 )
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes, problems
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text, verdict
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 REPORTED = (
-    "release", "programs", "orphans", "queues", "cluster", "lock", "work", "deploys", "unsafe", "draft", "certificates",
+    "app", "release", "since", "programs", "watched", "orphans", "queues", "nodes", "alarms", "cluster", "store",
+    "scheduled", "lock", "work", "deploys", "unsafe", "draft", "certificates", "unseen",
 )  # fmt: skip
 """What is returned of a status."""
 
@@ -136,6 +169,7 @@ ARGUMENTS: dict[str, Any] = {
     "host": {"type": "str", "default": ""},
     "programs": {"type": "bool", "default": True},
     "broker": {"type": "bool", "default": False},
+    "store": {"type": "bool", "default": False},
     "nodes": {"type": "list", "elements": "str", "default": []},
     "groups": {"type": "dict", "default": {}},
     "ask_broker": {"type": "list", "elements": "str", "default": []},
@@ -150,23 +184,43 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
     seen = look(options["app"], socket.gethostname())
-    seen.rotation = options["rotation"]
-    if options["programs"]:
-        look_at_programs(seen, Path(options["supervisord_conf"]))
-    seen.name = options["host"]
-    if options["broker"]:
-        look_at_versions(seen)
-        look_at_queues(seen)
-        look_at_workers(seen, options["groups"])
-        if options["nodes"]:
-            look_at_cluster(seen, options["nodes"])
-    elif options["ask_broker"]:
-        ask_for_queues(seen, options["ask_broker"])
+    seen.name, seen.rotation = options["host"], options["rotation"]
+    # They wait for other processes, above all for rabbitmqctl.
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(one, seen) for one in looks(options)]:
+            done.result()
+    if options["ask_broker"] and not options["broker"]:
+        ask_for_queues(seen, options["ask_broker"])  # those that the programs of this host consume from
     found = problems(seen, has_programs=options["programs"])
-    lines = text(seen, found, has_programs=options["programs"], has_queues=options["broker"])
-    known = {name: getattr(seen, name) for name in REPORTED}
-    known["unlisted"] = [asdict(one) for one in seen.unlisted]
-    module.exit_json(changed=False, lines=lines, text="\n".join(lines), problems=found, **known)
+    lines = text(seen, has_programs=options["programs"], has_queues=options["broker"])
+    module.exit_json(changed=False, **returned(seen, found, lines))
+
+
+def returned(seen: Status, found: list[str], lines: list[str]) -> dict[str, Any]:
+    """Return what the module returns of a status, its problems and its text."""
+    return {
+        **{name: getattr(seen, name) for name in REPORTED},
+        "unlisted": [asdict(one) for one in seen.unlisted],
+        "broker": seen.broker.installed,
+        "hostname": seen.host,
+        "problems": found,
+        "notes": list(notes(seen)),
+        "lines": lines,
+        "text": "\n".join([*verdict(found), *lines]),
+    }
+
+
+def looks(options: dict[str, Any]) -> Iterator[Callable[[Status], None]]:
+    """Yield what is looked at, at the same time, on a host of these groups."""
+    if options["programs"]:
+        yield lambda seen: look_at_programs(seen, Path(options["supervisord_conf"]))
+    if options["store"]:
+        yield look_at_store
+    if options["broker"]:
+        yield look_at_versions
+        yield lambda seen: look_at_broker(seen, options["groups"])
+        if options["nodes"]:
+            yield lambda seen: look_at_cluster(seen, options["nodes"])
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def test_the_status_names_the_leader(schedulers, every_second):
     [other] = [host for host in schedulers if host is not leading]
 
     def said():
-        status = play("status")
+        status = play("status", status_exit=False)
         assert status.rc == 0, status.text[-3000:]
         return f"leader: {leading.program('scheduler').name} on {leading.name}" in status.text and (
             f"standby: {other.program('scheduler').name} on {other.name}" in status.text

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import ssl
 import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
@@ -23,14 +25,17 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     HOUSEKEEPING_QUEUES,
     Layout,
     Release,
+    program_of,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
     rabbitmq_cluster,
     rabbitmq_move,
     rabbitmq_versions,
+    redis,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import rows_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -45,8 +50,8 @@ CERTIFICATES = ("/etc/rabbitmq/tls/cert.pem", "/etc/redis/celery-ops-tls/cert.pe
 
 KIT_COMMAND = "/bin/celery-ops-"
 
-ENTRIES = 3
-"""Lines of the audit log that are shown."""
+ENTRIES = 20
+"""Lines of the audit log that are returned."""
 
 RELEASE = re.compile(r"/releases/([^/\s]+)/")
 
@@ -77,9 +82,17 @@ class Status:
     orphans: list[dict[str, Any]] = field(default_factory=list)
     watched: bool = True
     """Whether the watchdog responds, where one belongs."""
-    queues: dict[str, dict[str, int]] = field(default_factory=dict)
+    queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     broker: Versions = field(default_factory=Versions)
     """RabbitMQ on this host, where one belongs."""
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    """The broker's running nodes: `name`, `memory`, `memory_limit`, `disk_free`, `disk_limit`."""
+    alarms: list[dict[str, str]] = field(default_factory=list)
+    """The broker's alarms: `node` and `alarm`, which is memory, disk or file_descriptor_limit."""
+    store: dict[str, Any] = field(default_factory=dict)
+    """The result store on this host, where one belongs."""
+    scheduled: dict[str, float] = field(default_factory=dict)
+    """When the entries of the scheduler of this host last ran, as Unix time, as it last wrote that down."""
     moves_from: str = ""
     """The host whose broker the application is moved from to this one, until that is confirmed."""
     lock: dict[str, Any] = field(default_factory=dict)
@@ -154,14 +167,21 @@ def look_at_programs(seen: Status, conf: Path) -> None:
             watchdog, itself = beat, name
         elif beat.get("kind") == "worker":
             seen.consumed |= set(beat["queues"])
-            queues = ", ".join(sorted(beat["queues"])) or "no queue"
-            seen.programs[name]["tasks"] = f"{queues} ({beat['active']}/{beat['slots']} busy)"
+            seen.programs[name].update(
+                queues=sorted(beat["queues"]), **{key: beat[key] for key in ("active", "slots", "reserved")}
+            )
     # A host with nothing but the web program has no watchdog.
     seen.watched = bool(watchdog) or not any("-worker-" in name or "-scheduler-" in name for name in seen.programs)
     seen.orphans = watchdog.get("orphans", [])
     for name, assessment in watchdog.get("programs", {}).items():
         if name != itself and seen.programs.get(name, {}).get("pid") == assessment["pid"]:
-            seen.programs[name].update(health=assessment["state"], why=assessment["why"])
+            seen.programs[name].update(
+                health=assessment["state"], why=assessment["why"], restarts=assessment.get("restarts", 0)
+            )
+    memory = memory_of([program["pid"] for program in seen.programs.values() if program["pid"]])
+    for program in seen.programs.values():
+        program["memory"] = memory.get(program["pid"], 0)
+    seen.scheduled = last_runs(layout)
 
 
 def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
@@ -174,11 +194,44 @@ def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
         "pid": process.pid,
         "uptime": process.uptime if process.pid else 0,
         "release": release,
+        "program": program_of(name),
         "health": "",
         "why": "",
-        "tasks": "",
+        "restarts": 0,
+        "memory": 0,
+        "active": 0,
+        "slots": 0,
+        "reserved": 0,
+        "queues": [],
         "retires": conf.is_symlink(),
     }
+
+
+def memory_of(mains: list[int]) -> dict[int, int]:
+    """Return the bytes that each of these processes takes with all it has started, by its pid.
+
+    What a pool's processes share is counted once (proportional set size).
+    """
+    parents = {found.pid: found.parent for pid in proc.pids() if (found := proc.stat(pid))}
+    taken = dict.fromkeys(mains, 0)
+    for pid in parents:
+        main: int | None = pid
+        while main and main not in taken:
+            main = parents.get(main)
+        if main:
+            with suppress(OSError, LookupError, ValueError):
+                rollup = (proc.PROC / str(pid) / "smaps_rollup").read_text()
+                taken[main] += int(re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)[1]) * 1024
+    return taken
+
+
+def last_runs(layout: Layout) -> dict[str, float]:
+    """Return when beat last sent each entry of its schedule; empty where it writes none down (another scheduler)."""
+    found = {}
+    for name, run in read_json(layout.state / "beat-schedule.json").items():
+        with suppress(ValueError, TypeError, LookupError):
+            found[name] = datetime.fromisoformat(run[0]).timestamp()
+    return found
 
 
 def look_at_versions(seen: Status) -> None:
@@ -188,37 +241,35 @@ def look_at_versions(seen: Status) -> None:
     seen.broker = rabbitmq_versions.versions(found[0] if len(found) == 1 else "", Distribution.read().version)
 
 
-def look_at_queues(seen: Status) -> None:
-    """Add what the broker on this host has in the application's vhost."""
-    command = ("rabbitmqctl", "-q", "-t", "15", "list_queues", "-p", seen.app, "name", "messages", "consumers")
-    try:
-        done = subprocess.run((*command, "--formatter", "json"), capture_output=True, text=True, timeout=30)
-        queues = json.loads(done.stdout)
-    except FileNotFoundError:
-        seen.refused.append("RabbitMQ is not installed. Install it: ansible-playbook playbooks/site.yml")
-        return
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        seen.refused.append("RabbitMQ does not list its queues. Look: rabbitmqctl status")
-        return
-    for queue in queues:
-        if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"]):
-            seen.queues[queue["name"]] = {key: int(queue[key] or 0) for key in ("messages", "consumers")}
-
-
-def look_at_workers(seen: Status, groups: dict[str, list[str]]) -> None:
-    """Add the workers that consume at the broker on this host, and whose host is not in the group worker."""
+def look_at_broker(seen: Status, groups: dict[str, list[str]]) -> None:
+    """Add what the broker on this host has in the application's vhost, and the workers of hosts not in the group."""
     seen.groups = groups
-    if not seen.queues:  # it does not answer, or was never set up
-        return
     try:
-        found = unlisted_workers(
-            rows_of("list_consumers", "queue_name", "channel_pid", vhost=seen.app), seen.app, groups
+        answer = broker.ask(seen.app)
+    except (OperatorError, ValueError):
+        installed = shutil.which("rabbitmqctl")
+        seen.refused.append(
+            "RabbitMQ does not answer. Look: rabbitmqctl status; start it: service rabbitmq-server start"
+            if installed
+            else "RabbitMQ is not installed. Install it: ansible-playbook playbooks/site.yml"
         )
+        return
+    seen.nodes, seen.alarms = answer.nodes, answer.alarms
+    for queue in answer.queues:
+        if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"]):
+            seen.queues[queue["name"]] = {
+                "messages": int(queue.get("messages") or 0),
+                "ready": int(queue.get("messages_ready") or 0),
+                "unacked": int(queue.get("messages_unacknowledged") or 0),
+                "consumers": int(queue.get("consumers") or 0),
+                "state": str(queue.get("state") or ""),
+            }
+    found = unlisted_workers(answer.consumers, seen.app, groups)
+    try:
         channels = rows_of("list_channels", "pid", "connection") if found else []
         connections = rows_of("list_connections", "pid", "name") if found else []
-    except OperatorError as why:
-        seen.refused.append(f"RabbitMQ does not tell who consumes. {why}")
-        return
+    except OperatorError:
+        channels, connections = [], []  # they are named without the address
     peers = {row["pid"]: str(row["name"]).partition(" ")[0] for row in connections}
     places = {row["pid"]: peers.get(row["connection"], "") for row in channels}
     seen.unlisted = [UnlistedWorker(program, host, places.get(channel, "")) for program, host, channel in found]
@@ -246,6 +297,38 @@ def look_at_cluster(seen: Status, nodes: list[str]) -> None:
     for node in sorted({*nodes, *state.members}):
         seen.cluster[node] = "running" if node in state.running else "down" if node in state.members else "missing"
     seen.cluster_faults = [*state.faults(nodes), *(f"alarm: {alarm}" for alarm in state.alarms)]
+
+
+def look_at_store(seen: Status) -> None:
+    """Add what the Redis on this host tells, where the kit has set it up."""
+    try:
+        if address := redis.listens_at():
+            seen.store = store_of(redis.ask(address, "INFO", user=redis.ADMIN, password=redis.admin_password()))
+    except (OperatorError, OSError) as why:
+        seen.store = {"reachable": False, "why": str(why)}
+
+
+def store_of(said: list[str]) -> dict[str, Any]:
+    """Return the state in the answer to INFO."""
+    info = dict(line.split(":", 1) for line in said if ":" in line)
+    # Of what is not used Redis says "ok", too.
+    faults = {
+        "the last snapshot failed": info.get("rdb_last_bgsave_status", "ok") != "ok",
+        "the last write to the append-only file failed": info.get("aof_last_write_status", "ok") != "ok",
+        "the last rewrite of the append-only file failed": info.get("aof_last_bgrewrite_status", "ok") != "ok",
+        "it has no link to its primary": info.get("master_link_status", "up") != "up",
+    }
+    return {
+        "reachable": True,
+        "why": "",
+        "version": info.get("redis_version", ""),
+        "role": {"master": "primary", "slave": "replica"}.get(info.get("role", ""), info.get("role", "")),
+        "memory": int(info.get("used_memory", 0)),
+        "memory_limit": int(info.get("maxmemory", 0)),
+        "evicted": int(info.get("evicted_keys", 0)),
+        "keys": sum(redis.keys_by_database(said).values()),
+        "faults": [fault for fault, is_so in faults.items() if is_so],
+    }
 
 
 def ask_for_queues(seen: Status, command: list[str]) -> None:

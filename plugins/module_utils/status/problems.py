@@ -13,6 +13,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
 CERTIFICATE_DAYS = 30
 """Before its end, a certificate is a problem; site.yml renews the kit's own earlier than that."""
 
+STORE_FULL = 0.9
+"""The share of the result store's memory from which on it is a problem."""
+
 UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
 """What the watchdog may report of a program that an operator should know (docs/operations.md)."""
 
@@ -26,6 +29,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
         *_watchdog(seen),
         *_cluster(seen),
+        *_store(seen),
         *_queues(seen),
         *_unlisted(seen),
         *_deploys(seen),
@@ -105,6 +109,29 @@ def _watchdog(seen: Status) -> Iterator[str]:
 def _cluster(seen: Status) -> Iterator[str]:
     for fault in seen.cluster_faults:
         yield f"The broker's cluster: {fault}. What to do: docs/fleet.md; look: rabbitmqctl cluster_status"
+
+    for alarm in [] if seen.cluster else seen.alarms:  # a cluster's faults name its alarms
+        look = {"disk": "df -h /var/lib/rabbitmq", "memory": "rabbitmq-diagnostics memory_breakdown"}
+        yield (
+            f"The broker has its {alarm['alarm']} alarm on and takes no message, so that nothing is published. Look: "
+            f"{look.get(alarm['alarm'], 'rabbitmq-diagnostics alarms')}"
+        )
+
+
+def _store(seen: Status) -> Iterator[str]:
+    store = seen.store
+    if not store:
+        return
+    if not store["reachable"]:
+        yield f"The result store does not answer ({store['why']}). Start it: service redis-server start"
+        return
+    for fault in store["faults"]:
+        yield f"The result store: {fault}. Look: tail -n 30 /var/log/redis/redis-server.log; df -h /var/lib/redis"
+    if store["memory_limit"] and store["memory"] > STORE_FULL * store["memory_limit"]:
+        yield (
+            f"The result store has used {100 * store['memory'] // store['memory_limit']} % of its memory. Raise "
+            "result_store_max_memory, or let results expire sooner (result_expires)"
+        )
 
 
 def _queues(seen: Status) -> Iterator[str]:

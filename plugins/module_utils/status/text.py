@@ -3,49 +3,82 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes
 
-COLUMNS = ("PROGRAM", "STATE", "PID", "UP", "RELEASE", "HEALTH", "QUEUES")
+PROGRAMS = ("PROGRAM", "STATE", "PID", "UP", "RESTARTS", "MEMORY", "RELEASE", "HEALTH", "QUEUES")
+QUEUES = ("QUEUE", "READY", "UNACKED", "CONSUMERS")
+ENTRIES = 3
+"""Lines of the audit log that are shown."""
 
 
-def text(seen: Status, problems: list[str], *, has_programs: bool, has_queues: bool) -> list[str]:
-    """Return all of it, line by line; `has_queues`: whether the broker is on this host."""
+def verdict(problems: list[str]) -> list[str]:
+    """Return the first lines of a status: whether all is in order, or what is not and what to type."""
+    return ["PROBLEMS:", *(f"- {line}" for line in problems)] if problems else ["OK"]
+
+
+def text(seen: Status, *, has_programs: bool, has_queues: bool) -> list[str]:
+    """Return what was seen, line by line; `has_queues`: whether the broker is on this host."""
     lines = []
     if has_programs:
         since = f", since {_local(seen.since)}" if seen.release else ""
         lines.append(f"{seen.app} on {seen.host}: release {seen.release or '-'}{since}")
-        lines += table(seen.programs)
+        rows = [program(name, one) for name, one in seen.programs.items()]
+        lines += table(PROGRAMS, rows) if rows else ["no programs"]
         orphans = [f"pid {one['pid']} ({one['what']}) for {one['seconds']} s" for one in seen.orphans]
         lines.append(f"orphans: {', '.join(orphans) or ('none' if seen.watched else 'unknown without the watchdog')}")
+    if seen.scheduled:
+        entry, last = max(seen.scheduled.items(), key=lambda each: each[1])
+        lines.append(f"scheduler: last sent {entry}, {_local(last)}")
     if seen.cluster:
         lines.append(f"cluster: {', '.join(f'{node} {state}' for node, state in seen.cluster.items())}")
-    if has_queues or seen.queues:
-        queues = [
-            f"{name} {one['messages']}" + (f" ({one['consumers']} consumers)" if one["consumers"] else "")
-            for name, one in sorted(seen.queues.items())
-        ]
-        lines.append(f"queues: {', '.join(queues) or 'none'}")
-    if seen.broker.installed:
-        lines.append(f"broker: RabbitMQ {seen.broker.installed}")
+    if seen.queues:
+        lines += table(QUEUES, [queue(name, one) for name, one in sorted(seen.queues.items())])
+    elif has_queues:
+        lines.append("queues: none")
+    lines += broker(seen)
+    if seen.store:
+        lines.append(f"result store: {store(seen.store)}")
     lines += [f"note: {line}" for line in notes(seen)]
     if seen.certificates:
         ends = [f"{file} until {_local(end)[:10]}" for file, end in seen.certificates.items()]
         lines.append(f"certificates: {', '.join(ends)}")
-    if seen.unseen:
-        lines.append(f"broker: {seen.unseen}")
     if has_programs:
         lines += [f"unsafe setting: {one['setting']} is {one['value']!r}; write: {one['write']}" for one in seen.unsafe]
         held = "{who} for {what} since {at}".format_map({"who": "?", "what": "?", "at": "?", **seen.lock})
         lines.append(f"lock: {held if seen.lock else 'free'}")
         if seen.work:
             lines.append(f"work: {host_work.words(seen.work)}")
-        lines += [f"{'earlier' if number else 'last'}: {deploy(entry)}" for number, entry in enumerate(seen.deploys)]
-        lines += [] if seen.deploys else ["last: -"]
-    return [*lines, *(["PROBLEMS:", *(f"- {line}" for line in problems)] if problems else ["OK"])]
+        last = [deploy(entry) for entry in seen.deploys[:ENTRIES]] or ["-"]
+        lines += [f"{'earlier' if number else 'last'}: {entry}" for number, entry in enumerate(last)]
+    return lines
+
+
+def broker(seen: Status) -> list[str]:
+    """Return the lines on the broker: its version, nodes and alarms, or why they can't be seen."""
+    lines = [f"broker: RabbitMQ {seen.broker.installed}"] if seen.broker.installed else []
+    for node in seen.nodes:
+        memory = f"memory {size(node['memory'])} of {size(node['memory_limit'])}"
+        disk = f"disk {size(node['disk_free'])} free, alarm below {size(node['disk_limit'])}"
+        alarms = [one["alarm"] for one in seen.alarms if one["node"] == node["name"]]
+        lines.append(f"node {node['name']}: {memory}, {disk}, alarms: {', '.join(alarms) or 'none'}")
+    return [*lines, *([f"broker: {seen.unseen}"] if seen.unseen else [])]
+
+
+def store(seen: dict[str, Any]) -> str:
+    """Return the line on a result store."""
+    if not seen["reachable"]:
+        return "does not answer"
+    limit = f" of {size(seen['memory_limit'])}" if seen["memory_limit"] else ""
+    faults = ", ".join(seen["faults"]) or "persistence ok"
+    return (
+        f"Redis {seen['version']}, {seen['role']}, {seen['keys']} keys, memory {size(seen['memory'])}{limit}, "
+        f"{seen['evicted']} evicted, {faults}"
+    )
 
 
 def deploy(entry: dict[str, Any]) -> str:
@@ -58,15 +91,39 @@ def deploy(entry: dict[str, Any]) -> str:
     return f"{known['action']} {way}: {known['outcome']}, {known['who']}, {known['at']}"
 
 
-def table(programs: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the programs, a line each."""
-    rows = [COLUMNS]
-    for name, one in programs.items():
-        up, pid = (_span(one["uptime"]), str(one["pid"])) if one["pid"] else ("-", "-")
-        rows.append((name, one["state"], pid, up, one["release"] or "-", one["health"] or "-", one["tasks"]))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return lines if programs else ["no programs"]
+def program(name: str, one: dict[str, Any]) -> Sequence[str]:
+    """Return a program's row."""
+    queues = f"{', '.join(one['queues']) or 'no queue'} ({one['active']}/{one['slots']} busy)" if one["slots"] else ""
+    process = (str(one["pid"]), _span(one["uptime"]), str(one["restarts"]), size(one["memory"] or None))
+    return (
+        name,
+        one["state"],
+        *(process if one["pid"] else ("-", "-", "-", "-")),
+        one["release"] or "-",
+        one["health"] or "-",
+        queues,
+    )
+
+
+def queue(name: str, one: dict[str, Any]) -> Sequence[str]:
+    """Return a queue's row; of a broker of somebody else's less is known."""
+    return (name, str(one.get("ready", one["messages"])), str(one.get("unacked", "-")), str(one["consumers"]))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows below their columns' names."""
+    cells = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def size(count: Any) -> str:
+    """Return bytes as people write them; a dash for what is not known."""
+    if not isinstance(count, (int, float)):
+        return "-"
+    power = next((power for power in range(4) if count < 1024 ** (power + 1)), 4)
+    amount = count / 1024**power
+    return f"{amount:.0f}{'BKMGT'[power]}" if power < 2 or amount >= 10 else f"{amount:.1f}{'BKMGT'[power]}"
 
 
 def _span(seconds: int) -> str:

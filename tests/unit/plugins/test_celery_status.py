@@ -1,18 +1,30 @@
 """What a status says of what was seen on a host; tests/infra runs the module on one."""
 
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import answer_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
     Status,
     UnlistedWorker,
     ask_for_queues,
+    store_of,
     unlisted_workers,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import size, text, verdict
+from support.wait import wait_until
 
 WORKER = "demo-worker-default-1a2b3c4d"
 
@@ -21,13 +33,17 @@ WORK = {"run": "r1", "who": "anna@control", "what": "deploy", "phase": "workers"
 
 
 def program(**more):
-    well = {"state": "RUNNING", "pid": 7, "uptime": 90061, "release": "r1", "health": "ready", "why": "", "tasks": ""}
-    return well | more
+    well = {"state": "RUNNING", "pid": 7, "uptime": 90061, "release": "r1", "health": "ready", "why": "", "restarts": 2}
+    works = {"memory": 98566144, "active": 1, "slots": 2, "reserved": 4, "queues": ["demo"], "retires": False}
+    return well | works | {"program": "demo-worker-default"} | more
 
 
 def found(*, programs=None, **more):
     programs = {WORKER: program()} if programs is None else programs
-    queues = {"demo": {"messages": 0, "consumers": 1}, "demo.dead": {"messages": 0, "consumers": 0}}
+    queues = {
+        "demo": {"messages": 5, "ready": 4, "unacked": 1, "consumers": 1},
+        "demo.dead": {"messages": 0, "ready": 0, "unacked": 0, "consumers": 0},
+    }
     return Status("demo", **{"host": "h", "release": "r1", "programs": programs, "queues": queues, **more})
 
 
@@ -37,15 +53,17 @@ def wrong(seen, *, programs=True):
 
 def test_nothing_is_wrong_with_a_healthy_system():
     assert wrong(found()) == []
-    assert text(found(), [], has_programs=True, has_queues=True) == [
+    assert verdict([]) == ["OK"]
+    assert shown(found()) == [
         "demo on h: release r1, since 1970-01-01 " + time.strftime("%H:%M:%S", time.localtime(0)),
-        "PROGRAM                       STATE    PID  UP          RELEASE  HEALTH  QUEUES",
-        f"{WORKER}  RUNNING  7    1d 1:01:01  r1       ready",
+        "PROGRAM                       STATE    PID  UP          RESTARTS  MEMORY  RELEASE  HEALTH  QUEUES",
+        f"{WORKER}  RUNNING  7    1d 1:01:01  2         94M     r1       ready   demo (1/2 busy)",
         "orphans: none",
-        "queues: demo 0 (1 consumers), demo.dead 0",
+        "QUEUE      READY  UNACKED  CONSUMERS",
+        "demo       4      1        1",
+        "demo.dead  0      0        0",
         "lock: free",
         "last: -",
-        "OK",
     ]
 
 
@@ -82,7 +100,8 @@ def test_nothing_is_wrong_with_a_healthy_system():
 def test_what_is_wrong_is_said_with_what_to_type(seen, says):
     [sentence] = wrong(seen)
     assert says in sentence
-    assert f"- {sentence}" in text(seen, [sentence], has_programs=True, has_queues=True)
+    assert verdict([sentence]) == ["PROBLEMS:", f"- {sentence}"]
+    assert text(seen, has_programs=True, has_queues=True)
 
 
 def test_what_is_on_its_way_is_not_wrong():
@@ -92,7 +111,7 @@ def test_what_is_on_its_way_is_not_wrong():
     assert wrong(found(programs={WORKER: program(release="r0")}, lock=deploying)) == []
     seen = found(lock={**deploying, "id": "r1"}, work=WORK)
     assert wrong(seen) == []
-    lines = text(seen, [], has_programs=True, has_queues=True)
+    lines = shown(seen)
     assert "work: deploy of anna@control, phase workers, since noon" in lines
 
 
@@ -100,17 +119,16 @@ def test_unsafe_settings_are_shown_with_the_line_to_write_and_are_no_problem():
     write = "app.conf.task_acks_late = True"
     seen = found(unsafe=[{"setting": "task_acks_late", "value": False, "write": write}])
     assert wrong(seen) == []
-    assert f"unsafe setting: task_acks_late is False; write: {write}" in text(
-        seen, [], has_programs=True, has_queues=True
-    )
+    assert f"unsafe setting: task_acks_late is False; write: {write}" in shown(seen)
 
 
 def test_a_host_that_is_only_the_broker():
     seen = found(release="", programs={})
     assert wrong(seen, programs=False) == []
-    assert text(seen, [], has_programs=False, has_queues=True) == [
-        "queues: demo 0 (1 consumers), demo.dead 0",
-        "OK",
+    assert [line.split()[0] for line in text(seen, has_programs=False, has_queues=True)] == [
+        "QUEUE",
+        "demo",
+        "demo.dead",
     ]
 
 
@@ -134,7 +152,8 @@ def test_a_deploy_that_stopped_half_way_says_how_to_go_on(seen, says):
 def test_the_last_deploys_are_shown_with_what_they_changed():
     entry = {"action": "deploy", "from": "r1", "to": "r1", "outcome": "good", "who": "anna", "at": "noon"}
     failed = {**entry, "to": "r2", "outcome": "failed: web on a; taken back", "changed": ""}
-    lines = text(found(deploys=[failed, {**entry, "changed": ["environment"]}]), [], has_programs=True, has_queues=True)
+    lines = shown(found(deploys=[failed, {**entry, "changed": ["environment"]}, *4 * [entry]]))
+    assert len([line for line in lines if line.startswith(("last", "earlier"))]) == 3
     assert "last: deploy r1 -> r2: failed: web on a; taken back, anna, noon" in lines
     assert "earlier: deploy r1 -> r1 (environment): good, anna, noon" in lines
 
@@ -144,13 +163,13 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
     [
         (
             '{"asked": true, "queues": {"demo": {"messages": 3, "consumers": 0}, "demo.dead": null}, "reason": ""}',
-            ["queues: demo 3", "it has no queue demo.dead, so that tasks no worker could do are lost"],
+            ["demo   3      -        0", "it has no queue demo.dead, so that tasks no worker could do are lost"],
             "Nothing consumes from demo, where 3 tasks wait",
         ),
         (
             '{"asked": true, "queues": {"demo.dead": {"messages": 2, "consumers": 0}}, "reason": ""}',
             [
-                "queues: demo.dead 2",
+                "demo.dead  2      -        0",
                 "broker: celery_app_broker_url is no host of the kit's: its alarms, and other queues",
             ],
             "2 dead-lettered tasks",
@@ -171,17 +190,17 @@ def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(sai
     script.chmod(0o755)
     seen = found(queues={}, consumed={"demo", "build:default"})
     ask_for_queues(seen, [str(script)])
-    shown = "\n".join(text(seen, [], has_programs=True, has_queues=False))
+    lines_ = "\n".join(text(seen, has_programs=True, has_queues=False))
     assert asked.read_text().split() == ["build:default", "demo", "demo.dead"]
-    assert all(line in shown for line in lines), shown
+    assert all(line in lines_ for line in lines), lines_
     assert any(wrong_words in sentence for sentence in wrong(seen))
 
 
 def test_a_release_of_a_version_that_could_not_ask_the_broker_is_no_problem_and_named():
     seen = found(queues={})
     ask_for_queues(seen, ["/srv/demo/current/bin/celery-ops-env", "/srv/demo/current/bin/celery-ops-queues"])
-    shown = "\n".join(text(seen, [], has_programs=True, has_queues=False))
-    assert "an earlier version of the kit built this release. Deploy: ansible-playbook playbooks/deploy.yml" in shown
+    lines = "\n".join(text(seen, has_programs=True, has_queues=False))
+    assert "an earlier version of the kit built this release. Deploy: ansible-playbook playbooks/deploy.yml" in lines
     assert seen.refused == []
 
 
@@ -198,7 +217,7 @@ def test_the_nodes_of_a_cluster_are_shown_and_what_is_missing(monkeypatch):
     monkeypatch.setattr(look.rabbitmq_cluster, "state", lambda: state)
     seen = found()
     look.look_at_cluster(seen, nodes)
-    lines = text(seen, problems(seen, has_programs=False), has_programs=False, has_queues=True)
+    lines = text(seen, has_programs=False, has_queues=True) + verdict(problems(seen, has_programs=False))
     assert "cluster: rabbit@a running, rabbit@b down, rabbit@c missing" in lines
     assert [line.partition(". ")[0] for line in lines if "cluster: " in line][1:] == [
         "- The broker's cluster: rabbit@c is not a member",
@@ -224,7 +243,7 @@ def test_a_certificate_that_ends_soon_is_a_problem(days, says):
 
 
 def shown(seen):
-    return text(seen, [], has_programs=True, has_queues=True)
+    return text(seen, has_programs=True, has_queues=True)
 
 
 GROUPS = {"rabbitmq": ["hub"], "worker": ["one", "db.example.com"], "web": ["two"]}
@@ -263,3 +282,79 @@ def test_a_worker_of_a_host_that_is_not_in_the_group_is_named_with_what_to_type(
     [sentence] = wrong(found(groups=GROUPS, unlisted=[UnlistedWorker(WORKER, host, "10.0.0.9:40100")]))
     assert sentence.startswith(f"{WORKER} on {host} (connected from 10.0.0.9:40100) takes tasks, and {host} is not in ")
     assert says in sentence
+
+
+STORE = [
+    "# Server", "redis_version:7.0.15", "role:master", "used_memory:1048576", "maxmemory:104857600", "evicted_keys:3",
+    "rdb_last_bgsave_status:ok", "aof_last_write_status:ok", "db1:keys=4,expires=4,avg_ttl=9", "db2:keys=1,expires=0",
+]  # fmt: skip
+
+
+def test_a_result_store_is_shown_and_what_is_wrong_with_it():
+    seen = found(store=store_of(STORE))
+    assert wrong(seen) == []
+    line = "result store: Redis 7.0.15, primary, 5 keys, memory 1.0M of 100M, 3 evicted, persistence ok"
+    assert line in shown(seen)
+    full = [line.replace("used_memory:1048576", "used_memory:99999999") for line in STORE]
+    [sentence] = wrong(found(store=store_of(full)))
+    assert sentence.startswith("The result store has used 95 % of its memory. Raise result_store_max_memory")
+    broken = [line.replace("aof_last_write_status:ok", "aof_last_write_status:err") for line in STORE]
+    [sentence] = wrong(found(store=store_of([*broken])))
+    assert sentence.startswith("The result store: the last write to the append-only file failed. Look: tail")
+    [sentence] = wrong(found(store=store_of([*STORE, "master_link_status:down"])))
+    assert "no link to its primary" in sentence
+    silent = found(store={"reachable": False, "why": "Connection refused"})
+    assert wrong(silent) == [
+        "The result store does not answer (Connection refused). Start it: service redis-server start"
+    ]
+    assert "result store: does not answer" in shown(silent)
+
+
+NODE = {"name": "rabbit@h", "memory": 2**27, "memory_limit": 2**30, "disk_free": 2**33, "disk_limit": None}
+
+
+def test_an_alarm_of_a_broker_that_is_alone_is_a_problem():
+    seen = found(nodes=[NODE], alarms=[{"node": "rabbit@h", "alarm": "disk"}])
+    assert "node rabbit@h: memory 128M of 1.0G, disk 8.0G free, alarm below -, alarms: disk" in shown(seen)
+    [sentence] = wrong(seen)
+    assert sentence == (
+        "The broker has its disk alarm on and takes no message, so that nothing is published. Look: "
+        "df -h /var/lib/rabbitmq"
+    )
+
+
+@pytest.mark.parametrize(("count", "words"), [(None, "-"), (0, "0B"), (1023, "1023B"), (2**40 * 3, "3.0T")])
+def test_sizes(count, words):
+    assert size(count) == words
+
+
+def test_names_of_queues_may_be_any_bytes():
+    coded = {"queues": [], "consumers": [], "nodes": [], "alarms": []}
+    name = base64.b64encode("Wörter <b>".encode()).decode()
+    coded["queues"] = [{"name": name, "messages": 3, "messages_ready": None, "state": "down"}]
+    coded["consumers"] = [{"queue": name, "channel": "<c>"}]
+    said = f"warning\nanswer {base64.b64encode(json.dumps(coded).encode()).decode()}\nok\n"
+    answer = answer_of(said)
+    assert answer.queues[0]["name"] == "Wörter <b>"
+    assert answer.consumers == [{"queue_name": "Wörter <b>", "channel_pid": "<c>"}]
+    with pytest.raises(ValueError, match="no answer"):
+        answer_of("Error: unable to perform an operation on node")
+
+
+def test_the_memory_of_a_program_is_that_of_all_its_processes():
+    with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as main:
+        wait_until(lambda: proc.children(main.pid), 10, "the child")
+        taken = look.memory_of([main.pid])
+        alone = int(re.search(r"Pss: +(\d+)", Path(f"/proc/{main.pid}/smaps_rollup").read_text())[1]) * 1024
+        for child in proc.children(main.pid):
+            os.kill(child.pid, signal.SIGKILL)
+    assert taken[main.pid] > alone > 0
+
+
+def test_the_last_runs_of_a_schedule_are_read_and_a_broken_file_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Layout, "state", tmp_path)
+    file = tmp_path / "beat-schedule.json"
+    file.write_text('{"tick": ["2026-11-26T15:11:21+00:00", 14], "never": null, "odd": ["soon", 1]}')
+    assert look.last_runs(Layout("demo")) == {"tick": 1795705881.0}
+    file.write_text("[]")
+    assert look.last_runs(Layout("demo")) == {}

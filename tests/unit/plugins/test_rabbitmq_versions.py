@@ -144,7 +144,7 @@ def seen(**more):
 def test_status_tells_before_the_upgrade_of_debian():
     status = seen(installed=BOOKWORM, candidate=BOOKWORM, debian="12")
     assert problems(status, has_programs=False) == []
-    lines = text(status, [], has_programs=False, has_queues=True)
+    lines = text(status, has_programs=False, has_queues=True)
     assert f"broker: RabbitMQ {BOOKWORM}" in lines
     [note] = [line for line in lines if line.startswith("note: ")]
     assert note.startswith("note: RabbitMQ 3.10 can't be upgraded in place to the 4.0 of Debian 13.")

@@ -1,0 +1,82 @@
+"""Make one status of what celery_status read on each host: text to read, JSON for scripts, or a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_report
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import groups_of_schedulers
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+
+STATUS = "__celery_app_status"
+"""What each host's status was registered as."""
+FORMATS = ("text", "json")
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node, once for all hosts of the play."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    @spells_commands
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the status as `text`, or where it was written; `fails` and `outcome` for the run's end."""
+        super().run(tmp, task_vars)
+        variables = Variables(task_vars or {}, self._templar.template)
+        how = form(variables)
+        known = variables["hostvars"]
+        results = {host: known[host].get(STATUS) or {} for host in variables["ansible_play_hosts_all"]}
+        schedulers = groups_of_schedulers(variables)
+        given = status_report.document(results, schedulers, variables["celery_app_name"])
+        shown = text = "\n".join(status_report.lines(results, given, schedulers))
+        if how == "json":
+            text = json.dumps(given, indent=1, ensure_ascii=False)
+        if file := output(variables, how):
+            write(Path(file), text + "\n")
+            shown = f"{shown.splitlines()[0]}\nwritten to {file}"
+        count = len(given["problems"])
+        return {
+            "changed": False,
+            "text": shown,
+            "document": given,
+            "fails": bool(count) and boolean(setting(variables, "exit")),
+            "outcome": f"{'1 problem' if count == 1 else f'{count} problems'}: see above. To end with 0 all the same: "
+            "-e status_exit=false",
+        }
+
+
+def setting(variables: Variables, name: str) -> Any:
+    """Return one of the verb's settings; the command line's short name counts more than the inventory's."""
+    short = f"status_{name}"
+    return variables[short] if short in variables else variables[f"celery_app_{short}"]
+
+
+def form(variables: Variables) -> str:
+    """Return the format. Raises AnsibleActionFail for one that there is not."""
+    name = str(setting(variables, "format"))
+    if name not in FORMATS:
+        raise AnsibleActionFail(f"status_format: {name!r} is no format. Write: -e status_format={'|'.join(FORMATS)}")
+    return name
+
+
+def output(variables: Variables, how: str) -> str:
+    """Return the file to write; none for text that no file was named for."""
+    given = str(setting(variables, "output"))
+    return given or ("" if how == "text" else f"{variables['celery_app_name']}-status.{how}")
+
+
+def write(path: Path, text: str) -> None:
+    """Write the file. Raises AnsibleActionFail with what to do."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AnsibleActionFail(
+            f"status_output: {path} can't be written ({error.strerror}). Name another file."
+        ) from None

@@ -1,0 +1,82 @@
+"""What RabbitMQ on this host tells of an application, by one question: every rabbitmqctl starts an Erlang VM."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import ctl
+
+TIMEOUT = 20
+"""Seconds that the broker has to answer."""
+
+# Each queue is asked where its leader is: only that node has its numbers. What a version can't tell is null.
+QUESTION = """
+Vhost = base64:decode(<<"%s">>),
+Call = fun(N, M, F, A, Or) -> case rpc:call(N, M, F, A, 4000) of {badrpc, _} -> Or; V -> V end end,
+Plain = fun(V) when is_integer(V); is_atom(V) -> V; (_) -> null end,
+Items = [messages, messages_ready, messages_unacknowledged, consumers, state],
+Queue = fun(Q) ->
+    {resource, _, queue, Name} = amqqueue:get_name(Q),
+    Info = Call(amqqueue:qnode(Q), rabbit_amqqueue, info, [Q, Items], [{state, down}]),
+    maps:from_list([{name, base64:encode(Name)} | [{K, Plain(V)} || {K, V} <- Info]])
+end,
+Node = fun(N) ->
+    Ask = fun(M, F) -> Plain(Call(N, M, F, [], null)) end,
+    #{name => N,
+      memory => Ask(vm_memory_monitor, get_process_memory), memory_limit => Ask(vm_memory_monitor, get_memory_limit),
+      disk_free => Ask(rabbit_disk_monitor, get_disk_free), disk_limit => Ask(rabbit_disk_monitor, get_disk_free_limit),
+      is_running => Ask(rabbit, is_running)}
+end,
+Consumer = fun(C) ->
+    {resource, _, queue, Name} = proplists:get_value(queue_name, C),
+    Channel = rabbit_misc:pid_to_string(proplists:get_value(channel_pid, C)),
+    #{queue => base64:encode(Name), channel => list_to_binary(Channel)}
+end,
+Alarm = fun({{resource_limit, What, N}, _}) -> #{node => N, alarm => What};
+           (Other) -> #{node => node(), alarm => list_to_binary(lists:flatten(io_lib:format("~0p", [Other])))} end,
+Answer = #{
+    queues => [Queue(Q) || Q <- rabbit_amqqueue:list(Vhost)],
+    consumers => [Consumer(C) || C <- Call(node(), rabbit_amqqueue, consumers_all, [Vhost], [])],
+    nodes => [Node(N) || N <- lists:usort([node() | nodes()])],
+    alarms => [Alarm(A) || A <- rabbit_alarm:get_alarms()]
+},
+io:format("answer ~s~n", [base64:encode(iolist_to_binary(rabbit_json:encode(Answer)))]).
+"""
+
+
+@dataclass
+class Answer:
+    """What the broker said."""
+
+    queues: list[dict[str, Any]] = field(default_factory=list)
+    """`name`, `messages`, `messages_ready`, `messages_unacknowledged`, `consumers` and `state` of each."""
+    consumers: list[dict[str, Any]] = field(default_factory=list)
+    """`queue_name` and `channel_pid` of each, as list_consumers names them."""
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    alarms: list[dict[str, str]] = field(default_factory=list)
+
+
+def ask(vhost: str) -> Answer:
+    """Return what the broker on this host tells of a vhost. Raises OperatorError, ValueError."""
+    question = QUESTION % base64.b64encode(vhost.encode()).decode()
+    return answer_of(ctl("-t", str(TIMEOUT - 5), "eval", question, timeout=TIMEOUT))
+
+
+def answer_of(said: str) -> Answer:
+    """Return the answer in what rabbitmqctl printed. Raises ValueError where there is none."""
+    found = re.search(r"^answer (\S+)$", said, re.MULTILINE)
+    if not found:
+        raise ValueError("no answer")
+    given = json.loads(base64.b64decode(found[1]))
+    queues = [{**row, "name": text(row["name"])} for row in given["queues"]]
+    consumers = [{"queue_name": text(row["queue"]), "channel_pid": row["channel"]} for row in given["consumers"]]
+    return Answer(queues, consumers, given["nodes"], given["alarms"])
+
+
+def text(encoded: str) -> str:
+    """Return a queue's name, which may be any bytes."""
+    return base64.b64decode(encoded).decode(errors="replace")

@@ -1,0 +1,243 @@
+"""The status of all hosts of a run as one document, from what the module celery_status returned of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DEAD
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import Leadership, leadership
+
+VERSION = 1
+"""Of the document's schema, docs/status.schema.json: another one where a field is removed or changes its meaning."""
+
+Result = Mapping[str, Any]
+
+
+def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]], app: str = "") -> dict[str, Any]:
+    """Return the document; `app` is the application of hosts that were not reached.
+
+    `results` are the module's by host, `schedulers` the hosts whose schedulers share a broker.
+    """
+    leaderships = [leadership({host: programs_of(results.get(host)) for host in hosts}) for hosts in schedulers]
+    problems = [problem(host, line) for host, result in results.items() for line in wrong(result)]
+    problems += [problem(", ".join(one.hosts), line) for one in leaderships for line in one.problems()]
+    hosts = [host_entry(name, result, app) for name, result in results.items()]
+    return {
+        "version": VERSION,
+        "generated": moment(time.time()),
+        "ok": not problems,
+        "problems": problems,
+        "applications": [
+            application(
+                name, {host["host"]: results[host["host"]] for host in hosts if host["app"] == name}, leaderships
+            )
+            for name in dict.fromkeys(host["app"] for host in hosts)
+        ],
+        "hosts": hosts,
+    }
+
+
+def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: Iterable[Iterable[str]]) -> list[str]:
+    """Return the status for people: first whether all is in order, or what is not and what to type."""
+    several = len(results) > 1
+    found = [
+        (f"{one['host']}: " if several and one["host"] else "") + ". ".join(filter(None, (one["problem"], one["fix"])))
+        for one in given["problems"]
+    ]
+    shown = ["PROBLEMS:", *(f"- {line}" for line in found)] if found else ["OK"]
+    for hosts in schedulers:
+        shown += leadership({host: programs_of(results.get(host)) for host in hosts}).lines()
+    for result in results.values():
+        shown += ["", *(result.get("lines") or [])] if result.get("lines") else []
+    return shown
+
+
+def programs_of(result: Result | None) -> Mapping[str, Any] | None:
+    """Return the programs of a host; None where it was not looked at."""
+    return result.get("programs") if result else None
+
+
+def wrong(result: Result) -> list[str]:
+    """Return what is wrong on a host, also where nothing could be read there."""
+    if result.get("unreachable"):
+        return [f"It can't be reached ({first_line(result)}). Is it up, and does ansible -m ping reach it?"]
+    if "problems" not in result:
+        return [f"Its status can't be read: {first_line(result)}"]
+    return list(result["problems"])
+
+
+def first_line(result: Result) -> str:
+    """Return the first line of what Ansible says of a task that failed."""
+    return (str(result.get("msg") or "no reason given").strip().splitlines() or [""])[0].rstrip(".")
+
+
+def problem(host: str, line: str) -> dict[str, str]:
+    """Return a problem: its last sentence says what to do."""
+    what, _, fix = line.rpartition(". ")
+    return {"host": host, "problem": what or fix, "fix": fix if what else ""}
+
+
+def application(app: str, results: Mapping[str, Result], leaderships: list[Leadership]) -> dict[str, Any]:
+    """Return what is known of an application as a whole."""
+    queues = [
+        queue_entry(host, app, name, queue)
+        for host, result in queue_hosts(results).items()
+        for name, queue in sorted(result["queues"].items())
+    ]
+    dead = [queue["ready"] for queue in queues if queue["is_dead"]]
+    return {
+        "app": app,
+        "releases": sorted({result["release"] for result in results.values() if result.get("release")}),
+        "queues": queues,
+        "dead_lettered": sum(dead) if dead else None,
+        "schedulers": [
+            {
+                "hosts": one.hosts,
+                "leading": one.leading,
+                "standing_by": one.standing_by,
+                "last_runs": last_runs(results.get(host, {}) for host in one.hosts),
+            }
+            for one in leaderships
+            if set(one.hosts) & set(results)
+        ],
+    }
+
+
+def queue_hosts(results: Mapping[str, Result]) -> dict[str, Result]:
+    """Return the hosts whose queues are different ones: of a cluster's the first that told some."""
+    found: dict[str, Result] = {}
+    seen: set[tuple[str, ...]] = set()
+    for host, result in results.items():
+        cluster = tuple(sorted(result.get("cluster") or ()))
+        # Each worker asks a broker of somebody else's for the queues it consumes from.
+        key = cluster or (("foreign",) if result.get("unseen") else (host,))
+        if result.get("queues") and (key == ("foreign",) or key not in seen):
+            seen.add(key)
+            found[host] = result
+    return found
+
+
+def queue_entry(host: str, app: str, name: str, queue: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a queue; None for what its broker does not tell."""
+    return {
+        "name": name,
+        "host": host,
+        "is_dead": name == f"{app}{DEAD}",
+        "ready": queue.get("ready", queue["messages"]),
+        "unacked": queue.get("unacked"),
+        "consumers": queue["consumers"],
+        "oldest": queue.get("oldest"),
+        "rate": queue.get("rate"),
+    }
+
+
+def last_runs(results: Iterable[Result]) -> list[dict[str, str]]:
+    """Return when each entry of the schedule last ran, the latest of several schedulers' notes, newest first."""
+    latest: dict[str, float] = {}
+    for result in results:
+        for entry, at in (result.get("scheduled") or {}).items():
+            latest[entry] = max(at, latest.get(entry, 0.0))
+    return [{"entry": entry, "at": moment(at)} for entry, at in sorted(latest.items(), key=lambda each: -each[1])]
+
+
+def host_entry(host: str, result: Result, app: str) -> dict[str, Any]:
+    """Return what is known of a host."""
+    known = {key: result.get(key) or {} for key in ("lock", "work", "draft", "store")}
+    return {
+        "host": host,
+        "app": result.get("app") or app,
+        "reached": "problems" in result,
+        "hostname": result.get("hostname", ""),
+        "release": result.get("release", ""),
+        "since": moment(result.get("since")) if result.get("release") else None,
+        "problems": wrong(result),
+        "notes": list(result.get("notes") or []),
+        "programs": [program(name, one) for name, one in (result.get("programs") or {}).items()],
+        "watchdog": bool(result.get("watched")),
+        "orphans": [picked(one, "pid", "what", "seconds") for one in result.get("orphans") or []],
+        "broker": broker(result),
+        "result_store": store(known["store"]) if known["store"] else None,
+        "certificates": [
+            {"file": file, "ends": moment(end)} for file, end in (result.get("certificates") or {}).items()
+        ],
+        "lock": picked(known["lock"], "who", "what", "at") if known["lock"] else None,
+        "work": picked(known["work"], "who", "what", "phase", "since") if known["work"] else None,
+        "unfinished": picked(known["draft"], "action", "who", "release", "phase") if known["draft"] else None,
+        "deploys": [deploy(entry) for entry in result.get("deploys") or []],
+        "unsafe": [picked(one, "setting", "value", "write") for one in result.get("unsafe") or []],
+        "unlisted": [picked(one, "program", "host", "connection") for one in result.get("unlisted") or []],
+    }
+
+
+def program(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a program; memory, uptime and what it works on are None where it does not run or is no worker."""
+    runs, works = bool(one["pid"]), bool(one["slots"])
+    return {
+        "name": name,
+        "program": one["program"],
+        "state": one["state"],
+        "health": one["health"],
+        "why": one["why"],
+        "release": one["release"],
+        "pid": one["pid"] if runs else None,
+        "uptime": one["uptime"] if runs else None,
+        "restarts": one["restarts"],
+        "memory": one["memory"] if runs else None,
+        "active": one["active"] if works else None,
+        "slots": one["slots"] if works else None,
+        "reserved": one["reserved"] if works else None,
+        "queues": one["queues"],
+        "retiring": one["retires"],
+    }
+
+
+def broker(result: Result) -> dict[str, Any] | None:
+    """Return the broker on a host; None where there is none."""
+    if not result.get("broker") and not result.get("nodes"):
+        return None
+    alarms, states = result.get("alarms") or [], result.get("cluster") or {}
+    nodes = {node["name"]: node for node in result.get("nodes") or []}
+    return {
+        "version": result.get("broker", ""),
+        "nodes": [
+            {
+                "name": name,
+                "state": states.get(name, "running"),
+                **{key: nodes.get(name, {}).get(key) for key in ("memory", "memory_limit", "disk_free", "disk_limit")},
+                "alarms": [one["alarm"] for one in alarms if one["node"] == name],
+            }
+            for name in sorted({*states, *nodes})
+        ],
+    }
+
+
+def store(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result store on a host; None for what it did not tell."""
+    keys = ("version", "role", "memory", "memory_limit", "keys", "evicted")
+    return {
+        "reachable": seen["reachable"],
+        "why": seen["why"],
+        **{key: seen.get(key) for key in keys},
+        "faults": list(seen.get("faults") or []),
+    }
+
+
+def deploy(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of the audit log."""
+    return {
+        **picked(entry, "action", "at", "who", "from", "to", "outcome", "commit"),
+        "changed": list(entry.get("changed") or []),
+        "seconds": dict(entry.get("seconds") or {}),
+    }
+
+
+def picked(given: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return these keys of a mapping; empty text for one that is not there."""
+    return {key: given.get(key, "") for key in keys}
+
+
+def moment(at: float | None) -> str | None:
+    """Return a Unix time as ISO 8601 in UTC."""
+    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

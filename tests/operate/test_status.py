@@ -1,0 +1,69 @@
+"""The status of a host: what is wrong and what to type, for people and for scripts."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import jsonschema
+from support.control import ROOT, play
+from support.wait import wait_until
+
+SCHEMA = json.loads((ROOT / "docs/status.schema.json").read_text())
+
+
+@contextmanager
+def stopped(host, name):
+    """A program that somebody has stopped."""
+    host.output(f"supervisorctl stop {name}")
+    try:
+        yield
+    finally:
+        host.output(f"supervisorctl start {name}")
+        wait_until(lambda: host.program("scheduler").state == "RUNNING", 30, "the scheduler running")
+
+
+def test_the_status_ends_with_2_if_something_is_wrong_and_a_script_can_take_it(host, tmp_path):
+    file, name = tmp_path / "status.json", host.program("scheduler").name
+    with stopped(host, name):
+        done = play("status", status_format="json", status_output=str(file))
+    assert done.rc == 2, done.text
+    assert f"PROBLEMS: written to {file}" in done.words
+    assert "1 problem: see above. To end with 0 all the same: -e status_exit=false" in done.words
+    assert done.changed == {host.name: 0}
+    said = json.loads(Path(file).read_text())
+    jsonschema.validate(said, SCHEMA)
+    assert said["ok"] is False
+    assert said["problems"] == [
+        {"host": host.name, "problem": f"{name} was stopped manually", "fix": f"Start it: supervisorctl start {name}"}
+    ]
+    [seen] = said["hosts"]
+    worker = next(one for one in seen["programs"] if one["program"] == "petct-worker-default")
+    assert worker["memory"] > 2**20
+    assert (worker["state"], worker["slots"], worker["queues"]) == ("RUNNING", 2, ["petct"])
+    [node] = seen["broker"]["nodes"]
+    assert 0 < node["memory"] < node["memory_limit"]
+    assert node["disk_free"] > node["disk_limit"]
+    assert seen["result_store"]["reachable"] is True
+    queues = {queue["name"]: queue for queue in said["applications"][0]["queues"]}
+    assert queues.keys() == {"petct", "petct.dead"}
+    assert queues["petct"]["consumers"] == 1
+
+
+def test_waiting_and_unacknowledged_tasks_are_told_apart_and_exit_false_keeps_0(host):
+    worker = host.program("worker-default").name
+    host.output(f"supervisorctl stop {worker}")
+    try:
+        host.output("petct celery call celery.ping")
+        wait_until(lambda: "petct\t1" in host.output("rabbitmqctl -q -p petct list_queues name messages"), 20, "a task")
+        done = play("status", status_exit=False)
+    finally:
+        host.output(f"supervisorctl start {worker}")
+    assert done.rc == 0, done.text
+    assert "Nothing consumes from petct, where 1 tasks wait" in done.words
+    assert "petct 1 0 0" in done.words
+
+
+def test_a_format_that_there_is_not_is_refused(host):
+    done = play("status", status_format="xml")
+    assert done.rc != 0
+    assert "status_format: 'xml' is no format. Write: -e status_format=text|json" in done.words

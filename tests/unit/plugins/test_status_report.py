@@ -1,0 +1,84 @@
+"""The status of several hosts as one: text, JSON and its schema."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_report
+from support.statuses import broken, healthy, hostile
+
+ROOT = Path(__file__).resolve().parents[3]
+SCHEMA = json.loads((ROOT / "docs/status.schema.json").read_text())
+SCHEDULERS = [("web1",)]
+
+
+def document(results: dict[str, Any]) -> dict[str, Any]:
+    return status_report.document(results, SCHEDULERS, "shop")
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    return status_report.lines(results, document(results), SCHEDULERS)
+
+
+def test_a_healthy_fleet_is_ok_on_the_first_line():
+    assert document(healthy())["ok"] is True
+    assert lines(healthy())[0] == "OK"
+
+
+def test_problems_come_first_with_their_host_and_what_to_type():
+    said = lines(broken())
+    assert said[0] == "PROBLEMS:"
+    assert "- web1: shop-scheduler-2 was stopped manually. Start it: supervisorctl start shop-scheduler-2" in said
+    assert any(line.startswith("- down1: It can't be reached (no route to host).") for line in said)
+    assert any(line.startswith("- odd1: Its status can't be read: Traceback") for line in said)
+    assert said.index("") > len(document(broken())["problems"])
+
+
+def test_a_problem_is_parted_from_what_to_do():
+    [one] = [each for each in document(broken())["problems"] if "stopped manually" in each["problem"]]
+    assert one == {
+        "host": "web1",
+        "problem": "shop-scheduler-2 was stopped manually",
+        "fix": "Start it: supervisorctl start shop-scheduler-2",
+    }
+
+
+@pytest.mark.parametrize("results", [healthy(), broken(), hostile(), {}], ids=["healthy", "broken", "hostile", "none"])
+def test_the_document_is_as_its_schema_says(results):
+    jsonschema.validate(json.loads(json.dumps(document(results))), SCHEMA)
+
+
+def test_the_schema_has_no_field_that_no_document_has():
+    """Together with additionalProperties: false, schema and document are equal."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert fields(SCHEMA) == keys(document(healthy())) | keys(document(broken()))
+
+
+def fields(schema: dict[str, Any], path: str = "") -> set[str]:
+    """All paths of fields in a schema."""
+    inner = schema.get("items", schema)
+    found = set()
+    for name, each in inner.get("properties", {}).items():
+        assert each["description"], name
+        found |= {f"{path}.{name}"} | fields(each, f"{path}.{name}")
+    return found
+
+
+def keys(value: Any, path: str = "") -> set[str]:
+    """All paths of fields in a document; the phases of a deploy are data."""
+    if isinstance(value, list):
+        return {found for item in value for found in keys(item, path)}
+    if not isinstance(value, dict) or path.endswith(".seconds"):
+        return set()
+    return {found for name, item in value.items() for found in {f"{path}.{name}"} | keys(item, f"{path}.{name}")}
+
+
+def test_a_clusters_queues_are_there_once_and_those_of_single_brokers_each():
+    queue = {"messages": 1, "ready": 1, "unacked": 0, "consumers": 1}
+    one = {"app": "shop", "problems": [], "queues": {"shop": queue}}
+    cluster = {name: {**one, "cluster": {"rabbit@a": "running", "rabbit@b": "running"}} for name in ("a", "b")}
+    assert [each["host"] for each in document(cluster)["applications"][0]["queues"]] == ["a"]
+    alone = {name: {**one, "nodes": [{"name": "rabbit@localhost"}]} for name in ("a", "b")}
+    assert [each["host"] for each in document(alone)["applications"][0]["queues"]] == ["a", "b"]
