@@ -64,6 +64,8 @@ RENAMED_COMMANDS = {
 
 PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock"
 """The ends of the names of what a program has in its application's run directory."""
+COUNTERS = ".tasks"
+"""The end of the name of what a worker's process counts; the watchdog removes the file when it has added it up."""
 RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary)")
 """A file in the run directory that belongs to one generation."""
 
@@ -268,6 +270,26 @@ class Layout:
     def revoked(self) -> Path:
         """The revocations of tasks, a file for each program."""
         return self.state / "revoked"
+
+    @property
+    def metrics(self) -> Path:
+        """What the watchdog writes for Prometheus, for status, and for itself."""
+        return self.state / "metrics"
+
+    @property
+    def prom(self) -> Path:
+        """The metrics in Prometheus's text format."""
+        return self.metrics / f"{self.app}.prom"
+
+    @property
+    def hour(self) -> Path:
+        """The last hour of queues and programs, a sample every ten seconds."""
+        return self.metrics / "hour.json"
+
+    @property
+    def pause(self) -> Path:
+        """What is paused, since when and until when."""
+        return self.state / "pause.json"
 
     @property
     def work(self) -> Path:

@@ -14,7 +14,7 @@ import celery_ops.ledger  # their tasks are the kit's, too
 import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
-from celery_ops.worker import canary, clock, failover, heartbeat, prefork, revoked, schedule, ticks
+from celery_ops.worker import canary, clock, counters, failover, heartbeat, prefork, revoked, schedule, ticks
 from celery_ops.worker.canary import OwnTask
 
 TICKED = "TICKED"
@@ -69,6 +69,7 @@ BaseLoader.override_backends["sentinel"] = "celery_ops.worker.results:SentinelBa
 canary.connect()
 heartbeat.connect()
 clock.connect()
+counters.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from celery_ops.layout import CONF_D, TIME_LIMIT, stop_timeout
+from celery_ops.watchdog.metrics import Metrics
 from celery_ops.watchdog.watchdog import Watchdog, WatchdogHeartbeat
 from celery_ops.worker.heartbeat import READY
 
@@ -35,11 +36,12 @@ def main(argv: list[str] | None = None) -> NoReturn:
     watchdog = Watchdog(
         app, options.module, os.getppid(), Path(path).parent, options.conf_dir, options.drain_timeout, start_timeout()
     )
-    heartbeat = WatchdogHeartbeat(path, watchdog)
+    heartbeat, metrics = WatchdogHeartbeat(path, watchdog), Metrics(watchdog)
     heartbeat.enter(READY)
     watchdog.say(f"the watchdog of {app} starts")
     while not signal.sigtimedwait(stop, INTERVAL):
         watchdog.run_once()
+        metrics.step()
         heartbeat.write(due=INTERVAL)
     sys.exit(0)
 

@@ -8,6 +8,12 @@ from typing import Any
 from celery_ops.launch.process import Process
 from celery_ops.worker.heartbeat import DRAINING, READY, STANDBY, STARTING
 
+STATES = (
+    *("ready", "busy", "up", "standby", "paused", "starting", "broker away", "reconnecting", "deaf", "stuck", "frozen"),
+    *("draining", "overdue", "down"),
+)
+"""All states, in the order in which they stand for a program of which there are several generations."""
+
 LATE = 30.0
 """Seconds that a heartbeat may be overdue."""
 

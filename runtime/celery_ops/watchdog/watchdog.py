@@ -59,6 +59,10 @@ class Watchdog:
         self.trackers: dict[str, Tracker] = {}
         self.orphans: dict[tuple[int, int], Orphan] = {}
         self.brokers: dict[str, bool] = {}
+        self.seen: dict[str, Seen] = {}
+        """By generation what the last round saw of it."""
+        self.sent: list[tuple[str, str]] = []
+        """Signals sent, and to which generation, until the metrics have counted them."""
 
     def say(self, message: str) -> None:
         """Write a line to the log, with the time."""
@@ -72,9 +76,11 @@ class Watchdog:
         ours = [process for process in processes if process.identity and process.identity.app == self.app]
         mains = [process for process in ours if process.is_main]
         programs = {main.identity.program: main for main in mains if main.parent == self.supervisor}
+        self.seen = {}
         for name, main in programs.items():
             children = [one for one in ours if one.parent == main.pid and one.identity == main.identity]
-            self._supervise(self._see(name, main, children, now), now)
+            self.seen[name] = self._see(name, main, children, now)
+            self._supervise(self.seen[name], now)
         wanted = self._wanted()
         self._record_missing(set(programs), wanted, now)
         by_hand = started_by_hand(processes, self.app, self.module, self.home)
@@ -130,6 +136,7 @@ class Watchdog:
             receivers = [one for one in (seen.main, *seen.children) if one.pid in assessment.pids]
         pids = " ".join(str(one.pid) for one in receivers)
         self.say(f"{seen.name}: {assessment.why}: {number.name} sent to {pids}, to {CONSEQUENCE[number]}")
+        self.sent.append((seen.name, number.name))
         for one in receivers:
             one.send(number)
         if number == signal.SIGTERM and assessment.state == "frozen":

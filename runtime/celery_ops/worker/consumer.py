@@ -7,6 +7,7 @@ broker.
 from functools import partial
 from typing import Any
 
+from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -30,6 +31,7 @@ class Consumer(CeleryConsumer):
             exc,
         )
         message.reject_log_error(logger, self.connection_errors)
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def ensure_connected(self, conn: Connection) -> Any:
         """Ask for a broker that is away every RECONNECT seconds at least; Celery's pauses grow to half a minute."""

@@ -1,0 +1,351 @@
+"""Counts what a worker does, in its main process: tasks by outcome, how long they ran, and how long they waited.
+
+One hook for every pool: where the worker gives a task to its pool, and is told that it began and how it ended. Nothing
+has to be sent as an event, and nothing runs in the pool's processes. The counts are written to
+``/run/<app>/<program>.<pid>-<start>.tasks`` every few seconds; the watchdog adds up the files of all generations
+(`celery_ops.watchdog.totals`).
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery_ops.layout import COUNTERS
+
+if TYPE_CHECKING:
+    from celery.worker import WorkController
+
+PUBLISHED = "celery_ops_published"
+"""The header that says when a message was published, in seconds since the epoch."""
+EVERY = 5.0
+"""Seconds between two times that the counts are written."""
+TASKS, EXCEPTIONS = 100, 20
+"""How many names of tasks, and of exceptions of one task, are told apart; what is beyond counts as OTHER."""
+OTHER = "other"
+RUNTIME = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0)
+WAIT = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+"""The upper bounds of the histograms' buckets, in seconds."""
+TICK = "celery_ops.tick"
+
+
+def stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
+    """Write into a message when it is published. A retry has the header of the message before: it is replaced."""
+    if headers is not None:
+        headers[PUBLISHED] = round(time.time(), 3)
+
+
+def published(headers: Mapping[str, Any]) -> float | None:
+    """Return when a message was published, as its sender or else the broker says; None where neither does."""
+    with contextlib.suppress(TypeError, ValueError):
+        if PUBLISHED in headers:
+            return float(headers[PUBLISHED])
+        if "timestamp_in_ms" in headers:
+            return float(headers["timestamp_in_ms"]) / 1000
+        sent = (headers.get("properties") or {}).get("timestamp")
+        if isinstance(sent, datetime):
+            return (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
+        return float(sent) if sent is not None else None
+    return None
+
+
+def due(headers: Mapping[str, Any]) -> float:
+    """Return when a task may begin at the earliest, where it has an ETA; 0 where it has none."""
+    with contextlib.suppress(TypeError, ValueError):
+        if eta := headers.get("eta"):
+            when = datetime.fromisoformat(eta)
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return 0.0
+
+
+class Histogram:
+    """How many values lie below each bound."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds, self.counts, self.sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def about(self) -> dict[str, Any]:
+        """Return the counts of the buckets, each without those below, and the sum of all values."""
+        return {"counts": list(self.counts), "sum": round(self.sum, 6)}
+
+
+class OfTask:
+    """The counts of one task."""
+
+    def __init__(self) -> None:
+        self.started = self.succeeded = self.retried = self.dropped = 0
+        self.failed: dict[str, int] = {}
+        self.runtime = Histogram(RUNTIME)
+
+    def fail(self, exception: str) -> None:
+        """Count a failure by the name of its exception."""
+        name = exception if exception in self.failed or len(self.failed) < EXCEPTIONS else OTHER
+        self.failed[name] = self.failed.get(name, 0) + 1
+
+    def about(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {
+            **{"started": self.started, "succeeded": self.succeeded, "retried": self.retried, "dropped": self.dropped},
+            **{"failed": dict(self.failed), "runtime": self.runtime.about()},
+        }
+
+
+class OfQueue:
+    """The counts of what came from one queue."""
+
+    def __init__(self) -> None:
+        self.delivered = self.finished = 0
+        self.published = 0.0
+        """When the newest of the messages that were delivered was published."""
+        self.wait = Histogram(WAIT)
+
+    def about(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {
+            **{"delivered": self.delivered, "finished": self.finished, "published": self.published},
+            **{"wait": self.wait.about()},
+        }
+
+
+class Counters:
+    """The counts of one worker, in memory and in its file. The threads of a pool may count at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.pid, self.began = path, os.getpid(), time.time()
+        self.lock, self.file_lock = threading.Lock(), threading.Lock()
+        self.tasks: dict[str, OfTask] = {}
+        self.queues: dict[str, OfQueue] = {}
+        self.refused: dict[str, int] = {}
+        self.tick = 0.0
+        self.changed, self.written = True, 0.0
+
+    def task(self, name: str) -> OfTask:
+        """Return the counts of a task, those of OTHER where there are too many names."""
+        if name not in self.tasks:
+            name = name if len(self.tasks) < TASKS else OTHER
+        return self.tasks.setdefault(name, OfTask())
+
+    def refuse(self, reason: str) -> None:
+        """Count a message that will not be run."""
+        with self.lock:
+            self.refused[reason] = self.refused.get(reason, 0) + 1
+            self.changed = True
+
+    def delivered(self, name: str, headers: Mapping[str, Any], queue: str) -> "Run":
+        """Count that a message was given to the pool; return what counts the rest of its way."""
+        run = Run(self, name, queue, published(headers), due(headers))
+        if queue:
+            with self.lock:
+                of = self.queues.setdefault(queue, OfQueue())
+                of.delivered += 1
+                of.published = max(of.published, run.published or 0.0)
+                self.changed = True
+        return run
+
+    def about(self) -> dict[str, Any]:
+        """Return all counts."""
+        with self.lock:
+            return {
+                "pid": self.pid,
+                "began": round(self.began, 3),
+                "time": round(time.time(), 3),
+                "tick": self.tick,
+                "tasks": {name: task.about() for name, task in self.tasks.items()},
+                "queues": {name: queue.about() for name, queue in self.queues.items()},
+                "refused": dict(self.refused),
+            }
+
+    def write(self) -> None:
+        """Replace the file in one step, if something changed; a full or missing /run must harm no task."""
+        if not self.changed or os.getpid() != self.pid:
+            return  # or a pool process, forked with its parent's timers
+        with self.file_lock, contextlib.suppress(OSError):
+            self.changed, self.written = False, time.monotonic()
+            fresh = self.path.with_name(f".{self.path.name}.new")
+            fresh.write_text(json.dumps(self.about()) + "\n", encoding="utf-8")
+            fresh.replace(self.path)
+
+    def write_if_late(self) -> None:
+        """Write what the timer should have: a worker that drains has none."""
+        if time.monotonic() - self.written > 2 * EVERY:
+            self.write()
+
+
+class Run:
+    """One task on its way through the pool."""
+
+    __slots__ = ("counters", "due", "name", "over", "published", "queue")
+
+    def __init__(self, counters: Counters, name: str, queue: str, published: float | None, due: float) -> None:
+        self.counters, self.name, self.queue, self.published, self.due = counters, name, queue, published, due
+        self.over = False
+
+    def began(self, at: float) -> None:
+        """Count that it began, `at` in monotonic seconds."""
+        counters = self.counters
+        with counters.lock:
+            counters.task(self.name).started += 1
+            counters.changed = True
+            if self.queue and self.published is not None:
+                wall = time.time() - (time.monotonic() - at)
+                counters.queues[self.queue].wait.add(max(0.0, wall - max(self.published, self.due)))
+            if self.name == TICK:
+                counters.tick = round(time.time(), 3)
+
+    def ended(self, error: BaseException | None, runtime: float | None) -> None:
+        """Count how it ended, with this exception or well; once, as a pool may tell of a time limit twice."""
+        counters, outcome = self.counters, _outcome(error)
+        if outcome == "rejected":
+            counters.refuse(outcome)
+            outcome = "dropped"
+        with counters.lock:
+            if self.over:
+                return
+            self.over = True
+            task = counters.task(self.name)
+            if outcome == "failed":
+                task.fail(_name(error))
+            else:
+                setattr(task, outcome, getattr(task, outcome) + 1)
+            if runtime is not None:
+                task.runtime.add(runtime)
+            if self.queue:
+                counters.queues[self.queue].finished += 1
+            counters.changed = True
+        counters.write_if_late()
+
+
+def _outcome(error: BaseException | None) -> str:
+    from celery.exceptions import Ignore, Reject, Retry
+
+    if error is None:
+        return "succeeded"
+    if isinstance(error, Reject):
+        return "dropped" if error.requeue else "rejected"
+    return "retried" if isinstance(error, Retry) else "dropped" if isinstance(error, Ignore) else "failed"
+
+
+def _name(error: BaseException | None) -> str:
+    """Return the name of an exception, also of one that could not travel from the pool's process."""
+    return str(getattr(error, "exc_cls_name", "") or type(error).__name__)[:80]
+
+
+def _exception(info: Any) -> BaseException | None:
+    """Return the exception that an ExceptionInfo is about."""
+    error = getattr(info, "exception", info)
+    return getattr(error, "exc", error) if type(error).__name__ == "ExceptionWithTraceback" else error
+
+
+def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Callable[[Any], str]) -> Callable[..., Any]:
+    """Return the pool's `apply_async`, which counts. What it is not sure of it leaves as it is."""
+
+    from celery.exceptions import TimeLimitExceeded
+
+    from celery_ops.worker import canary
+
+    def apply(target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        try:
+            name, headers = args[0], args[2]
+            accepted, done, failed, late = (
+                options.get(f"{key}callback") for key in ("accept_", "", "error_", "timeout_")
+            )
+            if name == canary.TASK or not (accepted and done and failed and late and isinstance(headers, Mapping)):
+                return apply_async(target, args, kwargs, **options)
+            run = counters.delivered(name, headers, queue_of(getattr(done, "__self__", None)))
+        except (TypeError, LookupError, AttributeError):
+            return apply_async(target, args, kwargs, **options)
+
+        def accept(pid: int, at: float) -> Any:
+            run.began(at)
+            return accepted(pid, at)
+
+        def finish(answer: Any) -> Any:
+            # A pool that runs tasks in its own process calls this with an ExceptionInfo, where one was killed.
+            if isinstance(answer, tuple) and len(answer) == 3:
+                run.ended(_exception(answer[1]) if answer[0] else None, answer[2])
+            else:
+                run.ended(_exception(answer), None)
+            return done(answer)
+
+        def fail(info: Any, *arguments: Any, **more: Any) -> Any:
+            run.ended(_exception(info), None)
+            return failed(info, *arguments, **more)
+
+        def expire(soft: bool, seconds: float) -> Any:
+            if not soft:
+                run.ended(TimeLimitExceeded(seconds), None)
+            return late(soft, seconds)
+
+        options |= {"accept_callback": accept, "callback": finish, "error_callback": fail, "timeout_callback": expire}
+        return apply_async(target, args, kwargs, **options)
+
+    return apply
+
+
+class Queues:
+    """Which queue a message came from: its consumer's tag tells."""
+
+    def __init__(self, worker: "WorkController") -> None:
+        self.worker, self.known = worker, {}
+
+    def __call__(self, request: Any) -> str:
+        """Return the name of the queue of a request; "" for one that the worker was not told to consume from."""
+        found = request.message.delivery_info
+        # Without AMQP there is no tag, and the routing key is the queue's name.
+        key = found.get("consumer_tag") or found.get("routing_key")
+        if key not in self.known:
+            tags = getattr(self.worker.consumer.task_consumer, "_active_tags", {})
+            self.known = {tag: queue for queue, tag in tags.items()} | {queue: queue for queue in tags}
+        return self.known.get(key, "")
+
+
+def connect() -> None:
+    """Make publishers stamp their messages, and a worker of this process count, if the guard started it."""
+    from celery import signals
+
+    signals.before_task_publish.connect(stamp, weak=False)
+    heartbeat, program = os.environ.get("CELERY_OPS_HEARTBEAT_FILE"), os.environ.get("CELERY_OPS_PROGRAM")
+    if not heartbeat or not program:
+        return
+
+    @signals.worker_init.connect(weak=False)
+    def in_worker(sender: "WorkController", **_: Any) -> None:
+        name = f"{program}.{os.getpid()}-{int(time.time())}{COUNTERS}"
+        _add_step(sender, Counters(Path(heartbeat).with_name(name)))
+
+
+def _add_step(worker: "WorkController", counters: Counters) -> None:
+    from celery import bootsteps, signals
+
+    class Count(bootsteps.StartStopStep):
+        """Puts the counting in front of the pool, before the consumer takes the pool's `apply_async`."""
+
+        requires = ("celery.worker.components:Timer", "celery.worker.components:Pool")
+
+        def start(self, worker: "WorkController") -> None:
+            worker.pool.apply_async = counting(counters, worker.pool.apply_async, Queues(worker))
+            counters.write()
+            worker.timer.call_repeatedly(EVERY, counters.write)
+
+    worker.app.steps["worker"].add(Count)
+    signals.task_unknown.connect(lambda **_: counters.refuse("unknown"), weak=False)
+    signals.task_rejected.connect(lambda **_: counters.refuse("undecodable"), weak=False)
+    # A task that runs and is terminated counts as failed.
+    signals.task_revoked.connect(
+        lambda expired=False, terminated=False, **_: (
+            None if terminated else counters.refuse("expired" if expired else "revoked")
+        ),
+        weak=False,
+    )
+    signals.worker_shutdown.connect(lambda **_: counters.write(), weak=False)
