@@ -22,6 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     lacks_queues,
     prefixes_of,
     supervisor_command,
+    to_restart,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
@@ -42,13 +43,20 @@ class ActionModule(HostModule):
         state, phase = self._task.args.get("state", "deployed"), str(self._task.args["phase"])
         if state == "deployed" and variables.get(TARGET):
             phase = rollback_phase(phase, variables)
-        make = {"deployed": self.deployed, "restored": self.restored, "absent": self.absent}[state]
+        make = {
+            "deployed": self.deployed,
+            "restored": self.restored,
+            "absent": self.absent,
+            "restarted": self.restarted,
+        }[state]
         if not phase or is_without(phase, variables) or not prefixes_of(variables, phase, everywhere=state == "absent"):
             return {"changed": False, "skipped": True}
         try:
             arguments = make(phase, variables)
         except OperatorError as error:
             return {"failed": True, "msg": str(error), "release_fault": False}
+        if not arguments:
+            return {"changed": False, "skipped": True}
         return self.call(arguments, task_vars) | {"phase": phase}
 
     def deployed(self, phase: str, variables: Variables) -> dict[str, Any]:
@@ -71,6 +79,11 @@ class ActionModule(HostModule):
         """Return the module's arguments to go back to the deployment before; without one, nothing is to run."""
         before = variables[BUILD]["deployment_before"]
         return common(phase, variables) | ({"restore": before} if before else {"state": "absent"})
+
+    def restarted(self, phase: str, variables: Variables) -> dict[str, Any]:
+        """Return the module's arguments to restart those of the phase's programs that are asked for; {} for none."""
+        programs = to_restart(variables, phase)
+        return common(phase, variables) | {"restart": programs} if programs else {}
 
     def absent(self, phase: str, variables: Variables) -> dict[str, Any]:
         """Return the module's arguments to remove the phase's programs, whatever groups the host is in now."""

@@ -21,7 +21,8 @@ options:
       - V(deployed) starts what this run deploys or goes back to.
       - V(restored) goes back to the deployment before; without one, the programs are removed.
       - V(absent) removes the programs, whatever groups the host is in.
-    choices: [deployed, restored, absent]
+      - V(restarted) hands those that C(celery_app_restart) names over to another generation of what is live.
+    choices: [deployed, restored, absent, restarted]
     type: str
     default: deployed
   successors_only:

@@ -145,6 +145,13 @@ options:
         only for a host without that record. It was healthy before, so there is no observation period, and what
         has a V(restore_strategy) is brought back by that.
     type: str
+  restart:
+    description:
+      - Programs of the deployment of O(app) that is live. Each is handed over to another generation, which equals the
+        one that runs but for its name. All other programs are left alone.
+    type: list
+    elements: str
+    default: []
   conf_dir:
     description: Where the conf files are.
     type: path
@@ -318,6 +325,7 @@ ARGUMENTS: dict[str, Any] = {
     "app": {"type": "str"},
     "draft": {"type": "dict"},
     "restore": {"type": "str"},
+    "restart": {"type": "list", "elements": "str", "default": []},
     "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
     "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
     "volatile_dir": {"type": "path"},

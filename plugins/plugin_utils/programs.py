@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import own_time_limits, schedulers
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    own_time_limits,
+    schedulers,
+    worker_programs_of_hosts,
+)
 
 Variables = Mapping[str, Any]
 """A host's variables, evaluated."""
@@ -275,6 +280,41 @@ def prefixes_of(variables: Variables, phase: str, everywhere: bool = False) -> l
     if phase == LEFT:
         return found + (watchdogs if {"worker", "scheduler"}.isdisjoint(variables["group_names"]) else [])
     return found + (watchdogs if watches(variables, here) else [])
+
+
+def to_restart(variables: Variables, phase: str) -> list[str]:
+    """Return the phase's programs on this host that celery_app_restart names, all of them where it is empty.
+
+    Raises OperatorError for a name that no host of the run has.
+    """
+    wanted = names_in(variables["celery_app_restart"])
+    refuse_unknown_programs("celery_app_restart", wanted, variables)
+    here = Programs(variables, Deployment.current(variables["celery_app_name"]), {}).of(phase)
+    app = variables["celery_app_name"]
+    return [program for program in here if not wanted or short_name(app, program) in wanted]
+
+
+def names_in(text: Any) -> list[str]:
+    """Return the names in a list, or in a text with commas between."""
+    names = text if isinstance(text, list) else str(text or "").split(",")
+    return [name for each in names if (name := str(each).strip())]
+
+
+def short_name(app: str, program: str) -> str:
+    """Return how an operator calls a program: `default` for petct-worker-default, `scheduler` for petct-scheduler."""
+    return program.removeprefix(f"{app}-").removeprefix("worker-")
+
+
+def refuse_unknown_programs(variable: str, names: Iterable[str], variables: Variables) -> None:
+    """Raise OperatorError where a variable names a program that no host of the inventory has."""
+    entries = [*variables["celery_worker_programs"], *chain(*worker_programs_of_hosts(variables))]
+    known = sorted({str(entry["name"]) for entry in entries} | {"scheduler", "web", "web-listener", "watchdog"})
+    for name in names:
+        if name not in known:
+            raise OperatorError(
+                f"{variable}: there is no program {name}. Nothing was changed. There is {', '.join(known)} (names of "
+                "celery_worker_programs, and the kit's programs)"
+            )
 
 
 def own_queues(report: Mapping[str, Any], programs: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,6 +15,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENER
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+AGAIN = 10
+"""Generations of one program, alike but for their name, that may drain at a time."""
+
 OLD_NAMES = {"family": "program", "settle": "min_uptime"}
 """Keys as versions of the kit before 0.2 wrote them into the records."""
 
@@ -61,14 +64,27 @@ class Generation:
         if not number or not GENERATION.search(self.name):
             return self
         name = f"{self.program}-{hashlib.sha256(f'{self.name} {number}'.encode()).hexdigest()[:8]}"
+        return replace(self.named(name), of=self.of or self.name)
+
+    def named(self, name: str) -> Generation:
+        """Return the same under another name."""
         return replace(
             self,
             name=name,
             conf=self.conf.replace(self.name, name),
             ready=[word.replace(self.name, name) for word in self.ready],
             log=self.log and self.log.replace(self.name, name),
-            of=self.of or self.name,
         )
+
+    @property
+    def names(self) -> list[Generation]:
+        """The same under each name that it may have."""
+        return [self.original.again(number) for number in range(AGAIN)]
+
+    @property
+    def original(self) -> Generation:
+        """The generation that this one equals but for its name, or itself."""
+        return replace(self.named(self.of), of="") if self.of else self
 
     @property
     def predecessors(self) -> set[str]:

@@ -82,6 +82,8 @@ class Manifest:
             raise OperatorError("program_prefixes must not be empty, and state=absent takes no programs.")
         if self.options["restore"]:
             self._restore(self.options["restore"])
+        if self.options["restart"]:
+            self._take_current()
         refuse_invalid(self.prefixes, self.programs)
         self.conf_dir.refuse_foreign(one.name for one in self.programs)
         if not self.check:
@@ -90,7 +92,10 @@ class Manifest:
         self.supervisord = self._connect()
         if self.supervisord:
             first = first_look(self.supervisord, self.conf_dir)
-            self.programs = [plan.able_to_run(one, first) for one in self.programs]
+            self.programs = [
+                (plan.restarted if one.program in self.options["restart"] else plan.able_to_run)(one, first)
+                for one in self.programs
+            ]
             wait = 0.0 if self.check else AWAIT_STARTING
             self.seen = look(
                 self.supervisord, self.supervisord_conf, self.conf_dir, self.programs, absent=self.absent, wait=wait
@@ -102,6 +107,8 @@ class Manifest:
         self.programs = [plan.stops_first(one, self.seen) for one in self.programs]
         drain_wait = self.options["drain_wait"]
         self.changes = plan.changes(self.programs, self.seen, waits=drain_wait is None)
+        if self.options["restart"]:  # what else is to be done, a deploy does
+            self.changes = [change for change in self.changes if change.program in self.options["restart"]]
         self.operations = plan.plan(self.changes, self.seen, drain_wait)
         self.reports = reports(self.changes, self.seen)
 
@@ -174,6 +181,23 @@ class Manifest:
                 f"{self.deployments.directory} has no record of deployment {deployment}; nothing was changed. Type: "
                 "ansible-playbook playbooks/deploy.yml"
             )
+
+    def _take_current(self) -> None:
+        """Take the programs from the record of the deployment that is live: code and settings as they run."""
+        deployments = self.deployments
+        if deployments is None or not deployments.current():
+            raise OperatorError(
+                f"No deployment of {self.app} is live on this host; nothing was changed. Type: ansible-playbook "
+                "playbooks/deploy.yml"
+            )
+        if draft := deployments.draft():
+            raise OperatorError(
+                f"A {draft.get('action') or 'deploy'} of {draft.get('who') or 'somebody'} is unfinished on this host; "
+                "nothing was changed. Complete it: ansible-playbook playbooks/deploy.yml, or go back: ansible-playbook "
+                "playbooks/rollback.yml"
+            )
+        recorded = [one for one in deployments.current()["programs"] if prefix_of(one["name"], self.prefixes)]
+        self.programs = [Generation.of_options(one) for one in recorded]
 
     def _refuse_missing_commands(self) -> None:
         for one in self.programs:

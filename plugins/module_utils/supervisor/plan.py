@@ -15,8 +15,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENERATION, program_of
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import NAME, Generation, prefix_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import (
+    AGAIN,
+    NAME,
+    Generation,
+    prefix_of,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
 START_AGAIN = 60
@@ -30,9 +36,6 @@ STOP_MARGIN = 10.0
 
 UNKNOWN_STOP = 600.0
 """Seconds to wait for a program whose conf is gone, so that its stopwaitsecs isn't known."""
-
-AGAIN = 10
-"""Generations of one program, alike but for their name, that may drain at a time."""
 
 # What becomes of a program, as the module reports it.
 UNCHANGED, STARTED, HANDED_OVER, REPLACED = "unchanged", "started", "handed_over", "replaced"
@@ -145,7 +148,7 @@ def able_to_run(one: Generation, seen: Seen) -> Generation:
 
     A run that goes back to a generation which is still at its last task starts it anew, beside itself.
     """
-    candidates = [one.again(number) for number in range(AGAIN)]
+    candidates = one.names
     for candidate in candidates:
         if seen.is_up(candidate.name) and seen.was_ready(candidate.name):
             return candidate
@@ -154,6 +157,20 @@ def able_to_run(one: Generation, seen: Seen) -> Generation:
         if not (process and process.state == "STOPPING" and not seen.was_ready(candidate.name)):
             return candidate
     return one
+
+
+def restarted(one: Generation, seen: Seen) -> Generation:
+    """Return the same generation under a name that nothing on the host has, to take over from the one that runs.
+
+    Later runs know it again: `able_to_run` returns the name under which it runs.
+    """
+    for candidate in one.names:
+        if candidate.name not in seen.files and candidate.name not in seen.processes:
+            return candidate
+    raise OperatorError(
+        f"{one.program}: {AGAIN} of its generations still run or finish their tasks, so that it can't be restarted "
+        "once more. Wait until some are done: ansible-playbook playbooks/status.yml"
+    )
 
 
 def orphans_of(prefixes: Iterable[str], programs: Iterable[str] | None, removed: Iterable[str]) -> set[str]:

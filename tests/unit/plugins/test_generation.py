@@ -46,3 +46,11 @@ def test_a_program_is_in_a_manifest_once():
     refuse_invalid(["app-worker-"], [one])
     with pytest.raises(OperatorError, match="is listed twice"):
         refuse_invalid(["app-worker-"], [one, one.again(1)])
+
+
+def test_the_same_under_another_name_knows_the_one_it_equals():
+    one = Generation.restored({**RECORDED, "settle": 0})
+    again = one.again(1)
+    assert again.name != NAME and again.of == NAME
+    assert again.original == one == one.original
+    assert [each.name for each in again.names] == [each.name for each in one.names]

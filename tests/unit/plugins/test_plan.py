@@ -1,6 +1,7 @@
 """The plan of a handover: what becomes of each program, the operations in their order, and their inverses."""
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import (
@@ -99,6 +100,18 @@ def test_a_generation_that_still_drains_is_begun_anew_under_another_name():
     assert again.conf == f"[program:{again.name}]" and again.ready == ["ready", again.name]
     assert plan.able_to_run(one, seen(again.name)) == again, "it runs under that name already"
     assert plan.able_to_run(one, seen(A2)) == one
+
+
+def test_a_restart_takes_a_name_that_is_free_and_later_runs_know_it_again():
+    one = generation(A1)
+    once = plan.restarted(one, seen(A1))
+    assert once.name != A1 and once.of == A1 and once.program == one.program
+    assert plan.able_to_run(one, seen(once.name)) == once, "a deploy finds it under its name"
+    assert plan.able_to_run(once, seen(A1)) == one, "so does a run that has the restarted one in its record"
+    assert plan.restarted(once, seen(once.name)) == one, "the first name is free again"
+    assert plan.restarted(one, seen(A1, once.name)).name not in (A1, once.name), "one still drains"
+    with pytest.raises(OperatorError, match="can't be restarted once more"):
+        plan.restarted(one, seen(*(each.name for each in one.names)))
 
 
 # The operations.
