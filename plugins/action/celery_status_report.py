@@ -9,14 +9,14 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_report
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_page, status_report
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled, spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import groups_of_schedulers
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 STATUS = "__celery_app_status"
 """What each host's status was registered as."""
-FORMATS = ("text", "json")
+FORMATS = ("text", "json", "html")
 
 
 class ActionModule(ActionBase):
@@ -37,7 +37,9 @@ class ActionModule(ActionBase):
         given = status_report.document(results, schedulers, variables["celery_app_name"])
         shown = text = "\n".join(status_report.lines(results, given, schedulers))
         if how == "json":
-            text = json.dumps(given, indent=1, ensure_ascii=False)
+            text = json.dumps(spelled(given), indent=1, ensure_ascii=False)
+        if how == "html":
+            text = status_page.page(spelled(given))
         if file := output(variables, how):
             write(Path(file), text + "\n")
             shown = f"{shown.splitlines()[0]}\nwritten to {file}"

@@ -77,7 +77,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 text: {description: "All of it for people - OK or the problems, then tables and more.", type: str, returned: always}
-lines: {description: The same without the problems and line by line., type: list, elements: str, returned: always}
+lines: {description: "The same without problems and queues, line by line.", type: list, elements: str, returned: always}
 problems: {description: "What is wrong, with what to do; a line each.", type: list, elements: str, returned: always}
 notes: {description: What is to be known before something is done., type: list, elements: str, returned: always}
 app: {description: The application's name., type: str, returned: always}
@@ -116,6 +116,10 @@ store:
     C(faults).
   type: dict
   returned: always
+tick: {description: "When a worker here last ran the scheduler's tick, as Unix time.", type: float, returned: always}
+next_due: {description: "When the scheduler here is due next, as Unix time.", type: float, returned: always}
+hour: {description: "The last hour of the queues in points of C(every) s.", type: dict, returned: always}
+now: {description: "By queue the age of the C(oldest) task and the C(rate).", type: dict, returned: always}
 scheduled: {description: "When each entry of the schedule last ran, as Unix time.", type: dict, returned: always}
 lock: {description: Who holds the deploy lock; empty when it is free., type: dict, returned: always}
 work:
@@ -155,12 +159,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look_at_versions,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes, problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text, verdict
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table, text, verdict
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 REPORTED = (
     "app", "release", "since", "programs", "watched", "orphans", "queues", "nodes", "alarms", "cluster", "store",
-    "scheduled", "lock", "work", "deploys", "unsafe", "draft", "certificates", "unseen",
+    "scheduled", "tick", "next_due", "hour", "now", "lock", "work", "deploys", "unsafe", "draft", "certificates",
+    "unseen",
 )  # fmt: skip
 """What is returned of a status."""
 
@@ -198,6 +203,7 @@ def main() -> None:
 
 def returned(seen: Status, found: list[str], lines: list[str]) -> dict[str, Any]:
     """Return what the module returns of a status, its problems and its text."""
+    rows = [{"name": name, **queue, **seen.now.get(name, {})} for name, queue in sorted(seen.queues.items())]
     return {
         **{name: getattr(seen, name) for name in REPORTED},
         "unlisted": [asdict(one) for one in seen.unlisted],
@@ -206,7 +212,7 @@ def returned(seen: Status, found: list[str], lines: list[str]) -> dict[str, Any]
         "problems": found,
         "notes": list(notes(seen)),
         "lines": lines,
-        "text": "\n".join([*verdict(found), *lines]),
+        "text": "\n".join([*verdict(found), *queue_table(rows), *lines]),
     }
 
 

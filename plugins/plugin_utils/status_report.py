@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DEAD
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import Leadership, leadership
 
+ADDED = ("unacked", "rate")
+"""The columns of the last hour in which each host has a part of the whole."""
 VERSION = 1
 """Of the document's schema, docs/status.schema.json: another one where a field is removed or changes its meaning."""
 
@@ -49,6 +52,8 @@ def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: I
     shown = ["PROBLEMS:", *(f"- {line}" for line in found)] if found else ["OK"]
     for hosts in schedulers:
         shown += leadership({host: programs_of(results.get(host)) for host in hosts}).lines()
+    for one in given["applications"]:
+        shown += ["", *queue_table(one["queues"])] if one["queues"] else []
     for result in results.values():
         shown += ["", *(result.get("lines") or [])] if result.get("lines") else []
     return shown
@@ -81,9 +86,16 @@ def problem(host: str, line: str) -> dict[str, str]:
 
 def application(app: str, results: Mapping[str, Result], leaderships: list[Leadership]) -> dict[str, Any]:
     """Return what is known of an application as a whole."""
+    told = queue_hosts(results)
+
+    def now(name: str, broker: str) -> list[Mapping[str, float]]:
+        """Return what watchdogs tell of a queue: where there are several brokers, the one on the broker's host."""
+        seen = [result.get("now") or {} for host, result in results.items() if len(told) < 2 or host == broker]
+        return [of[name] for of in seen if name in of]
+
     queues = [
-        queue_entry(host, app, name, queue)
-        for host, result in queue_hosts(results).items()
+        queue_entry(host, app, name, queue, now(name, host))
+        for host, result in told.items()
         for name, queue in sorted(result["queues"].items())
     ]
     dead = [queue["ready"] for queue in queues if queue["is_dead"]]
@@ -97,11 +109,44 @@ def application(app: str, results: Mapping[str, Result], leaderships: list[Leade
                 "hosts": one.hosts,
                 "leading": one.leading,
                 "standing_by": one.standing_by,
+                "next_due": moment(max(results.get(host, {}).get("next_due") or 0 for host in one.hosts) or None),
+                "last_tick": moment(max(result.get("tick") or 0 for result in results.values()) or None),
                 "last_runs": last_runs(results.get(host, {}) for host in one.hosts),
             }
             for one in leaderships
             if set(one.hosts) & set(results)
         ],
+        "hour": hour([result["hour"] for result in results.values() if result.get("hour")]),
+    }
+
+
+def hour(given: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the last hour of all hosts' queues; None where no host knows.
+
+    Each host counts what its own workers hold and finish; of the rest, all say the same of one queue.
+    """
+    if not given:
+        return None
+    every, first = given[0]["every"], min(one["first"] for one in given)
+    found: dict[str, dict[str, list[Any]]] = {}
+    lengths = [
+        one["first"] - first + len(column) for one in given for of in one["queues"].values() for column in of.values()
+    ]
+    count = max(lengths, default=0)
+    for one in given:
+        for name, columns in one["queues"].items():
+            into = found.setdefault(name, {key: [None] * count for key in columns})
+            for key, values in columns.items():
+                for index, value in enumerate(values, one["first"] - first):
+                    before = into[key][index]
+                    if value is not None:
+                        both = before is not None
+                        into[key][index] = (before + value if key in ADDED else max(before, value)) if both else value
+    return {
+        "from": moment(first * every),
+        "every": every,
+        "count": count,
+        "queues": [{"name": name, **columns} for name, columns in sorted(found.items())],
     }
 
 
@@ -119,8 +164,11 @@ def queue_hosts(results: Mapping[str, Result]) -> dict[str, Result]:
     return found
 
 
-def queue_entry(host: str, app: str, name: str, queue: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a queue; None for what its broker does not tell."""
+def queue_entry(
+    host: str, app: str, name: str, queue: Mapping[str, Any], now: Iterable[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Return a queue, of what its broker and the workers' watchdogs tell; None for what they do not."""
+    oldest, rates = ([one[key] for one in now if key in one] for key in ("oldest", "rate"))
     return {
         "name": name,
         "host": host,
@@ -128,8 +176,8 @@ def queue_entry(host: str, app: str, name: str, queue: Mapping[str, Any]) -> dic
         "ready": queue.get("ready", queue["messages"]),
         "unacked": queue.get("unacked"),
         "consumers": queue["consumers"],
-        "oldest": queue.get("oldest"),
-        "rate": queue.get("rate"),
+        "oldest": max(oldest, default=None),
+        "rate": round(sum(rates), 3) if rates else None,
     }
 
 

@@ -7,14 +7,17 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, UnlistedWorker
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.metrics import hour_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
 from ansible_collections.celery_ops.kit.plugins.modules.celery_status import returned
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.status_report import moment
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"' & ]]> {{ 7*7 }}"
 GOOD = {
-    "action": "deploy", "at": "2026-11-26T14:40:00+0000", "who": "anna@control", "from": "r0", "to": "r1",
-    "outcome": "good", "commit": "0a1b2c3", "changed": ["release"], "seconds": {"release": 12.5, "workers": 8.0},
+    "action": "deploy", "at": moment(time.time() - 1500).replace("Z", "+0000"), "who": "anna@control",
+    "from": "r0", "to": "r1", "outcome": "good", "commit": "0a1b2c3", "changed": ["release"],
+    "seconds": {"release": 12.5, "workers": 8.0},
 }  # fmt: skip
 
 
@@ -57,10 +60,26 @@ def seen(**more: Any) -> Status:
     known = {
         "host": "web1", "name": "web1", "release": "r1", "since": time.time() - 3600, "programs": programs,
         "queues": queues, "nodes": [node], "store": store, "broker": Versions(installed="4.0.5-1"),
-        "scheduled": {"celery-ops-tick": time.time() - 9}, "deploys": [GOOD],
+        "scheduled": {"celery-ops-tick": time.time() - 9}, "deploys": [GOOD], "tick": time.time() - 8,
+        "next_due": time.time() + 6, "hour": last_hour(), "now": {"shop": {"oldest": 12.5, "rate": 3.25}},
         "certificates": {"/etc/rabbitmq/tls/cert.pem": time.time() + 86400 * 80},
     }  # fmt: skip
     return Status("shop", **{**known, **more})
+
+
+def last_hour() -> dict[str, Any]:
+    """An hour with a rush in it, and ten minutes of which nothing is known."""
+    times = [time.time() - 3590 + 10 * number for number in range(360)]
+    rush = [max(0.0, 120 - abs(number - 150)) for number in range(360)]
+    shop = {
+        "ready": [None if 60 < number < 120 else round(42 * rush[number] / 10) + number % 7 for number in range(360)],
+        "unacked": [min(3, round(one)) for one in rush],
+        "consumers": [2] * 360,
+        "oldest": [one / 4 for one in rush],
+        "rate": [2.5 + (number % 11) / 10 + rush[number] / 40 for number in range(360)],
+    }
+    mail = {column: [0] * 360 for column in shop}
+    return hour_of(times, {"shop": shop, "mail": mail})
 
 
 def result(status: Status) -> dict[str, Any]:
@@ -71,7 +90,7 @@ def result(status: Status) -> dict[str, Any]:
 
 def healthy() -> dict[str, Any]:
     """Two hosts with nothing wrong."""
-    two = seen(host="work2", name="work2", queues={}, nodes=[], store={}, broker=Versions(), scheduled={})
+    two = seen(host="work2", name="work2", queues={}, nodes=[], store={}, broker=Versions(), scheduled={}, next_due=0.0)
     two.programs = worker("shop-worker-default-1")
     return {"web1": result(seen()), "work2": result(two)}
 

@@ -35,7 +35,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import rows_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
-from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker, metrics
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -91,6 +91,14 @@ class Status:
     """The broker's alarms: `node` and `alarm`, which is memory, disk or file_descriptor_limit."""
     store: dict[str, Any] = field(default_factory=dict)
     """The result store on this host, where one belongs."""
+    tick: float = 0.0
+    """When a worker of this host last ran the scheduler's tick, as Unix time; 0 for unknown."""
+    next_due: float = 0.0
+    """When the scheduler of this host, if it leads, looks at its schedule next, as Unix time; 0 for unknown."""
+    hour: dict[str, Any] = field(default_factory=dict)
+    """The last hour of the queues that this host's workers consume from."""
+    now: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By queue the age of the `oldest` task and the `rate` at which this host's workers finish tasks."""
     scheduled: dict[str, float] = field(default_factory=dict)
     """When the entries of the scheduler of this host last ran, as Unix time, as it last wrote that down."""
     moves_from: str = ""
@@ -165,6 +173,8 @@ def look_at_programs(seen: Status, conf: Path) -> None:
             continue
         if beat.get("kind") in WATCHDOG and time.monotonic() - beat["beat"] < SILENT:
             watchdog, itself = beat, name
+        elif beat.get("kind") == "scheduler" and beat.get("state") == "ready":
+            seen.next_due = beat["time"] + beat["due"]
         elif beat.get("kind") == "worker":
             seen.consumed |= set(beat["queues"])
             seen.programs[name].update(
@@ -182,6 +192,14 @@ def look_at_programs(seen: Status, conf: Path) -> None:
     for program in seen.programs.values():
         program["memory"] = memory.get(program["pid"], 0)
     seen.scheduled = last_runs(layout)
+    seen.hour, seen.now = metrics.last_hour(layout), metrics.now_of(layout)
+    for sample, labels, value in metrics.samples(layout):
+        if sample == "celery_ops_program_restarts_total":
+            for program in seen.programs.values():
+                if program["program"] == labels.get("program"):
+                    program["restarts"] = int(value)
+        elif sample == "celery_ops_tick_timestamp_seconds":
+            seen.tick = value
 
 
 def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:

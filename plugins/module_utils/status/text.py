@@ -11,7 +11,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes
 
 PROGRAMS = ("PROGRAM", "STATE", "PID", "UP", "RESTARTS", "MEMORY", "RELEASE", "HEALTH", "QUEUES")
-QUEUES = ("QUEUE", "READY", "UNACKED", "CONSUMERS")
+QUEUES = ("QUEUE", "READY", "UNACKED", "CONSUMERS", "OLDEST", "RATE")
 ENTRIES = 3
 """Lines of the audit log that are shown."""
 
@@ -31,14 +31,15 @@ def text(seen: Status, *, has_programs: bool, has_queues: bool) -> list[str]:
         lines += table(PROGRAMS, rows) if rows else ["no programs"]
         orphans = [f"pid {one['pid']} ({one['what']}) for {one['seconds']} s" for one in seen.orphans]
         lines.append(f"orphans: {', '.join(orphans) or ('none' if seen.watched else 'unknown without the watchdog')}")
-    if seen.scheduled:
-        entry, last = max(seen.scheduled.items(), key=lambda each: each[1])
-        lines.append(f"scheduler: last sent {entry}, {_local(last)}")
+    if seen.scheduled or seen.next_due:
+        entry, last = max(seen.scheduled.items(), key=lambda each: each[1], default=("nothing yet", 0.0))
+        said = f"last sent {entry}" + (f", {_local(last)}" if last else "")
+        lines.append(f"scheduler: {said}" + (f"; next due {_local(seen.next_due)}" if seen.next_due else ""))
+    if seen.tick:
+        lines.append(f"tick: last run {_local(seen.tick)}")
     if seen.cluster:
         lines.append(f"cluster: {', '.join(f'{node} {state}' for node, state in seen.cluster.items())}")
-    if seen.queues:
-        lines += table(QUEUES, [queue(name, one) for name, one in sorted(seen.queues.items())])
-    elif has_queues:
+    if has_queues and not seen.queues:
         lines.append("queues: none")
     lines += broker(seen)
     if seen.store:
@@ -105,9 +106,22 @@ def program(name: str, one: dict[str, Any]) -> Sequence[str]:
     )
 
 
-def queue(name: str, one: dict[str, Any]) -> Sequence[str]:
-    """Return a queue's row; of a broker of somebody else's less is known."""
-    return (name, str(one.get("ready", one["messages"])), str(one.get("unacked", "-")), str(one["consumers"]))
+def queue_table(queues: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the queues, a line each; nothing for none. Of a broker of somebody else's less is known."""
+    rows = []
+    for one in queues:
+        oldest, rate = one.get("oldest"), one.get("rate")
+        rows.append(
+            (
+                one["name"],
+                str(one["ready"] if "ready" in one else one["messages"]),
+                "-" if one.get("unacked") is None else str(one["unacked"]),
+                str(one["consumers"]),
+                "-" if oldest is None else _span(oldest),
+                "-" if rate is None else f"{rate:.3g}/s",
+            )
+        )
+    return table(QUEUES, rows) if rows else []
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

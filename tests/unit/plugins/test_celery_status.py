@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
-from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import look, metrics
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import answer_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
     Status,
@@ -23,7 +23,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     unlisted_workers,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import size, text, verdict
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table, size, text, verdict
 from support.wait import wait_until
 
 WORKER = "demo-worker-default-1a2b3c4d"
@@ -59,9 +59,6 @@ def test_nothing_is_wrong_with_a_healthy_system():
         "PROGRAM                       STATE    PID  UP          RESTARTS  MEMORY  RELEASE  HEALTH  QUEUES",
         f"{WORKER}  RUNNING  7    1d 1:01:01  2         94M     r1       ready   demo (1/2 busy)",
         "orphans: none",
-        "QUEUE      READY  UNACKED  CONSUMERS",
-        "demo       4      1        1",
-        "demo.dead  0      0        0",
         "lock: free",
         "last: -",
     ]
@@ -125,11 +122,8 @@ def test_unsafe_settings_are_shown_with_the_line_to_write_and_are_no_problem():
 def test_a_host_that_is_only_the_broker():
     seen = found(release="", programs={})
     assert wrong(seen, programs=False) == []
-    assert [line.split()[0] for line in text(seen, has_programs=False, has_queues=True)] == [
-        "QUEUE",
-        "demo",
-        "demo.dead",
-    ]
+    assert text(seen, has_programs=False, has_queues=True) == []
+    assert "queues: none" in text(found(queues={}), has_programs=False, has_queues=True)
 
 
 DRAFT = {"id": "x", "action": "deploy", "who": "anna@control", "release": "r2", "phase": "workers", "begun": ["web"]}
@@ -163,13 +157,12 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
     [
         (
             '{"asked": true, "queues": {"demo": {"messages": 3, "consumers": 0}, "demo.dead": null}, "reason": ""}',
-            ["demo   3      -        0", "it has no queue demo.dead, so that tasks no worker could do are lost"],
+            ["it has no queue demo.dead, so that tasks no worker could do are lost"],
             "Nothing consumes from demo, where 3 tasks wait",
         ),
         (
             '{"asked": true, "queues": {"demo.dead": {"messages": 2, "consumers": 0}}, "reason": ""}',
             [
-                "demo.dead  2      -        0",
                 "broker: celery_app_broker_url is no host of the kit's: its alarms, and other queues",
             ],
             "2 dead-lettered tasks",
@@ -358,3 +351,53 @@ def test_the_last_runs_of_a_schedule_are_read_and_a_broken_file_says_nothing(tmp
     assert look.last_runs(Layout("demo")) == {"tick": 1795705881.0}
     file.write_text("[]")
     assert look.last_runs(Layout("demo")) == {}
+
+
+def test_queues_are_a_table_and_what_is_not_known_a_dash():
+    queues = [
+        {"name": "shop", "ready": 4, "unacked": 1, "consumers": 2, "oldest": 75.2, "rate": 3.25},
+        {"name": "foreign", "messages": 3, "consumers": 0},
+    ]
+    assert queue_table(queues) == [
+        "QUEUE    READY  UNACKED  CONSUMERS  OLDEST   RATE",
+        "shop     4      1        2          0:01:15  3.25/s",
+        "foreign  3      -        0          -        -",
+    ]
+    assert queue_table([]) == []
+
+
+def hour_file(tmp_path, monkeypatch, **more):
+    """The watchdog's last hour: two samples in one point, one in the next but one."""
+    monkeypatch.setattr(Layout, "state", tmp_path)
+    (tmp_path / "metrics").mkdir()
+    now = time.time() // 30 * 30
+    column = {"ready": [1, 5, None], "unacked": [0, 0, 2], "consumers": [1, 1, 1], "oldest": [0.0, 9.5, 3.0]}
+    queues = {"demo": {**column, "rate": [1.0, 2.0, None]}}
+    given = {"format": 1, "times": [now - 60, now - 50, now], "queues": queues, "programs": {}, **more}
+    (tmp_path / "metrics/hour.json").write_text(json.dumps(given))
+    return int(now // 30)
+
+
+def test_the_last_hour_is_put_into_points_of_half_a_minute(tmp_path, monkeypatch):
+    last = hour_file(tmp_path, monkeypatch)
+    seen = metrics.last_hour(Layout("demo"))
+    assert (seen["every"], seen["first"]) == (30, last - 2)
+    assert seen["queues"]["demo"]["ready"] == [5, None, None]
+    assert seen["queues"]["demo"]["rate"] == [1.5, None, None]
+    assert metrics.now_of(Layout("demo")) == {"demo": {"oldest": 3.0}}
+
+
+@pytest.mark.parametrize("more", [{"times": []}, {"queues": {"demo": {}}}, {"queues": None}, {"times": [1, "x"]}])
+def test_a_last_hour_that_is_damaged_says_nothing(tmp_path, monkeypatch, more):
+    hour_file(tmp_path, monkeypatch, **more)
+    assert metrics.last_hour(Layout("demo")) == {}
+    assert metrics.now_of(Layout("demo")) == {}
+
+
+def test_the_watchdogs_metrics_are_read(tmp_path, monkeypatch):
+    hour_file(tmp_path, monkeypatch)
+    line = 'celery_ops_program_restarts_total{app="demo",program="demo-worker-default",host="a\\"b"} 3\n'
+    (tmp_path / "metrics/demo.prom").write_text(f"# HELP x y\n{line}celery_ops_watchdog_timestamp_seconds 1.5e9\nodd\n")
+    restarts, stamp = metrics.samples(Layout("demo"))
+    assert (restarts[1]["program"], restarts[2]) == ("demo-worker-default", 3.0)
+    assert stamp == ("celery_ops_watchdog_timestamp_seconds", {}, 1.5e9)
