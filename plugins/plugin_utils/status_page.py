@@ -74,7 +74,7 @@ def sentence(text: str) -> str:
 
 
 def capital(text: str) -> str:
-    """Return a text with a capital letter at its beginning, the rest as it is."""
+    """Return a text with its first character in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]
 
 
