@@ -14,7 +14,7 @@ import celery_ops.ledger  # their tasks are the kit's, too
 import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
-from celery_ops.worker import canary, clock, counters, failover, heartbeat, prefork, revoked, schedule, ticks
+from celery_ops.worker import canary, clock, counters, failover, heartbeat, intake, prefork, revoked, schedule, ticks
 from celery_ops.worker.canary import OwnTask
 
 TICKED = "TICKED"
@@ -67,6 +67,7 @@ before_task_publish.connect(celery_ops.worker.echo.leave_expiry_to_the_worker, s
 BaseLoader.override_backends.update(dict.fromkeys(("redis", "rediss"), "celery_ops.worker.results:RedisBackend"))
 BaseLoader.override_backends["sentinel"] = "celery_ops.worker.results:SentinelBackend"
 canary.connect()
+intake.connect()  # before the heartbeat, so that a scheduler that is held writes one
 heartbeat.connect()
 clock.connect()
 counters.connect()

@@ -5,6 +5,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops import pause
 from celery_ops.errors import RetryLater
 from celery_ops.layout import TICK_INTERVAL
 from celery_ops.probe import Deadline, answer, connected, load_app
@@ -71,6 +72,9 @@ class RoundTrip:
         from celery_ops.worker import echo
 
         queues = self._consumed()
+        if not queues and (why := _paused()):
+            self.found["busy"] = why
+            return
         queue = self._shortest(queues)
         nodes = queues.get(queue, [])
         begun = _begun(self._ask("stats", nodes)) if nodes else 0
@@ -189,6 +193,12 @@ class RoundTrip:
             f"no answer from queue {queue!r} within {waited:.0f} s: {', '.join(nodes)} consumes from it, has a "
             "free slot and runs nothing; look at its log"
         )
+
+
+def _paused() -> str:
+    """Return what is paused on this host; empty for nothing."""
+    entries = [f"{one['what']} {one['name']}".strip() for one in pause.read(pause.file())]
+    return f"paused: {', '.join(entries)}; no task was sent" if entries else ""
 
 
 def _begun(stats: dict[str, Any]) -> int:

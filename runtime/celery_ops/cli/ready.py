@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops import pause
 from celery_ops.errors import PermanentError, RetryLater
 from celery_ops.probe import Deadline, answer, load_app, while_connected
 from celery_ops.worker import canary, versions
@@ -96,7 +97,8 @@ class Node:
     def consumes(self, wanted: list[str]) -> list[str]:
         """Return the queues it consumes from; raise RetryLater while one that is wanted is missing."""
         consumed = sorted(queue["name"] for queue in self._ask("active_queues"))
-        missing = sorted(set(wanted) - set(consumed))
+        paused = pause.paused_queues(pause.read(pause.file()), self.name.partition("@")[0], wanted)
+        missing = sorted(set(wanted) - set(consumed) - paused)
         if missing:
             raise RetryLater(
                 f"{self.name} does not consume from {', '.join(missing)} (but from {', '.join(consumed) or 'none'}); "

@@ -19,8 +19,9 @@ def main(argv: list[str] | None = None) -> None:
     from celery.__main__ import main as celery
 
     from celery_ops.lease import scheduler
-    from celery_ops.worker import heartbeat
+    from celery_ops.worker import heartbeat, intake
 
+    intake.connect()
     heartbeat.connect()
     scheduler.connect()
     sys.argv = ["celery", *arguments]

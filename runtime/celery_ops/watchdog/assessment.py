@@ -100,7 +100,8 @@ def assess(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> A
     if closed:
         return Assessment("deaf", f"it is connected and does not consume from {', '.join(closed)}")
     if not beat["queues"]:
-        return Assessment("paused", "it was told to consume from no queue")
+        why = f"{', '.join(beat['paused'])}" if beat.get("paused") else "it was told to consume from no queue"
+        return Assessment("paused", why)
     if beat["reserved"] and not beat["active"] and seen.idle > max(IDLE, seen.starts):
         return Assessment("stuck", f"its pool has taken none of {beat['reserved']} tasks for {seen.idle:.0f} s")
     return Assessment("busy" if beat["active"] >= beat["slots"] else "ready")

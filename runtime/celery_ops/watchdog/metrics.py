@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery_ops import proc
+from celery_ops import pause, proc
 from celery_ops.layout import Layout, program_of
 from celery_ops.watchdog.assessment import STATES
 from celery_ops.watchdog.broker import Broker
@@ -218,8 +218,7 @@ class Metrics:
                 disk = os.statvfs(directory)
                 out.add("celery_ops_disk_free_bytes", disk.f_bavail * disk.f_frsize, directory=str(directory))
                 out.add("celery_ops_disk_size_bytes", disk.f_blocks * disk.f_frsize, directory=str(directory))
-        paused = _json(self.layout.pause)
-        out.add("celery_ops_paused", int(bool(paused)))
+        out.add("celery_ops_paused", int(bool(pause.read(self.layout.pause))))
         return out.text()
 
     def _say_programs(

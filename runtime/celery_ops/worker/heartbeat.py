@@ -92,6 +92,8 @@ class WorkerHeartbeat(Heartbeat):
             "accepted": state.all_total_count[0],
             "connected": False,
             "queues": {},
+            "oldest": min((began for one in tuple(state.active_requests) if (began := one.time_start)), default=None),
+            "paused": sorted(getattr(getattr(self.worker, "celery_ops_intake", None), "paused", ())),
         }
         # Pool and connection may be coming or going in this very moment.
         with contextlib.suppress(Exception):

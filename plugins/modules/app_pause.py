@@ -1,0 +1,31 @@
+#!/usr/bin/python
+"""Documentation of the action plugin of the same name."""
+
+DOCUMENTATION = r"""
+module: app_pause
+short_description: Pause or resume queues, programs or all of an application
+description:
+  - Changes C(/var/lib/<app>/pause.json), which workers and scheduler heed within seconds, and waits until they do.
+  - Reads what to pause from the variables C(celery_app_pause_*) of the role celery.
+options:
+  state:
+    description:
+      - V(look) reads what is paused and what runs; V(paused) and V(resumed) change it; V(outcome) says what is, in one
+        line.
+    type: str
+    choices: [look, paused, resumed, outcome]
+    required: true
+  verb: {description: "The verb of the outcome: V(pause), V(resume).", type: str}
+author:
+  - celery-ops (@celery-ops)
+"""
+EXAMPLES = r"""
+- celery_ops.kit.app_pause:
+    state: look
+  register: __celery_app_pause_look
+"""
+RETURN = r"""
+entries: {description: What is paused on the host., type: list, elements: dict, returned: success}
+workers: {description: "Its workers, their queues and tasks.", type: list, elements: dict, returned: success}
+late: {description: Workers that do not heed the change yet., type: list, elements: str, returned: success}
+"""

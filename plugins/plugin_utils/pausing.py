@@ -1,0 +1,129 @@
+"""What a pause or its end is about: entries made of variables, what is refused, and one line on what became of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = 30 * 86400
+SCHEDULER = "scheduler"
+
+Entry = dict[str, Any]
+
+
+def seconds_of(text: Any) -> int | None:
+    """Return the seconds of `2h`, `30m`, `90`; None for nothing. Raises OperatorError for anything else."""
+    written = str(text or "").strip()
+    if not written:
+        return None
+    found = re.fullmatch(r"([0-9]+)([smhd]?)", written)
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < seconds <= LONGEST:
+        raise OperatorError(
+            f"celery_app_pause_for is {written!r}: it has to be a time up to 30 days, such as 90s, 30m, 2h or 1d. "
+            "Nothing was changed. Leave it out to pause until resume.yml"
+        )
+    return seconds
+
+
+def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the variables name, as (what, name); all that the run's hosts have where they name nothing.
+
+    Raises OperatorError for a program that there is not, or that has no intake.
+    """
+    layout = Layout(variables["celery_app_name"])
+    queues, programs = (names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
+    refuse_unknown_programs("celery_app_pause_program", programs, variables)
+    for name in programs:
+        if name in ("web", "web-listener", "watchdog"):
+            raise OperatorError(
+                f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. For the web server type: "
+                "ansible-playbook playbooks/maintenance.yml"
+            )
+    found = [("queue", queue) for queue in queues]
+    found += [("program", layout.worker(name)) for name in programs if name != SCHEDULER]
+    if not found and programs != [SCHEDULER]:
+        here = variables["inventory_hostname"]
+        is_all = set(variables["ansible_play_hosts_all"]) >= set(app_hosts(variables["groups"]))
+        found = [("all", "")] if is_all else [("host", here)]
+    if SCHEDULER in programs or boolean(variables["celery_app_pause_scheduler"]):
+        found.append((SCHEDULER, ""))
+    return found
+
+
+def is_about_all(variables: Mapping[str, Any]) -> bool:
+    """Whether the variables name nothing: no queue, no program."""
+    return not any(names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
+
+
+def entries(variables: Mapping[str, Any], who: str) -> list[Entry]:
+    """Return the entries of a pause that begins now."""
+    now, seconds = round(time.time(), 1), seconds_of(variables["celery_app_pause_for"])
+    about = {"since": now, "until": now + seconds if seconds else None, "who": who}
+    why = str(variables["celery_app_pause_why"])
+    return [{"what": what, "name": name, **about, "why": why} for what, name in named(variables)]
+
+
+def refuse_unknown_queues(variables: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise OperatorError for a queue that no worker of the run's hosts consumes from."""
+    known = sorted({queue for look in looks.values() for worker in look["workers"] for queue in worker["queues"]})
+    for name in names_in(variables["celery_app_pause_queue"]):
+        if name not in known:
+            raise OperatorError(
+                f"celery_app_pause_queue: no worker of these hosts consumes from a queue {name}. Nothing was changed. "
+                f"There is {', '.join(known) or 'none'}"
+            )
+
+
+def refuse_not_paused(variables: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise OperatorError where a resume names what is not paused on any host of the run."""
+    there = [one for look in looks.values() for one in look["entries"] if not one.get("by")]
+    for what, name in [] if is_about_all(variables) else named(variables):
+        if not any((one["what"], one["name"]) == (what, name) for one in there):
+            raise OperatorError(
+                f"{words({'what': what, 'name': name})} is not paused by itself on these hosts. Nothing was changed. "
+                f"Paused: {', '.join(sorted({words(one) for one in there})) or 'nothing'}"
+            )
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """Return what an entry is about."""
+    return {"all": "everything", "scheduler": "the scheduler"}.get(entry["what"]) or f"{entry['what']} {entry['name']}"
+
+
+def outcome(verb: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """Return the line on what is paused and what still runs, and the workers that do not heed it yet."""
+    paused: dict[str, list[str]] = {}
+    for host, result in results.items():
+        for one in result["entries"]:
+            until = f" until {clock(one['until'])}" if one.get("until") else ""
+            paused.setdefault(words(one) + until, []).append(host)
+    running = [
+        f"{worker['program']} on {host} {worker['active']} tasks"
+        + (f", the oldest since {clock(worker['oldest'])}" if worker.get("oldest") else "")
+        for host, result in results.items()
+        for worker in result["workers"]
+        if worker.get("active")
+    ]
+    late = [f"{name} on {host}" for host, result in results.items() for name in result["late"]]
+    there = "; ".join(f"{what} on {', '.join(hosts)}" for what, hosts in paused.items()) or "nothing"
+    return f"{verb}: paused is {there}. Still running: {'; '.join(running) or 'nothing'}.", late
+
+
+def clock(moment: float) -> str:
+    """Return a moment in UTC, which is the same for all hosts and readers."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def changed_words(given: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what the audit log says of entries."""
+    return [words(one) for one in given]

@@ -1,0 +1,110 @@
+"""A worker consumes from no queue that is paused on its host, and a scheduler that is held sends nothing.
+
+Both read the file of `celery_ops.pause` before they begin and every few seconds. A worker cancels its consumers and
+keeps its process: what it has received runs to its end. A scheduler that goes on sends what became due meanwhile once.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery_ops import pause
+
+if TYPE_CHECKING:
+    from celery.beat import Service
+    from celery.worker import WorkController
+    from celery.worker.consumer import Consumer
+
+EVERY = 2.0
+"""Seconds between two looks at the file."""
+
+
+def connect() -> None:
+    """Make worker and scheduler of this process heed what is paused, if the guard started them."""
+    program = os.environ.get("CELERY_OPS_PROGRAM")
+    if not program:
+        return
+    from celery import signals
+
+    path = pause.file()
+
+    @signals.worker_init.connect(weak=False)
+    def in_worker(sender: WorkController, **_: Any) -> None:
+        _add_steps(sender, Intake(path, program))
+
+    @signals.beat_init.connect(weak=False)
+    def in_scheduler(sender: Service, **_: Any) -> None:
+        if not getattr(
+            sender, "celery_ops_held", False
+        ):  # connected twice: by celery-ops-scheduler and by the application
+            sender.celery_ops_held = True
+            hold(sender, path)
+
+
+class Intake:
+    """What of a worker's queues is cancelled because it is paused; what an operator cancels by hand is left alone."""
+
+    def __init__(self, path: Path, program: str) -> None:
+        self.path, self.program = path, program
+        self.paused: set[str] = set()
+
+    def apply(self, consumer: Consumer) -> None:
+        """Cancel the consumers of what is paused, and consume again from what is not any more; in the main loop."""
+        if consumer.task_consumer is None:
+            return  # not connected; this is asked again when it is
+        queues = consumer.app.amqp.queues
+        consumed = {queue.name for queue in queues.consume_from.values()}
+        paused = pause.paused_queues(pause.read(self.path), self.program, consumed | self.paused)
+        for name in sorted(paused & consumed):
+            consumer.cancel_task_queue(name)
+        for name in sorted(self.paused - paused - consumed):
+            consumer.add_task_queue(name)
+        self.paused = paused
+
+
+def _add_steps(worker: WorkController, intake: Intake) -> None:
+    from celery import bootsteps
+
+    class Look(bootsteps.StartStopStep):
+        """Looks at the file from the worker's own timer, and acts in its main loop."""
+
+        requires = ("celery.worker.components:Timer",)
+
+        def start(self, worker: WorkController) -> None:
+            worker.timer.call_repeatedly(EVERY, look)
+
+    class Paused(bootsteps.StartStopStep):
+        """Cancels what is paused before the first message could come, with each new connection."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Consumer) -> None:
+            intake.apply(consumer)
+
+    def look() -> None:
+        consumer = getattr(worker, "consumer", None)
+        if consumer is not None and consumer.blueprint.state == bootsteps.RUN:
+            consumer.call_soon(intake.apply, consumer)
+
+    worker.celery_ops_intake = intake
+    worker.app.steps["worker"].add(Look)
+    worker.app.steps["consumer"].add(Paused)
+
+
+def hold(service: Service, path: Path) -> None:
+    """Make the scheduler's ticks wait while it is held."""
+    from celery.utils.log import get_logger
+
+    scheduler, logger, was_held = service.scheduler, get_logger("celery.beat"), [False]
+    tick = scheduler.tick
+
+    def ticked(*arguments: Any, **options: Any) -> Any:
+        held = pause.is_scheduler_held(pause.read(path))
+        if held != was_held[0]:
+            logger.warning("Held: nothing is sent until resume" if held else "Resumed: what became due is sent once")
+            was_held[0] = held
+        return EVERY if held else tick(*arguments, **options)
+
+    scheduler.tick = ticked

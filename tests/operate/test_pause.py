@@ -1,0 +1,58 @@
+"""pause and resume: intake stops and comes back, over a restart of the worker, and the checks understand it."""
+
+import json
+
+from support.control import play
+from support.wait import wait_until
+
+QUEUE = "petct"
+FILE = "/var/lib/petct/pause.json"
+
+
+def heartbeat(host):
+    return json.loads(host.output(f"cat /run/petct/{host.program('worker-default').name}.heartbeat"))
+
+
+def test_a_queue_is_paused_over_a_restart_and_resumed(host):
+    pids = host.running()
+    done = play("pause", celery_app_pause_queue=QUEUE, celery_app_pause_why="a test")
+    assert done.rc == 0, done.text
+    assert f"pause: paused is queue {QUEUE} on {host.name}. Still running: nothing" in done.words
+    assert host.consumers() == 0
+    assert host.running() == pids, "the worker keeps its process"
+    [entry] = json.loads(host.output(f"cat {FILE}"))
+    assert (entry["what"], entry["name"], entry["until"], entry["why"]) == ("queue", QUEUE, None, "a test")
+    again = play("restart", celery_app_restart="default")
+    assert again.rc == 0, again.text
+    assert host.consumers() == 0, "its successor is ready and takes nothing"
+    assert heartbeat(host)["paused"] == [QUEUE]
+    checked = play("check")
+    assert checked.rc == 0, checked.text
+    assert f"busy: paused: queue {QUEUE}" in checked.words
+    done = play("resume", celery_app_pause_queue=QUEUE)
+    assert done.rc == 0, done.text
+    assert "resume: paused is nothing" in done.words
+    assert host.consumers() == 1
+    assert host.task_comes_back()
+    actions = [json.loads(line)["action"] for line in host.output("tail -n 3 /var/log/petct/deploys.log").splitlines()]
+    assert actions == ["pause", "restart", "resume"]
+
+
+def test_everything_is_paused_for_a_time_and_comes_back_by_itself(host):
+    done = play("pause", celery_app_pause_for="10s", celery_app_pause_scheduler=True)
+    assert done.rc == 0, done.text
+    assert "paused is everything until" in done.words
+    assert "the scheduler until" in done.words
+    wait_until(lambda: host.consumers() == 1, 60, "the end of the pause")
+    assert play("resume").changed == {host.name: 0}
+
+
+def test_check_mode_changes_nothing_and_what_there_is_not_is_refused(host):
+    before = host.run(f"cat {FILE}").stdout
+    done = play("pause", celery_app_pause_program="default", options=["--check"])
+    assert done.rc == 0, done.text
+    assert "would pause program petct-worker-default" in done.words
+    done = play("pause", celery_app_pause_queue="petcd")
+    assert done.rc == 2
+    assert "There is petct" in done.words
+    assert host.run(f"cat {FILE}").stdout == before

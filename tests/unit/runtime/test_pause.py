@@ -1,0 +1,125 @@
+"""What is paused: the file, a real worker that heeds it (its broker is a directory), and a scheduler that is held."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+from celery_ops import pause
+from celery_ops.cli.pause import heeds
+from celery_ops.worker import intake
+from support.directory_broker import application
+from support.stage import GENERATION, PROGRAM_NAME
+from support.wait import wait_until
+
+TASK = """
+@app.task(name="demo.run")
+def run(name):
+    Path("{directory}", name).touch()
+"""
+
+
+def entry(what, name="", until=None, since=1.0, **more):
+    return {"what": what, "name": name, "since": since, "until": until, "who": "anna@control", "why": "", **more}
+
+
+# The file.
+
+
+def test_an_entry_whose_time_is_over_counts_for_nothing(tmp_path):
+    path = tmp_path / "pause.json"
+    pause.write(path, [entry("queue", "a", until=100.0), entry("queue", "b"), entry("nonsense", "c")])
+    assert [one["name"] for one in pause.read(path, now=99.0)] == ["a", "b"]
+    assert [one["name"] for one in pause.read(path, now=100.0)] == ["b"]
+    assert pause.read(tmp_path / "none") == []
+    for damaged in ("", "{", "[1]", '{"what": 1}', '[{"what": "queue"}]'):
+        path.write_text(damaged)
+        assert pause.read(path) == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([], set()),
+        ([entry("queue", "a")], {"a"}),
+        ([entry("queue", "other")], set()),
+        ([entry("program", "shop-worker-default")], {"a", "b"}),
+        ([entry("program", "shop-worker-mail")], set()),
+        ([entry("host", "w1")], {"a", "b"}),
+        ([entry("all")], {"a", "b"}),
+        ([entry("scheduler")], set()),
+    ],
+)
+def test_the_queues_of_a_program_that_are_paused(entries, expected):
+    assert pause.paused_queues(entries, "shop-worker-default-1a2b3c4d", ["a", "b"]) == expected
+
+
+def test_what_is_paused_again_is_paused_since_then_with_the_new_end():
+    [one] = pause.added([entry("queue", "a", since=1.0)], [entry("queue", "a", since=9.0, until=50.0)])
+    assert (one["since"], one["until"]) == (1.0, 50.0)
+
+
+def test_each_verb_removes_what_it_has_added():
+    entries = [entry("queue", "a"), entry("queue", "b"), entry("all", by="maintenance")]
+    assert pause.removed(entries, [("queue", "a")]) == entries[1:]
+    assert pause.removed(entries) == entries[2:]
+    assert pause.removed(entries, by="maintenance") == entries[:2]
+
+
+# A worker.
+
+
+@pytest.fixture
+def app(stage):
+    return application(stage.directory, TASK.format(directory=stage.directory))
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_stops_its_intake_keeps_its_process_and_goes_on(stage, app, pool):
+    path = stage.directory / "pause.json"
+    started = stage.worker(GENERATION, "-P", pool, "-l", "INFO")
+    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
+    pause.write(path, [entry("all")])
+    wait_until(lambda: "Canceling queue" in started.output, 20, f"the pause:\n{started.output}")
+    app.send_task("demo.run", ["first"])
+    heartbeat = stage.run / f"{PROGRAM_NAME}.heartbeat"
+    wait_until(lambda: json.loads(heartbeat.read_text())["paused"], 20, "the heartbeat")
+    assert json.loads(heartbeat.read_text())["queues"] == {}
+    assert not (stage.directory / "first").exists()
+    pause.write(path, [])
+    wait_until((stage.directory / "first").exists, 20, f"the task:\n{started.output}")
+    assert started.stop() == 0
+
+
+def test_a_worker_that_starts_paused_takes_nothing(stage, app):
+    path = stage.directory / "pause.json"
+    pause.write(path, [entry("program", PROGRAM_NAME.rpartition("-")[0], until=time.time() + 8)])
+    app.send_task("demo.run", ["early"])
+    started = stage.worker(GENERATION, "-P", "solo", "-l", "INFO")
+    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
+    assert not (stage.directory / "early").exists()
+    wait_until((stage.directory / "early").exists, 30, f"the end of the pause:\n{started.output}")
+
+
+def test_the_command_waits_for_workers_that_do_not_heed_the_file_yet():
+    worker = {"name": "shop-worker-default-1a2b3c4d", "queues": ["a", "b"], "paused": None}
+    assert heeds(worker, [])
+    assert not heeds(worker, [entry("all")])
+    assert heeds({**worker, "paused": ["a", "b"]}, [entry("all")])
+    assert not heeds({**worker, "paused": ["a", "b"]}, [entry("queue", "a")])
+
+
+# A scheduler.
+
+
+def test_a_scheduler_that_is_held_sends_nothing_and_then_goes_on(tmp_path):
+    path, ticks = tmp_path / "pause.json", []
+    scheduler = SimpleNamespace(tick=lambda *_, **__: ticks.append(1) or 7.0)
+    intake.hold(SimpleNamespace(scheduler=scheduler), path)
+    assert scheduler.tick() == 7.0
+    pause.write(path, [entry("scheduler")])
+    assert [scheduler.tick(), scheduler.tick()] == [intake.EVERY] * 2
+    assert len(ticks) == 1
+    pause.write(path, [entry("scheduler", until=1.0)])
+    assert scheduler.tick() == 7.0
+    assert len(ticks) == 2
