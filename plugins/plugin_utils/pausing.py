@@ -46,8 +46,8 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in programs:
         if name in ("web", "web-listener", "watchdog"):
             raise OperatorError(
-                f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. For the web server type: "
-                "ansible-playbook playbooks/maintenance.yml"
+                f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. There is "
+                "the names of celery_worker_programs, and scheduler"
             )
     found = [("queue", queue) for queue in queues]
     found += [("program", layout.worker(name)) for name in programs if name != SCHEDULER]
