@@ -126,6 +126,11 @@ work:
   description: "The process that works on this host for a run: C(what), C(who), C(phase), C(since), C(pid)."
   type: dict
   returned: always
+paused:
+  description: "What pause.yml has paused here: C(what), C(name), C(since), C(until), C(who), C(why), C(by)."
+  type: list
+  elements: dict
+  returned: always
 deploys: {description: "The last entries of the audit log, newest first.", type: list, elements: dict, returned: always}
 unsafe:
   description: "The application's settings that can lose tasks: C(setting), C(value), and the line to C(write)."
@@ -159,13 +164,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look_at_versions,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes, problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table, text, verdict
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, text, verdict
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 REPORTED = (
     "app", "release", "since", "programs", "watched", "orphans", "queues", "nodes", "alarms", "cluster", "store",
-    "scheduled", "tick", "next_due", "hour", "now", "lock", "work", "deploys", "unsafe", "draft", "certificates",
-    "unseen",
+    "scheduled", "tick", "next_due", "hour", "now", "lock", "work", "paused", "deploys", "unsafe", "draft",
+    "certificates", "unseen",
 )  # fmt: skip
 """What is returned of a status."""
 
@@ -212,7 +217,7 @@ def returned(seen: Status, found: list[str], lines: list[str]) -> dict[str, Any]
         "problems": found,
         "notes": list(notes(seen)),
         "lines": lines,
-        "text": "\n".join([*verdict(found), *queue_table(rows), *lines]),
+        "text": "\n".join([*verdict(found), *map(pause, seen.paused), *queue_table(rows), *lines]),
     }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DEAD
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import unconsumed
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import Leadership, leadership
 
 ADDED = ("unacked", "rate")
@@ -24,7 +25,10 @@ def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]],
     `results` are the module's by host, `schedulers` the hosts whose schedulers share a broker.
     """
     leaderships = [leadership({host: programs_of(results.get(host)) for host in hosts}) for hosts in schedulers]
-    problems = [problem(host, line) for host, result in results.items() for line in wrong(result)]
+    paused = paused_queues(results)
+    found = [(host, line) for host, result in results.items() for line in wrong(result)]
+    # The broker's host does not know what is paused on the workers'.
+    problems = [problem(host, line) for host, line in found if not line.startswith(tuple(map(unconsumed, paused)))]
     problems += [problem(", ".join(one.hosts), line) for one in leaderships for line in one.problems()]
     hosts = [host_entry(name, result, app) for name, result in results.items()]
     return {
@@ -52,11 +56,20 @@ def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: I
     shown = ["PROBLEMS:", *(f"- {line}" for line in found)] if found else ["OK"]
     for hosts in schedulers:
         shown += leadership({host: programs_of(results.get(host)) for host in hosts}).lines()
+    for host, result in results.items():
+        where = f" on {host}" if several else ""
+        shown += [f"paused{where}: {pause(one)}" for one in result.get("paused") or []]
     for one in given["applications"]:
         shown += ["", *queue_table(one["queues"])] if one["queues"] else []
     for result in results.values():
         shown += ["", *(result.get("lines") or [])] if result.get("lines") else []
     return shown
+
+
+def paused_queues(results: Mapping[str, Result]) -> set[str]:
+    """Return the queues that a worker of any host would consume from if they were not paused."""
+    programs = [one for result in results.values() for one in (result.get("programs") or {}).values()]
+    return {queue for one in programs for queue in one.get("paused") or []}
 
 
 def programs_of(result: Result | None) -> Mapping[str, Any] | None:
@@ -210,6 +223,14 @@ def host_entry(host: str, result: Result, app: str) -> dict[str, Any]:
         "certificates": [
             {"file": file, "ends": moment(end)} for file, end in (result.get("certificates") or {}).items()
         ],
+        "paused": [
+            {
+                **picked(one, "what", "name", "who", "why", "by"),
+                "since": moment(one["since"]),
+                "until": moment(one["until"]),
+            }
+            for one in result.get("paused") or []
+        ],
         "lock": picked(known["lock"], "who", "what", "at") if known["lock"] else None,
         "work": picked(known["work"], "who", "what", "phase", "since") if known["work"] else None,
         "unfinished": picked(known["draft"], "action", "who", "release", "phase") if known["draft"] else None,
@@ -237,6 +258,7 @@ def program(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
         "slots": one["slots"] if works else None,
         "reserved": one["reserved"] if works else None,
         "queues": one["queues"],
+        "paused": one.get("paused") or [],
         "retiring": one["retires"],
     }
 

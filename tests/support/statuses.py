@@ -21,12 +21,18 @@ GOOD = {
 }  # fmt: skip
 
 
+PAUSE = {
+    "what": "queue", "name": "photos", "who": "anna@control", "why": "disk full", "by": "", "since": time.time() - 600,
+    "until": time.time() + 3600,
+}  # fmt: skip
+
+
 def program(name: str, **more: Any) -> dict[str, Any]:
     """A program that runs."""
     known = {
         "state": "RUNNING", "pid": 4711, "uptime": 90061, "release": "r1", "program": name.rpartition("-")[0],
         "health": "ready", "why": "", "restarts": 0, "memory": 98566144, "active": 0, "slots": 0, "reserved": 0,
-        "queues": [], "retires": False,
+        "queues": [], "paused": [], "retires": False,
     }  # fmt: skip
     return {name: {**known, **more}}
 
@@ -109,6 +115,7 @@ def broken() -> dict[str, Any]:
         unsafe=[{"setting": "task_acks_late", "value": False, "write": "app.conf.task_acks_late = True"}],
         unlisted=[UnlistedWorker("shop-worker-default-0", "gone1", "10.0.0.9:40100")],
         rotation=True,
+        paused=[PAUSE, {**PAUSE, "what": "all", "name": "", "until": None, "why": ""}],
         deploys=[{**GOOD, "outcome": "failed: workers on work2; taken back", "to": "r2"}, GOOD],
     )
     wrong.programs = {
@@ -133,5 +140,6 @@ def hostile() -> dict[str, Any]:
     wrong = seen(host=HOSTILE, release=HOSTILE, deploys=[{**GOOD, "who": HOSTILE, "outcome": HOSTILE}])
     wrong.programs = worker("shop-worker-default-1", health="deaf", why=HOSTILE, queues=[HOSTILE], release=HOSTILE)
     wrong.queues = {HOSTILE: {"messages": 3, "ready": 3, "unacked": 0, "consumers": 0}}
+    wrong.paused = [{**PAUSE, "name": HOSTILE, "why": HOSTILE, "who": HOSTILE}]
     wrong.unlisted = [UnlistedWorker(HOSTILE, HOSTILE, HOSTILE)]
     return {HOSTILE: result(wrong), "down1": {"unreachable": True, "msg": HOSTILE}}

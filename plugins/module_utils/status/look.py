@@ -107,6 +107,8 @@ class Status:
     work: dict[str, Any] = field(default_factory=dict)
     deploys: list[dict[str, Any]] = field(default_factory=list)
     draft: dict[str, Any] = field(default_factory=dict)
+    paused: list[dict[str, Any]] = field(default_factory=list)
+    """What is paused here: `what`, `name`, `since`, `until`, `who`, `why` and, where it was not pause.yml, `by`."""
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, as its inspection reported them."""
     unlisted: list[UnlistedWorker] = field(default_factory=list)
@@ -128,6 +130,18 @@ class Status:
     """What could not be looked at, with what to do."""
 
 
+def pauses(layout: Layout) -> list[dict[str, Any]]:
+    """Return what is paused on this host, as pause.yml has noted it; what is over counts for nothing."""
+    found = []
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
+        for one in json.loads(layout.pause.read_text()):
+            until = one.get("until")
+            if until is None or float(until) > time.time():
+                texts = {key: str(one.get(key) or "") for key in ("what", "name", "who", "why", "by")}
+                found.append({**texts, "since": float(one["since"]), "until": None if until is None else float(until)})
+    return found
+
+
 def look(app: str, host: str) -> Status:
     """Return what the files of the host tell."""
     layout, deployments = Layout(app), Deployments(app)
@@ -139,6 +153,7 @@ def look(app: str, host: str) -> Status:
     seen.work = host_work.worker_of(host_work.RUN / app) or {}
     seen.deploys = deployments.last(ENTRIES)
     seen.certificates = ends_of([*CERTIFICATES, str(layout.tls_ca)])
+    seen.paused = pauses(layout)
     seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return seen
 
@@ -178,7 +193,9 @@ def look_at_programs(seen: Status, conf: Path) -> None:
         elif beat.get("kind") == "worker":
             seen.consumed |= set(beat["queues"])
             seen.programs[name].update(
-                queues=sorted(beat["queues"]), **{key: beat[key] for key in ("active", "slots", "reserved")}
+                queues=sorted(beat["queues"]),
+                paused=sorted(beat.get("paused") or []),
+                **{key: beat[key] for key in ("active", "slots", "reserved")},
             )
     # A host with nothing but the web program has no watchdog.
     seen.watched = bool(watchdog) or not any("-worker-" in name or "-scheduler-" in name for name in seen.programs)
@@ -221,6 +238,7 @@ def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
         "slots": 0,
         "reserved": 0,
         "queues": [],
+        "paused": [],
         "retires": conf.is_symlink(),
     }
 

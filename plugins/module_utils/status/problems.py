@@ -136,11 +136,17 @@ def _store(seen: Status) -> Iterator[str]:
 
 def _queues(seen: Status) -> Iterator[str]:
     dead = Layout(seen.app).dead_queue
+    paused = {queue for program in seen.programs.values() for queue in program.get("paused", [])}
     for name, queue in sorted(seen.queues.items()):
         if name == dead and queue["messages"]:
             yield f"{queue['messages']} dead-lettered tasks. List them: ansible-playbook playbooks/dead_letters.yml"
-        elif name != dead and queue["messages"] and not queue["consumers"]:
-            yield f"Nothing consumes from {name}, where {queue['messages']} tasks wait. Look: supervisorctl status"
+        elif name != dead and queue["messages"] and not queue["consumers"] and name not in paused:
+            yield f"{unconsumed(name)} where {queue['messages']} tasks wait. Look: supervisorctl status"
+
+
+def unconsumed(queue: str) -> str:
+    """Return how the problem of a queue without a consumer begins, which is none where the queue is paused."""
+    return f"Nothing consumes from {queue},"
 
 
 def _unlisted(seen: Status) -> Iterator[str]:

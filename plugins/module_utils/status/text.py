@@ -59,6 +59,14 @@ def text(seen: Status, *, has_programs: bool, has_queues: bool) -> list[str]:
     return lines
 
 
+def pause(one: dict[str, Any]) -> str:
+    """Return the line on what is paused."""
+    what = {"all": "everything", "scheduler": "the scheduler"}.get(one["what"]) or f"{one['what']} {one['name']}"
+    until = f"until {_local(one['until'])}" if one["until"] else "until resume.yml"
+    why = f": {one['why']}" if one["why"] else ""
+    return f"{what}, since {_local(one['since'])}, {until}, by {one['who'] or '?'}{why}"
+
+
 def broker(seen: Status) -> list[str]:
     """Return the lines on the broker: its version, nodes and alarms, or why they can't be seen."""
     lines = [f"broker: RabbitMQ {seen.broker.installed}"] if seen.broker.installed else []

@@ -23,7 +23,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     unlisted_workers,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import queue_table, size, text, verdict
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, size, text, verdict
 from support.wait import wait_until
 
 WORKER = "demo-worker-default-1a2b3c4d"
@@ -34,7 +34,15 @@ WORK = {"run": "r1", "who": "anna@control", "what": "deploy", "phase": "workers"
 
 def program(**more):
     well = {"state": "RUNNING", "pid": 7, "uptime": 90061, "release": "r1", "health": "ready", "why": "", "restarts": 2}
-    works = {"memory": 98566144, "active": 1, "slots": 2, "reserved": 4, "queues": ["demo"], "retires": False}
+    works = {
+        "memory": 98566144,
+        "active": 1,
+        "slots": 2,
+        "reserved": 4,
+        "queues": ["demo"],
+        "paused": [],
+        "retires": False,
+    }
     return well | works | {"program": "demo-worker-default"} | more
 
 
@@ -401,3 +409,20 @@ def test_the_watchdogs_metrics_are_read(tmp_path, monkeypatch):
     restarts, stamp = metrics.samples(Layout("demo"))
     assert (restarts[1]["program"], restarts[2]) == ("demo-worker-default", 3.0)
     assert stamp == ("celery_ops_watchdog_timestamp_seconds", {}, 1.5e9)
+
+
+def test_what_is_paused_is_read_and_what_is_over_counts_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Layout, "state", tmp_path)
+    one = {"what": "queue", "name": "photos", "since": 1.0, "until": None, "who": "anna@control", "why": "disk"}
+    (tmp_path / "pause.json").write_text(json.dumps([one, {**one, "until": 2.0}]))
+    [seen] = look.pauses(Layout("demo"))
+    assert seen == {**one, "by": ""}
+    assert pause(seen).endswith("until resume.yml, by anna@control: disk")
+    (tmp_path / "pause.json").write_text('{"x": 1}')
+    assert look.pauses(Layout("demo")) == []
+
+
+def test_a_paused_queue_without_a_consumer_is_no_problem():
+    waits = {"demo": {"messages": 3, "consumers": 0}}
+    assert wrong(found(queues=waits, programs={WORKER: program(queues=[], paused=["demo"])})) == []
+    assert len(wrong(found(queues=waits))) == 1

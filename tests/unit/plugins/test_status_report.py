@@ -82,3 +82,18 @@ def test_a_clusters_queues_are_there_once_and_those_of_single_brokers_each():
     assert [each["host"] for each in document(cluster)["applications"][0]["queues"]] == ["a"]
     alone = {name: {**one, "nodes": [{"name": "rabbit@localhost"}]} for name in ("a", "b")}
     assert [each["host"] for each in document(alone)["applications"][0]["queues"]] == ["a", "b"]
+
+
+def test_a_queue_that_is_paused_on_another_host_is_no_problem_of_the_broker():
+    results = broken()
+    assert any(one["problem"].startswith("Nothing consumes from shop,") for one in document(results)["problems"])
+    worker = next(iter(results["web1"]["programs"].values()))
+    results["work2"] = {"app": "shop", "problems": [], "programs": {"shop-worker-x-1": {**worker, "paused": ["shop"]}}}
+    assert not any(one["problem"].startswith("Nothing consumes from shop,") for one in document(results)["problems"])
+
+
+def test_what_is_paused_is_said_above_all_else():
+    said = lines(broken())
+    line = next(line for line in said if line.startswith("paused on web1: queue photos, since "))
+    assert line.endswith("by anna@control: disk full")
+    assert said.index(line) < next(number for number, each in enumerate(said) if each.startswith("QUEUE"))
