@@ -64,9 +64,11 @@ RENAMED_COMMANDS = {
 
 PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock"
 """The ends of the names of what a program has in its application's run directory."""
+REQUESTS = ".requests"
+"""The end of the name of a worker's list of the tasks that it has."""
 COUNTERS = ".tasks"
 """The end of the name of what a worker's process counts; the watchdog removes the file when it has added it up."""
-RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary)")
+RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary|\.requests)")
 """A file in the run directory that belongs to one generation."""
 
 # --- Ports

@@ -41,6 +41,12 @@ def stat(pid: int) -> Stat | None:
     return None if state in "ZX" else Stat(pid, state, int(parent), int(group), int(rest[16]))
 
 
+def start_of(pid: int) -> int | None:
+    """Return when the process with this pid started, in clock ticks since boot; None when there is none."""
+    found = stat(pid)
+    return found.start if found else None
+
+
 def pids() -> list[int]:
     """Return the pids of all processes."""
     return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]

@@ -14,7 +14,20 @@ import celery_ops.ledger  # their tasks are the kit's, too
 import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
-from celery_ops.worker import canary, clock, counters, failover, heartbeat, intake, prefork, revoked, schedule, ticks
+from celery_ops.worker import (
+    canary,
+    clock,
+    counters,
+    failover,
+    heartbeat,
+    intake,
+    limits,
+    prefork,
+    revoked,
+    schedule,
+    task_list,
+    ticks,
+)
 from celery_ops.worker.canary import OwnTask
 
 TICKED = "TICKED"
@@ -69,11 +82,13 @@ BaseLoader.override_backends["sentinel"] = "celery_ops.worker.results:SentinelBa
 canary.connect()
 intake.connect()  # before the heartbeat, so that a scheduler that is held writes one
 heartbeat.connect()
+limits.connect()
 clock.connect()
 counters.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()
+task_list.connect()
 schedule.connect()
 ticks.connect()
 connect_on_app_finalize(add_tick)

@@ -1,0 +1,168 @@
+"""The verb `tasks`: what is asked, whether it can be, and what to show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils import task_lists
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import soft_limit
+from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
+
+LISTS, ASKED, SENT = "__celery_app_tasks", "__celery_app_tasks_asked", "__celery_app_tasks_sent"
+"""What earlier tasks of the run registered."""
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+RATE = re.compile(r"0|\d+(\.\d+)?(/[smh])?")
+SIGNAL = re.compile(r"SIG[A-Z0-9]+")
+ACTIONS = ("list", "revoke", "terminate", "rate_limit", "time_limit")
+
+
+def tasks(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is `wrong` with what is asked, the `words` of its command, its `ids`, and the `text` to show."""
+    workers = lists_of(variables)
+    wrong = mistake(variables, task_lists.ids(one for found in workers.values() for one in found))
+    return {
+        "wrong": wrong,
+        "ids": [] if wrong else ids_of(variables),
+        "words": [] if wrong else words(variables),
+        "what": f"{variables['celery_app_tasks']} {subject(variables)}",
+        "text": "" if wrong else text(variables, workers),
+    }
+
+
+def lists_of(variables: Mapping[str, Any]) -> dict[str, task_lists.TaskLists]:
+    """Return the lists of each host that was read."""
+    hosts = {host: variables["hostvars"][host].get(LISTS) or {} for host in variables["ansible_play_hosts_all"]}
+    return {host: answer["workers"] for host, answer in hosts.items() if "workers" in answer}
+
+
+def ids_of(variables: Mapping[str, Any]) -> list[str]:
+    """Return the ids that are meant."""
+    return [part.strip() for part in str(variables["celery_app_tasks_id"]).split(",") if part.strip()]
+
+
+def subject(variables: Mapping[str, Any]) -> str:
+    """Return which tasks it is about, and to what they are limited."""
+    what = variables["celery_app_tasks"]
+    if what in ("revoke", "terminate"):
+        return " ".join(ids_of(variables))
+    to = {"rate_limit": "celery_app_tasks_rate", "time_limit": "celery_app_tasks_limit"}.get(what)
+    return f"{variables['celery_app_tasks_name']} to {variables[to]}" if to else ""
+
+
+def mistake(variables: Mapping[str, Any], seen: Iterable[str]) -> str:
+    """Return why this can't be asked; empty where it can. `seen` are the ids that workers have."""
+    what, name = variables["celery_app_tasks"], str(variables["celery_app_tasks_name"])
+    again = "List the tasks: ansible-playbook playbooks/tasks.yml"
+    if what not in ACTIONS:
+        return f"celery_app_tasks: {what!r} is none of {', '.join(ACTIONS)}"
+    if what in ("revoke", "terminate"):
+        if not (ids := ids_of(variables)):
+            return f"celery_app_tasks_id: name the task to {what}, or several with commas between. {again}"
+        for one in ids:
+            if why := no_id(one, seen):
+                return f"celery_app_tasks_id: {one!r} {why}. {again}"
+        if not SIGNAL.fullmatch(str(variables["celery_app_tasks_signal"])):
+            return f"celery_app_tasks_signal: {variables['celery_app_tasks_signal']!r} is no signal. Write SIGTERM"
+    if what in ("rate_limit", "time_limit") and (not name or re.search(r"[*?\s]", name)):
+        return f"celery_app_tasks_name: write the name of one task to limit, such as shop.tasks.report; it is {name!r}"
+    if what == "rate_limit" and not RATE.fullmatch(str(variables["celery_app_tasks_rate"])):
+        rate = variables["celery_app_tasks_rate"]
+        return f"celery_app_tasks_rate: {rate!r} is no rate. Write 10/s, 10/m, 10/h, or 0 for none"
+    if what == "time_limit" and not 2 <= float(variables["celery_app_tasks_limit"]) <= 30 * 86400:
+        return f"celery_app_tasks_limit: {variables['celery_app_tasks_limit']} is no limit. Write seconds, 2 or more"
+    return ""
+
+
+def no_id(text: str, seen: Iterable[str]) -> str:
+    """Return why this can't be a task's id; empty where it can."""
+    if text in seen or UUID.fullmatch(text):
+        return ""
+    if re.fullmatch(r"[0-9a-fA-F-]+(…|\.{3})?", text):
+        return "is a part of an id. Write the whole one, 36 characters"
+    if not re.fullmatch(r"[\w:@/+=-]{1,255}", text):
+        # Ids of an application's own form are fine; a dot is what a task's name has.
+        return "is no id of a task that a worker has, and looks like none; a task's name is not its id"
+    return ""
+
+
+def words(variables: Mapping[str, Any]) -> list[str]:
+    """Return the command that tells the workers, or asks the broker for what it alone knows."""
+    what, module = variables["celery_app_tasks"], str(variables["celery_app_module"])
+    command = ["celery-ops-tasks", "ask" if what == "list" else what, "-A", module]
+    if what == "list":
+        return command + (["--arguments"] if variables["celery_app_tasks_arguments"] else [])
+    if what in ("revoke", "terminate"):
+        ids = [word for one in ids_of(variables) for word in ("--id", one)]
+        return [*command, *ids, "--signal", str(variables["celery_app_tasks_signal"])]
+    command += ["--name", str(variables["celery_app_tasks_name"])]
+    if what == "rate_limit":
+        return [*command, "--rate", str(variables["celery_app_tasks_rate"])]
+    hard = float(variables["celery_app_tasks_limit"])
+    return [*command, "--hard", f"{hard:g}", "--soft", f"{soft_limit(int(hard)):g}"]
+
+
+def text(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLists]) -> str:
+    """Return what to show: the lists, or what came of what was asked."""
+    if variables["celery_app_tasks"] == "list":
+        return "\n".join(listed(variables, workers))
+    if variables["ansible_check_mode"]:
+        return f"would {variables['celery_app_tasks']} {subject(variables)} (check mode)"
+    if not (variables.get(SENT) or {}).get("stdout"):
+        return ""  # not sent as yet
+    return "\n".join(outcome(variables, workers, json.loads(variables[SENT]["stdout"])["answers"]))
+
+
+def listed(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLists]) -> list[str]:
+    """Return the lists of all hosts, and what the broker says."""
+    asked = variables.get(ASKED) or {}
+    found = json.loads(asked["stdout"]) if asked.get("rc") == 0 else {"delayed": [], "arguments": {}}
+    chosen = Chosen(
+        str(variables["celery_app_tasks_name"]),
+        str(variables["celery_app_tasks_program"]),
+        str(variables["celery_app_tasks_id"]),
+    )
+    times = [answer["time"] for host in workers if (answer := variables["hostvars"][host][LISTS])]
+    arguments = found["arguments"] if variables["celery_app_tasks_arguments"] else None
+    lines = task_lists.lines(workers, chosen, max(times, default=0.0), arguments)
+    if asked.get("rc") == 0:
+        total = sum(count for _, count in found["delayed"])
+        parts = [f"{count} due within {task_lists.span(seconds)}" for seconds, count in found["delayed"]]
+        return [*lines, f"SCHEDULED in the broker: {total}{': ' if parts else ''}{', '.join(parts)}"]
+    reason = (asked.get("stderr_lines") or [asked.get("msg") or "not asked"])[-1]
+    return [*lines, f"SCHEDULED in the broker: not known ({reason})"]
+
+
+def outcome(
+    variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLists], answers: Mapping[str, Any]
+) -> list[str]:
+    """Return what came of it, the outcome last."""
+    what, name = variables["celery_app_tasks"], variables["celery_app_tasks_name"]
+    nodes = {
+        f"{one['generation']}@{host}": f"{host} {one['program']}" for host, all_ in workers.items() for one in all_
+    }
+    silent = [label for node, label in nodes.items() if node not in answers]
+    refused = [f"{node}: {said['error']}" for node, said in answers.items() if "error" in (said or {})]
+    lines = [*refused]
+    if silent:
+        lines.append(
+            f"No answer from {', '.join(silent)}: a solo pool hears it after its task, one that drains not at all."
+        )
+    if what in ("revoke", "terminate"):
+        lines.append("Kept on these hosts for 30 days: workers that start later refuse the task, too.")
+        if what == "revoke":
+            lines.append("A task that runs already goes on: to end it, -e celery_app_tasks=terminate.")
+    elif what == "rate_limit":
+        lines.append(
+            "For each worker, until it restarts: a deploy ends it. To keep it, write in the application: "
+            f"app.conf.task_annotations = {{{name!r}: {{'rate_limit': {str(variables['celery_app_tasks_rate'])!r}}}}}"
+        )
+    else:
+        lines.append(
+            "For tasks that arrive from now on, until a worker restarts: a deploy ends it. To keep it, write in the "
+            f"inventory: celery_app_task_time_limit: {float(variables['celery_app_tasks_limit']):g}. "
+            "Pools of threads and solo heed no time limit."
+        )
+    return [*lines, f"{what} {subject(variables)}: {len(answers) - len(refused)} of {len(nodes)} workers answered"]

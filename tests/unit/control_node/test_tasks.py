@@ -1,0 +1,83 @@
+"""plugin_utils/tasks.py: what of tasks.yml is refused by its variable's name, and what is told of it."""
+
+import json
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tasks import tasks
+
+ID = "0c4e0d3e-4f0e-4c38-9d0a-6f1c7c1f0a11"
+WORKER = {
+    "program": "worker-a", "generation": "shop-worker-a-11111111", "release": "r1", "time": 1000.0, "left_out": 0,
+    "running": [{"id": "own id: 7", "name": "shop.add", "root": "7", "since": 990.0}], "waiting": [], "scheduled": [],
+}  # fmt: skip
+
+
+def of(**given):
+    lists = {"__celery_app_tasks": {"workers": [WORKER], "time": 1000.0}}
+    return tasks(
+        {
+            "celery_app_tasks": "list", "celery_app_tasks_id": "", "celery_app_tasks_name": "",
+            "celery_app_tasks_program": "", "celery_app_tasks_arguments": False, "celery_app_tasks_signal": "SIGTERM",
+            "celery_app_tasks_rate": "", "celery_app_tasks_limit": 0, "celery_app_module": "shop",
+            "ansible_check_mode": False, "ansible_play_hosts_all": ["w1", "lost"],
+            "hostvars": {"w1": lists, "lost": {}},
+            **{f"celery_app_{name}": value for name, value in given.items() if not name.startswith("__")},
+            **{name: value for name, value in given.items() if name.startswith("__")},
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tasks": "revok"}, "celery_app_tasks: 'revok' is none of list, revoke"),
+        ({"tasks": "revoke"}, "celery_app_tasks_id: name the task to revoke"),
+        ({"tasks": "revoke", "tasks_id": ID[:8]}, f"celery_app_tasks_id: '{ID[:8]}' is a part of an id"),
+        ({"tasks": "terminate", "tasks_id": f"{ID},shop.add"}, "'shop.add' is no id of a task that a worker has"),
+        ({"tasks": "terminate", "tasks_id": ID, "tasks_signal": "9"}, "celery_app_tasks_signal: '9' is no signal"),
+        ({"tasks": "rate_limit", "tasks_rate": "1/m"}, "celery_app_tasks_name: write the name of one task"),
+        ({"tasks": "rate_limit", "tasks_name": "a", "tasks_rate": "1 a minute"}, "celery_app_tasks_rate: '1 a minute'"),
+        ({"tasks": "time_limit", "tasks_name": "shop.*", "tasks_limit": 9}, "celery_app_tasks_name: write the name"),
+        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": 1}, "celery_app_tasks_limit: 1 is no limit"),
+    ],
+)
+def test_refused(given, said):
+    found = of(**given)
+    assert said in found["wrong"]
+    assert (found["ids"], found["words"], found["text"]) == ([], [], "")
+
+
+@pytest.mark.parametrize("one", [ID, "own id: 7", "order_4711", "shop@4711:retry/2"])
+def test_ids_of_any_form(one):
+    assert of(tasks="revoke", tasks_id=one)["ids"] == [one]
+
+
+def test_commands():
+    assert of(tasks="terminate", tasks_id=f"{ID}, order_1")["words"] == [
+        *("celery-ops-tasks", "terminate", "-A", "shop", "--id", ID, "--id", "order_1", "--signal", "SIGTERM"),
+    ]
+    assert of(tasks="rate_limit", tasks_name="a", tasks_rate="0")["words"][-4:] == ["--name", "a", "--rate", "0"]
+    assert of(tasks="time_limit", tasks_name="a", tasks_limit=60)["words"][-4:] == ["--hard", "60", "--soft", "54"]
+    assert of()["words"] == ["celery-ops-tasks", "ask", "-A", "shop"]
+    assert of(tasks_arguments=True)["words"][-1] == "--arguments"
+
+
+def test_the_list_says_what_the_broker_says_and_why_it_says_nothing():
+    answer = {"rc": 0, "stdout": json.dumps({"delayed": [[512, 10], [8192, 2]], "arguments": {}})}
+    text = of(__celery_app_tasks_asked=answer)["text"]
+    assert "10 s  shop.add  own id: 7  w1 worker-a  release r1" in text
+    assert text.endswith("SCHEDULED in the broker: 12: 10 due within 9 min, 2 due within 2 h")
+    down = of(__celery_app_tasks_asked={"rc": 1, "stderr_lines": ["celery-ops-tasks: connection refused"]})["text"]
+    assert "RUNNING: 1" in down
+    assert down.endswith("SCHEDULED in the broker: not known (celery-ops-tasks: connection refused)")
+
+
+def test_the_outcome_names_who_did_not_answer():
+    sent = {"stdout": json.dumps({"answers": {}})}
+    lines = of(tasks="revoke", tasks_id=ID, __celery_app_tasks_sent=sent)["text"].split("\n")
+    assert lines[0].startswith("No answer from w1 worker-a")
+    assert lines[-1] == f"revoke {ID}: 0 of 1 workers answered"
+    sent = {"stdout": json.dumps({"answers": {"shop-worker-a-11111111@w1": {"ok": "x"}}})}
+    lines = of(tasks="rate_limit", tasks_name="a", tasks_rate="1/m", __celery_app_tasks_sent=sent)["text"].split("\n")
+    assert "{'a': {'rate_limit': '1/m'}}" in lines[0]
+    assert lines[-1] == "rate_limit a to 1/m: 1 of 1 workers answered"
