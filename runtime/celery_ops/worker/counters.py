@@ -282,10 +282,10 @@ def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Call
             run.ended(_exception(info), None)
             return failed(info, *arguments, **more)
 
-        def expire(soft: bool, seconds: float) -> Any:
+        def expire(soft: bool, timeout: float) -> Any:  # billiard passes them by name
             if not soft:
-                run.ended(TimeLimitExceeded(seconds), None)
-            return late(soft, seconds)
+                run.ended(TimeLimitExceeded(timeout), None)
+            return late(soft, timeout)
 
         options |= {"accept_callback": accept, "callback": finish, "error_callback": fail, "timeout_callback": expire}
         return apply_async(target, args, kwargs, **options)
