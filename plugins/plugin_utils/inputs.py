@@ -347,6 +347,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "listens_for_others": lambda host, reader: any(firewall_rules(each, reader) for each in servers(reader)),
     "changes_firewall": changes_firewall,
     "tls_ca": app_authorities,
+    "monitoring_rabbitmq": lambda host, reader: "rabbitmq" in host.groups and given(host, "monitoring_rabbitmq", False),
     "result_store_bind": result_store_bind,
     "result_store_nodes": result_store_nodes,
     "result_store_address": result_store_address,

@@ -373,7 +373,8 @@ def _declare(out: Exposition) -> None:
         ("messages_refused_total", "counter", "Messages that were not run or rejected by their task, by reason."),
         ("tasks_started_total", "counter", "Tasks that began."),
         ("tasks_succeeded_total", "counter", "Tasks that returned."),
-        ("tasks_failed_total", "counter", "Tasks that failed, by exception."),
+        ("tasks_failed_total", "counter", "Tasks that failed."),
+        ("task_exceptions_total", "counter", "Tasks that failed, by exception."),
         ("tasks_retried_total", "counter", "Tasks that ended with a retry."),
         ("tasks_dropped_total", "counter", "Tasks that ended with Ignore or Reject."),
         ("task_runtime_seconds", "histogram", "How long tasks ran, whatever the outcome."),
@@ -401,9 +402,12 @@ def _say_tasks(out: Exposition, program: str, counts: dict[str, Any]) -> None:
     for task, of in sorted(counts.get("tasks", {}).items()):
         for what in ("started", "succeeded", "retried", "dropped"):
             out.add(f"celery_ops_tasks_{what}_total", of[what], program=program, task=task)
+        out.add("celery_ops_tasks_failed_total", sum(of["failed"].values()), program=program, task=task)
         for exception, count in sorted(of["failed"].items()):
-            out.add("celery_ops_tasks_failed_total", count, program=program, task=task, exception=exception)
+            out.add("celery_ops_task_exceptions_total", count, program=program, task=task, exception=exception)
         took = of["runtime"]
+        if not any(took["counts"]):
+            continue
         out.histogram(
             "celery_ops_task_runtime_seconds", RUNTIME, took["counts"], took["sum"], program=program, task=task
         )

@@ -65,6 +65,8 @@ def test_every_pool_is_counted(stage, app, pool):
     found = counted(stage)
     tasks = found["tasks"]
     assert (tasks["demo.run"]["started"], tasks["demo.run"]["succeeded"], tasks["demo.run"]["failed"]) == (2, 2, {})
+    assert tasks["demo.long"]["started"] == 0
+    assert not [name for name in tasks if name.startswith("celery")]
     assert tasks["demo.fail"]["failed"] == {"ValueError": 1, "Odd": 1}
     assert (tasks["demo.again"]["started"], tasks["demo.again"]["retried"], tasks["demo.again"]["succeeded"]) == (
         *(2, 1, 1),

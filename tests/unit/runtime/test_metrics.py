@@ -203,7 +203,8 @@ class TestMetrics:
         assert value(text, "celery_ops_worker_reserved") == 3
         assert value(text, "celery_ops_queue_unacked", queue="jobs") == 1
         assert value(text, "celery_ops_queue_ready", queue="jobs") is None  # the broker was not asked yet
-        assert value(text, "celery_ops_tasks_failed_total", exception="ValueError") == 1
+        assert value(text, "celery_ops_tasks_failed_total", task="demo.run") == 1
+        assert value(text, "celery_ops_task_exceptions_total", exception="ValueError") == 1
         assert value(text, "celery_ops_task_runtime_seconds_count", task="demo.run") == 3
         assert value(text, "celery_ops_info", release="abc", generation="1a2b3c4d") == 1
         assert text.count("abc") == 1  # nothing else has a label that a deploy changes
