@@ -42,7 +42,8 @@ class ActionModule(ActionBase):
             text = status_page.page(spelled(given))
         if file := output(variables, how):
             write(Path(file), text + "\n")
-            shown = f"{shown.splitlines()[0]}\nwritten to {file}"
+            first = status_report.problem_lines(given, several=len(results) > 1)
+            shown = "\n".join([*first, f"The status is in {file}"])
         count = len(given["problems"])
         return {
             "changed": False,

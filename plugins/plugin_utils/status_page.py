@@ -12,6 +12,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates/status"
+FRESH = 4
+"""Points of the last hour that tell how it is now."""
 WIDTH, HEIGHT = 600, 100
 """Of a chart, in its own units: the page stretches it."""
 GOOD_STATES = ("RUNNING", "STARTING")
@@ -133,7 +135,8 @@ def queue_cards(application: Mapping[str, Any], document: Mapping[str, Any]) -> 
 def deploy_marks(document: Mapping[str, Any], hour: Mapping[str, Any]) -> list[float]:
     """Return where deploys of the hour are, as a share of it."""
     begin, length = moment(hour["from"]), max(1, hour["every"] * (hour["count"] - 1))
-    shares = [(moment(entry["at"]) - begin) / length for entry in deploys(document)]
+    made = [entry for entry in deploys(document) if entry["action"] in ("deploy", "rollback")]
+    shares = [(moment(entry["at"]) - begin) / length for entry in made]
     return sorted({round(share, 3) for share in shares if 0 <= share <= 1})
 
 
@@ -149,7 +152,8 @@ def chart(what: str, values: Sequence[float | None], unit: str, marks: Sequence[
             lines.append(points if len(points) > 1 else [points[0], (points[0][0] + 2, points[0][1])])
             points = []
     paths = [" L".join(f"{x:g},{y:g}" for x, y in line) for line in lines]
-    last = next((value for value in reversed(values) if value is not None), 0)
+    last = next((value for value in reversed(values[-FRESH:]) if value is not None), None)
+    now = "–" if last is None else f"{number(last)}{unit}"
     return {
         "what": what,
         "lines": [f"M{path}" for path in paths],
@@ -159,8 +163,8 @@ def chart(what: str, values: Sequence[float | None], unit: str, marks: Sequence[
         ],
         "marks": [round(share * WIDTH, 1) for share in marks],
         "top": f"{number(top)}{unit}",
-        "last": f"{number(last)}{unit}",
-        "label": f"{what} over the last hour: now {number(last)}{unit}, at most {number(max(known))}{unit}"
+        "last": now,
+        "label": f"{what} over the last hour: now {now}, at most {number(max(known))}{unit}"
         + (f"; {len(marks)} deploys" if len(marks) > 1 else "; 1 deploy" if marks else ""),
     }
 

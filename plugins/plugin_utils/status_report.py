@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DEAD
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import unconsumed
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, verdict
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import Leadership, leadership
 
 ADDED = ("unacked", "rate")
@@ -46,14 +46,19 @@ def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]],
     }
 
 
-def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: Iterable[Iterable[str]]) -> list[str]:
-    """Return the status for people: first whether all is in order, or what is not and what to type."""
-    several = len(results) > 1
+def problem_lines(given: Mapping[str, Any], *, several: bool) -> list[str]:
+    """Return the first lines of a status; with the hosts' names where there are several."""
     found = [
         (f"{one['host']}: " if several and one["host"] else "") + ". ".join(filter(None, (one["problem"], one["fix"])))
         for one in given["problems"]
     ]
-    shown = ["PROBLEMS:", *(f"- {line}" for line in found)] if found else ["OK"]
+    return verdict(found)
+
+
+def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: Iterable[Iterable[str]]) -> list[str]:
+    """Return the status for people: first whether all is in order, or what is not and what to type."""
+    several = len(results) > 1
+    shown = problem_lines(given, several=several)
     for hosts in schedulers:
         shown += leadership({host: programs_of(results.get(host)) for host in hosts}).lines()
     for host, result in results.items():
@@ -87,8 +92,9 @@ def wrong(result: Result) -> list[str]:
 
 
 def first_line(result: Result) -> str:
-    """Return the first line of what Ansible says of a task that failed."""
-    return (str(result.get("msg") or "no reason given").strip().splitlines() or [""])[0].rstrip(".")
+    """Return the first line of what the host, or else Ansible, says of a task that failed."""
+    said = (str(result.get(key) or "").strip() for key in ("module_stderr", "msg"))
+    return (next(filter(None, said), "no reason given").splitlines())[0].rstrip(".")
 
 
 def problem(host: str, line: str) -> dict[str, str]:
@@ -129,30 +135,31 @@ def application(app: str, results: Mapping[str, Result], leaderships: list[Leade
             for one in leaderships
             if set(one.hosts) & set(results)
         ],
-        "hour": hour([result["hour"] for result in results.values() if result.get("hour")]),
+        "hour": hour([result["hour"] for result in results.values() if result.get("hour")], time.time()),
     }
 
 
-def hour(given: list[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the last hour of all hosts' queues; None where no host knows.
+def hour(given: list[Mapping[str, Any]], now: float) -> dict[str, Any] | None:
+    """Return the hour until now of all hosts' queues; None where no host knows.
 
     Each host counts what its own workers hold and finish; of the rest, all say the same of one queue.
     """
     if not given:
         return None
-    every, first = given[0]["every"], min(one["first"] for one in given)
+    every = given[0]["every"]
+    last = int(now // every) - 1
+    for one in given:
+        last = max([last, *(one["first"] + len(of["ready"]) - 1 for of in one["queues"].values())])
+    count = 3600 // every + 1
+    first = last - count + 1
     found: dict[str, dict[str, list[Any]]] = {}
-    lengths = [
-        one["first"] - first + len(column) for one in given for of in one["queues"].values() for column in of.values()
-    ]
-    count = max(lengths, default=0)
     for one in given:
         for name, columns in one["queues"].items():
             into = found.setdefault(name, {key: [None] * count for key in columns})
             for key, values in columns.items():
                 for index, value in enumerate(values, one["first"] - first):
-                    before = into[key][index]
-                    if value is not None:
+                    if value is not None and index >= 0:
+                        before = into[key][index]
                         both = before is not None
                         into[key][index] = (before + value if key in ADDED else max(before, value)) if both else value
     return {

@@ -55,7 +55,7 @@ def pages(host, tmp_path_factory) -> dict[str, Path]:
     files = {name: directory / f"{name}.html" for name in ("real", *MADE_UP)}
     done = play("status", status_format="html", status_output=str(files["real"]), status_exit=False)
     assert done.rc == 0, done.text
-    assert f"written to {files['real']}" in done.words
+    assert f"The status is in {files['real']}" in done.words
     for name, made in MADE_UP.items():
         files[name].write_text(status_page.page(status_report.document(made(), [("web1",)], "shop")))
     return files
