@@ -16,7 +16,8 @@ options:
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged,
-      and V(tasks), the tasks of all workers, once they are registered; V(left), the groups that the host
+      and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a queue;
+      V(left), the groups that the host
       is not in and whose programs it still has; V(runs_nothing), what to say where a host is in no group that runs the
       application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
       V(base), V(etc), V(run), V(log) and V(state), the application's directories.
@@ -40,7 +41,7 @@ from typing import Any
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, logs, outcome, rotation, tasks
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, logs, outcome, purge, rotation, tasks
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
@@ -66,6 +67,7 @@ QUESTIONS = {
     "schedulers": schedulers,
     "logs": logs.logs,
     "tasks": tasks.tasks,
+    "purge": purge.purge,
     "runs_nothing": runs_nothing,
     "left": left,
     **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},

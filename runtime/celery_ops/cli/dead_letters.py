@@ -1,4 +1,5 @@
 """``celery-ops-dead-letters``: lists, replays or discards the tasks in an application's dead queue, and loses none.
+`purge` moves what waits in another queue there, from where it can be replayed.
 
 A message is fetched without being taken: until it is acknowledged, the broker gives it back whatever becomes of
 this program. `replay` acknowledges after the broker has confirmed the copy: an end half-way can leave a task in both
@@ -7,6 +8,7 @@ queues, never in neither.
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import OperatorError, PermanentError
+from celery_ops.layout import HOUSEKEEPING_QUEUES
 
 if TYPE_CHECKING:
     from amqp import Channel, Message
@@ -28,8 +31,10 @@ SHOW = 20
 PLAYBOOK = "ansible-playbook playbooks/dead_letters.yml"
 OPTION = "-e celery_app_dead_letters"
 
-# What the broker writes into the headers of a dead-lettered message; a replayed one starts anew.
-MARKS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+PURGED = "x-celery-ops-purged"
+"""The header of a message that `purge` moved: its queue and when."""
+# What the broker and `purge` write into the headers of a dead-lettered message; a replayed one starts anew.
+MARKS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", PURGED)
 # What each of the broker's reasons means, and what to do.
 REASONS = {
     "rejected": ("", ""),
@@ -42,6 +47,10 @@ REASONS = {
         "look for its id in the workers' logs first; replayed, it may kill their processes again",
     ),
     "maxlen": ("the queue was full", "replay, once workers keep up"),
+    "purged": (
+        "purged: an operator has emptied its queue (purge.yml)",
+        "replay to undo that; discard what nobody wants",
+    ),
 }
 
 
@@ -65,6 +74,8 @@ class DeadTask:
         deaths = headers.get("x-death")
         # The newest comes first. The oldest may be no death at all: a countdown waits in queues that expire.
         death = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], Mapping) else {}
+        if isinstance(headers.get(PURGED), Mapping):  # an older death was that of a countdown, or is replayed
+            death = {"reason": "purged", **headers[PURGED]}
         died = death.get("time")
         return cls(
             tag=tag,
@@ -158,24 +169,36 @@ class DeadQueue:
         """Put a copy into the queue it came from, then take the dead one; return why not, or nothing."""
         if not dead.queue:
             return "it does not say which queue it came from"
+        # Straight into that queue: its exchange may serve others, which have had theirs.
+        if not self.publish(revived(message), dead.queue):
+            return f"its queue {dead.queue} is gone"
+        self.channel.basic_ack(dead.tag)
+        return ""
+
+    def publish(self, message: "Message", queue: str) -> bool:
+        """Put a message into a queue, confirmed; tell whether there is such a queue. Raises OperatorError."""
         self.returned.clear()
         try:
             self.channel.basic_publish_confirm(
-                revived(message),
-                exchange="",  # straight into that queue: its exchange may serve others, which have had theirs
-                routing_key=dead.queue,
-                mandatory=True,
-                timeout=PATIENCE,
+                message, exchange="", routing_key=queue, mandatory=True, timeout=PATIENCE
             )
         except TimeoutError:
             raise OperatorError(
                 "the broker takes no messages: memory or disk alarm? "
                 "Type on its host: rabbitmq-diagnostics check_local_alarms"
             ) from None
-        if self.returned:
-            return f"its queue {dead.queue} is gone"
-        self.channel.basic_ack(dead.tag)
-        return ""
+        return not self.returned
+
+    def take_from(self, source: str, most: int) -> Iterator[DeadTask]:
+        """Move `most` messages of another queue here, and yield each once it is moved. Raises OperatorError."""
+        for _ in range(most):
+            message = self.channel.basic_get(source, no_ack=False)
+            if message is None:
+                return
+            if not self.publish(purged(message, source), self.name):
+                raise OperatorError(f"the queue {self.name} is gone; make it with: ansible-playbook playbooks/site.yml")
+            self.channel.basic_ack(message.delivery_tag)
+            yield DeadTask.read(message.delivery_tag, message.properties)
 
     def discard(self, dead: DeadTask, _: "Message") -> str:
         """Remove it."""
@@ -193,6 +216,40 @@ def revived(message: "Message") -> "Message":
     if headers.get("expires"):
         headers["expires"] = None  # whoever replays it wants it run; a worker would drop it silently
     return Message(message.body, **{**properties, "application_headers": headers, "delivery_mode": 2})
+
+
+def purged(message: "Message", queue: str) -> "Message":
+    """The message as it waits in the dead queue, where it must not expire."""
+    from amqp import Message
+
+    properties = {name: value for name, value in message.properties.items() if name != "expiration"}
+    mark = {"queue": queue, "time": datetime.now(UTC).replace(tzinfo=None)}  # AMQP's times have no zone
+    headers = {**(properties.get("application_headers") or {}), PURGED: mark}
+    return Message(message.body, **{**properties, "application_headers": headers, "delivery_mode": 2})
+
+
+def no_queue_of(app: str, queue: str, dead: str, known: Iterable[str]) -> str:
+    """Return why this queue may not be purged: it is not one of the application's own. Empty where it may."""
+    names = sorted({*known, *queues_of(app)})
+    if queue == dead:
+        return f"celery_app_purge: {queue} is the dead queue itself. To discard: {PLAYBOOK} {OPTION}=discard"
+    if re.fullmatch(HOUSEKEEPING_QUEUES, queue):
+        return f"celery_app_purge: {queue} is a queue of Celery, RabbitMQ or the kit, and holds no waiting tasks"
+    if queue not in names:
+        return f"celery_app_purge: {queue} is no queue of this application. It has: {', '.join(names) or 'none'}"
+    return ""
+
+
+def queues_of(app: str) -> set[str]:
+    """Return the queues that the application names itself; none where it can't be imported."""
+    from celery_ops.cli.inspect import consumed, routed
+    from celery_ops.probe import load_app
+
+    try:
+        found = load_app(app)
+        return {*consumed(found), *routed(found, dict(found.conf.beat_schedule or {}))}
+    except PermanentError:
+        return set()
 
 
 @dataclass(frozen=True)
@@ -293,9 +350,9 @@ def main(argv: list[str] | None = None) -> None:
     except (Exception, KeyboardInterrupt) as error:
         said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         print(f"celery-ops-dead-letters: {said}", file=sys.stderr)
-        if options.action == "replay":
+        if options.action in ("replay", "purge"):
             print(
-                f"{len(done)} replayed before that. None is lost; one may be in both queues and run twice. "
+                f"{len(done)} moved before that. None is lost; one may be in both queues and run twice. "
                 "Mend the cause, then type the same again.",
                 file=sys.stderr,
             )
@@ -307,15 +364,20 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="celery-ops-dead-letters", description="List, replay or discard what is in a dead queue."
     )
-    parser.add_argument("action", choices=["list", "replay", "discard"])
+    parser.add_argument("action", choices=["list", "replay", "discard", "purge"])
     parser.add_argument("--queue", required=True, help="the dead queue, e.g. petct.dead")
     parser.add_argument("-A", "--app", help="the application, as for celery -A; list then tells unknown names")
     parser.add_argument("--task", default="", help="only messages of this task")
     parser.add_argument("--id", default="", help="only the message with this task id")
     parser.add_argument("--reason", default="", choices=["", *REASONS], help="only messages that died of this")
     parser.add_argument("--max", type=int, default=0, metavar="NUMBER", help="this many at most (0: all)")
-    parser.add_argument("--confirm", default="", help="has to be yes to discard")
+    parser.add_argument("--confirm", default="", help="has to be yes to discard, or the name of the queue to purge")
+    parser.add_argument("--source", default="", metavar="QUEUE", help="the queue to purge")
+    parser.add_argument("--known", default="", help="further queues of the application, with commas between")
+    parser.add_argument("--count", action="store_true", help="purge: only say how many messages there are")
     options = parser.parse_args(argv)
+    if options.action == "purge" and not options.count and options.confirm != options.source:
+        parser.error("celery_app_purge_confirm is not the name of the queue to purge; nothing was purged")
     if options.action == "discard" and options.confirm != "yes":
         parser.error(f"discarding is permanent; nothing was discarded. Confirm: --confirm yes, or {OPTION}_confirm=yes")
     return options
@@ -354,6 +416,8 @@ def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
             raise OperatorError(f"broker {unreached(connection)} can't be reached: {said}") from error
         queue = DeadQueue(channel, options.queue)
         total = len(queue)
+        if options.action == "purge":
+            return purge(queue, options, done)
         if options.action == "list":
             looked = [dead for dead, _ in queue.fetch(Selection(), min(total, options.max or LOOK))]
             queue.give_back(total)
@@ -367,6 +431,30 @@ def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
         return [f"unchanged: {total} dead letters in {options.queue}, none to {options.action}{selection}", *left]
     said = f"{len(done)} of {total} dead letters {options.action.removesuffix('e')}ed{selection}"
     return [f"{said}; {total - len(done)} left in {options.queue}", *left]
+
+
+def purge(dead: DeadQueue, options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
+    """Move what waits in a queue to the dead queue, adding it to `done`; return what came of it."""
+    from amqp.exceptions import NotFound
+
+    source = options.source
+    if why_not := no_queue_of(options.app or "", source, dead.name, filter(None, options.known.split(","))):
+        raise PermanentError(why_not)
+    try:
+        before = dead.channel.queue_declare(source, passive=True).message_count
+    except NotFound:
+        raise PermanentError(f"celery_app_purge: the broker has no queue {source}") from None
+    if options.count:
+        return [f"{before} messages wait in {source}; {len(dead)} in {dead.name}"]
+    for task in dead.take_from(source, min(before, options.max or before)):
+        done.append(task)
+    after = dead.channel.queue_declare(source, passive=True).message_count
+    undo = f"{PLAYBOOK} {OPTION}=replay {OPTION}_reason=purged"
+    return [
+        *([f"To undo it: {undo}"] if done else []),
+        f"{'' if done else 'unchanged: '}{len(done)} of {before} messages of {source} moved to {dead.name}; "
+        f"{after} in {source} now",
+    ]
 
 
 if __name__ == "__main__":
