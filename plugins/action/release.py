@@ -97,7 +97,7 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         made["environment_text"] = environment_text(environment_of(variables))
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.
-    alone = len(variables["ansible_play_hosts_all"]) == 1
+    alone = len(variables["ansible_play_hosts_all"]) == 1 and variables.get("celery_app_deploy") != "stop"
     if not target and alone == (state == "built"):
         made |= migration(deployment, variables)
     return made

@@ -11,10 +11,13 @@ options:
   state:
     description:
       - V(look) reads what is paused and what runs; V(paused) and V(resumed) change it; V(outcome) says what is, in one
-        line.
+        line. V(idle) waits until no task runs, and V(all_idle) fails where one still does on any host.
     type: str
-    choices: [look, paused, resumed, outcome]
+    choices: [look, paused, resumed, outcome, idle, all_idle]
     required: true
+  by:
+    description: Another verb than pause, which closes schedule and web, too - V(maintenance), V(deploy).
+    type: str
   verb: {description: "The verb of the outcome: V(pause), V(resume).", type: str}
 author:
   - celery-ops (@celery-ops)

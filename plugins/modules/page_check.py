@@ -72,6 +72,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import
 REDIRECTS = {301, 302, 303, 307, 308}
 AGAIN = 2.0
 """Seconds between two requests while the answer is 202."""
+CLOSED = "maintenance"
+"""The header X-Celery-Ops of the listener's answer while the web is closed."""
 FOLLOWED = 5
 """Redirects, one after another."""
 HOST = "celery_app_check_host"
@@ -107,6 +109,8 @@ class Page:
                 "GET", self.path, headers=headers | ({"X-Forwarded-Proto": "https"} if self.https else {})
             )
             answer = connection.getresponse()
+            if answer.status == 503 and answer.headers.get("X-Celery-Ops") == CLOSED:
+                return answer.status, CLOSED
             return answer.status, answer.headers.get("Location", "")
         except TimeoutError:
             raise OperatorError(
@@ -143,6 +147,11 @@ def fetch(page: Page, wait: float) -> tuple[int, list[str]]:
         raise OperatorError(
             f"it answers 400 to {HOST}: {page.host}. Is that one of the application's hosts (Django: ALLOWED_HOSTS)?"
         )
+    if (status, location) == (503, CLOSED):
+        return status, [
+            f"{page.path} answers 503: the application is closed for maintenance. Open it: ansible-playbook "
+            "playbooks/maintenance.yml -e celery_app_maintenance=off"
+        ]
     if status not in (200, 202):
         raise OperatorError(f"it answers {status} ({http.client.responses.get(status, 'unknown')}); look at web.log")
     return status, []

@@ -52,12 +52,21 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("queue", queue) for queue in queues]
     found += [("program", layout.worker(name)) for name in programs if name != SCHEDULER]
     if not found and programs != [SCHEDULER]:
-        here = variables["inventory_hostname"]
-        is_all = set(variables["ansible_play_hosts_all"]) >= set(app_hosts(variables["groups"]))
-        found = [("all", "")] if is_all else [("host", here)]
+        found = [whole(variables)]
     if SCHEDULER in programs or boolean(variables["celery_app_pause_scheduler"]):
         found.append((SCHEDULER, ""))
     return found
+
+
+def of_verb(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what maintenance, and a deploy that stops everything, close: intake, schedule and web."""
+    return [whole(variables), (SCHEDULER, ""), ("web", "")]
+
+
+def whole(variables: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what means all of the run's hosts: everything, or this host where the run has some hosts only."""
+    is_all = set(variables["ansible_play_hosts_all"]) >= set(app_hosts(variables["groups"]))
+    return ("all", "") if is_all else ("host", variables["inventory_hostname"])
 
 
 def is_about_all(variables: Mapping[str, Any]) -> bool:
@@ -65,12 +74,12 @@ def is_about_all(variables: Mapping[str, Any]) -> bool:
     return not any(names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
 
 
-def entries(variables: Mapping[str, Any], who: str) -> list[Entry]:
+def entries(variables: Mapping[str, Any], who: str, about_what: Iterable[tuple[str, str]]) -> list[Entry]:
     """Return the entries of a pause that begins now."""
     now, seconds = round(time.time(), 1), seconds_of(variables["celery_app_pause_for"])
     about = {"since": now, "until": now + seconds if seconds else None, "who": who}
     why = str(variables["celery_app_pause_why"])
-    return [{"what": what, "name": name, **about, "why": why} for what, name in named(variables)]
+    return [{"what": what, "name": name, **about, "why": why} for what, name in about_what]
 
 
 def refuse_unknown_queues(variables: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
@@ -97,7 +106,8 @@ def refuse_not_paused(variables: Mapping[str, Any], looks: Mapping[str, Mapping[
 
 def words(entry: Mapping[str, Any]) -> str:
     """Return what an entry is about."""
-    return {"all": "everything", "scheduler": "the scheduler"}.get(entry["what"]) or f"{entry['what']} {entry['name']}"
+    kinds = {"all": "everything", "scheduler": "the scheduler", "web": "the web (503)"}
+    return kinds.get(entry["what"]) or f"{entry['what']} {entry['name']}"
 
 
 def outcome(verb: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:

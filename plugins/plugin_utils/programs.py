@@ -241,6 +241,7 @@ class Programs:
             command=[
                 *("/usr/bin/python3", code, "--bind", bind),
                 *("--socket", str(self.paths.socket(bind)), "--user", self.deployment.app),
+                *(("--pause", str(self.paths.pause)) if takes_over else ()),
             ],
             strategy="overlap" if takes_over else "replace",
         )

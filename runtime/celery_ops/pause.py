@@ -19,14 +19,14 @@ from celery_ops.layout import Layout, program_of
 Entry = dict[str, Any]
 """what, name, since, until, who, why; `by` for those that a verb other than pause has made."""
 
-QUEUE, PROGRAM, HOST, ALL, SCHEDULER = "queue", "program", "host", "all", "scheduler"
-KINDS = (QUEUE, PROGRAM, HOST, ALL, SCHEDULER)
+QUEUE, PROGRAM, HOST, ALL, SCHEDULER, WEB = "queue", "program", "host", "all", "scheduler", "web"
+KINDS = (QUEUE, PROGRAM, HOST, ALL, SCHEDULER, WEB)
 
 
-def file() -> Path:
-    """Return where the entries of this process's application are."""
+def file(app: str = "") -> Path:
+    """Return where the entries of an application are, by default of this process's."""
     state = os.environ.get("CELERY_OPS_STATE_DIR")
-    return Path(state, "pause.json") if state else Layout(application_name("")).pause
+    return Path(state, "pause.json") if state else Layout(app or application_name("")).pause
 
 
 def read(path: Path, now: float | None = None) -> list[Entry]:
@@ -83,3 +83,8 @@ def paused_queues(entries: Iterable[Entry], program: str, queues: Iterable[str])
 def is_scheduler_held(entries: Iterable[Entry]) -> bool:
     """Whether the scheduler must send nothing."""
     return any(one["what"] == SCHEDULER for one in entries)
+
+
+def is_web_closed(entries: Iterable[Entry], program: str) -> bool:
+    """Whether a generation of the web program must not serve; one that came after a deploy's pause may."""
+    return any(one["what"] == WEB and one["name"] in ("", program) for one in entries)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any, NoReturn
 
 from celery_ops import pause
 from celery_ops.launch.env import application_name
+from celery_ops.launch.process import Process, of_this_user
 from celery_ops.layout import HEARTBEAT, Layout, program_of
 from celery_ops.pause import Entry
 from celery_ops.watchdog.watchdog import read as heartbeat_of
 
+DEPLOY = "deploy"
+"""The verb whose pause leaves the programs alone that it brings."""
 HEEDED = 20.0
 """Seconds for the workers to heed a change: they look every two, and write a heartbeat every five."""
 POLL = 0.2
@@ -28,23 +32,51 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(
         prog="celery-ops-pause", description="Pause or resume on this host; print what is paused and what still runs."
     )
-    parser.add_argument("what", choices=["show", "add", "remove"])
+    parser.add_argument("what", choices=["show", "add", "remove", "wait"])
     parser.add_argument("entries", nargs="?", default="[]", help="a JSON list of entries; remove: {what, name} each")
-    parser.add_argument("--by", default="", help="the verb that asks, where it is another one")
+    parser.add_argument("--by", default="", help="the verb that asks, where it is another one; remove: several")
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="wait: for the tasks to end")
     options = parser.parse_args(argv)
     path, run = pause.file(), Layout(application_name("")).run
     before = pause.read(path)
     after, given = before, json.loads(options.entries)
     if options.what == "add":
-        after = pause.added(before, [{**one, "by": options.by} if options.by else one for one in given])
+        after = pause.added(before, made(given, options.by))
     elif options.what == "remove":
-        after = pause.removed(before, [(one["what"], one["name"]) for one in given], options.by)
+        for by in options.by.split(","):
+            after = pause.removed(after, [(one["what"], one["name"]) for one in given], by)
     changed = after != before
     if changed:
         pause.write(path, after)
+    if changed:
+        close_web(after)
     late = await_heeded(run, after) if changed else []
+    if options.what == "wait":
+        late = await_idle(run, options.timeout)
     print(json.dumps({"changed": changed, "entries": after, "workers": workers(run), "late": late}))
     sys.exit(0)
+
+
+def web_programs() -> list[Process]:
+    """Return the main processes of this application's web program; one that waits for the web to open is none."""
+    app = application_name("")
+    mains = [one for one in of_this_user() if one.identity and one.identity.app == app and one.is_main]
+    return [one for one in mains if program_of(one.identity.program) == Layout(app).web]
+
+
+def made(given: list[Entry], by: str) -> list[Entry]:
+    """Return a verb's entries; a deploy's close the web programs that serve now, and not those that it brings."""
+    webs = [one.identity.program for one in web_programs()] if by == DEPLOY else [""]
+    entries = [one for one in given if one["what"] != pause.WEB]
+    entries += [{**one, "name": name} for one in given if one["what"] == pause.WEB for name in webs]
+    return [{**one, "by": by} for one in entries] if by else entries
+
+
+def close_web(entries: list[Entry]) -> None:
+    """Tell web programs that must not serve to finish; Supervisor starts them again, and the guard makes them wait."""
+    for one in web_programs():
+        if pause.is_web_closed(entries, one.identity.program):
+            one.send(signal.SIGTERM)
 
 
 def workers(run: Path) -> list[dict[str, Any]]:
@@ -61,10 +93,22 @@ def workers(run: Path) -> list[dict[str, Any]]:
 
 
 def await_heeded(run: Path, entries: list[Entry]) -> list[str]:
-    """Wait until each worker that is ready heeds the entries; return the names of those that don't in time."""
+    """Wait until all that is ready heeds the entries; return the names of the programs that don't in time."""
     deadline = time.monotonic() + HEEDED
     while True:
         late = [one["name"] for one in workers(run) if one["state"] == "ready" and not heeds(one, entries)]
+        late += [one.identity.program for one in web_programs() if pause.is_web_closed(entries, one.identity.program)]
+        if not late or time.monotonic() > deadline:
+            return late
+        time.sleep(POLL)
+
+
+def await_idle(run: Path, timeout: float) -> list[str]:
+    """Wait until no worker runs a task, those that drain included; return the names of those that still do."""
+    deadline, begun = time.monotonic() + timeout, time.time()
+    while True:
+        # As their heartbeats tell of a moment after this began.
+        late = [one["name"] for one in workers(run) if one["active"] or one["time"] < begun]
         if not late or time.monotonic() > deadline:
             return late
         time.sleep(POLL)

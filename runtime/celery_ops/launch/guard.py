@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from celery_ops import pause as pausing
 from celery_ops.launch import env, listener
 from celery_ops.launch.process import (
     EX_CANTCREAT,
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace, parent: int, say: Say) -> NoReturn:
     lock = take_over(me, options.drain_timeout, say)
     clear_pidfile(options.pidfile, say)
     if options.listen_from:
+        await_open(options.app, options.program, say)
         # systemd's protocol: the socket is fd 3, meant for the process with this pid.
         os.dup2(listener.receive(options.listen_from, LISTENER_PATIENCE, pause), 3)
         os.set_inheritable(3, True)
@@ -113,6 +115,17 @@ def run(options: argparse.Namespace, parent: int, say: Say) -> NoReturn:
         os.execve(program, options.command, environment)
     except OSError as error:
         raise ExitError(EX_CONFIG, f"{program}: {error.strerror}; type: head -1 {shlex.quote(program)}") from None
+
+
+def await_open(app: str, program: str, say: Say) -> None:
+    """Wait while the web is closed for maintenance: the listener answers. Raises Stopped."""
+    path = pausing.file(app)
+    if not pausing.is_web_closed(pausing.read(path), program):
+        return
+    say("closed for maintenance; starts when it is over")
+    while pausing.is_web_closed(pausing.read(path), program):
+        pause()
+    say("the maintenance is over")
 
 
 def allow_open_files(wanted: int = OPEN_FILES) -> int:

@@ -15,11 +15,13 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import shlex
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +42,22 @@ from celery_ops.launch.process import (
 
 BACKLOG = 2048
 LINGER = 30.0
+LOOK = 0.5
+"""Seconds between two looks at what is paused."""
+CLIENTS = 64
+"""Clients that are answered at a time while the web is closed; others wait in the backlog."""
+RETRY_AFTER = 60
+"""Seconds after which a client may ask again where the end of the maintenance is not known."""
+UNAVAILABLE = """HTTP/1.1 503 Service Unavailable\r
+Retry-After: {}\r
+Content-Type: text/html; charset=utf-8\r
+Cache-Control: no-store\r
+X-Celery-Ops: maintenance\r
+Connection: close\r
+\r
+<!doctype html><meta name="viewport" content="width=device-width"><title>Maintenance</title>
+<h1>Maintenance</h1><p>This service is being maintained and will be back soon.</p>
+"""
 PROGRAM = "SUPERVISOR_PROCESS_NAME"
 """Supervisor puts it into the environment of what it starts."""
 
@@ -113,12 +131,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--bind", required=True, metavar="HOST:PORT")
     parser.add_argument("--socket", required=True, type=Path, help="unix socket at which to hand it out")
     parser.add_argument("--user", help="run as this user (started as root; binding is done as root)")
+    parser.add_argument("--pause", type=Path, metavar="FILE", help="what is paused: while the web is, answer 503")
     options = parser.parse_args(argv)
     try:
         make_directory(options.socket.parent, options.user)
         listening, predecessor = _take_over(options.bind, options.socket, user_id(options.user))
         become(options.user)
         end_with(parent)
+        if options.pause:
+            threading.Thread(target=Closed(listening, options.pause).run, daemon=True).start()
         Holder(listening, options.socket, parent).serve(predecessor)
     except ExitError as error:
         say(str(error))
@@ -174,6 +195,58 @@ def _listen(bind: str, family: socket.AddressFamily, address: tuple[object, ...]
         raise ExitError(EX_CONFIG, f"--bind {bind}: {error.strerror}; see who has it: ss -ltnp {port}") from None
     listening.listen(BACKLOG)
     return listening
+
+
+class Closed:
+    """Answers 503 in the place of the web server while the file says that the web is closed for maintenance."""
+
+    def __init__(self, listening: socket.socket, path: Path) -> None:
+        self.listening, self.path = listening, path
+        self.slots = threading.BoundedSemaphore(CLIENTS)
+
+    def run(self) -> NoReturn:
+        """Look at the file, and take connections while the web is closed."""
+        poll, was_closed = select.poll(), False
+        poll.register(self.listening, select.POLLIN)
+        while True:
+            until = closed_until(self.path)
+            if (until is not None) != was_closed:
+                was_closed = until is not None
+                say("closed for maintenance: answers 503" if was_closed else "open again")
+            if until is None:
+                time.sleep(LOOK)
+            # Not by a timeout of the socket's own, which the web server would inherit.
+            elif poll.poll(LOOK * 1000):
+                self.slots.acquire()
+                try:
+                    connection = self.listening.accept()[0]
+                except OSError:  # a web server that is finishing took it, and has made the socket non-blocking
+                    self.slots.release()
+                    continue
+                threading.Thread(target=self.answer, args=(connection, until), daemon=True).start()
+
+    def answer(self, connection: socket.socket, until: float) -> None:
+        """Read a request's beginning, answer it, and wait for the client to be done."""
+        seconds = max(1, round(until - time.time())) if until else RETRY_AFTER
+        try:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(2)
+                connection.recv(65536)
+                connection.sendall(UNAVAILABLE.format(seconds).encode())
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(65536)
+        finally:
+            self.slots.release()
+
+
+def closed_until(path: Path) -> float | None:
+    """Return when the web is open again, 0 where that is not known; None where it is not closed."""
+    try:
+        found = [one for one in json.loads(path.read_text(encoding="utf-8")) if one["what"] == "web"]
+        ends = [one.get("until") for one in found if one.get("until") is None or one["until"] > time.time()]
+        return max((end or 0.0 for end in ends), default=None)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 class Holder:

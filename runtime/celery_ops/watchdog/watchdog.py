@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from celery_ops import pause
 from celery_ops.launch.process import Process, of_this_user, report
-from celery_ops.layout import CANARY, GUARD, HEARTBEAT, Layout
+from celery_ops.layout import CANARY, GUARD, HEARTBEAT, Layout, program_of
 from celery_ops.watchdog.assessment import YOUNG, Assessment, Seen, assess, remedy
 from celery_ops.watchdog.orphans import Orphan, started_by_hand
 from celery_ops.watchdog.tracker import Tracker
@@ -158,9 +159,16 @@ class Watchdog:
             elif name not in wanted:
                 del self.trackers[name]
                 self.say(f"{name}: gone (was {tracker.assessment.state if tracker.assessment else 'down'})")
+            elif self._is_closed(name):
+                tracker.update(Assessment("paused", "closed for maintenance: the listener answers 503"), 0, now)
             elif now - tracker.seen > GONE:
                 why = f"Supervisor starts it again, unless somebody stopped it: supervisorctl status {name}"
                 tracker.update(Assessment("down", why), 0, now)
+
+    def _is_closed(self, name: str) -> bool:
+        """Whether it is a web program that waits for the end of a maintenance."""
+        is_web = program_of(name) == Layout(self.app).web
+        return is_web and pause.is_web_closed(pause.read(pause.file(self.app)), name)
 
     def _wanted(self) -> set[str]:
         """Return the guarded programs of this application that conf.d names, the watchdog left out."""

@@ -118,3 +118,10 @@ def test_a_port_where_nobody_listens_is_told():
         bind = f"127.0.0.1:{gone.getsockname()[1]}"
     with pytest.raises(OperatorError, match="Connection refused"):
         page_check.fetch(Page(bind, "/", "", False, 2.0), wait=0)
+
+
+def test_a_page_that_is_closed_for_maintenance_is_no_failure(page, monkeypatch):
+    monkeypatch.setattr(Page, "get", lambda _: (503, page_check.CLOSED))
+    status, [warning] = page_check.fetch(Page("127.0.0.1:1", "/", "", False, 1.0), 0)
+    assert status == 503
+    assert "closed for maintenance" in warning

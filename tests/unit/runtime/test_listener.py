@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import pwd
 import signal
@@ -71,11 +72,11 @@ def web(stage):
             wait_until(lambda: "hands it out at" in started.output, 15, "the listener is up")
             return started
 
-        def gunicorn(self, name, *options, wait=True):
+        def gunicorn(self, name, *options, wait=True, environment=None):
             command = [BIN / "gunicorn", "--workers", "2", "--threads", "2", "--graceful-timeout", "10", "wsgi:app"]
-            started = stage.start(
-                *command, name=name, pidfile=stage.run / f"{name}.pid", options=["--listen-from", self.socket, *options]
-            )
+            options = ["--listen-from", self.socket, *options]
+            pidfile = stage.run / f"{name}.pid"
+            started = stage.start(*command, name=name, pidfile=pidfile, options=options, environment=environment)
             if wait:
                 wait_until(lambda: started.output.count("Booting worker") == 2, 15, f"{name} is up:\n{started.output}")
             return started
@@ -385,3 +386,52 @@ def test_guard_waits_for_the_listener_and_heeds_term(web, stage):
     wait_until(lambda: (stage.run / "other.pid.lock").exists(), 15, "the guard waits")
     assert other.stop() == 0
     assert "told to stop while waiting" in other.output
+
+
+def closed(path, *names, **more):
+    entries = [
+        {"what": "web", "name": name, "since": 1.0, "until": None, "who": "", "why": "", **more} for name in names
+    ]
+    path.write_text(json.dumps(entries))
+
+
+def test_while_the_web_is_closed_the_listener_answers_503_and_no_connection_is_refused(web, stage):
+    path = stage.directory / "pause.json"
+    environment = {"CELERY_OPS_STATE_DIR": str(stage.directory)}
+    started = web.up("--pause", str(path))
+    old = web.gunicorn("web-old", environment=environment)
+    with steady_client(web) as (answers, errors):
+        wait_until(lambda: len(answers) > 20, 15, "the program answers")
+        closed(path, "")
+        wait_until(lambda: "answers 503" in started.output, 15, "the listener is closed")
+        assert old.stop() == 0
+        again = web.gunicorn("web-old", wait=False, environment=environment)
+        wait_until(lambda: "closed for maintenance" in again.output, 15, "the guard waits")
+        wait_until(lambda: all("Maintenance" in answer for answer in answers[-20:]), 15, "all are answered 503")
+        path.write_text("[]")
+        wait_until(lambda: answers[-20:] == ["web-old"] * 20, 20, f"it serves again:\n{again.output}")
+    assert errors == []
+
+
+def test_the_end_of_the_maintenance_is_told_and_a_program_that_comes_later_may_serve(web, stage):
+    path = stage.directory / "pause.json"
+    closed(path, "web-old", until=time.time() + 100)
+    web.up("--pause", str(path))
+    connection = http.client.HTTPConnection(HOST, web.port, timeout=15)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.status == 503
+        assert 90 <= int(answer.headers["Retry-After"]) <= 100
+    environment = {"CELERY_OPS_STATE_DIR": str(stage.directory)}
+    waits = web.gunicorn("web-old", wait=False, environment=environment)
+    web.gunicorn("web-new", environment=environment)
+    assert "closed for maintenance" in waits.output
+    waits.stop()
+
+
+def test_a_damaged_file_closes_nothing(tmp_path):
+    path = tmp_path / "pause.json"
+    for text in ("", "{", "[1]", "3", '[{"what": "web", "until": 1.0}]', '[{"what": "all"}]'):
+        path.write_text(text)
+        assert listener.closed_until(path) is None

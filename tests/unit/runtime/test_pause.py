@@ -66,6 +66,13 @@ def test_each_verb_removes_what_it_has_added():
     assert pause.removed(entries, by="maintenance") == entries[:2]
 
 
+def test_a_web_program_that_comes_after_a_deploys_pause_may_serve():
+    assert pause.is_web_closed([entry("web")], "shop-web-1a2b3c4d")
+    assert pause.is_web_closed([entry("web", "shop-web-1a2b3c4d")], "shop-web-1a2b3c4d")
+    assert not pause.is_web_closed([entry("web", "shop-web-1a2b3c4d")], "shop-web-5e6f7a8b")
+    assert not pause.is_web_closed([entry("all")], "shop-web-1a2b3c4d")
+
+
 # A worker.
 
 
