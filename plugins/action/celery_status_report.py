@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 
 STATUS = "__celery_app_status"
 """What each host's status was registered as."""
+NO_FILE = re.compile(r"-|/dev/(?:std|fd/|tty).*|/proc/.*")
+"""What a shell takes for the output of a command."""
 FORMATS = ("text", "json", "html")
 
 
@@ -76,10 +80,15 @@ def output(variables: Variables, how: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the file. Raises AnsibleActionFail with what to do."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
+    """Write the file, in one step for those who read it meanwhile. Raises AnsibleActionFail with what to do."""
+    if NO_FILE.fullmatch(str(path)) or (path.exists() and not path.is_file()):
         raise AnsibleActionFail(
-            f"status_output: {path} can't be written ({error.strerror}). Name another file."
-        ) from None
+            f"status_output: {path} is no file, and Ansible's own lines are in its output. Name a file."
+        )
+    path = path.resolve()  # a link stays, and what it leads to is written
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise AnsibleActionFail(f"status_output: {path} can't be written: {error.strerror}. Name another.") from None

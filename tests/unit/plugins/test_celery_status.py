@@ -426,3 +426,10 @@ def test_a_paused_queue_without_a_consumer_is_no_problem():
     waits = {"demo": {"messages": 3, "consumers": 0}}
     assert wrong(found(queues=waits, programs={WORKER: program(queues=[], paused=["demo"])})) == []
     assert len(wrong(found(queues=waits))) == 1
+
+
+def test_a_last_hour_with_an_absurd_time_in_it_takes_no_more_memory():
+    column = {name: [1, 2] for name in metrics.COLUMNS}
+    seen = metrics.hour_of([0.0, 1.8e9], {"demo": column})
+    assert len(seen["queues"]["demo"]["ready"]) == metrics.POINTS
+    assert seen["queues"]["demo"]["ready"][-1] == 2

@@ -1,11 +1,14 @@
 """The status of several hosts as one: text, JSON and its schema."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.celery_ops.kit.plugins.action.celery_status_report import NO_FILE, form, output, write
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_report
 from support.statuses import broken, healthy, hostile
 
@@ -97,3 +100,46 @@ def test_what_is_paused_is_said_above_all_else():
     line = next(line for line in said if line.startswith("paused on web1: queue photos, since "))
     assert line.endswith("by anna@control: disk full")
     assert said.index(line) < next(number for number, each in enumerate(said) if each.startswith("QUEUE"))
+
+
+def test_a_file_is_written_in_one_step_and_what_is_no_file_is_refused(tmp_path):
+    file = tmp_path / "status.json"
+    file.write_text("old")
+    write(file, "new\n")
+    assert file.read_text() == "new\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    os.mkfifo(tmp_path / "pipe")
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    write(link, "newer\n")
+    assert (link.is_symlink(), file.read_text()) == (True, "newer\n")
+    for path in (Path("-"), Path("/dev/null"), tmp_path, tmp_path / "pipe"):
+        with pytest.raises(AnsibleActionFail, match=r"status_output: .* is no file"):
+            write(path, "new")
+    with pytest.raises(AnsibleActionFail, match=r"can't be written: No such file or directory\. Name another"):
+        write(tmp_path / "missing/status.json", "new")
+
+
+@pytest.mark.parametrize(
+    ("given", "file"),
+    [
+        ({"status_format": "json"}, "shop-status.json"),
+        ({"status_format": "json", "celery_app_status_output": "/x"}, "/x"),
+        ({"celery_app_status_format": "html", "status_output": "/y"}, "/y"),
+        ({}, ""),
+    ],
+)
+def test_the_command_lines_short_names_count_more_than_the_inventorys(given, file):
+    known = {"celery_app_name": "shop", "celery_app_status_format": "text", "celery_app_status_output": "", **given}
+    assert output(known, form(known)) == file
+
+
+def test_a_format_that_there_is_not_is_refused():
+    with pytest.raises(AnsibleActionFail, match=r"status_format: 'xml' is no format\. Write: -e status_format=text"):
+        form({"status_format": "xml"})
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_the_output_of_the_command_is_no_file(path):
+    assert NO_FILE.fullmatch(path)  # not tried: a file in its place would break the machine
+    assert not NO_FILE.fullmatch("/dev/shm/status.json")
