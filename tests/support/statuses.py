@@ -57,7 +57,7 @@ def seen(**more: Any) -> Status:
     }
     node = {
         "name": "rabbit@web1", "memory": 2**27, "memory_limit": 2**30, "disk_free": 2**36, "disk_limit": 2**30,
-        "is_running": True,
+        "is_running": True, "is_here": True,
     }  # fmt: skip
     store = {
         "reachable": True, "why": "", "version": "7.0.15", "role": "primary", "memory": 2**20, "memory_limit": 2**28,

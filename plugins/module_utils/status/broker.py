@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import ctl
 
-TIMEOUT = 20
+TIMEOUT = 30
 """Seconds that the broker has to answer."""
 
 # Each queue is asked where its leader is: only that node has its numbers. What a version can't tell is null.
@@ -29,7 +29,7 @@ Node = fun(N) ->
     #{name => N,
       memory => Ask(vm_memory_monitor, get_process_memory), memory_limit => Ask(vm_memory_monitor, get_memory_limit),
       disk_free => Ask(rabbit_disk_monitor, get_disk_free), disk_limit => Ask(rabbit_disk_monitor, get_disk_free_limit),
-      is_running => Ask(rabbit, is_running)}
+      is_running => Ask(rabbit, is_running), is_here => N == node()}
 end,
 Consumer = fun(C) ->
     {resource, _, queue, Name} = proplists:get_value(queue_name, C),

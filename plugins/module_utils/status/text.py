@@ -71,6 +71,8 @@ def broker(seen: Status) -> list[str]:
     """Return the lines on the broker: its version, nodes and alarms, or why they can't be seen."""
     lines = [f"broker: RabbitMQ {seen.broker.installed}"] if seen.broker.installed else []
     for node in seen.nodes:
+        if not node["is_here"]:  # it is shown with its own host
+            continue
         memory = f"memory {size(node['memory'])} of {size(node['memory_limit'])}"
         disk = f"disk {size(node['disk_free'])} free, alarm below {size(node['disk_limit'])}"
         alarms = [one["alarm"] for one in seen.alarms if one["node"] == node["name"]]

@@ -311,10 +311,19 @@ def test_a_result_store_is_shown_and_what_is_wrong_with_it():
     assert "result store: does not answer" in shown(silent)
 
 
-NODE = {"name": "rabbit@h", "memory": 2**27, "memory_limit": 2**30, "disk_free": 2**33, "disk_limit": None}
+NODE = {
+    "name": "rabbit@h",
+    "memory": 2**27,
+    "memory_limit": 2**30,
+    "disk_free": 2**33,
+    "disk_limit": None,
+    "is_here": True,
+}
 
 
 def test_an_alarm_of_a_broker_that_is_alone_is_a_problem():
+    other = {**NODE, "name": "rabbit@other", "is_here": False}
+    assert not any("rabbit@other" in line for line in shown(found(nodes=[NODE, other])))
     seen = found(nodes=[NODE], alarms=[{"node": "rabbit@h", "alarm": "disk"}])
     assert "node rabbit@h: memory 128M of 1.0G, disk 8.0G free, alarm below -, alarms: disk" in shown(seen)
     [sentence] = wrong(seen)
