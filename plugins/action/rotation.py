@@ -9,10 +9,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import members_of, uses_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, password_files
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import COOKIE, Secrets, password_files
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates
 
 PASSWORDS = {"rabbitmq": "celery_app_broker_password", "result_store": "celery_app_result_store_password"}
 """By group, the variable with the application's password there."""
@@ -33,16 +35,16 @@ class ActionModule(ActionBase):
         names = reader.kit_hosts
         hosts = [reader.host(name, not_generated) for name in names]
         try:
-            if self._task.args["state"] == "ended":
-                return {"changed": self.forget(hosts)}
+            if self._task.args["state"] != "begun":
+                return {"changed": not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))}
             refuse_limit(names, variables["ansible_play_hosts_all"])
             release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
-            return {"release": release, **self.begin(hosts)}
+            return {"release": release, **self.begin(hosts, reader)}
         except OperatorError as problem:
             return {"failed": True, "msg": str(problem)}
 
-    def begin(self, hosts: list[Host]) -> dict[str, Any]:
-        """Renew the generated passwords; in check mode, only say which."""
+    def begin(self, hosts: list[Host], reader: Reader) -> dict[str, Any]:
+        """Renew the generated secrets, and put another CA beside the one there is; in check mode, only say which."""
         files: set[tuple[Path, bool, Secrets]] = set()
         own: set[str] = set()
         for host, (group, variable) in itertools.product(hosts, PASSWORDS.items()):
@@ -51,16 +53,41 @@ class ActionModule(ActionBase):
             generated = list(password_files(value_of(host, variable), host.evaluate))
             files |= {(path, group == "rabbitmq", secrets_of(host)) for path in generated}
             own |= set() if generated else {variable}
+        members = set(members_of(reader))
+        files |= {
+            (secrets.cookie, False, secrets)
+            for host in hosts
+            if host.name in members and COOKIE not in host.given and (secrets := secrets_of(host))
+        }
         ordered = sorted(files, key=lambda each: each[0])
+        authorities = authorities_of(hosts, reader)
         if self._task.check_mode:
-            return {"changed": bool(files), "renewed": [str(path) for path, _, _ in ordered], "own": sorted(own)}
-        renewed = [str(path) for path, of_broker, secrets in ordered if secrets.renew(path, of_broker)]
-        return {"changed": bool(renewed), "renewed": renewed, "own": sorted(own)}
+            renewed = [*(path for path, _, _ in ordered), *(each.ca for each in authorities)]
+        else:
+            renewed = [path for path, of_broker, secrets in ordered if secrets.renew(path, of_broker)]
+            renewed += [each.ca for each in authorities if each.begin_rotation()]
+        return {"changed": bool(renewed), "renewed": [str(path) for path in renewed], "own": sorted(own)}
 
-    def forget(self, hosts: list[Host]) -> bool:
-        """Remove the passwords from before."""
-        found = {secrets_of(host) for host in hosts}
-        return any([secrets.forget() for secrets in found] if not self._task.check_mode else [])
+    def advance(self, hosts: list[Host], authorities: list[Certificates]) -> bool:
+        """Do one of the later steps; say whether it was still to be done."""
+        state = self._task.args["state"]
+        if state == "signed":
+            return any([each.sign_with_next() for each in authorities])
+        if state == "withdrawn":
+            return any([each.withdraw_former() for each in authorities])
+        ended = [each.end_rotation() for each in authorities]
+        return any([*ended, *(secrets.forget() for secrets in {secrets_of(host) for host in hosts})])
+
+
+def authorities_of(hosts: list[Host], reader: Reader) -> list[Certificates]:
+    """Return the CA that the kit has made and that broker or result store use; none where the inventory has its own."""
+    users = [host for host in hosts if any(uses_tls(group, host, reader) for group in PASSWORDS)]
+    found = {
+        (Path(host.need("celery_app_tls_directory")).expanduser(), Path(host.need("celery_app_tls_ca")).expanduser())
+        for host in users
+        if not {"celery_app_tls_directory", "celery_app_tls_ca"} & set(host.given)
+    }
+    return [made for directory, ca in sorted(found) if (made := Certificates(directory, ca)).ca_key.exists()]
 
 
 def value_of(host: Host, variable: str) -> Any:

@@ -248,10 +248,11 @@ def main() -> None:
     fresh = with_users(text, users)
     loads = want["ca"] and not want["sentinel"]
     certificate = [f"CONFIG SET tls-cert-file {Path(want['ca']).with_name('cert.pem')}"] if loads else []
+    reload = certificate if want["reload_certificate"] else []
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):
-        if want["reload_certificate"] and certificate and not module.check_mode:
+        if reload and not module.check_mode:
             try:
-                ask(address, *certificate, user=ADMIN, password=password)
+                ask(address, *reload, user=ADMIN, password=password)
             except OperatorError:
                 module.exit_json(changed=True, restart=True)
         module.exit_json(changed=False, restart=False)
@@ -266,7 +267,7 @@ def main() -> None:
             commands += removal(name, known, names)[: 1 if want["sentinel"] else None]
     restart = False
     try:
-        ask(address, *commands, "PING", user=ADMIN, password=password)
+        ask(address, *commands, *reload, "PING", user=ADMIN, password=password)
     except OperatorError as why:
         restart = True
         if not present and REFUSED.search(str(why)):

@@ -3,15 +3,18 @@
 
 DOCUMENTATION = r"""
 module: rotation
-short_description: Put new passwords in the place of generated ones on the control node
+short_description: Put new secrets in the place of generated ones on the control node
 description:
-  - Renews the passwords of broker and result store that the kit has generated, and keeps the old ones beside them, as
-    C(<file>.old), until O(state=ended). A rotation that was interrupted is continued, and no second one begun.
+  - Renews the passwords of broker and result store that the kit has generated, and a cluster's Erlang cookie, and keeps
+    the old ones beside them, as C(<file>.old), until O(state=ended). A rotation that was interrupted is continued, and
+    no second one begun.
+  - Puts another CA beside the one that the kit has made. V(signed) has it sign from then on, V(withdrawn) removes the
+    former one from the file that all trust.
   - Passwords that the inventory has itself, from a vault for example, stay as they are.
 options:
   state:
-    description: V(begun) renews, V(ended) removes the old ones.
-    choices: [begun, ended]
+    description: The step of the rotation.
+    choices: [begun, signed, withdrawn, ended]
     type: str
     required: true
 author:

@@ -20,7 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster im
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 
 ERLANG_COOKIE = (
-    "{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/rabbitmq_erlang_cookie', length=40, "
+    f"{{{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/{rotation.COOKIE}', length=40, "
     "chars=['ascii_letters', 'digits']) }}"
 )
 """In the inventory's own directory of secrets: one for each cluster."""

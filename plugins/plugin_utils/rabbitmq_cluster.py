@@ -95,8 +95,8 @@ def _host_refusals(host: str, info: Mapping[str, Any], nodes: list[str]) -> Iter
     if info["cookie"] == "other" and len(info["members"]) > 1:
         yield (
             f"{host} is a member of {', '.join(info['members'])} and has another Erlang cookie than the control "
-            "node. Copy "
-            f"/var/lib/rabbitmq/.erlang.cookie of {host} to the control node, into the file that "
+            "node. If a rotation was interrupted, complete it: ansible-playbook playbooks/rotate_secrets.yml. Else "
+            f"copy /var/lib/rabbitmq/.erlang.cookie of {host} to the control node, into the file that "
             "rabbitmq_erlang_cookie "
             "is kept in"
         )

@@ -22,6 +22,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 
 LENGTH = 40
+COOKIE = "rabbitmq_erlang_cookie"
+"""The file of the cluster's Erlang cookie."""
 PASSWORD = re.compile(
     r"lookup\(\s*['\"](?:ansible\.builtin\.)?password['\"]\s*,\s*(.+?)\s*(?:,\s*\w+\s*=|\)\s*(?:\||\}\}|$))", re.DOTALL
 )
@@ -41,10 +43,16 @@ class Secrets:
         return self.directory / f"{self.app}_broker_user"
 
     @property
+    def cookie(self) -> Path:
+        """The cluster's Erlang cookie; missing where the inventory has its own, or a broker that is alone."""
+        return self.directory / COOKIE
+
+    @property
     def former(self) -> list[Path]:
         """What a rotation that is under way keeps."""
         names = ("broker_user", "broker_password", "result_store_password")
-        return [path for name in names if (path := old(self.directory / f"{self.app}_{name}")).exists()]
+        paths = [*(self.directory / f"{self.app}_{name}" for name in names), self.cookie]
+        return [old(path) for path in paths if old(path).exists()]
 
     def user(self) -> str:
         """Return the application's user at the broker."""

@@ -65,6 +65,7 @@ class Certificates:
 
     def __init__(self, directory: Path, ca: Path, now: datetime.datetime | None = None) -> None:
         self.directory, self.ca, self.ca_key = directory, ca, directory / "ca.key"
+        self.next_key, self.former = directory / "ca.key.new", directory / "ca.crt.old"
         self.now = now or datetime.datetime.now(datetime.UTC)
 
     def certificate(self, host: str) -> Path:
@@ -87,7 +88,15 @@ class Certificates:
             return "its key is another one"
         if missing := sorted(set(names) - alternative_names(found)):
             return f"it is not for {', '.join(missing)}"
-        return "" if any(is_issued_by(found, ca) for ca in self.authorities()) else "no CA of the file has signed it"
+        if not any(is_issued_by(found, ca) for ca in self.authorities()):
+            return "no CA of the file has signed it"
+        if (
+            self.former.exists()
+            and not self.next_key.exists()
+            and any(is_issued_by(found, ca) for ca in self.leaving())
+        ):
+            return "the CA that has signed it goes"
+        return ""
 
     def lacks_client_use(self, host: str) -> str:
         """Return why a host's certificate can't be shown to another node; "" where it can."""
@@ -122,7 +131,50 @@ class Certificates:
             .sign(signing_key, hashes.SHA256())
         )
         write_atomically(self.key(host), private_text(key), SECRET_FILE)
-        write_atomically(self.certificate(host), made.public_bytes(serialization.Encoding.PEM), FILE)
+        write_atomically(self.certificate(host), pem(made), FILE)
+
+    def leaving(self) -> list[x509.Certificate]:
+        """Return the CA that a rotation is about to remove; empty without one."""
+        return x509.load_pem_x509_certificates(self.former.read_bytes()) if self.former.exists() else []
+
+    def begin_rotation(self) -> bool:
+        """Put another CA beside the one that signs; say whether that was still to be done. Raises OperatorError.
+
+        Each of the three steps can be repeated, so that a run that was interrupted is completed by the next one.
+        """
+        if self.former.exists():
+            return False
+        signing, _ = self.authority()
+        if not self.next_key.exists():
+            write_atomically(self.next_key, private_text(ec.generate_private_key(ec.SECP256R1())), SECRET_FILE)
+        key = serialization.load_pem_private_key(self.next_key.read_bytes(), None)
+        known = self.authorities()
+        if all(found.public_key() != key.public_key() for found in known):
+            write_atomically(self.ca, pem(*known, self.self_signed(key)), FILE)
+        write_atomically(self.former, pem(signing), SECRET_FILE)
+        return True
+
+    def sign_with_next(self) -> bool:
+        """Let the new CA sign from now on; say whether that was still to be done."""
+        if not self.next_key.exists():
+            return False
+        self.next_key.replace(self.ca_key)
+        return True
+
+    def withdraw_former(self) -> bool:
+        """Remove the former CA from the CA's file; say whether it was there."""
+        found, former = self.authorities(), self.leaving()
+        stay = [each for each in found if each not in former]
+        if stay == found:
+            return False
+        write_atomically(self.ca, pem(*stay), FILE)
+        return True
+
+    def end_rotation(self) -> bool:
+        """Remove what tells that a rotation is under way, once nobody trusts the former CA; say whether one was."""
+        under_way = self.former.exists()
+        self.former.unlink(missing_ok=True)
+        return under_way
 
     def authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         """Return the CA that signs, and its key; made if there is neither. Raises OperatorError where one is lost."""
@@ -135,22 +187,29 @@ class Certificates:
         if self.ca.exists():
             raise OperatorError(f"{self.ca} is there and {self.ca_key} is not. Restore it from your backup.")
         key = ec.generate_private_key(ec.SECP256R1())
+        made = self.self_signed(key)
+        write_atomically(self.ca_key, private_text(key), SECRET_FILE)
+        write_atomically(self.ca, pem(made), FILE)
+        return made, key
+
+    def self_signed(self, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+        """Return a CA's own certificate."""
         usage = dict.fromkeys(
             ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
              "encipher_only", "decipher_only"), False,
         )  # fmt: skip
-        builder = self.builder("celery-ops CA", key, LIFETIME_OF_CA)
-        made = (
-            builder.issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "celery-ops CA")]))
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        # Of two CAs in one file each has a name of its own.
+        name = f"celery-ops CA {own.digest.hex()[:8]}"
+        return (
+            self.builder(name, key, LIFETIME_OF_CA)
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             # Python 3.13 refuses a CA without it.
             .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(own, critical=False)
             .sign(key, hashes.SHA256())
         )
-        write_atomically(self.ca_key, private_text(key), SECRET_FILE)
-        write_atomically(self.ca, made.public_bytes(serialization.Encoding.PEM), FILE)
-        return made, key
 
     def builder(self, name: str, key: ec.EllipticCurvePrivateKey, lifetime: datetime.timedelta) -> Any:
         """Return what all certificates have in common; clocks of hosts may be an hour behind."""
@@ -180,6 +239,11 @@ def is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> 
     except Exception:
         return False
     return True
+
+
+def pem(*certificates: x509.Certificate) -> bytes:
+    """Return certificates as they are written."""
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
 
 
 def private_text(key: ec.EllipticCurvePrivateKey) -> bytes:

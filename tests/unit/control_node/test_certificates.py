@@ -157,3 +157,65 @@ def test_the_status_reads_when_it_ends(made):
     file = str(made.certificate("hub"))
     [end] = ends_of([file, str(made.key("hub")), "/nowhere"]).values()
     assert abs(end - (NOW + LIFETIME).timestamp()) < 2
+
+
+def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_step(made, tmp_path):
+    """What clients hold is the CA's file of the step before or of this one, at each of the steps."""
+    files = [made.ca.read_text()]
+
+    def step():
+        files.append(made.ca.read_text())
+        for number, text in enumerate(files[-2:]):
+            held = tmp_path / f"held-{number}.crt"
+            held.write_text(text)
+            shake_hands(made, "hub", held)
+
+    assert made.begin_rotation()
+    assert made.lacks("hub", names()) == "", "nobody trusts the new one yet"
+    step()
+    assert made.sign_with_next()
+    assert made.lacks("hub", names()) == "the CA that has signed it goes"
+    step()
+    made.make("hub", names())
+    assert made.lacks("hub", names()) == ""
+    step()
+    assert made.withdraw_former()
+    assert not made.withdraw_former()
+    assert len(made.authorities()) == 1
+    step()
+    assert not made.begin_rotation(), "not before every host has the file"
+    assert made.lacks("hub", names()) == ""
+    assert made.end_rotation()
+    assert not made.end_rotation()
+    assert {path.name for path in made.directory.iterdir()} == {"ca.crt", "ca.key", "hub.crt", "hub.key"}
+    assert made.ca_key.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ssl.SSLCertVerificationError):
+        (tmp_path / "first.crt").write_text(files[0])
+        shake_hands(made, "hub", tmp_path / "first.crt")
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_rotation_of_the_ca_that_is_killed_between_two_writes_is_continued(made, monkeypatch, writes):
+    done = []
+
+    def dies(path, *arguments):
+        if len(done) == writes:
+            raise KeyboardInterrupt
+        done.append(path)
+        write(path, *arguments)
+
+    write = tls.write_atomically
+    monkeypatch.setattr(tls, "write_atomically", dies)
+    with pytest.raises(KeyboardInterrupt):
+        made.begin_rotation()
+    monkeypatch.undo()
+    assert made.begin_rotation()
+    assert not made.begin_rotation(), "no second one"
+    assert len(made.authorities()) == 2
+    assert made.sign_with_next()
+    assert not made.sign_with_next()
+    assert not made.begin_rotation(), "nor now"
+    made.make("hub", names())
+    assert made.withdraw_former()
+    assert made.end_rotation()
+    shake_hands(made, "hub")

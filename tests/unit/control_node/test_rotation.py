@@ -88,3 +88,13 @@ def test_without_a_password_there_is_nothing_to_rotate(tmp_path):
     with pytest.raises(OperatorError, match="Set up first"):
         Secrets(tmp_path, "shop").renew(tmp_path / "shop_broker_password", of_broker=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cookie_of_a_cluster_is_rotated_like_a_password(secrets):
+    secrets.cookie.write_text("first-cookie\n")
+    assert secrets.renew(secrets.cookie)
+    assert not secrets.renew(secrets.cookie), "no second one"
+    assert len(secrets.cookie.read_text().strip()) == rotation.LENGTH
+    assert is_under_way(secrets.directory, "shop")
+    assert secrets.forget()
+    assert not old(secrets.cookie).exists()
