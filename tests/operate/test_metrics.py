@@ -1,0 +1,217 @@
+"""Metrics on a host: what tasks, faults and restarts do to them; and a real Prometheus with rules and dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.control import ROOT, play
+from support.host import APP, Host
+from support.long import LONG
+from support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(600)
+
+FILE = f"/var/lib/{APP}/metrics/{APP}.prom"
+DOCS = ROOT / "docs/monitoring"
+PROMETHEUS = """
+global: {scrape_interval: 2s, evaluation_interval: 2s}
+rule_files: [/etc/prometheus/celery-ops.yml]
+scrape_configs:
+  - {job_name: node, static_configs: [{targets: ["127.0.0.1:9100"]}]}
+  - {job_name: rabbitmq, static_configs: [{targets: ["127.0.0.1:15692"]}]}
+"""
+ASK = """
+import json, sys, urllib.parse, urllib.request
+for line in sys.stdin:
+    url = "http://127.0.0.1:9090/api/v1/query?" + urllib.parse.urlencode({"query": json.loads(line)})
+    print(json.dumps(json.load(urllib.request.urlopen(url))["data"]["result"]))
+"""
+SEND = """
+from celery.app.utils import find_app
+app = find_app("petct")
+for name in {names}:
+    app.send_task(name, [{argument!r}, [1]], queue="petct")
+"""
+
+
+def metric(host: Host, name: str, **labels: str) -> float | None:
+    """The sum of a metric's samples with these labels; None where there are none."""
+    lines = re.findall(rf"^{name}{{(.*)}} (\S+)$", host.output(f"cat {FILE}"), re.MULTILINE)
+    found = [float(value) for text, value in lines if all(f'{key}="{one}"' in text for key, one in labels.items())]
+    return sum(found) if found else None
+
+
+def send(host: Host, *names: str) -> None:
+    """Publish tasks; loadArray fails with the argument, another name is unknown."""
+    host.output(host.in_release(f"python -c {shlex.quote(SEND.format(names=names, argument='no/such/file'))}"))
+
+
+def test_tasks_are_counted_and_no_count_goes_back(host):
+    labels = {"task": "loadArray"}
+    before = {what: metric(host, f"celery_ops_tasks_{what}_total", **labels) for what in ("started", "failed")}
+    waits = metric(host, "celery_ops_queue_wait_seconds_count", queue=APP) or 0
+    send(host, *["loadArray"] * 3)
+
+    def counted() -> bool:
+        return metric(host, "celery_ops_tasks_failed_total", **labels) == before["failed"] + 3
+
+    wait_until(counted, 40, "the failures in the metrics")
+    assert metric(host, "celery_ops_tasks_started_total", **labels) == before["started"] + 3
+    assert metric(host, "celery_ops_task_exceptions_total", **labels) >= 3
+    assert metric(host, "celery_ops_queue_wait_seconds_count", queue=APP) >= waits + 3
+    worker, restarts = host.program("worker-default"), metric(host, "celery_ops_program_restarts_total")
+    host.output(f"supervisorctl restart {worker.name}")
+    wait_until(lambda: metric(host, "celery_ops_program_restarts_total") == restarts + 1, 40, "the restart counted")
+    assert counted()
+    assert len(host.output(f"ls /run/{APP} | grep -c tasks").split()) == 1
+
+
+def test_the_last_hour_is_there(host):
+    found = json.loads(host.output(f"cat /var/lib/{APP}/metrics/hour.json"))
+    assert found["queues"][APP].keys() == {"ready", "unacked", "consumers", "oldest", "rate"}
+    columns = [column for kind in ("queues", "programs") for one in found[kind].values() for column in one.values()]
+    assert {len(column) for column in columns} == {len(found["times"])}
+    assert found["programs"][f"{APP}-worker-default"]["memory"][-1] > 10_000_000
+
+
+@pytest.fixture(scope="module")
+def prometheus(host):
+    """A Prometheus of Debian's on the host, which scrapes what the role monitoring shows."""
+    shown = play("site", options=["--tags", "monitoring"], monitoring_node_exporter=True, monitoring_rabbitmq=True)
+    assert shown.rc == 0, shown.text
+    assert "127.0.0.1:15692" in host.output("ss -ltn") and "0.0.0.0:15692" not in host.output("ss -ltn")
+    assert host.run("dpkg -s prometheus").rc == 0 or host.run(
+        "apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends prometheus"
+    ).rc == 0  # fmt: skip
+    host.copy(DOCS / "rules.yml", "/etc/prometheus/celery-ops.yml")
+    host.output("cat >/etc/prometheus/prometheus.yml", stdin=PROMETHEUS)
+    # What Debian's own configuration has scraped since the installation counts for another five minutes.
+    host.output("systemctl stop prometheus; rm -rf /var/lib/prometheus/metrics2/*; systemctl start prometheus")
+    wait_until(lambda: "celery_ops_info" in str(ask(host, "celery_ops_info")[0]), 60, "a scrape")
+    yield
+    host.output("systemctl stop prometheus")
+
+
+def ask(host: Host, *queries: str) -> list[Any]:
+    """What Prometheus answers to each."""
+    done = host.run(f"python3 -c {shlex.quote(ASK)}", stdin="".join(json.dumps(query) + "\n" for query in queries))
+    return [json.loads(line) for line in done.stdout.splitlines()] or [[] for _ in queries]
+
+
+def firing(host: Host) -> set[str]:
+    """The alerts that fire."""
+    return {one["metric"]["alertname"] for one in ask(host, 'ALERTS{alertstate="firing"}')[0]}
+
+
+def promtool(host: Host, *words: str) -> str:
+    return host.output(shlex.join(["promtool", *words]))
+
+
+def test_rules_and_metrics_are_what_prometheus_takes(host, prometheus):
+    host.output("mkdir -p /tmp/kit/docs/monitoring /tmp/kit/tests/operate")
+    host.copy(DOCS / "rules.yml", "/tmp/kit/docs/monitoring/rules.yml")
+    host.copy(Path(__file__).with_name("rules_test.yml"), "/tmp/kit/tests/operate/rules_test.yml")
+    promtool(host, "check", "rules", "/tmp/kit/docs/monitoring/rules.yml")
+    promtool(host, "test", "rules", "/tmp/kit/tests/operate/rules_test.yml")
+    host.output(f"promtool check metrics <{FILE}")
+
+
+def test_every_rule_is_tested():
+    names = set(re.findall(r"alert: (\w+)", (DOCS / "rules.yml").read_text()))
+    assert set(re.findall(r"alertname: (\w+)", Path(__file__).with_name("rules_test.yml").read_text())) == names
+    assert (DOCS / "rules.yml").read_text().count("runbook: ") == len(names)
+
+
+def test_a_worker_that_is_down_is_an_alert_within_a_minute_and_what_waits_has_an_age(host, prometheus):
+    """The bound is not less than the true age, and little more than it."""
+    worker, wanted = host.program("worker-default").name, {"CeleryOpsProgramDown", "CeleryOpsNoConsumer"}
+    host.output(f"supervisorctl stop {worker}")
+    try:
+        send(host, "loadArray")
+        sent = float(host.output("date +%s.%N"))
+        wait_until(lambda: wanted <= firing(host), 60, "the alerts")
+        wait_until(lambda: metric(host, "celery_ops_queue_ready", queue=APP), 30, "the task that waits")
+        written, bound, down = (
+            metric(host, name, **labels)
+            for name, labels in (
+                ("celery_ops_watchdog_timestamp_seconds", {}),
+                ("celery_ops_queue_oldest_seconds", {"queue": APP}),
+                ("celery_ops_program_state", {"state": "down"}),
+            )
+        )
+        assert down == 1
+        # Seen empty, and the task sent before the command that sent it was over: a round, and a slow host.
+        assert written - sent <= bound <= written - sent + 30
+    finally:
+        host.output(f"supervisorctl start {worker}")
+    wait_until(lambda: not wanted & firing(host), 60, "the alerts' end")
+    wait_until(lambda: metric(host, "celery_ops_queue_oldest_seconds", queue=APP) == 0, 40, "an empty queue's age")
+
+
+def test_the_dashboards_queries_all_return_data(host, prometheus):
+    send(host, *["loadArray"] * 2)
+    dashboard = json.loads((DOCS / "dashboard.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = {
+        f"{panel['title']}: {target['expr']}": target["expr"].replace("$app", APP).replace("$__rate_interval", "5m")
+        for panel in panels
+        for target in panel["targets"]
+    }
+    assert len(queries) > 20
+
+    def empty() -> list[str]:
+        return [title for title, found in zip(queries, ask(host, *queries.values()), strict=True) if not found]
+
+    wait_until(lambda: not empty(), 60, "data for each query")
+    marks = [mark["expr"].replace("$app", APP) for mark in dashboard["annotations"]["list"]]
+    assert ask(host, marks[0])[0]
+
+
+@LONG
+@pytest.mark.parametrize(
+    ("alert", "fault", "cure"),
+    [
+        ("CeleryOpsWatchdogSilent", "pkill -STOP -f bin/celery-ops-watchdog", "pkill -CONT -f bin/celery-ops-watchdog"),
+        ("CeleryOpsBrokerAway", "systemctl stop rabbitmq-server", "systemctl start rabbitmq-server"),
+        ("CeleryOpsBrokerAlarm", "rabbitmqctl set_disk_free_limit 100TB", "rabbitmqctl set_disk_free_limit 1GB"),
+        (
+            "CeleryOpsDeployLockStale",
+            'mkdir -p /run/celery-ops/petct; echo \'{"id": "x", "renewed": 1}\' >/run/celery-ops/petct/deploy.lock',
+            "rm /run/celery-ops/petct/deploy.lock",
+        ),
+    ],
+)
+def test_a_fault_is_an_alert_within_a_minute_and_clears(host, prometheus, alert, fault, cure):
+    assert alert not in firing(host)
+    host.output(fault)
+    try:
+        wait_until(lambda: alert in firing(host), 75, alert)
+    finally:
+        host.output(cure)
+    wait_until(lambda: alert not in firing(host), 120, f"the end of {alert}")
+
+
+@LONG
+def test_dead_letters_failures_and_a_scheduler_that_is_frozen_are_alerts(host, prometheus):
+    send(host, "nobody.knows", *["loadArray"] * 6)
+    wait_until(lambda: {"CeleryOpsDeadLetters", "CeleryOpsTasksFail"} <= firing(host), 75, "the alerts")
+    host.output(f"rabbitmqctl -q -p {APP} purge_queue {APP}.dead")
+    wait_until(lambda: "CeleryOpsDeadLetters" not in firing(host), 60, "the end of dead letters")
+    wait_until(lambda: "CeleryOpsTasksFail" not in firing(host), 180, "the end of the failures")
+
+
+@LONG
+def test_with_the_broker_down_the_file_is_written(host):
+    host.output("systemctl stop rabbitmq-server")
+    try:
+        wait_until(lambda: metric(host, "celery_ops_broker_up") == 0, 60, "the broker away")
+        stamp = metric(host, "celery_ops_watchdog_timestamp_seconds")
+        wait_until(lambda: metric(host, "celery_ops_watchdog_timestamp_seconds") > stamp, 30, "the next file")
+    finally:
+        host.output("systemctl start rabbitmq-server")
+    wait_until(lambda: metric(host, "celery_ops_broker_up") == 1, 60, "the broker back")
