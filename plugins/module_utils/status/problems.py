@@ -138,7 +138,12 @@ def _queues(seen: Status) -> Iterator[str]:
     dead = Layout(seen.app).dead_queue
     paused = {queue for program in seen.programs.values() for queue in program.get("paused", [])}
     for name, queue in sorted(seen.queues.items()):
-        if name == dead and queue["messages"]:
+        if queue.get("state") == "down":
+            yield (
+                f"The queue {name} has no leader: its tasks wait, and none is accepted. Start the nodes that are down; "
+                "look: rabbitmqctl cluster_status"
+            )
+        elif name == dead and queue["messages"]:
             yield f"{queue['messages']} dead-lettered tasks. List them: ansible-playbook playbooks/dead_letters.yml"
         elif name != dead and queue["messages"] and not queue["consumers"] and name not in paused:
             yield f"{unconsumed(name)} where {queue['messages']} tasks wait. Look: supervisorctl status"

@@ -98,6 +98,7 @@ def test_nothing_is_wrong_with_a_healthy_system():
         (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "Look: ps -fp 9"),
         (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead-lettered tasks"),
         (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nothing consumes from demo, where 3 tasks wait"),
+        (found(queues={"demo": {"messages": 0, "consumers": 0, "state": "down"}}), "The queue demo has no leader"),
         (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
         (found(work=WORK), "The work of an interrupted run goes on: deploy of anna@control, phase workers, since noon"),
     ],
