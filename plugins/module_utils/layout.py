@@ -49,6 +49,8 @@ ADOPTED = "before-records"
 """The id of the deployment that was made by a version of the kit that kept no records."""
 HOUSEKEEPING_QUEUES = r".*pidbox|celeryev.*|celery_delayed.*|celery-ops\..*|amq\..*"
 """The queues that Celery, the kit and RabbitMQ make for themselves, matched against the whole name."""
+DELAYED = r".*celery_delayed_\d+"
+"""Those of them in which tasks wait for their ETA."""
 CONTROL_QUEUE = re.compile(r"(?P<program>[^@]+)@(?P<host>.+?)(?:\.[0-9a-f]{8})?\.[^.]+\.pidbox")
 """The queue in which a worker hears control commands; it names the worker's program, and its host in the inventory."""
 CANARY_QUEUE, ECHO_QUEUE, LEASE_QUEUE = "celery-ops.canary", "celery-ops.echo", "celery-ops.scheduler"

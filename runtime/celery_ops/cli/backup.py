@@ -1,0 +1,202 @@
+"""``celery-ops-backup``: writes the messages of queues into a file, and publishes them from one again; loses none.
+
+RabbitMQ has no way to look at a message: a consumer takes it, and what it gives back counts as a delivery (after five
+the task is dead-lettered) and comes back in another order (tried with 3.10). So each message is taken, written down, a
+confirmed copy goes to the end of the same queue, and only then is it acknowledged: once through the queue, in order,
+with no delivery counted. Interrupted, one task may be there twice, none is lost. The dead queue has no limit: there
+messages are given back.
+"""
+
+import argparse
+import base64
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery_ops.errors import OperatorError
+from celery_ops.layout import DEAD, DELAYED
+from celery_ops.probe import Deadline, connected, load_app
+
+if TYPE_CHECKING:
+    from amqp import Channel, Message
+
+PATIENCE = 30.0
+"""Seconds that the broker may take for one answer."""
+COUNTS = ("x-delivery-count", "x-acquired-count")
+"""Headers that the broker counts by itself."""
+BITS = 28
+"""Levels of Celery's delay queues: each waits for a power of two of seconds."""
+PREFIX = re.compile(rf"^(?:[01]\.){{{BITS}}}")
+MAP, TIME, BYTES, DECIMAL = "$map", "$time", "$bytes", "$decimal"
+
+
+def encode(value: Any) -> Any:
+    """Return a value of a message's properties as JSON can hold it."""
+    if isinstance(value, dict):
+        return {MAP: {key: encode(item) for key, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, datetime):
+        return {TIME: value.replace(tzinfo=value.tzinfo or UTC).timestamp()}
+    if isinstance(value, bytes):
+        return {BYTES: base64.b64encode(value).decode()}
+    return {DECIMAL: str(value)} if isinstance(value, Decimal) else value
+
+
+def decode(value: Any) -> Any:
+    """Return what `encode` was given."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    [(kind, held)] = value.items()
+    if kind == MAP:
+        return {key: decode(item) for key, item in held.items()}
+    if kind == TIME:
+        return datetime.fromtimestamp(held, UTC).replace(tzinfo=None)
+    return base64.b64decode(held) if kind == BYTES else Decimal(held)
+
+
+def line_of(queue: str, message: "Message") -> str:
+    """Return a message as a line of the file."""
+    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
+    about = {
+        "queue": queue,
+        "routing_key": message.delivery_info.get("routing_key", ""),
+        "properties": encode(without_counts(message.properties)),
+        "body": base64.b64encode(body).decode(),
+    }
+    return json.dumps(about)
+
+
+def without_counts(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return properties without the headers that the broker counts."""
+    headers = properties.get("application_headers")
+    if not isinstance(headers, dict):
+        return dict(properties)
+    return {**properties, "application_headers": {key: headers[key] for key in headers if key not in COUNTS}}
+
+
+def way_of(queue: str, routing_key: str, headers: dict[str, Any], now: float) -> tuple[str, str]:
+    """Return exchange and routing key that bring a message into its queue again.
+
+    One that waits for its ETA goes to the first of the delay queues, with the seconds that are left.
+    """
+    if not re.fullmatch(DELAYED, queue):
+        return "", queue
+    first, target = re.sub(r"\d+$", str(BITS - 1), queue), PREFIX.sub("", routing_key)
+    try:
+        eta = datetime.fromisoformat(str(headers["eta"]).replace("Z", "+00:00"))
+    except (KeyError, ValueError):
+        return queue, routing_key  # the exchange of its level has the queue's name
+    left = max(0, int(eta.replace(tzinfo=eta.tzinfo or UTC).timestamp() - now))
+    return first, ".".join(f"{min(left, 2**BITS - 1):0{BITS}b}") + f".{target}"
+
+
+class Queues:
+    """Queues, over one channel that confirms."""
+
+    def __init__(self, channel: "Channel", user: str) -> None:
+        self.channel, self.user = channel, user
+        self.returned: list[str] = []
+        channel.events["basic_return"].add(lambda error, *_: self.returned.append(str(error)))
+
+    def count(self, queue: str) -> int:
+        """Return the number of messages that nobody holds."""
+        return self.channel.queue_declare(queue, passive=True).message_count
+
+    def publish(self, line: str) -> str:
+        """Publish the message of a line; return its queue once the broker has it. Raises OperatorError."""
+        from amqp import Message
+
+        about = json.loads(line)
+        properties = decode(about["properties"])
+        if properties.get("user_id", self.user) != self.user:
+            del properties["user_id"]  # of another user, the broker would refuse it
+        headers = properties.get("application_headers") or {}
+        exchange, key = way_of(about["queue"], about["routing_key"], headers, time.time())
+        self.returned.clear()
+        try:
+            self.channel.basic_publish_confirm(
+                Message(base64.b64decode(about["body"]), **properties),
+                exchange=exchange,
+                routing_key=key,
+                mandatory=True,
+                timeout=PATIENCE,
+            )
+        except TimeoutError:
+            raise OperatorError(
+                "the broker takes no messages: memory or disk alarm? "
+                "Type on its host: rabbitmq-diagnostics check_local_alarms"
+            ) from None
+        if self.returned:
+            raise OperatorError(f"there is no queue {about['queue']}. Type first: ansible-playbook playbooks/site.yml")
+        return about["queue"]
+
+    def read(self, queue: str) -> Iterator[str]:
+        """Yield the messages that are in a queue now, a line each; they stay in it."""
+        gives_back, most = queue.endswith(DEAD), self.count(queue)
+        for _ in range(most):
+            message = self.channel.basic_get(queue, no_ack=False)
+            if message is None:
+                break
+            line = line_of(queue, message)
+            yield line  # it is written down before the original goes
+            if not gives_back:
+                self.publish(line)
+                self.channel.basic_ack(message.delivery_tag)
+        if gives_back:
+            self.channel.basic_recover(requeue=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read or write messages; print one line of JSON: how many of each queue."""
+    parser = argparse.ArgumentParser(
+        prog="celery-ops-backup", description="Read the messages of queues, or write them."
+    )
+    parser.add_argument("action", choices=["read", "write"])
+    parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
+    parser.add_argument("--file", required=True, type=Path)
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="to reach the broker")
+    parser.add_argument("queues", nargs="*")
+    options = parser.parse_intermixed_args(argv)
+    output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
+    done: Counter[str] = Counter()
+    said = ""
+    try:
+        with connected(load_app(options.app), Deadline(options.timeout), {"reason": ""}) as connection:
+            queues = Queues(connection.channel(), connection.userid or "")
+            (_read if options.action == "read" else _write)(queues, options, done)
+    except Exception as error:
+        said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
+    print(json.dumps({"queues": dict(done), "reason": said}), file=output, flush=True)
+    sys.exit(1 if said else 0)
+
+
+def _read(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:
+    with os.fdopen(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        for queue in options.queues:
+            done[queue] = 0
+            for line in queues.read(queue):
+                file.write(f"{line}\n")
+                file.flush()
+                done[queue] += 1
+        os.fsync(file.fileno())
+
+
+def _write(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:
+    with options.file.open() as file:
+        for line in file:
+            done[queues.publish(line)] += 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A backup of a host with tasks and results, restored after both were lost: everything is there again, in its order."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.control import EPHEMERAL, play
+from support.wait import wait_until
+
+TASKS, LATER, KEYS = 100, 3, 50
+FILL = f"""
+import os, sys
+sys.path.insert(0, ".")
+import redis
+from petct.celery import app
+for n in range({TASKS}):
+    app.send_task("loadArray", args=(f"/none/{{n}}", [1]), headers={{"n": n}}, priority=n % 3)
+for n in range({LATER}):
+    app.send_task("loadArray", args=("/later", [1]), countdown=5000)
+store = redis.from_url(os.environ["CELERY_RESULT_BACKEND"])
+for n in range({KEYS}):
+    store.set(f"kept-{{n}}", bytes([0, 255, n]), ex=5000)
+"""
+LOOK = """
+import json, os
+import redis
+from kombu import Connection
+connection = Connection(os.environ["CELERY_BROKER_URL"])
+channel, seen = connection.channel(), []
+while message := channel.basic_get("petct"):
+    headers = message.properties["application_headers"]
+    if headers.get("n") is not None:
+        seen.append([headers["n"], message.properties["priority"], headers.get("x-delivery-count") or 0])
+store = redis.from_url(os.environ["CELERY_RESULT_BACKEND"])
+keys = {key.decode(): [list(store.get(key)), store.ttl(key) > 4000] for key in store.keys("kept-*")}
+print(json.dumps({"tasks": seen, "keys": keys}))
+"""
+LOSE = "import os, redis; redis.from_url(os.environ['CELERY_RESULT_BACKEND']).flushdb()"
+
+
+def python(host, text: str) -> str:
+    """Run Python as the application does."""
+    return host.output(host.in_release("python -"), stdin=text)
+
+
+def waiting(host) -> dict[str, int]:
+    """The messages of the queues that have some."""
+    rows = json.loads(host.output("rabbitmqctl -q -p petct list_queues name messages --formatter json"))
+    return {row["name"]: row["messages"] for row in rows if row["messages"]}
+
+
+def delayed(host) -> int:
+    """How many tasks wait for their ETA."""
+    return sum(count for queue, count in waiting(host).items() if queue.startswith("celery_delayed"))
+
+
+@pytest.fixture
+def stopped(host):
+    """Its worker and scheduler stopped, so that what waits can be counted."""
+    names = " ".join(name for name in host.running() if "-worker-" in name or "-scheduler-" in name)
+    host.output(f"supervisorctl stop {names}")
+    yield
+    host.output(f"supervisorctl start {names}")
+
+
+@pytest.mark.timeout(400)
+def test_what_was_lost_is_restored(stopped, host):
+    file = EPHEMERAL / "test.sealed"
+    file.unlink(missing_ok=True)
+    python(host, FILL)
+    done = play("backup", celery_app_backup_file=str(file))
+    assert done.rc == 0, done.text
+    assert "keys in Redis" in done.words
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert waiting(host)["petct"] >= TASKS, "the backup took messages away"
+    again = play("backup", celery_app_backup_file=str(file))
+    assert again.rc != 0
+    assert "is there already" in again.words
+
+    refused = play("restore", celery_app_backup_file=str(file))
+    assert refused.rc != 0
+    assert "celery_app_restore_used=yes" in refused.words
+
+    for queue in waiting(host):
+        host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
+    python(host, LOSE)
+    restored = play("restore", celery_app_backup_file=str(file))
+    assert restored.rc == 0, restored.text
+    # RabbitMQ counts the messages of quorum queues every five seconds.
+    wait_until(lambda: delayed(host) == LATER, 30, f"{LATER} tasks wait for their ETA")
+    found = json.loads(python(host, LOOK))
+    assert found["tasks"] == [[n, n % 3, 0] for n in range(TASKS)]
+    assert found["keys"] == {f"kept-{n}": [[0, 255, n], True] for n in range(KEYS)}
+
+
+@pytest.mark.timeout(400)
+def test_the_restored_tasks_run(host):
+    wait_until(lambda: "petct" not in waiting(host), 90, "the queue is empty")
+    for queue in waiting(host):
+        host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
+    assert host.task_comes_back()

@@ -1,0 +1,57 @@
+"""What of a broker belongs to an application's backup."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.celery_ops.kit.plugins.action.celery_backup import secrets_of, summary
+from ansible_collections.celery_ops.kit.plugins.modules.celery_backup import definitions_of, is_kept
+
+
+@pytest.mark.parametrize(
+    ("queue", "kept"),
+    [
+        ("shop", True),
+        ("shop.dead", True),
+        ("celery_delayed_27", True),
+        ("worker@host.celery.pidbox", False),
+        ("celery-ops.canary.x", False),
+        ("celeryev.1", False),
+        ("amq.gen-1", False),
+    ],
+)
+def test_tasks_are_kept_and_what_celery_makes_for_itself_is_not(queue, kept):
+    assert is_kept(queue) is kept
+
+
+def test_definitions_are_of_one_vhost_without_users():
+    exported = {
+        "rabbit_version": "3.10.8",
+        "users": [{"name": "shop"}],
+        "queues": [
+            {"name": "shop", "vhost": "shop"},
+            {"name": "web", "vhost": "web"},
+            {"name": "amq.1", "vhost": "shop"},
+        ],
+        "exchanges": [],
+        "bindings": [
+            {"vhost": "shop", "source": "shop", "destination": "shop"},
+            {"vhost": "shop", "source": "shop", "destination": "celeryev.1"},
+        ],
+    }
+    found = definitions_of("shop", exported)
+    assert found["queues"] == [{"name": "shop", "vhost": "shop"}]
+    assert found["bindings"] == exported["bindings"][:1]
+    assert "users" not in found
+
+
+def test_the_passphrase_is_not_in_what_it_opens(tmp_path):
+    for name in ("shop_broker_password", "shop_backup_passphrase", "web_broker_password", "rabbitmq_erlang_cookie"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls/ca.crt").write_text("x")
+    assert set(secrets_of(tmp_path, "shop")) == {"shop_broker_password", "rabbitmq_erlang_cookie", "tls/ca.crt"}
+
+
+def test_a_summary_counts_over_all_hosts():
+    manifest = {"messages": {"a": 2, "b": 3}, "hosts": {"one": {"keys in Redis": 4}, "two": {"queues": 1}}}
+    assert summary(manifest) == "5 messages of 2 queues, 4 keys in Redis, 1 queues, of 2 hosts"
