@@ -86,7 +86,7 @@ def workers(run: Path) -> list[dict[str, Any]]:
         beat = heartbeat_of(path)
         if beat.get("kind") == "worker" and Path(f"/proc/{beat['pid']}").exists():
             name = path.name.removesuffix(HEARTBEAT)
-            keys = ("state", "paused", "active", "oldest", "time")
+            keys = ("state", "paused", "active", "slots", "oldest", "time")
             found.append({"name": name, "program": program_of(name), **{key: beat.get(key) for key in keys}})
             found[-1]["queues"] = sorted({*beat.get("queues", {}), *(beat.get("paused") or [])})
     return found

@@ -1,0 +1,143 @@
+"""Say which line of the inventory scales a program, with what it runs now, and what to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import shortest, spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, worker_programs
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of, said
+
+LOOK = "__celery_app_scale_look"
+MOST = 1000
+EXAMPLE = "-e celery_app_scale=default=6"
+
+
+class ActionModule(ActionBase):
+    """Runs wholly on the control node; changes nothing.
+
+    A number that was changed on the hosts alone, the next deploy would undo without a word; and a pool that grows while
+    it runs gets no more tasks than before from quorum queues.
+    """
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    @spells_commands
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail with the lines to write; succeed where the inventory and the workers have these numbers."""
+        super().run(tmp, task_vars)
+        variables = Variables(task_vars or {}, self._templar.template)
+        try:
+            wanted = numbers(variables)
+        except OperatorError as error:
+            return {"failed": True, "msg": str(error)}
+        looks = results_of(variables, LOOK)
+        files = list(files_of(variables["ansible_inventory_sources"]))
+        lines = [advice(entry, number, variables, looks, files) for entry, number in wanted]
+        done = all(
+            entry.get("concurrency") == number and is_live(entry, number, variables, looks) for entry, number in wanted
+        )
+        return said("\n".join(lines), failed=not done)
+
+
+def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
+    """Return the entries of celery_worker_programs to scale, and how many tasks each is to run at a time.
+
+    Raises OperatorError for what can't be.
+    """
+    given = str(variables["celery_app_scale"])
+    pairs = [text.partition("=") for text in names_in(variables["celery_app_scale"])]
+    if not pairs or not all(re.fullmatch(r"[0-9]{1,4}", number) and 0 < int(number) <= MOST for _, _, number in pairs):
+        raise OperatorError(
+            f"celery_app_scale is {given!r}: it has to be program=number, up to {MOST} tasks "
+            "at a time, several with commas between. Nothing was changed. Type: ansible-playbook playbooks/scale.yml "
+            f"{EXAMPLE}"
+        )
+    refuse_unknown_programs("celery_app_scale", [name for name, _, _ in pairs], variables)
+    entries = {str(entry["name"]): entry for entry in worker_programs(variables)}
+    for name, _, _ in pairs:
+        if name not in entries or entries[name].get("pool") == "solo":
+            why = "it is no entry of celery_worker_programs" if name not in entries else "its pool, solo, runs one task"
+            raise OperatorError(
+                f"celery_app_scale: {name} has no number of tasks at a time: {why}. Nothing was changed."
+            )
+    return [(entries[name], int(number)) for name, _, number in pairs]
+
+
+def slots(
+    entry: Mapping[str, Any], variables: Mapping[str, Any], looks: Mapping[str, Any]
+) -> list[tuple[str, int, int]]:
+    """Return host, slots and running tasks of each worker of an entry."""
+    program = Layout(variables["celery_app_name"]).worker(str(entry["name"]))
+    return [
+        (host, worker.get("slots") or 0, worker.get("active") or 0)
+        for host, look in looks.items()
+        for worker in look["workers"]
+        if worker["program"] == program and worker["state"] == "ready"
+    ]
+
+
+def is_live(entry: Mapping[str, Any], number: int, variables: Mapping[str, Any], looks: Mapping[str, Any]) -> bool:
+    """Whether each worker of an entry runs that many tasks at a time."""
+    return all(now == number for _, now, _ in slots(entry, variables, looks))
+
+
+def advice(
+    entry: Mapping[str, Any],
+    number: int,
+    variables: Mapping[str, Any],
+    looks: Mapping[str, Any],
+    files: Iterable[Path],
+) -> str:
+    """Return what a program runs now, and what to write where."""
+    name = str(entry["name"])
+    found = [f"{active} of {now} slots busy on {host}" for host, now, active in slots(entry, variables, looks)]
+    now = f"scale: {name} has {', '.join(found) or 'no worker that is ready'}."
+    known = entry.get("concurrency", CONCURRENCY)
+    if known == number and "autoscale" not in entry:
+        if is_live(entry, number, variables, looks):
+            return f"{now} The inventory says {number}: nothing to do."
+        return f"{now} The inventory says {number} already. Type: ansible-playbook playbooks/deploy.yml"
+    least = str(entry.get("autoscale", "")).partition(",")[2] or "1"
+    line = f"autoscale: {number},{least}" if "autoscale" in entry else f"concurrency: {number}"
+    where = ", ".join(places(name, files)) or "it is not set in a file of the inventory: the role's default applies"
+    return (
+        f"{now} Nothing was changed: the number is the inventory's, so that no deploy undoes it. Write {line} in the "
+        f"entry {name} of celery_worker_programs ({where}), then type: ansible-playbook playbooks/deploy.yml"
+    )
+
+
+def files_of(sources: Iterable[str]) -> Iterator[Path]:
+    """Yield the YAML files of the inventories: they themselves, and the variables beside them."""
+    for source in map(Path, sources):
+        directory = source if source.is_dir() else source.parent
+        yield from [source] if source.is_file() else []
+        for part in ("group_vars", "host_vars", *(["."] if source.is_dir() else [])):
+            found = (directory / part).glob("*" if part == "." else "**/*")
+            yield from sorted(path for path in found if path.suffix in (".yml", ".yaml", "") and path.is_file())
+
+
+def places(name: str, files: Iterable[Path]) -> list[str]:
+    """Return where the entry of a program is written, as file:line."""
+    found = []
+    for path in dict.fromkeys(files):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            continue
+        begins = next(
+            (number for number, line in enumerate(lines) if re.match(r"\s*celery_worker_programs:", line)), None
+        )
+        if begins is not None:
+            wanted = re.compile(rf"""\bname:\s*["']?{re.escape(name)}["']?\s*([,}}#]|$)""")
+            at = next((number for number in range(begins, len(lines)) if wanted.search(lines[number])), begins)
+            found.append(f"{shortest(str(path))}:{at + 1}")
+    return found
