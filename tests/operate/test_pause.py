@@ -1,8 +1,10 @@
 """pause and resume: intake stops and comes back, over a restart of the worker, and the checks understand it."""
 
 import json
+import subprocess
 
-from support.control import play
+from support.control import play, start
+from support.long import LONG
 from support.wait import wait_until
 
 QUEUE = "petct"
@@ -56,3 +58,16 @@ def test_check_mode_changes_nothing_and_what_there_is_not_is_refused(host):
     assert done.rc == 2
     assert "There is petct" in done.words
     assert host.run(f"cat {FILE}").stdout == before
+
+
+@LONG
+def test_under_load_a_pause_loses_nothing_and_runs_nothing_twice(host):
+    settings = {"celery_app_stage": "test", "celery_app_soak_rate": 20, "celery_app_soak_duration": 20}
+    load = start("soak", output=subprocess.PIPE, **settings)
+    wait_until(lambda: host.running() and "celery-ops-soak" in host.ask("ps ax"), 60, "the load")
+    assert play("pause", celery_app_pause_queue=QUEUE).rc == 0
+    assert host.consumers() == 0
+    assert play("resume").rc == 0
+    said = " ".join(load.communicate(timeout=240)[0].split())
+    assert load.returncode == 0, said
+    assert " 0 lost, 0 doubled" in said, said
