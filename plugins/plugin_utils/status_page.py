@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import size
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause_end, pause_what, size
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates/status"
@@ -37,6 +37,8 @@ def page(document: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "pause_what": pause_what,
+        "pause_end": pause_end,
         "size": size,
         "span": span,
         "at": at,

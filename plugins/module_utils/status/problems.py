@@ -187,6 +187,12 @@ def _deploys(seen: Status) -> Iterator[str]:
             f"The {what} of {who} to release {seen.draft.get('release')} {ended}. Complete it: "
             "ansible-playbook playbooks/deploy.yml; or go back: ansible-playbook playbooks/rollback.yml"
         )
+    if any(one["by"] == "deploy" for one in seen.paused) and not seen.lock and not seen.work:
+        yield (
+            f"A deploy that was interrupted has left {seen.app} closed: no task is taken, and the web answers 503. "
+            "Complete it: ansible-playbook playbooks/deploy.yml -e celery_app_deploy=stop; or open: ansible-playbook "
+            "playbooks/maintenance.yml -e celery_app_maintenance=off"
+        )
     if stale:
         yield (
             "The deploy lock belongs to a run that has died, and the next one takes it over. Release it now: "

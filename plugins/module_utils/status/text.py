@@ -61,10 +61,21 @@ def text(seen: Status, *, has_programs: bool, has_queues: bool) -> list[str]:
 
 def pause(one: dict[str, Any]) -> str:
     """Return the line on what is paused."""
-    what = {"all": "everything", "scheduler": "the scheduler"}.get(one["what"]) or f"{one['what']} {one['name']}"
-    until = f"until {_local(one['until'])}" if one["until"] else "until resume.yml"
+    until = _local(one["until"]) if one["until"] else pause_end(one)
     why = f": {one['why']}" if one["why"] else ""
-    return f"{what}, since {_local(one['since'])}, {until}, by {one['who'] or '?'}{why}"
+    return f"{pause_what(one)}, since {_local(one['since'])}, until {until}, by {one['who'] or '?'}{why}"
+
+
+def pause_what(one: dict[str, Any]) -> str:
+    """Return what a pause is about."""
+    known = {"all": "everything", "scheduler": "the scheduler", "web": "the web, which answers 503"}
+    return known.get(one["what"]) or f"{one['what']} {one['name']}"
+
+
+def pause_end(one: dict[str, Any]) -> str:
+    """Return what ends a pause that has no time, by the verb that made it."""
+    verb = {"maintenance": "maintenance.yml -e celery_app_maintenance=off", "deploy": "the deploy's end"}
+    return verb.get(one["by"], "resume.yml")
 
 
 def broker(seen: Status) -> list[str]:

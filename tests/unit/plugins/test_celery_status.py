@@ -432,6 +432,29 @@ def test_what_is_paused_is_read_and_what_is_over_counts_for_nothing(tmp_path, mo
     assert look.pauses(Layout("demo")) == []
 
 
+@pytest.mark.parametrize(
+    ("what", "by", "words"),
+    [
+        ("queue", "", "queue photos, since"),
+        ("all", "", "until resume.yml"),
+        ("web", "maintenance", "the web, which answers 503, since"),
+        ("scheduler", "maintenance", "until maintenance.yml -e celery_app_maintenance=off"),
+    ],
+)
+def test_what_is_paused_is_said_with_what_ends_it(what, by, words):
+    one = {"what": what, "name": "photos", "since": 1.0, "until": None, "who": "anna", "why": "", "by": by}
+    assert words in pause(one)
+
+
+def test_what_a_killed_deploy_has_left_closed_is_a_problem():
+    closed = {"what": "all", "name": "", "since": 1.0, "until": None, "who": "anna", "why": "", "by": "deploy"}
+    [sentence] = wrong(found(paused=[closed]))
+    assert "has left demo closed" in sentence
+    assert "playbooks/maintenance.yml -e celery_app_maintenance=off" in sentence
+    assert wrong(found(paused=[closed], lock={"id": "r", "renewed": time.time()})) == []
+    assert wrong(found(paused=[{**closed, "by": "maintenance"}])) == []
+
+
 def test_a_paused_queue_without_a_consumer_is_no_problem():
     waits = {"demo": {"messages": 3, "consumers": 0}}
     assert wrong(found(queues=waits, programs={WORKER: program(queues=[], paused=["demo"])})) == []
