@@ -43,7 +43,7 @@ def stamp(headers: dict[str, Any] | None = None, **_: Any) -> None:
 
 def published(headers: Mapping[str, Any]) -> float | None:
     """Return when a message was published, as its sender or else the broker says; None where neither does."""
-    with contextlib.suppress(TypeError, ValueError):
+    try:
         if PUBLISHED in headers:
             return float(headers[PUBLISHED])
         if "timestamp_in_ms" in headers:
@@ -52,16 +52,19 @@ def published(headers: Mapping[str, Any]) -> float | None:
         if isinstance(sent, datetime):
             return (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
         return float(sent) if sent is not None else None
-    return None
+    except (TypeError, ValueError):
+        return None
 
 
 def due(headers: Mapping[str, Any]) -> float:
     """Return when a task may begin at the earliest, where it has an ETA; 0 where it has none."""
-    with contextlib.suppress(TypeError, ValueError):
-        if eta := headers.get("eta"):
-            when = datetime.fromisoformat(eta)
-            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    return 0.0
+    if not (eta := headers.get("eta")):
+        return 0.0
+    try:
+        when = datetime.fromisoformat(eta)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 class Histogram:
@@ -132,9 +135,9 @@ class Counters:
 
     def task(self, name: str) -> OfTask:
         """Return the counts of a task, those of OTHER where there are too many names."""
-        if name not in self.tasks:
-            name = name if len(self.tasks) < TASKS else OTHER
-        return self.tasks.setdefault(name, OfTask())
+        if found := self.tasks.get(name):
+            return found
+        return self.tasks.setdefault(name if len(self.tasks) < TASKS else OTHER, OfTask())
 
     def expect(self, names: Iterable[str]) -> None:
         """Begin to count these at zero, if they are not too many: the first failure of a task is an increase, too."""
@@ -153,7 +156,7 @@ class Counters:
         run = Run(self, name, queue, published(headers), due(headers))
         if queue:
             with self.lock:
-                of = self.queues.setdefault(queue, OfQueue())
+                of = self.queues.get(queue) or self.queues.setdefault(queue, OfQueue())
                 of.delivered += 1
                 of.published = max(of.published, run.published or 0.0)
                 self.changed = True
@@ -211,7 +214,7 @@ class Run:
 
     def ended(self, error: BaseException | None, runtime: float | None) -> None:
         """Count how it ended, with this exception or well; once, as a pool may tell of a time limit twice."""
-        counters, outcome = self.counters, _outcome(error)
+        counters, outcome = self.counters, "succeeded" if error is None else _outcome(error)
         if outcome == "rejected":
             counters.refuse(outcome)
             outcome = "dropped"
@@ -220,7 +223,9 @@ class Run:
                 return
             self.over = True
             task = counters.task(self.name)
-            if outcome == "failed":
+            if error is None:
+                task.succeeded += 1
+            elif outcome == "failed":
                 task.fail(_name(error))
             else:
                 setattr(task, outcome, getattr(task, outcome) + 1)
@@ -232,17 +237,15 @@ class Run:
         counters.write_if_late()
 
 
-def _outcome(error: BaseException | None) -> str:
+def _outcome(error: BaseException) -> str:
     from celery.exceptions import Ignore, Reject, Retry
 
-    if error is None:
-        return "succeeded"
     if isinstance(error, Reject):
         return "dropped" if error.requeue else "rejected"
     return "retried" if isinstance(error, Retry) else "dropped" if isinstance(error, Ignore) else "failed"
 
 
-def _name(error: BaseException | None) -> str:
+def _name(error: BaseException) -> str:
     """Return the name of an exception, also of one that could not travel from the pool's process."""
     return str(getattr(error, "exc_cls_name", "") or type(error).__name__)[:80]
 
@@ -261,15 +264,16 @@ def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Call
     from celery_ops.worker import canary
 
     def apply(target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        accepted, done = options.get("accept_callback"), options.get("callback")
+        failed, late = options.get("error_callback"), options.get("timeout_callback")
+        run = None
         try:
             name, headers = args[0], args[2]
-            accepted, done, failed, late = (
-                options.get(f"{key}callback") for key in ("accept_", "", "error_", "timeout_")
-            )
-            if name == canary.TASK or not (accepted and done and failed and late and isinstance(headers, Mapping)):
-                return apply_async(target, args, kwargs, **options)
-            run = counters.delivered(name, headers, queue_of(getattr(done, "__self__", None)))
+            if name != canary.TASK and accepted and done and failed and late and isinstance(headers, dict):
+                run = counters.delivered(name, headers, queue_of(getattr(done, "__self__", None)))
         except (TypeError, LookupError, AttributeError):
+            pass  # not a task's call as this Celery makes it
+        if run is None:
             return apply_async(target, args, kwargs, **options)
 
         def accept(pid: int, at: float) -> Any:
