@@ -39,6 +39,10 @@ def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     everywhere = [entry for entries in worker_programs_of_hosts(variables) for entry in entries]
     if queue := tick_queue(everywhere, app):
         environment["CELERY_OPS_TICK_QUEUE"] = queue
+    if variables.get("celery_app_log_format") == "json":
+        environment["CELERY_OPS_LOG_FORMAT"] = "json"
+    if variables.get("celery_app_keep_failed"):
+        environment["CELERY_OPS_KEEP_FAILED"] = "1"
     if (backend := result_backend(variables)) is not None:
         environment["CELERY_RESULT_BACKEND"] = backend
     environment |= tls_of(variables, environment)

@@ -21,6 +21,7 @@ from celery_ops.worker import (
     failover,
     heartbeat,
     intake,
+    json_logs,
     limits,
     prefork,
     revoked,
@@ -82,6 +83,7 @@ BaseLoader.override_backends["sentinel"] = "celery_ops.worker.results:SentinelBa
 canary.connect()
 intake.connect()  # before the heartbeat, so that a scheduler that is held writes one
 heartbeat.connect()
+json_logs.connect()
 limits.connect()
 clock.connect()
 counters.connect()
