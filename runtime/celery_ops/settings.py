@@ -77,6 +77,16 @@ event_queue_exclusive = True
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
+# Opt-in (celery_app_keep_failed): a task that raised an exception is rejected, so that the broker moves it to the dead
+# queue. One that exceeded its time limit is not: Celery would requeue it.
+if _os.environ.get("CELERY_OPS_KEEP_FAILED"):
+    if _versions.installed("celery") < _versions.ACKS_ON_FAILURE:
+        raise ValueError(
+            f"celery_app_keep_failed needs Celery 5.7, and {_versions.version('celery')} is installed. Write: "
+            "celery>=5.7 in celery_app_requirements, or celery_app_keep_failed: false"
+        )
+    task_acks_on_failure = False
+    task_store_errors_even_if_ignored = True  # for the name of the exception
 # What can't be decoded is rejected, so that it is a dead letter; Celery would acknowledge it.
 worker_consumer = "celery_ops.worker.consumer:Consumer"
 

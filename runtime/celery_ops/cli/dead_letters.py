@@ -7,12 +7,13 @@ queues, never in neither.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -258,9 +259,11 @@ class Known:
 
     tasks: frozenset[str] = frozenset()
     contents: frozenset[str] = frozenset()
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    """By id, what a task raised (celery_app_keep_failed)."""
 
     @classmethod
-    def load(cls, app: str) -> "Known":
+    def load(cls, app: str, ids: Iterable[str] = ()) -> "Known":
         """Import the application as ``celery -A`` does. One that is broken must not hide the dead-lettered tasks."""
         from kombu.serialization import prepare_accept_content
 
@@ -270,7 +273,8 @@ class Known:
             found = load_app(app)
         except PermanentError:
             return cls()
-        return cls(frozenset(found.tasks), frozenset(prepare_accept_content(found.conf.accept_content)))
+        contents = frozenset(prepare_accept_content(found.conf.accept_content))
+        return cls(frozenset(found.tasks), contents, exceptions_of(found, ids))
 
     def judge(self, dead: DeadTask) -> tuple[str, str]:
         """Return why a task is dead, as well as it can be told, and what to do about it."""
@@ -286,10 +290,23 @@ class Known:
                 "rejected: no task of this name in the current release",
                 "deploy a release that has this task, then replay",
             )
+        if dead.id in self.exceptions:
+            return (f"failed: {self.exceptions[dead.id]}", "mend what raised it, deploy, then replay")
         return (
             "rejected: by the task itself, damaged, or before there was a task of this name",
             "replay; what is damaged dies again",
         )
+
+
+def exceptions_of(app: Any, ids: Iterable[str]) -> dict[str, str]:
+    """Return what these tasks raised, as far as the result store still knows; nothing where it can't be reached."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(Exception):
+        for one in ids:
+            meta = app.backend.get_task_meta(one)
+            if meta.get("status") == "FAILURE":
+                found[one] = printable(type(meta["result"]).__name__)
+    return found
 
 
 def report(dead_tasks: list[DeadTask], looked: int, total: int, queue: str, known: Known, now: datetime) -> list[str]:
@@ -422,7 +439,8 @@ def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
             looked = [dead for dead, _ in queue.fetch(Selection(), min(total, options.max or LOOK))]
             queue.give_back(total)
             chosen = [dead for dead in looked if selection.takes(dead)]
-            known = Known.load(options.app) if options.app else Known()
+            rejected = [dead.id for dead in chosen if dead.reason == "rejected"]
+            known = Known.load(options.app, rejected) if options.app else Known()
             return report(chosen, len(looked), total, options.queue, known, datetime.now(UTC))
         do = {"replay": queue.replay, "discard": queue.discard}[options.action]
         left = work(do, queue.fetch(selection, total), options.max, done)

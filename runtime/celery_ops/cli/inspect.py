@@ -366,6 +366,15 @@ def without_remote_control(app: "Celery", report: Report) -> Iterator[Report]:
         }
 
 
+def failed_not_kept(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse to keep failed tasks for an application whose settings let them go."""
+    if os.environ.get("CELERY_OPS_KEEP_FAILED") and app.conf.get("task_acks_on_failure") is not False:
+        yield {
+            "problem": "celery_app_keep_failed is set, and the application acknowledges tasks that fail",
+            "write": "celery_ops.apply(app), and no task_acks_on_failure of its own; or celery_app_keep_failed: false",
+        }
+
+
 def is_quorum(queue: Any) -> bool:
     """Whether the application declares this queue as a quorum queue."""
     return (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
@@ -379,6 +388,7 @@ REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     quorum_queues_too_early,
     without_remote_control,
     redbeat_without_redis,
+    failed_not_kept,
 )
 """What can't work with the application as it is installed. Each yields ``problem`` and the line to ``write``."""
 

@@ -47,6 +47,8 @@ SETTINGS = {
 
 QUORUM = (5, 5)
 """The Celery since which a worker can consume from quorum queues."""
+ACKS_ON_FAILURE = (5, 7)
+"""The Celery since which a failed task can be rejected without one that exceeded its time limit being requeued."""
 TRANSIENT = "transient_nonexcl_queues"
 """RabbitMQ's name for queues that the control commands of Celery before 5.7 use. 4.3 can be told to deny them."""
 REDIS_PROTOCOL = (5, 0)

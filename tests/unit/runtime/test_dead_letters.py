@@ -174,3 +174,9 @@ def test_a_broker_that_is_away_is_named_without_its_password(action):
 
 def test_without_an_environment_it_says_how_to_get_one():
     assert "<app> celery-ops-dead-letters" in run("list", "--queue", "shop.dead").stderr
+
+
+def test_what_a_kept_task_raised_is_named():
+    known = Known(frozenset({"shop.add"}), frozenset(), {"1": "ValueError"})
+    assert known.judge(dead()) == ("failed: ValueError", "mend what raised it, deploy, then replay")
+    assert known.judge(dead(id_="2"))[0].startswith("rejected: by the task itself")

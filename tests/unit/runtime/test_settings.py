@@ -101,3 +101,24 @@ def test_canary_writes_its_own_file_only(tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"node.canary": "token"}
     done = in_fresh_python("import celery_ops.tasks; app.finalize(); app.tasks['celery_ops.canary']('token')")
     assert "not started by celery-ops-guard" in done.stderr
+
+
+needs_acks_on_failure = pytest.mark.skipif(
+    versions.installed("celery") < versions.ACKS_ON_FAILURE, reason="needs a newer Celery"
+)
+
+
+@needs_acks_on_failure
+@pytest.mark.parametrize(("environment", "rejected"), [({}, False), ({"CELERY_OPS_KEEP_FAILED": "1"}, True)])
+def test_failed_tasks_are_rejected_only_if_that_is_asked_for(environment, rejected):
+    code = (
+        "@app.task\ndef t(): pass\napp.finalize()\n"
+        "print(json.dumps([t.acks_on_failure, t.acks_on_timeout, t.store_errors_even_if_ignored]))"
+    )
+    assert ask(code, **environment) == [not rejected, True, rejected]
+
+
+def test_an_older_celery_that_can_not_keep_failed_tasks_is_refused():
+    code = "from celery_ops.worker import versions\nversions.ACKS_ON_FAILURE = (99,)\nimport celery_ops.settings"
+    done = in_fresh_python(code, CELERY_OPS_KEEP_FAILED="1")
+    assert done.returncode != 0 and "celery_app_keep_failed needs Celery 5.7" in done.stderr
