@@ -122,7 +122,9 @@ def broken() -> dict[str, Any]:
         **program("shop-scheduler-2", state="STOPPED", pid=0, health=""),
         **worker("shop-worker-default-1", health="deaf", why="it is connected and does not consume from shop"),
         **worker("shop-worker-mail-1", state="FATAL", pid=0, health="", slots=0, queues=[]),
-        **worker("shop-worker-default-0", state="STOPPING", release="r0", health="draining", retires=True),
+        **worker(
+            "shop-worker-default-0", paused=["photos"], state="STOPPING", release="r0", health="draining", retires=True
+        ),
     }
     wrong.queues = {
         "shop": {"messages": 120_000, "ready": 120_000, "unacked": 0, "consumers": 0},

@@ -115,7 +115,8 @@ def deploy(entry: dict[str, Any]) -> str:
 
 def program(name: str, one: dict[str, Any]) -> Sequence[str]:
     """Return a program's row."""
-    queues = f"{', '.join(one['queues']) or 'no queue'} ({one['active']}/{one['slots']} busy)" if one["slots"] else ""
+    names = ", ".join([*one["queues"], *(f"{queue} (paused)" for queue in one["paused"])]) or "no queue"
+    queues = f"{names} ({one['active']}/{one['slots']} busy)" if one["slots"] else ""
     process = (str(one["pid"]), _span(one["uptime"]), str(one["restarts"]), size(one["memory"] or None))
     return (
         name,

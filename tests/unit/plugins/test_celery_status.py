@@ -455,6 +455,11 @@ def test_what_a_killed_deploy_has_left_closed_is_a_problem():
     assert wrong(found(paused=[{**closed, "by": "maintenance"}])) == []
 
 
+def test_a_worker_shows_its_paused_queues():
+    seen = found(programs={WORKER: program(queues=["mail"], paused=["demo"])})
+    assert any(line.endswith("mail, demo (paused) (1/2 busy)") for line in shown(seen))
+
+
 def test_a_paused_queue_without_a_consumer_is_no_problem():
     waits = {"demo": {"messages": 3, "consumers": 0}}
     assert wrong(found(queues=waits, programs={WORKER: program(queues=[], paused=["demo"])})) == []
