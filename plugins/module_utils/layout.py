@@ -41,6 +41,8 @@ APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 """The groups whose hosts run programs of the application."""
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """The end of a program's name; what is before it is the program that the generations are of."""
+STAND_IN = "-standin"
+"""In the name of what works in a generation's place while that is recycled, before the generation's id."""
 PROGRAMS_OF = {"worker": ("worker",), "web": ("web", "listener"), "scheduler": ("scheduler",)}
 """By group, how the names of its programs go on after the application's; `listener` is what 0.1 called the web's."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -127,8 +129,19 @@ def consumer_timeout(longest_limit: int) -> int:
 
 
 def program_of(name: str) -> str:
-    """Return the program that a generation's name belongs to: ``shop-worker-default`` for one with its id behind."""
-    return GENERATION.sub("", name)
+    """Return the program that a generation's name, or its stand-in's, belongs to: ``shop-worker-default``."""
+    return GENERATION.sub("", name).removesuffix(STAND_IN)
+
+
+def size(text: str) -> int:
+    """Return the bytes of a size such as 500M; 0 for what is none."""
+    found = re.fullmatch(r"([1-9][0-9]{0,6})([KMG])", text)
+    return int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]] if found else 0
+
+
+def stand_in_of(name: str) -> str:
+    """Return the name of the process that works in a generation's place while that is recycled."""
+    return f"{program_of(name)}{STAND_IN}{name[len(program_of(name)) :]}"
 
 
 # --- An application, and a release of it

@@ -125,6 +125,7 @@ class Programs:
         # As long as its tasks may take, and not those of another program, it may drain.
         drain_timeout = layout.stop_timeout(limit)
         ready_timeout = int(variables["celery_worker_ready_timeout"])
+        strategy = entry.get("handover", variables["celery_worker_handover"])
         slots = (
             ["--autoscale", str(entry["autoscale"])]
             if "autoscale" in entry
@@ -145,11 +146,11 @@ class Programs:
             app=self.deployment.app,
             program=self.paths.worker(entry["name"]),
             name=name,
-            command=deployment.guarded(name, pidfile, celery, drain_timeout),
+            command=deployment.guarded(name, pidfile, celery, drain_timeout, *memory_options(entry, strategy)),
             ready=deployment.as_app(ready),
             ready_timeout=ready_timeout,
             min_uptime=int(variables["celery_worker_min_uptime"]),
-            strategy=entry.get("handover", variables["celery_worker_handover"]),
+            strategy=strategy,
             stop_timeout=drain_timeout,
         )
 
@@ -245,6 +246,14 @@ class Programs:
             ],
             strategy="overlap" if takes_over else "replace",
         )
+
+
+def memory_options(entry: Mapping[str, Any], strategy: str) -> list[str]:
+    """Return what the guard is told of a worker's memory; nothing without a limit."""
+    if "max_memory" not in entry:
+        return []
+    alone = ["--no-stand-in"] if strategy == "replace" else []
+    return ["--max-memory", str(layout.size(str(entry["max_memory"]))), *alone]
 
 
 def groups_of(variables: Variables, phase: str, everywhere: bool = False) -> list[str]:

@@ -22,10 +22,11 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     wrong,
 )
 
-KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale")
+KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale", "max_memory")
 HANDOVERS = ("overlap", "rolling", "replace")
 LIMITS = (2, 30 * 86400)
 """Seconds that a task may take, at least and at most."""
+LEAST_MEMORY = 64 << 20
 MOST = {"prefork": 512, "solo": 1}
 MOST_THREADS = 10_000
 # Queues of the broker's and the kit's own.
@@ -112,6 +113,9 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
         yield f"time_limit is {shown(limit)}; {problem}. Write: time_limit: 7200"
     if "autoscale" in entry:
         yield from autoscale(entry)
+    if "max_memory" in entry and layout.size(str(entry["max_memory"])) < LEAST_MEMORY:
+        problem = f"it has to be a size, of {LEAST_MEMORY >> 20}M at least: a worker takes that much when it starts"
+        yield f"max_memory is {shown(entry['max_memory'])}; {problem}. Write: max_memory: 500M"
 
 
 def autoscale(entry: Mapping[str, Any]) -> Iterator[str]:

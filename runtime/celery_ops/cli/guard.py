@@ -49,6 +49,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         help="how long an orphan may finish its work before it is killed (%(default)s)",
     )
     parser.add_argument(
+        "--max-memory", type=int, default=0, metavar="BYTES", help="the watchdog recycles what takes more; 0: never"
+    )
+    parser.add_argument(
+        "--no-stand-in", action="store_true", help="nothing works in its place while it is recycled: never two at once"
+    )
+    parser.add_argument(
         "--listen-from",
         type=Path,
         metavar="SOCKET",

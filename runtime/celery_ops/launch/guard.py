@@ -105,6 +105,8 @@ def run(options: argparse.Namespace, parent: int, say: Say) -> NoReturn:
             "CELERY_OPS_HEARTBEAT_FILE": str(options.pidfile.with_name(me.program + HEARTBEAT)),
             # setproctitle would otherwise write its titles over the environment, and the mark with it.
             "SPT_NOENV": "1",
+            **({"CELERY_OPS_MAX_MEMORY": str(options.max_memory)} if options.max_memory else {}),
+            **({"CELERY_OPS_NO_STAND_IN": "1"} if options.no_stand_in else {}),
         }
     )
     os.set_inheritable(lock, True)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from celery_ops import proc
 from celery_ops.errors import OperatorError
@@ -65,6 +66,10 @@ class Process(proc.Stat):
     identity: Identity | None = None
     drain_timeout: float = 0.0
     """Seconds that it may finish its work in, as its guard was told; 0 where that is not known."""
+    max_memory: int = 0
+    """Bytes after which the watchdog recycles it; 0 for never."""
+    has_stand_in: bool = True
+    """Whether another one works beside it meanwhile."""
 
     @property
     def is_main(self) -> bool:
@@ -106,10 +111,10 @@ def of_this_user() -> list[Process]:
         with contextlib.suppress(OSError):
             entry = proc.PROC / str(pid)
             if entry.stat().st_uid == os.getuid():
-                identity, drain_timeout = _mark(entry)
+                mark = _mark(entry)
                 process = find(pid)
                 if process:
-                    found.append(replace(process, identity=identity, drain_timeout=drain_timeout))
+                    found.append(replace(process, **mark))
     return found
 
 
@@ -118,15 +123,21 @@ def marked(pidfile: str) -> list[Process]:
     return [process for process in of_this_user() if process.identity and process.identity.pidfile == pidfile]
 
 
-def _mark(entry: Path) -> tuple[Identity | None, float]:
-    """Return what the guard wrote into a process's environment: who it is, and the seconds it may drain for."""
+def _mark(entry: Path) -> dict[str, Any]:
+    """Return what the guard wrote into a process's environment: who it is, the seconds it may drain for, and so on."""
     found = {}
     for variable in (entry / "environ").read_bytes().split(b"\0"):
         name, _, value = variable.decode(errors="replace").partition("=")
         found[name] = value
     drains = found.get("CELERY_OPS_DRAIN_TIMEOUT", "")
     seconds = float(drains) if drains.replace(".", "", 1).isdigit() else 0.0
-    return Identity.load(found.get(MARK, "")), seconds
+    most = found.get("CELERY_OPS_MAX_MEMORY", "")
+    return {
+        "identity": Identity.load(found.get(MARK, "")),
+        "drain_timeout": seconds,
+        "max_memory": int(most) if most.isdigit() else 0,
+        "has_stand_in": "CELERY_OPS_NO_STAND_IN" not in found,
+    }
 
 
 def command(pid: int) -> str:

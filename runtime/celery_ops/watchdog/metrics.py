@@ -160,10 +160,10 @@ class Metrics:
 
     def _memory(self) -> dict[str, int]:
         """Return the memory of each program in bytes: of its processes, what they share counted once."""
-        found: dict[str, int] = {self.layout.watchdog: _pss(os.getpid())}
+        found: dict[str, int] = {self.layout.watchdog: proc.memory(os.getpid())}
         for name, seen in self.watchdog.seen.items():
             program = program_of(name)
-            found[program] = found.get(program, 0) + sum(_pss(one.pid) for one in (seen.main, *seen.children))
+            found[program] = found.get(program, 0) + sum(proc.memory(one.pid) for one in (seen.main, *seen.children))
         return {program: size for program, size in found.items() if size}
 
     def _beats(self) -> dict[str, dict[str, Any]]:
@@ -420,15 +420,6 @@ def _outcome(entry: dict[str, Any]) -> str:
 
 def _option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1] if name in words[:-1] else ""
-
-
-def _pss(pid: int) -> int:
-    """Return a process's share of memory in bytes; 0 for one that is gone or another user's."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from celery_ops.launch.process import Process, of_this_user, report
 from celery_ops.layout import CANARY, GUARD, HEARTBEAT, Layout, program_of
 from celery_ops.watchdog.assessment import YOUNG, Assessment, Seen, assess, remedy
 from celery_ops.watchdog.orphans import Orphan, started_by_hand
+from celery_ops.watchdog.recycling import Recycler
 from celery_ops.watchdog.tracker import Tracker
 from celery_ops.worker.heartbeat import Heartbeat
 
@@ -64,6 +65,7 @@ class Watchdog:
         """By generation what the last round saw of it."""
         self.sent: list[tuple[str, str]] = []
         """Signals sent, and to which generation, until the metrics have counted them."""
+        self.recycler = Recycler(conf_dir, run, read, self.say)
 
     def say(self, message: str) -> None:
         """Write a line to the log, with the time."""
@@ -82,10 +84,12 @@ class Watchdog:
             children = [one for one in ours if one.parent == main.pid and one.identity == main.identity]
             self.seen[name] = self._see(name, main, children, now)
             self._supervise(self.seen[name], now)
+        self.recycler.step(programs, now)
         wanted = self._wanted()
         self._record_missing(set(programs), wanted, now)
         by_hand = started_by_hand(processes, self.app, self.module, self.home)
-        self._end_orphans([main for main in [*mains, *by_hand] if main.parent != self.supervisor], processes)
+        found = [main for main in [*mains, *by_hand] if main.parent != self.supervisor]
+        self._end_orphans([main for main in found if main.pid != self.recycler.stand_in], processes)
         self._tidy({main.identity.program for main in mains} | wanted)
 
     def about(self) -> dict[str, Any]:
@@ -99,6 +103,7 @@ class Watchdog:
                     "pid": tracker.pid,
                     "seconds": round(now - tracker.since),
                     "restarts": tracker.restarts,
+                    **self.recycler.about(name),
                 }
                 for name, tracker in sorted(self.trackers.items())
                 if tracker.assessment
@@ -129,6 +134,7 @@ class Watchdog:
         drain_timeout = seen.main.drain_timeout or self.drain_timeout
         assessment = assess(seen, drain_timeout, self._answers)
         tracker.update(assessment, seen.main.pid, now)
+        self.recycler.look(seen, assessment.state, now)
         number = tracker.due(remedy(assessment, seen, drain_timeout), now)
         if number is None:
             return

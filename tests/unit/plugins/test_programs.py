@@ -244,6 +244,24 @@ def test_another_python_is_another_generation_and_a_comment_is_none():
     assert generation_of(f"# a comment\n{conf}", ready, "3.11") == generation_of(conf, ready, "3.11")
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({}, []),
+        ({"max_memory": "500M"}, ["--max-memory", "524288000"]),
+        ({"max_memory": "2G", "handover": "replace"}, ["--max-memory", "2147483648", "--no-stand-in"]),
+        ({"max_memory": "70000K", "handover": "rolling"}, ["--max-memory", "71680000"]),
+    ],
+)
+def test_the_guard_is_told_of_a_limit_of_memory(entry, expected):
+    programs = Programs(
+        VARIABLES | {"inventory_hostname": "one"}, Deployment("shop", Release(RELEASE), Path("/etc/shop/env-1")), BUILD
+    )
+    command = programs.worker({"name": "a", "queues": ["a"]} | entry, "shop-worker-a-1a2b3c4d").command
+    guard = command[: command.index("--")]
+    assert guard[guard.index("--drain-timeout") + 2 :] == expected
+
+
 TWO = {"groups": {"rabbitmq": ["hub"], "scheduler": ["one", "two"]}, "hostvars": {"one": {}, "two": {}, "hub": {}}}
 ALONE = {"groups": {"rabbitmq": ["one"], "scheduler": ["one"]}, "hostvars": {"one": {}}}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from celery_ops import proc
 from celery_ops.launch.process import Process
-from celery_ops.watchdog import assessment, orphans, tracker, watchdog
+from celery_ops.layout import program_of, stand_in_of
+from celery_ops.watchdog import assessment, orphans, recycling, tracker, watchdog
 from celery_ops.watchdog.assessment import Assessment, Seen, assess, remedy
 from celery_ops.watchdog.tracker import Tracker
 from celery_ops.watchdog.watchdog import Watchdog
@@ -232,7 +233,7 @@ class Lookout:
         self.conf_dir.mkdir(exist_ok=True)
         self.watchdog = Watchdog(APP, "demo", supervisor, stage.run, self.conf_dir, drain_timeout)
         self.watchdog.home = stage.directory / "srv"
-        self.watchdog.say = self.said.append
+        self.watchdog.say = self.watchdog.recycler.say = self.said.append
 
     def until(self, condition, what, seconds=15):
         """Look, as often as the real one and more, until the condition is true."""
@@ -397,6 +398,119 @@ class TestOrphans:
         lookout = Lookout(stage, ours.supervisor.pid)
         lookout.until(lambda: not alive(theirs.pid), "its end")
         assert alive(ours.pid)
+
+
+class TestRecycling:
+    STAND_IN = stand_in_of(PROGRAM_NAME)
+
+    @pytest.fixture
+    def outgrown(self, stage, quick, monkeypatch):
+        """A worker that takes more than it may, and a watchdog that has seen it."""
+        monkeypatch.setattr(recycling, "PAUSES", (0.0, 0.0))
+
+        def start(*options):
+            program = stage.up(options=("--max-memory", 1024, *options), environment={"PATH": os.environ["PATH"]})
+            beat(stage, program.pid)
+            lookout = Lookout(stage, program.supervisor.pid)
+            words = [
+                *(sys.executable, "-m", "celery_ops.cli.guard", "--app", APP, "--program", PROGRAM_NAME),
+                *("--pidfile", stage.run / f"{PROGRAM_NAME}.pid", "--max-memory", 1024, "--", sys.executable, "-S"),
+                *(stage.script, "--pidfile", stage.run / f"{PROGRAM_NAME}.pid"),
+            ]
+            command = " ".join(map(str, words))
+            (lookout.conf_dir / f"{PROGRAM_NAME}.conf").write_text(f"[program:{PROGRAM_NAME}]\ncommand={command}\n")
+            return program, lookout
+
+        return start
+
+    def stand_in(self, stage):
+        """Its pid, once it runs."""
+        file = stage.run / f"{self.STAND_IN}.pid"
+        return int(file.read_text()) if file.exists() and file.read_text().strip() else None
+
+    def test_a_stand_in_works_while_the_worker_is_replaced(self, stage, outgrown):
+        assert program_of(self.STAND_IN) == program_of(PROGRAM_NAME), "it is the same program in the metrics"
+        program, lookout = outgrown()
+        pid = lookout.until(lambda: self.stand_in(stage), "a stand-in")
+        for _ in range(5):
+            lookout.watchdog.run_once()
+        assert alive(program.pid), "before the stand-in consumes, nothing ends"
+        assert alive(pid), "it is no orphan"
+        beat(stage, pid, self.STAND_IN)
+        lookout.until(lambda: not alive(program.pid), "the end of the old one")
+        again = stage.up(options=("--max-memory", 10**12))
+        lookout.watchdog.supervisor = again.supervisor.pid
+        for _ in range(5):
+            lookout.watchdog.run_once()
+        assert alive(pid), "before the new one is ready, it works on"
+        beat(stage, again.pid)
+        lookout.until(lambda: not alive(pid), "the end of the stand-in")
+        lookout.until(lambda: lookout.watchdog.recycler.current is None, "the end of it all")
+        assert lookout.watchdog.orphans == {}, "it was never one"
+        assert not lookout.heard("has ended"), lookout.said
+        assert alive(again.pid)
+        about = lookout.watchdog.about()["programs"][PROGRAM_NAME]
+        assert (about["recycled"], about["recycling"]) == (1, False)
+        assert about["memory"] > 2**20
+
+    def test_one_that_must_be_alone_is_told_to_finish(self, stage, outgrown):
+        program, lookout = outgrown("--no-stand-in")
+        lookout.until(lambda: not alive(program.pid), "its end")
+        assert self.stand_in(stage) is None
+
+    def test_without_a_stand_in_that_consumes_the_worker_is_left_alone(self, stage, outgrown, monkeypatch):
+        monkeypatch.setattr(recycling, "START", 0.5)
+        program, lookout = outgrown()
+        pid = lookout.until(lambda: self.stand_in(stage), "a stand-in")
+        lookout.until(lambda: not alive(pid), "the end of the stand-in")
+        assert lookout.heard("does not consume")
+        assert alive(program.pid)
+
+    def test_the_stand_in_finishes_when_the_watchdog_is_gone(self, stage, outgrown):
+        script = (
+            "import sys, time; from pathlib import Path; from celery_ops.watchdog import recycling;"
+            "from celery_ops.watchdog.watchdog import Watchdog; recycling.PAUSES = (0, 0)\n"
+            "w = Watchdog(sys.argv[1], 'demo', int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), 60)\n"
+            "while True: w.run_once(); time.sleep(0.05)"
+        )
+        program, lookout = outgrown()
+        words = (APP, program.supervisor.pid, stage.run, lookout.conf_dir)
+        process = stage.spawn(sys.executable, "-c", script, *words, env=clean_environment())
+        pid = wait_until(lambda: self.stand_in(stage), 15, "a stand-in")
+        process.kill()
+        wait_until(lambda: not alive(pid), 15, "its end")
+        assert alive(program.pid)
+
+    @pytest.mark.parametrize("limit", ["--max-memory=0", f"--max-memory={10**12}"])
+    def test_one_within_its_limit_is_left_alone(self, stage, outgrown, limit):
+        program, lookout = outgrown(limit)
+        for _ in range(5):
+            lookout.watchdog.run_once()
+        assert lookout.watchdog.recycler.current is None
+        assert alive(program.pid)
+
+    def test_in_vain_it_is_tried_less_and_less_often(self):
+        recycler = recycling.Recycler(Path("/nowhere"), Path("/nowhere"), watchdog.read, lambda _: None)
+
+        def begins(now, age=1000.0, outgrown=500.0):
+            """Look at a worker that takes too much, and whether that begins to replace it."""
+            main = Process(os.getpid(), "S", 1, 10, process(age=age).start, max_memory=1024, has_stand_in=False)
+            recycler.records.setdefault(NAME, recycling.Record()).age = outgrown
+            recycler.look(Seen(NAME, main), "ready", now)
+            begun, recycler.current = recycler.current is not None, None
+            return begun
+
+        assert not begins(0, age=29), "too young"
+        recycler.records[NAME].pid = os.getpid()
+        times, now = [], 0
+        while now < 3000:
+            times += [now] if begins(now, outgrown=20) else []
+            now += 10
+        assert times == [0, 30, 90, 210, 450, 930, 1830, 2730]
+        recycler.records[NAME].tried = False  # another process, which took its time
+        assert begins(4000)
+        recycler.records[NAME].tried = False
+        assert [begins(4020), begins(4030)] == [False, True]
 
 
 CELERY = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\ntime.sleep(60)\n"
