@@ -18,6 +18,8 @@ pytestmark = pytest.mark.timeout(600)
 
 FILE = f"/var/lib/{APP}/metrics/{APP}.prom"
 DOCS = ROOT / "docs/monitoring"
+# By pid: a pattern would stop the shell that looks for it, too.
+WATCHDOG = "$(supervisorctl pid $(supervisorctl status | grep -o 'petct-watchdog-[0-9a-f]*'))"
 PROMETHEUS = """
 global: {scrape_interval: 2s, evaluation_interval: 2s}
 rule_files: [/etc/prometheus/celery-ops.yml]
@@ -176,7 +178,7 @@ def test_the_dashboards_queries_all_return_data(host, prometheus):
 @pytest.mark.parametrize(
     ("alert", "fault", "cure"),
     [
-        ("CeleryOpsWatchdogSilent", "pkill -STOP -f bin/celery-ops-watchdog", "pkill -CONT -f bin/celery-ops-watchdog"),
+        ("CeleryOpsWatchdogSilent", f"kill -STOP {WATCHDOG}", f"kill -CONT {WATCHDOG}"),
         ("CeleryOpsBrokerAway", "systemctl stop rabbitmq-server", "systemctl start rabbitmq-server"),
         ("CeleryOpsBrokerAlarm", "rabbitmqctl set_disk_free_limit 100TB", "rabbitmqctl set_disk_free_limit 1GB"),
         (
