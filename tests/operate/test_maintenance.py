@@ -9,6 +9,8 @@ from support.host import PORT
 from support.long import LONG
 from support.wait import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 PAUSED = "cat /var/lib/petct/pause.json"
 
 

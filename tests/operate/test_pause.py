@@ -3,9 +3,12 @@
 import json
 import subprocess
 
+import pytest
 from support.control import play, start
 from support.long import LONG
 from support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(300)
 
 QUEUE = "petct"
 FILE = "/var/lib/petct/pause.json"

@@ -4,28 +4,31 @@ import json
 import re
 import subprocess
 
+import pytest
 from support.control import play, start
 
-LOAD = {"celery_app_stage": "test", "celery_app_soak_rate": 20, "celery_app_soak_duration": 20}
+pytestmark = pytest.mark.timeout(300)
+
+LOAD = {"celery_app_stage": "test", "celery_app_soak_rate": 20, "celery_app_soak_duration": 15}
 
 
 def test_a_restart_under_load_loses_nothing_and_leaves_no_moment_without_a_consumer(host):
     before = {program.kind: program for program in host.programs()}
     load = start("soak", output=subprocess.PIPE, **LOAD, celery_app_soak_patience=30)
-    done = play("restart", celery_app_restart="default,web")
-    said = load.communicate(timeout=120)[0]
+    done = play("restart", celery_app_restart="default")
+    said = load.communicate(timeout=240)[0]
     assert done.rc == 0, done.text
-    assert re.search(rf"restart: petct-worker-default ready in [\d.]+ s, petct-web.* on {host.name}", done.words)
+    assert re.search(rf"restart: petct-worker-default ready in [\d.]+ s.* on {host.name}", done.words)
     assert load.returncode == 0, said
     words = " ".join(said.split())
     assert " 0 lost, 0 doubled" in words, words
     assert re.search(r"; 0 of [1-9]\d* samples without a consumer", words), words
     after = {program.kind: program for program in host.programs()}
     restarted = {kind for kind in after if after[kind].pid != before[kind].pid}
-    assert restarted == {"worker-default", "web"}
+    assert restarted == {"worker-default"}
     assert {program.state for program in after.values()} == {"RUNNING"}
     entry = json.loads(host.output("tail -n 1 /var/log/petct/deploys.log"))
-    assert (entry["action"], entry["changed"]) == ("restart", ["petct-worker-default", "petct-web"])
+    assert (entry["action"], entry["changed"]) == ("restart", ["petct-worker-default"])
 
 
 def test_after_it_a_deploy_has_nothing_to_do(host):
