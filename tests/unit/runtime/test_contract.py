@@ -6,6 +6,7 @@
 import importlib
 import inspect
 import re
+import ssl
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,11 @@ PRIVATE = {
     "get_key_for_task": lambda: RedisBackend.get_key_for_task,
     "execute_using_pool": lambda: "req.execute_using_pool(" in inspect.getsource(WorkController) or 1 / 0,
     "request_dict": lambda: Request.request_dict,
+    # celery_ops.worker.task_list
+    "_root_id": lambda: "self._root_id = " in inspect.getsource(Request.__init__) or 1 / 0,
+    # celery_ops.watchdog.metrics
+    "_ssl": lambda: ssl._ssl,
+    "_test_decode_cert": lambda: ssl._ssl._test_decode_cert,
     # celery_ops.lease
     "start": lambda: beat.Service.start,
     "apply_async": lambda: "producer=producer" in inspect.getsource(beat.Scheduler.apply_async) or 1 / 0,
