@@ -17,6 +17,7 @@ options:
       V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged,
       and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a queue;
+      V(report), the use of all hosts' programs, likewise;
       V(left), the groups that the host
       is not in and whose programs it still has; V(runs_nothing), what to say where a host is in no group that runs the
       application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
@@ -41,7 +42,15 @@ from typing import Any
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import environment, logs, outcome, purge, rotation, tasks
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
+    environment,
+    logs,
+    outcome,
+    purge,
+    report,
+    rotation,
+    tasks,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
@@ -68,6 +77,7 @@ QUESTIONS = {
     "logs": logs.logs,
     "tasks": tasks.tasks,
     "purge": purge.purge,
+    "report": report.report,
     "runs_nothing": runs_nothing,
     "left": left,
     **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},

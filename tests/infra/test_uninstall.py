@@ -14,6 +14,8 @@ PATHS = (
     f"/run/{APP}",
     "/var/lib/celery-ops",
     f"/usr/local/bin/{APP}",
+    f"/usr/local/bin/{APP}ctl",
+    f"/etc/sudoers.d/celery-ops-{APP}",
 )
 PACKAGES = ("rabbitmq-server", "redis-server", "supervisor", "erlang-base")
 # What has ended and nobody has waited for, as in a container without an init, is not counted.

@@ -1,0 +1,40 @@
+"""The verb `report`: the use of all hosts' programs in the last hour, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.usage import size
+
+REPORT = "__celery_app_report"
+"""What each host's usage was registered as."""
+
+
+def report(variables: Mapping[str, Any]) -> str:
+    """Return the report, the outcome last."""
+    hosts = {host: variables["hostvars"][host].get(REPORT) or {} for host in variables["ansible_play_hosts_all"]}
+    return "\n".join(lines({host: answer["usage"] for host, answer in hosts.items() if "usage" in answer}))
+
+
+def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the lines for the hosts' usages."""
+    text, advice = [], []
+    for host, usage in found.items():
+        if not usage["samples"]:
+            text.append(f"{host}: the watchdog has no samples yet. Look at it: ansible-playbook playbooks/status.yml")
+            continue
+        text.append(f"{host}, the last {usage['samples'] * usage['every'] / 60:.0f} min:")
+        for name, one in usage["programs"].items():
+            line = f"  {name}: memory {size(one['memory'])} at most"
+            if one["slots"]:
+                share = 100 * one["active"] / one["slots"]
+                line += f"; {one['slots']} slots, {share:.0f} % used, {one['peak']:.0f} at most"
+            text.append(line)
+            advice += [f"{host} {name}: {one['advice']}"] if one.get("advice") else []
+        for name, one in usage["queues"].items():
+            text.append(
+                f"  queue {name}: {one['rate']:.2f} tasks/s here, {one['ready']:.0f} waiting at most, "
+                f"the oldest {one['wait']:.0f} s on average"
+            )
+    return [*text, *(["TO CHANGE:", *(f"- {one}" for one in advice)] if advice else ["Nothing to change"])]
