@@ -39,11 +39,20 @@ def main(argv: list[str] | None = None) -> NoReturn:
     heartbeat, metrics = WatchdogHeartbeat(path, watchdog), Metrics(watchdog)
     heartbeat.enter(READY)
     watchdog.say(f"the watchdog of {app} starts")
-    while not signal.sigtimedwait(stop, INTERVAL):
+    while not told_to_stop(stop):
         watchdog.run_once()
         metrics.step()
         heartbeat.write(due=INTERVAL)
     sys.exit(0)
+
+
+def told_to_stop(stop: set[signal.Signals]) -> bool:
+    """Wait for the next round; return whether one of these signals came.
+
+    After a process was stopped and goes on (SIGCONT), Python answers with a signal that never was.
+    """
+    found = signal.sigtimedwait(stop, INTERVAL)
+    return found is not None and found.si_signo in stop
 
 
 def start_timeout() -> float:

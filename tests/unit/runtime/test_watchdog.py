@@ -596,3 +596,30 @@ def test_the_watchdog_itself_under_the_guard(stage):
     assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watchdog", started.pid, {}, [])
     assert started.stop() == 0
     assert f"the watchdog of {APP} starts" in started.output
+
+
+WAITS = """
+import signal
+from celery_ops.cli import watchdog
+watchdog.INTERVAL = 0.3
+stop = {signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+print("up", flush=True)
+while not watchdog.told_to_stop(stop):
+    print("round", flush=True)
+"""
+
+
+def test_a_watchdog_that_was_frozen_goes_on():
+    """Python's sigtimedwait answers after SIGCONT, as if there had been a signal."""
+    command = [sys.executable, "-c", WAITS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment())
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n", "round\n"]
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: proc.stat(process.pid).state == "T", 10, "the stop")
+    frozen = time.monotonic()
+    wait_until(lambda: time.monotonic() - frozen > 0.6, 10, "more than a round")
+    process.send_signal(signal.SIGCONT)
+    assert [process.stdout.readline() for _ in range(2)] == ["round\n", "round\n"]
+    process.terminate()
+    assert process.wait(10) == 0
