@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from support.control import Variants, deployed
@@ -56,7 +57,7 @@ def leaking(host, tmp_path_factory):
 @pytest.mark.timeout(600)
 def test_a_worker_that_leaks_is_replaced_and_nothing_is_lost(host, leaking):
     sampler = Sampler(host)
-    load = Load(host, "leaking", rate=RATE)
+    load = Load(host, f"leaking-{time.time():.0f}", rate=RATE)
     wait_until(lambda: len(load.executions()) > 20, 60, "a steady load")
     sampler.start()
     try:
