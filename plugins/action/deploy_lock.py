@@ -11,11 +11,14 @@ from typing import Any, BinaryIO
 
 from ansible import constants as C
 from ansible.utils.display import Display
+from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import Notice, send_all, was_told
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
@@ -41,15 +44,30 @@ class ActionModule(HostModule):
         def ask(**changes: Any) -> dict[str, Any]:
             return self.ask({**options, **changes}, task_vars)
 
-        answer = take(playbook, ask, int(options.get("wait", 0))) if options["state"] == "held" else ask()
+        tell = teller(options, Variables(task_vars or {}, self._templar.template))
+        answer = take(playbook, ask, int(options.get("wait", 0)), tell) if options["state"] == "held" else ask()
         if answer.get("note"):
             Display().warning(answer["note"])
         return answer
 
 
-def take(playbook: int, ask: Ask, wait: int) -> dict[str, Any]:
+def teller(options: dict[str, Any], variables: Variables) -> Callable[[bool], object]:
+    """Return what is told whether the run has died, and tells it: of several hosts, the first one's keeper does."""
+    try:
+        targets = targets_of(variables)
+        if not targets or variables["inventory_hostname"] != variables["ansible_play_hosts_all"][0]:
+            return lambda died: None
+        what, stage = options.get("what") or "deploy", str(variables["celery_app_stage"])
+        look = "Look: ansible-playbook playbooks/status.yml"
+        notice = Notice("died", options["app"], options["who"], what, stage=stage, detail=look)
+    except Exception:  # what is wrong with a target is said where a notice is sent
+        return lambda died: None
+    return lambda died: was_told(options["id"]) or (died and send_all(targets, notice))
+
+
+def take(playbook: int, ask: Ask, wait: int, tell: Callable[[bool], object] = lambda died: None) -> dict[str, Any]:
     """Take the lock. Its keeper is there before the lock is asked for, and is told whose it is."""
-    with start_keeper(playbook, ask) as keeper:
+    with start_keeper(playbook, ask, tell) as keeper:
         answer = await_lock(ask, wait)
         # A failure that names no holder may have come after the lock was taken: the keeper is told nothing.
         if "holder" in answer:
@@ -93,7 +111,7 @@ def await_work(ask: Ask, answer: dict[str, Any]) -> dict[str, Any]:
     return {**answer, "note": note.strip()}
 
 
-def start_keeper(playbook: int, ask: Ask) -> BinaryIO:
+def start_keeper(playbook: int, ask: Ask, tell: Callable[[bool], object]) -> BinaryIO:
     """Fork twice, so that ansible-playbook neither waits for the keeper nor takes it along when it ends.
 
     Return where to write whose the lock is. Closed without a word, as by the end of this process, that is unknown.
@@ -109,7 +127,7 @@ def start_keeper(playbook: int, ask: Ask) -> BinaryIO:
     os.setsid()
     if os.fork() == 0:
         with contextlib.suppress(BaseException):
-            keep(playbook, began, ask, reader)
+            keep(playbook, began, ask, reader, tell)
     os._exit(0)
 
 
@@ -122,8 +140,11 @@ def answer_of(ask: Ask, state: str) -> dict[str, Any]:
     return {} if answer.get("failed") or answer.get("unreachable") else answer
 
 
-def keep(playbook: int, began: str, ask: Ask, word: int) -> None:
-    """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is not ours."""
+def keep(playbook: int, began: str, ask: Ask, word: int, tell: Callable[[bool], object] = lambda died: None) -> None:
+    """Renew the lease while ansible-playbook lives, then free it. Ends early when the lock is not ours.
+
+    A run that has not freed it itself, and has not told its end, died: that is told.
+    """
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -143,6 +164,7 @@ def keep(playbook: int, began: str, ask: Ask, word: int) -> None:
         answer = answer_of(ask, "freed")
         # Without a word, the host may not have taken it yet, and will: whoever asked for it was killed.
         if answer.get("ours") or (answer and said):
+            tell(bool(answer.get("ours")))
             break
         time.sleep(POLL)
     # ansible-playbook removed it when it ended; to pack the module once more has made it again.

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
@@ -90,6 +91,7 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         return made | {
             "deployment": target["deployment"] if target else source["deployment"],
             "previous": target.get("previous", ""),
+            "commits": [] if target else changes.of_run(variables),
         }
     if state == "built":
         if problem := runs_nothing(variables):

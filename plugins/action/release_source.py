@@ -109,12 +109,17 @@ class Address:
         return text
 
 
+def mirror_of(address: Address, cache: Path) -> Path:
+    """Return where the control node keeps its copy of a repository."""
+    return cache / ("git-" + hashlib.sha256(address.bare.encode()).hexdigest()[:16])
+
+
 def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
     """Put the tree of `version` into a directory, with its submodules; the commit's hash comes back.
 
     Raises AnsibleActionFail when the repository or the version is not there.
     """
-    mirror = cache / ("git-" + hashlib.sha256(address.bare.encode()).hexdigest()[:16])
+    mirror = mirror_of(address, cache)
     if mirror.exists():
         git(address, "--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
     else:

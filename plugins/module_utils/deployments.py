@@ -67,17 +67,19 @@ class Deployments:
         """Return what is under way, or was interrupted; empty when nothing is."""
         return read_json(self._draft)
 
-    def begin(self, draft: Record) -> None:
-        """Note what is under way. A draft of another run was interrupted: that goes into the audit log."""
-        old = self.draft()
+    def begin(self, draft: Record) -> str:
+        """Note what is under way. A draft of another run was interrupted: that goes into the audit log; return it."""
+        old, interrupted = self.draft(), ""
         if old and old.get("id") != draft["id"]:
             if not old.get("failed"):
                 outcome = f"interrupted in phase {old.get('phase')}"
                 self.append({**old, "deployment": old["id"], "to": old.get("release", ""), "outcome": outcome})
+                interrupted = f"the {old.get('action')} of {old.get('who')} before it was {outcome}"
             # What it handed over may still run, whether or not this run touches it.
             old = {"begun": old["begun"]} if old.get("begun") else {}
         self.directory.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
         write_json(self._draft, {"programs": [], "began": round(time.time(), 3), **draft, **old}, SECRET_FILE)
+        return interrupted
 
     def note_programs(
         self, prefixes: Iterable[str], programs: list[dict[str, Any]], phase: str, is_change: bool
@@ -163,6 +165,8 @@ class Deployments:
         """Add a line to the audit log."""
         keys = ("who", "action", "deployment", "from", "to", "commit", "changed", "outcome", "seconds")
         line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **{key: entry.get(key, "") for key in keys}}
+        if entry.get("commits"):
+            line["commits"] = entry["commits"]
         self.audit.parent.mkdir(exist_ok=True)
         with self.audit.open("a") as log:
             log.write(json.dumps(line) + "\n")

@@ -83,6 +83,11 @@ options:
   actor: {description: Who runs this; noted in the audit log., type: str, default: ""}
   action: {description: The verb for the audit log., type: str, default: deploy}
   seconds: {description: What the phases took; noted in the audit log., type: dict, default: {}}
+  commits:
+    description: The commits that it brings; noted in the audit log.
+    type: list
+    elements: str
+    default: []
   keep: {description: Good releases to keep., type: int, default: 5}
   phase: {description: What the work is called in C(status)., type: str, default: ""}
   run: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
@@ -112,6 +117,8 @@ inspect:
   type: dict
   returned: state=built
 listener: {description: The directory that the web's listener runs from., type: str, returned: "state=built, chosen"}
+commit_before: {description: The commit of the release that was current., type: str, returned: state=built}
+interrupted: {description: "A run that was interrupted, which this one found.", type: str, returned: state=built}
 needs_archive:
   description: Whether the archive is needed, to build what is damaged; nothing was done as yet.
   type: bool
@@ -194,6 +201,7 @@ ARGUMENTS: dict[str, Any] = {
     "actor": {"type": "str", "default": ""},
     "action": {"type": "str", "default": "deploy"},
     "seconds": {"type": "dict", "default": {}},
+    "commits": {"type": "list", "elements": "str", "default": []},
     "keep": {"type": "int", "default": KEEP_RELEASES},
     **host_work.OPTIONS,
 }
@@ -317,14 +325,15 @@ def begin(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:
     deployments = releases.deployments
     link = releases.environments / "env"
     deployments.adopt(releases.current(), link.readlink().name if link.is_symlink() else "", CONF_D)
-    deployments.begin(
+    interrupted = deployments.begin(
         {
             "id": options["deployment"], "action": options["action"], "who": options["actor"], "phase": "release",
             "from": releases.current(), "release": options["id"], "commit": options["commit"],
             "environment": Path(options["environment_file"]).name, "target": options["target"],
         }
     )  # fmt: skip
-    return {"deployment_before": deployments.current_id()}
+    commit = releases.note(releases.current()).get("commit", "")
+    return {"deployment_before": deployments.current_id(), "commit_before": commit, "interrupted": interrupted}
 
 
 def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:

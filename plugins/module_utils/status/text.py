@@ -110,6 +110,8 @@ def deploy(entry: dict[str, Any]) -> str:
     way = f"{known['from'] or 'nothing'} -> {known['to'] or 'nothing'}" + (f" ({changed})" if changed else "")
     if not known["from"] and not known["to"]:  # of a verb that changes no release
         way = changed
+    if commits := known.get("commits"):
+        way += f" [{commits[0]}{f'; {len(commits) - 1} more' if commits[1:] else ''}]"
     return f"{known['action']} {way}: {known['outcome']}, {known['who']}, {known['at']}"
 
 

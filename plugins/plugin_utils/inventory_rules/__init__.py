@@ -15,7 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
 
 HOST_RULES = (
     variables.types, variables.renamed, variables.unknown, variables.bounds, variables.forms, variables.name,
-    variables.ports, variables.shared, environment.environment, variables.hooks, variables.rollout,
+    variables.ports, variables.shared, environment.environment, variables.hooks, variables.notify, variables.rollout,
     variables.directories, variables.packages,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip

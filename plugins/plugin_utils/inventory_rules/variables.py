@@ -31,6 +31,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     type_of,
     wrong,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import EVENTS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 
@@ -364,6 +365,43 @@ def hooks(host: Host) -> Iterator[Mistake]:
         elif not isinstance(file, str) or not (playbooks / file).is_file():
             problem = f"celery_app_hooks has {hook}, which is {shown(file)}: no such file on the control node."
             yield Mistake("celery_app_hooks", f"{problem} Write: celery_app_hooks: {{{hook}: /path/to/tasks.yml}}")
+
+
+NOTIFY = {
+    "webhook": "webhook: https://hooks.slack.com/services/...",
+    "command": "command: /usr/local/bin/tell-everybody",
+    "grafana": "grafana: https://grafana.example.com, token: ...",
+    "sentry": "sentry: https://sentry.io, token: ..., organization: acme, projects: [shop]",
+}
+"""The kinds of targets of notices, and an example of each."""
+NOTIFY_KEYS = {"webhook": (), "command": (), "grafana": (), "sentry": ("token", "organization", "projects")}
+"""What a kind needs beside its URL or command."""
+
+
+def notify(host: Host) -> Iterator[Mistake]:
+    """Targets of notices are of one kind each, with a URL of http; their values are secrets and are not shown."""
+    targets = host.given.get("celery_app_notify") or []
+    for number, target in enumerate(targets if isinstance(targets, list) else []):
+        name = f"celery_app_notify[{number}]"
+        known = {*NOTIFY, "token", "organization", "projects", "events", "timeout"}
+        given = set(target) if isinstance(target, Mapping) else set()
+        kinds = sorted(given & set(NOTIFY))
+        if len(kinds) != 1:
+            what = f"it is of {len(kinds)} kinds" if given else "it is no mapping"
+            yield Mistake("celery_app_notify", f"{name}: {what}. Write one of: {'; '.join(NOTIFY.values())}")
+            continue
+        for key in sorted(given - known):
+            yield Mistake("celery_app_notify", f"{name} has the key {key}; {did_you_mean(key, known)}")
+        missing = [key for key in NOTIFY_KEYS[kinds[0]] if not target.get(key)]
+        # A template is not evaluated here: it makes a secret.
+        is_url = bool(re.match(r"https?://[^/\s]+|.*\{\{", str(target[kinds[0]])))
+        if missing or (kinds[0] != "command" and not is_url):
+            problem = f"it lacks {', '.join(missing)}" if missing else "its value is no URL of http or https"
+            yield Mistake("celery_app_notify", f"{name}: {problem}. Write: {NOTIFY[kinds[0]]}")
+        for event in target.get("events") or []:
+            if event not in EVENTS:
+                text = f"{name}.events has {event}; {did_you_mean(event, EVENTS)}"
+                yield Mistake("celery_app_notify", text)
 
 
 def rollout(host: Host) -> Iterator[Mistake]:

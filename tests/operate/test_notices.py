@@ -1,0 +1,58 @@
+"""A deploy tells that it started and finished, a rollback that it went back, and a run that is killed that it died."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from support.control import play, start
+from support.wait import wait_until
+
+
+@pytest.fixture
+def told():
+    """The lines that a webhook was told, and the variable that names it."""
+    lines: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            lines.append(body["text"].splitlines()[0])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield (
+        lines,
+        [{"webhook": f"http://127.0.0.1:{server.server_port}/s3cret"}, {"webhook": "http://127.0.0.1:9/s3cret"}],
+    )
+    server.shutdown()
+
+
+@pytest.mark.timeout(600)
+def test_of_a_deploy(host, told):
+    lines, targets = told
+    done = play("deploy", celery_app_notify=targets)
+    assert done.rc == 0, done.text
+    assert ["started" in lines[0], "finished" in lines[1], len(lines)] == [True, True, 2]
+    assert "celery_app_notify[1] (webhook 127.0.0.1) got no notice" in done.words
+    assert "s3cret" not in done.text
+
+
+@pytest.mark.timeout(600)
+def test_of_a_run_that_is_killed(host, told):
+    lines, targets = told
+    run = start("deploy", host, celery_app_notify=targets)
+    wait_until(lambda: host.lock() and lines, 120, "it holds the lock")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    wait_until(lambda: any("DIED" in line for line in lines), 60, "the keeper told that it died")
+    wait_until(lambda: not host.lock(), 60, "the keeper has freed the lock")
