@@ -180,7 +180,7 @@ def test_the_dashboards_queries_all_return_data(host, prometheus):
     [
         ("CeleryOpsWatchdogSilent", f"kill -STOP {WATCHDOG}", f"kill -CONT {WATCHDOG}"),
         ("CeleryOpsBrokerAway", "systemctl stop rabbitmq-server", "systemctl start rabbitmq-server"),
-        ("CeleryOpsBrokerAlarm", "rabbitmqctl set_disk_free_limit 100TB", "rabbitmqctl set_disk_free_limit 1GB"),
+        ("CeleryOpsBrokerAlarm", "rabbitmqctl set_disk_free_limit 100000GB", "rabbitmqctl set_disk_free_limit 1GB"),
         (
             "CeleryOpsDeployLockStale",
             'mkdir -p /run/celery-ops/petct; echo \'{"id": "x", "renewed": 1}\' >/run/celery-ops/petct/deploy.lock',
