@@ -5,9 +5,11 @@ finds it empty and ends with JSONDecodeError. Here each access has the directory
 """
 
 import fcntl
+import importlib
 from contextlib import contextmanager
 from pathlib import Path
 
+from celery import _state
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 
 
@@ -64,6 +66,9 @@ def application(directory: Path, tasks: str):
         (directory / name).mkdir()
     code = HEAD.format(directory=directory) + tasks
     (directory / "demo.py").write_text(code)
-    found: dict = {}
+    importlib.import_module("celery_ops.tasks")  # its tasks stay known to all applications
+    known = set(_state._on_app_finalizers)
+    found: dict = {"__name__": "demo"}
     exec(code, found)
+    _state._on_app_finalizers.intersection_update(known)  # and this one's tasks are no other test's
     return found["app"]
