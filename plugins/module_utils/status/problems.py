@@ -17,7 +17,7 @@ STORE_FULL = 0.9
 """The share of the result store's memory from which on it is a problem."""
 
 UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
-"""What the watchdog may report of a program that an operator should know (docs/operations.md)."""
+"""What the watchdog may report of a program that an operator should know (docs/watchdog.md)."""
 
 
 def problems(seen: Status, *, has_programs: bool) -> list[str]:
@@ -87,7 +87,7 @@ def _program(seen: Status, name: str, program: dict[str, Any]) -> Iterator[str]:
     elif state in ("BACKOFF", "EXITED"):
         yield f"{name} exits right after each start, and Supervisor keeps trying. Look: tail -n 30 {log}"
     if program["health"] in UNHEALTHY:
-        yield f"{name} is {program['health']}: {program['why']}. What the watchdog does: docs/operations.md"
+        yield f"{name} is {program['health']}: {program['why']}. What the watchdog does: docs/watchdog.md"
     under_way = seen.lock or seen.work or state == "STOPPING"
     if seen.release and program["release"] not in ("", seen.release) and not under_way:
         yield (

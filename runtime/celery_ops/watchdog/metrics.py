@@ -2,7 +2,7 @@
 
 In ``/var/lib/<app>/metrics``: ``<app>.prom`` for node-exporter's textfile collector, ``hour.json`` with the last hour,
 ``state.json`` with the counts that have to outlive this process. Nothing here waits for the broker (it is asked by a
-thread), and nothing that fails here keeps the watchdog from its work. docs/operations.md says what each file holds.
+thread), and nothing that fails here keeps the watchdog from its work. docs/watchdog.md says what each file holds.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One process a host, under Supervisor like the others. Every two seconds it reads
 guard's mark, their heartbeats and, where one is late, asks the broker; assesses each program (`assess`), and applies
 the remedy for its state (`remedy`): SIGCONT for what is frozen, TERM for what is deaf or stuck, KILL for what has
 outlived its time. Supervisor starts again whatever ends. A worker or scheduler of the application that is no child of
-the supervisord this one runs under is an orphan: told to finish, waited for, ended. docs/operations.md has a
+the supervisord this one runs under is an orphan: told to finish, waited for, ended. docs/watchdog.md has a
 table of all states.
 """
 

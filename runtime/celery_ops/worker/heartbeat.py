@@ -1,7 +1,7 @@
 """The heartbeat: a program's main loop writes down, every few seconds, how it is.
 
 The file is named by CELERY_OPS_HEARTBEAT_FILE, which the guard sets: ``/run/<app>/<program>.heartbeat``. It is
-written by the loop itself, not by a thread beside it: a loop that hangs doesn't write. docs/operations.md says
+written by the loop itself, not by a thread beside it: a loop that hangs doesn't write. docs/watchdog.md says
 what is in it. The watchdog (`celery_ops.watchdog`) reads it; nothing is written where the guard did not start us.
 """
 
