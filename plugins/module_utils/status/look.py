@@ -255,9 +255,7 @@ def memory_of(mains: list[int]) -> dict[int, int]:
         while main and main not in taken:
             main = parents.get(main)
         if main:
-            with suppress(OSError, LookupError, ValueError):
-                rollup = (proc.PROC / str(pid) / "smaps_rollup").read_text()
-                taken[main] += int(re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)[1]) * 1024
+            taken[main] += proc.memory(pid)
     return taken
 
 
