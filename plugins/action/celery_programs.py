@@ -198,6 +198,7 @@ def conf_of(program: Program, prefixes: list[str], templar: Templar) -> str:
         "startsecs": program.startsecs,
         "stop_timeout": program.stop_timeout,
         "log": str(program.log),
+        "syslog": program.syslog,
     }
     known = generate_ansible_template_vars(str(TEMPLATE), fullpath=str(TEMPLATE))
     return templar.copy_with_new_env(

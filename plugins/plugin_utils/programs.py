@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -68,6 +68,8 @@ class Program:
     stop_timeout: int = layout.HELPER_STOP_TIMEOUT
     replaces: tuple[str, ...] = ()
     """Programs of other names that it takes over from."""
+    syslog: bool = False
+    """Whether syslog, or the journal, gets its output as well."""
     beside: str = ""
     """What the conf of an older generation holds that this one may start beside; any other is stopped first."""
 
@@ -103,7 +105,10 @@ class Programs:
             found[self.paths.scheduler] = self.scheduler
         if watches(self.variables, here):
             found[self.paths.watchdog] = self.watchdog
-        return found
+        return {program: partial(self._logged, make) for program, make in found.items()}
+
+    def _logged(self, make: Callable[[str], Program], name: str) -> Program:
+        return replace(make(name), syslog=boolean(self.variables["celery_app_log_syslog"]))
 
     @property
     def paths(self) -> Layout:

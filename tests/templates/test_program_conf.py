@@ -118,6 +118,13 @@ def options(program: dict) -> dict:
     return dict(parser[f"program:{program['name']}"])
 
 
+@each_program
+def test_syslog_gets_what_a_program_writes_only_if_asked(kind, program, supervisor):
+    assert not supervisor(program(kind)["conf"]).stdout_syslog
+    asked = supervisor(program(kind, celery_app_log_syslog=True)["conf"])
+    assert asked.stdout_syslog and asked.stdout_logfile
+
+
 def test_a_worker_without_queues_consumes_the_applications_own(programs):
     build = {"python": "3.13", "inspect": {"queues": ["celery"], "routes": ["mail"]}}
     made = programs("workers", celery_worker_programs=[{"name": "default"}], __celery_app_build=build)

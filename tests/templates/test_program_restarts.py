@@ -32,7 +32,7 @@ def state(tmp_path: Path, render):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = f"{sys.executable} -S {tmp_path}/program.py {tmp_path}"
     program = {"name": NAME, "owner": "petct-any-", "log": f"{tmp_path}/log", "command": command}
-    program |= {"startsecs": 2, "stop_timeout": 5}
+    program |= {"startsecs": 2, "stop_timeout": 5, "syslog": False}
     socket, conf = tmp_path / "socket", tmp_path / "supervisord.conf"
     conf.write_text(
         f"[unix_http_server]\nfile={socket}\n[supervisord]\nlogfile={tmp_path}/supervisord.log\n"
