@@ -304,6 +304,11 @@ class Layout:
         return self.metrics / "hour.json"
 
     @property
+    def day(self) -> Path:
+        """The last day of them, a sample every five minutes."""
+        return self.metrics / "day.json"
+
+    @property
     def pause(self) -> Path:
         """What is paused, since when and until when."""
         return self.state / "pause.json"

@@ -1,4 +1,4 @@
-"""How much of its concurrency and memory each program used in the last hour, from the watchdog's samples."""
+"""How much of its concurrency and memory each program used, from the watchdog's samples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ BUSY, IDLE = 0.8, 0.1
 """Shares of the slots above and below which a change is worth a thought."""
 WAITS = 10.0
 """Seconds that the oldest task of a queue may wait, on average, before that is too long."""
-FEW = 30
-"""Samples, five minutes, below which nothing is advised."""
+FEW = 300
+"""Seconds of samples below which nothing is advised."""
 
 
 def numbers(column: Iterable[Any] | None) -> list[float]:
@@ -30,27 +30,27 @@ def peak(column: Iterable[Any] | None) -> float:
     return max(numbers(column), default=0.0)
 
 
-def usage(hour: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]], free: float) -> dict[str, Any]:
-    """Return a summary of the hour; `workers` has slots and queues of each program, `free` is memory in bytes."""
+def usage(seen: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]], free: float) -> dict[str, Any]:
+    """Return a summary of the samples; `workers` has slots and queues of each program, `free` is memory in bytes."""
     queues = {
         name: {"ready": peak(of.get("ready")), "wait": mean(of.get("oldest")), "rate": mean(of.get("rate"))}
-        for name, of in (hour.get("queues") or {}).items()
+        for name, of in (seen.get("queues") or {}).items()
     }
-    samples = len(hour.get("times") or [])
+    samples, every = len(seen.get("times") or []), seen.get("every") or 0
     programs = {}
-    for name, of in (hour.get("programs") or {}).items():
+    for name, of in (seen.get("programs") or {}).items():
         worker = workers.get(name) or {}
         found = {
             "slots": worker.get("slots") or 0,
             "active": mean(of.get("active")),
-            "peak": peak(of.get("active")),
+            "peak": peak(of.get("most") or of.get("active")),
             "memory": peak(of.get("memory")),
             "queues": sorted(worker.get("queues") or ()),
         }
         if found["slots"]:
-            found["advice"] = advice(name, found, queues, free) if samples >= FEW else ""
+            found["advice"] = advice(name, found, queues, free) if samples * every >= FEW else ""
         programs[name] = found
-    return {"samples": samples, "every": hour.get("every") or 0, "queues": queues, "programs": programs}
+    return {"samples": samples, "every": every, "queues": queues, "programs": programs}
 
 
 def advice(name: str, found: Mapping[str, Any], queues: Mapping[str, Mapping[str, float]], free: float) -> str:
@@ -76,7 +76,7 @@ def advice(name: str, found: Mapping[str, Any], queues: Mapping[str, Mapping[str
     if share <= IDLE and less <= slots / 2:
         return (
             f"at most {found['peak']:.0f} of {slots} slots were used: to save memory, in celery_worker_programs, "
-            f"name: {entry}, write concurrency: {less}. Keep it if this hour was a quiet one"
+            f"name: {entry}, write concurrency: {less}. Keep it if this was a quiet time"
         )
     return ""
 

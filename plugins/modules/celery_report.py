@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: MIT
-"""Ansible module: how much of their concurrency and memory the programs of this host used in the last hour."""
+"""Ansible module: how much of their concurrency and memory the programs of this host used."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ DOCUMENTATION = r"""
 module: celery_report
 short_description: Summarize the use of an application's programs
 description:
-  - Reads the watchdog's samples of the last hour and the workers' heartbeats. Changes nothing.
+  - Reads the watchdog's samples and the workers' heartbeats. Changes nothing.
 options:
   app: {description: The application's name., type: str, required: true}
+  over:
+    description: Which samples are read, those of the last day or of the last hour.
+    type: str
+    choices: [day, hour]
+    default: day
 attributes:
   check_mode: {support: full, description: The module changes nothing.}
 author:
@@ -37,6 +42,16 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HEART
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.module_utils.usage import usage
 
+ARGUMENTS: dict[str, Any] = {
+    "app": {"type": "str", "required": True},
+    "over": {"type": "str", "choices": ["day", "hour"], "default": "day"},
+}
+
+
+def span(samples: dict[str, Any]) -> float:
+    """Return how many seconds the samples are about."""
+    return float(samples.get("every") or 0) * len(samples.get("times") or ())
+
 
 def workers(run: Path, app: str) -> dict[str, Any]:
     """Return slots and queues of each worker program, as its newest heartbeat tells."""
@@ -59,10 +74,12 @@ def free_memory(meminfo: Path = Path("/proc/meminfo")) -> float:
 def main() -> None:
     """Run the module."""
     take_over()
-    module = AnsibleModule(argument_spec={"app": {"type": "str", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     layout = Layout(module.params["app"])
-    hour = read_json(layout.hour)
-    module.exit_json(changed=False, usage=usage(hour, workers(layout.run, layout.app), free_memory()))
+    hour, day = read_json(layout.hour), read_json(layout.day)
+    # On the first day, the hour knows more.
+    seen = day if module.params["over"] == "day" and span(day) > span(hour) else hour
+    module.exit_json(changed=False, usage=usage(seen, workers(layout.run, layout.app), free_memory()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The verb `report`: the use of all hosts' programs in the last hour, and what to change."""
+"""The verb `report`: the use of all hosts' programs, and what to change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if not usage["samples"]:
             text.append(f"{host}: the watchdog has no samples yet. Look at it: ansible-playbook playbooks/status.yml")
             continue
-        text.append(f"{host}, the last {usage['samples'] * usage['every'] / 60:.0f} min:")
+        text.append(f"{host}, the last {span(usage['samples'] * usage['every'])}:")
         for name, one in usage["programs"].items():
             line = f"  {name}: memory {size(one['memory'])} at most"
             if one["slots"]:
@@ -38,3 +38,8 @@ def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 f"the oldest {one['wait']:.0f} s on average"
             )
     return [*text, *(["TO CHANGE:", *(f"- {one}" for one in advice)] if advice else ["Nothing to change"])]
+
+
+def span(seconds: float) -> str:
+    """Return a time in the unit that fits."""
+    return f"{seconds / 60:.0f} min" if seconds <= 2 * 3600 else f"{seconds / 3600:.0f} h"

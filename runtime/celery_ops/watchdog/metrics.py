@@ -24,7 +24,7 @@ from celery_ops.layout import Layout, program_of
 from celery_ops.watchdog.assessment import STATES
 from celery_ops.watchdog.broker import Broker
 from celery_ops.watchdog.exposition import Exposition
-from celery_ops.watchdog.ring import Ring
+from celery_ops.watchdog.ring import DAY, DAY_EVERY, DAY_SAMPLES, Ring
 from celery_ops.watchdog.totals import Totals
 from celery_ops.worker.counters import RUNTIME, WAIT
 from celery_ops.worker.heartbeat import DRAINING, STANDBY
@@ -61,6 +61,8 @@ class Metrics:
         """By queue, when the broker last said that nothing waits in it; for a new one, when it was first asked for."""
         self.ring = Ring({"format": FORMAT, "app": watchdog.app, "every": EVERY})
         self.ring.load(self.directory / self.layout.hour.name)
+        self.day = Ring({"format": FORMAT, "app": watchdog.app, "every": DAY_EVERY}, DAY_SAMPLES, DAY)
+        self.day.load(self.directory / self.layout.day.name)
         self.finished: dict[str, int] = {}
         self.last, self.failure = 0.0, ""
         self.audit_of, self.audit = (0, 0), []
@@ -117,6 +119,10 @@ class Metrics:
         }
         self.ring.add(round(now, 1), sample)
         _write(self.directory / self.layout.hour.name, self.ring.text())
+        # Also where the clock was set back.
+        if not self.day.times or not 0 <= now - self.day.times[-1] < DAY_EVERY:
+            self.day.add(round(now, 1), self.ring.condensed(now - DAY_EVERY))
+            _write(self.directory / self.layout.day.name, self.day.text())
         _write(self.directory / self.layout.prom.name, self._text(now, conf, queues, tasks, memory, beats))
         self.broker.ask({*self._configured(conf), *self._consumed(), self.layout.dead_queue})
 

@@ -1,4 +1,4 @@
-"""usage.py: what the last hour's samples say, and what is advised."""
+"""usage.py: what the samples of the last day or hour say, and what is advised."""
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.usage import usage
@@ -32,6 +32,14 @@ def of(active, oldest, slots=4, memory=GIB, free=8 * GIB, samples=60):
 def test_advice(given, said):
     found = of(**given)["programs"][NAME]["advice"]
     assert said in found and bool(said) is bool(found)
+
+
+def test_of_a_day_the_most_that_ran_at_once_counts_and_not_the_most_of_the_means():
+    programs = {NAME: {"active": [0.1, 0.2], "most": [1, 3], "memory": [GIB]}}
+    day = {"every": 300, "times": [0, 300], "queues": {}, "programs": programs}
+    found = usage(day, {NAME: {"slots": 8, "queues": {}}}, GIB)["programs"][NAME]
+    assert "write concurrency: 4" in found["advice"]
+    assert lines({"w1": usage({**day, "times": [*range(288)]}, {}, 0)})[0] == "w1, the last 24 h:"
 
 
 def test_what_is_shown():

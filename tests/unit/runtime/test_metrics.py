@@ -14,7 +14,7 @@ from celery_ops.watchdog.assessment import Assessment, Seen
 from celery_ops.watchdog.broker import Answer, Broker
 from celery_ops.watchdog.exposition import Exposition
 from celery_ops.watchdog.metrics import Metrics
-from celery_ops.watchdog.ring import SAMPLES, Ring
+from celery_ops.watchdog.ring import DAY, DAY_SAMPLES, SAMPLES, Ring
 from celery_ops.watchdog.totals import Totals
 from celery_ops.watchdog.tracker import Tracker
 
@@ -121,6 +121,22 @@ class TestRing:
         ring = self.ring()
         ring.load(tmp_path / "hour.json")
         assert ring.times == []
+
+    def test_five_minutes_are_one_sample_of_the_day(self, tmp_path):
+        ring, day = self.ring(), Ring({"format": 1, "app": "demo", "every": 300.0}, DAY_SAMPLES, DAY)
+        for at, ready, consumers, active in ((0.0, 90, 2, 4), (310.0, 3, 1, 2), (320.0, 5, 2, None), (330.0, 4, 2, 1)):
+            queue = {"ready": ready, "consumers": consumers, "rate": ready / 10}
+            ring.add(at, {"queues": {"jobs": queue}, "programs": {"worker": {"active": active, "memory": ready}}})
+        day.add(330.0, ring.condensed(30.0))
+        jobs = {"ready": [5], "unacked": [None], "consumers": [1], "oldest": [None], "rate": [0.4]}
+        assert day.of == {
+            "queues": {"jobs": jobs},
+            "programs": {"worker": {"active": [1.5], "most": [2], "memory": [5]}},
+        }
+        (tmp_path / "day.json").write_text(day.text())
+        again = Ring({"format": 1, "app": "demo", "every": 300.0}, DAY_SAMPLES, DAY)
+        again.load(tmp_path / "day.json")
+        assert (again.times, again.of) == (day.times, day.of)
 
 
 def test_the_text_format():
