@@ -192,13 +192,43 @@ class Counters:
 
 
 class Run:
-    """One task on its way through the pool."""
+    """One task on its way through the pool, which calls this in the place of the worker's four callbacks.
 
-    __slots__ = ("counters", "due", "name", "over", "published", "queue")
+    Methods, not closures: each object that a task costs brings the next garbage collection of a big process nearer.
+    """
+
+    __slots__ = ("accepted", "counters", "done", "due", "failed", "late", "name", "over", "published", "queue")
 
     def __init__(self, counters: Counters, name: str, queue: str, published: float | None, due: float) -> None:
         self.counters, self.name, self.queue, self.published, self.due = counters, name, queue, published, due
         self.over = False
+
+    def accept(self, pid: int, at: float) -> Any:
+        """Count that it began, and say so."""
+        self.began(at)
+        return self.accepted(pid, at)
+
+    def finish(self, answer: Any) -> Any:
+        """Count how it ended, and say so."""
+        # A pool that runs tasks in its own process calls this with an ExceptionInfo, where one was killed.
+        if isinstance(answer, tuple) and len(answer) == 3:
+            self.ended(_exception(answer[1]) if answer[0] else None, answer[2])
+        else:
+            self.ended(_exception(answer), None)
+        return self.done(answer)
+
+    def fail(self, info: Any, *arguments: Any, **more: Any) -> Any:
+        """Count that it was lost with its process, and say so."""
+        self.ended(_exception(info), None)
+        return self.failed(info, *arguments, **more)
+
+    def expire(self, soft: bool, timeout: float) -> Any:  # billiard passes them by name
+        """Count that it hit its hard limit, and say so."""
+        if not soft:
+            from celery.exceptions import TimeLimitExceeded
+
+            self.ended(TimeLimitExceeded(timeout), None)
+        return self.late(soft, timeout)
 
     def began(self, at: float) -> None:
         """Count that it began, `at` in monotonic seconds."""
@@ -259,8 +289,6 @@ def _exception(info: Any) -> BaseException | None:
 def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Callable[[Any], str]) -> Callable[..., Any]:
     """Return the pool's `apply_async`, which counts. What it is not sure of it leaves as it is."""
 
-    from celery.exceptions import TimeLimitExceeded
-
     from celery_ops.worker import canary
 
     def apply(target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
@@ -276,28 +304,9 @@ def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Call
         if run is None:
             return apply_async(target, args, kwargs, **options)
 
-        def accept(pid: int, at: float) -> Any:
-            run.began(at)
-            return accepted(pid, at)
-
-        def finish(answer: Any) -> Any:
-            # A pool that runs tasks in its own process calls this with an ExceptionInfo, where one was killed.
-            if isinstance(answer, tuple) and len(answer) == 3:
-                run.ended(_exception(answer[1]) if answer[0] else None, answer[2])
-            else:
-                run.ended(_exception(answer), None)
-            return done(answer)
-
-        def fail(info: Any, *arguments: Any, **more: Any) -> Any:
-            run.ended(_exception(info), None)
-            return failed(info, *arguments, **more)
-
-        def expire(soft: bool, timeout: float) -> Any:  # billiard passes them by name
-            if not soft:
-                run.ended(TimeLimitExceeded(timeout), None)
-            return late(soft, timeout)
-
-        options |= {"accept_callback": accept, "callback": finish, "error_callback": fail, "timeout_callback": expire}
+        run.accepted, run.done, run.failed, run.late = accepted, done, failed, late
+        options["accept_callback"], options["callback"] = run.accept, run.finish
+        options["error_callback"], options["timeout_callback"] = run.fail, run.expire
         return apply_async(target, args, kwargs, **options)
 
     return apply
