@@ -22,7 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 FULL = ("blog",)
 """What goes the whole way in CI."""
-LATER = ("labels", "press", "shop", "diary", "abroad", "replies")
+LATER = ("labels", "press", "crawler", "shop", "diary", "abroad", "replies")
 """Those that CI leaves out: what they have, others have as well. With CELERY_OPS_APPS=all (make apps) all go the whole
 way; with CELERY_OPS_APPS=editions (make matrix) it is one small application with each supported version of Celery."""
 SELECTION = os.environ.get("CELERY_OPS_APPS", "")
