@@ -28,7 +28,7 @@ def test_on_answers_503_over_a_restart_and_off_serves_again(host):
     assert "paused is everything on" in done.words and "the web (503)" in done.words
     status, headers = page(host)
     assert (status, headers["Retry-After"]) == (503, "60")
-    assert host.consumers() == 0
+    host.await_consumers(0)
     again = play("restart", celery_app_restart="web,scheduler")
     assert again.rc == 0, again.text
     assert {program.state for program in host.programs()} == {"RUNNING"}
@@ -36,7 +36,7 @@ def test_on_answers_503_over_a_restart_and_off_serves_again(host):
     done = play("maintenance", celery_app_maintenance="off")
     assert done.rc == 0, done.text
     wait_until(lambda: page(host)[0] in (200, 202), 30, "the page")
-    assert host.consumers() == 1
+    host.await_consumers(1)
     assert json.loads(host.output(PAUSED)) == []
 
 

@@ -16,6 +16,8 @@ import pytest
 import testinfra
 import yaml
 
+from support.wait import wait_until
+
 APP = "petct"
 KINDS = ("worker-default", "scheduler", "web")
 CURRENT = f"/srv/{APP}/current"
@@ -266,6 +268,10 @@ class Host:
         done = self.run(f"rabbitmqctl -q -p {self.app} list_queues name consumers --formatter json")
         rows = json.loads(done.stdout) if done.rc == 0 else []
         return {row["name"]: row["consumers"] for row in rows}.get(self.app)
+
+    def await_consumers(self, number: int) -> None:
+        """Waits until the queue has that many consumers: a quorum queue counts them anew every five seconds."""
+        wait_until(lambda: self.consumers() == number, 15, f"{number} consumers on {self}")
 
     def task_comes_back(self) -> bool:
         """Tells whether a task of the reference application comes back with the array that it should be."""
