@@ -82,12 +82,14 @@ def test_what_was_lost_is_restored(stopped, host):
     assert refused.rc != 0
     assert "celery_app_restore_used=yes" in refused.words
 
+    # RabbitMQ counts the messages of quorum queues every five seconds.
+    wait_until(lambda: delayed(host) == LATER, 30, f"{LATER} tasks wait for their ETA after the backup, too")
     for queue in waiting(host):
         host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
+    wait_until(lambda: not waiting(host), 15, "empty queues")
     python(host, LOSE)
     restored = play("restore", celery_app_backup_file=str(file))
     assert restored.rc == 0, restored.text
-    # RabbitMQ counts the messages of quorum queues every five seconds.
     wait_until(lambda: delayed(host) == LATER, 30, f"{LATER} tasks wait for their ETA")
     found = json.loads(python(host, LOOK))
     assert found["tasks"] == [[n, n % 3, 0] for n in range(TASKS)]
