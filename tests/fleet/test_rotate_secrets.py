@@ -8,7 +8,10 @@ import pytest
 from support.control import EPHEMERAL, play, start
 from support.host import APP
 from support.load import COMMAND, Load
+from support.long import LONG
 from support.wait import wait_until
+
+pytestmark = LONG
 
 SECRETS = EPHEMERAL / "secrets"
 CA = SECRETS / "tls/ca.crt"
