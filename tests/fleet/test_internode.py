@@ -18,7 +18,9 @@ PING = (
 
 def ping(host, node, options=""):
     """What Erlang on a host, with the cluster's cookie, hears of a node: pong or pang."""
-    return host.output(PING.format(node=node.name, options=options)).splitlines()[-1]
+    # Erlang's log says why, before or after the answer.
+    lines = host.output(PING.format(node=node.name, options=options)).splitlines()
+    return " ".join(line for line in lines if line in ("pong", "pang"))
 
 
 def handshake(host, node, *options):
