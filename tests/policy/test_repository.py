@@ -75,11 +75,11 @@ def test_every_playbook_is_a_verb_of_the_readme_and_every_playbook_named_anywher
     assert [f"{path}: {name}" for path, name in named if name not in stems and path.name != "CHANGELOG.md"] == []
 
 
-def test_the_architecture_names_twelve_places_and_each_exists():
+def test_each_place_that_the_architecture_names_exists():
     text = (ROOT / "docs/architecture.md").read_text()
     questions = text.partition("## Where is ...?")[2].partition("\n## ")[0]
     answers = re.findall(r"^\| [^|]+\? \| `([\w/.]+)`", questions, re.M)
-    assert len(answers) == 12
+    assert len(answers) >= 12
     named = set(re.findall(r"`((?:playbooks|plugins|roles|runtime|templates|tests|molecule)/[\w/.]+)`", text))
     assert set(answers) <= named
     assert [path for path in named if not (ROOT / path).exists()] == []
