@@ -131,6 +131,7 @@ def test_every_rule_is_tested():
     assert (DOCS / "rules.yml").read_text().count("runbook: ") == len(names)
 
 
+@LONG
 def test_a_worker_that_is_down_is_an_alert_within_a_minute_and_what_waits_has_an_age(host, prometheus):
     """The bound is not less than the true age, and little more than it."""
     worker, wanted = host.program("worker-default").name, {"CeleryOpsProgramDown", "CeleryOpsNoConsumer"}
