@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,18 @@ def write_new(
         raise
 
 
+def replace_text(path: Path, text: str, mode: int | None = None) -> None:
+    """Replace a file in one step, not forced to the disk: for what is written again in seconds. Raises OSError.
+
+    Without `mode` it has the one that the process's umask leaves.
+    """
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(text, encoding="utf-8")
+    if mode is not None:
+        draft.chmod(mode)
+    draft.replace(path)
+
+
 def point(link: Path, target: str) -> bool:
     """Make `link` lead to `target` in one step, which needs no space on the disk; say whether it did not before."""
     if link.is_symlink() and str(link.readlink()) == target:
@@ -67,6 +80,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def certificate_end(path: str) -> float | None:
+    """Return when a certificate ends, as Unix time; None where it is not there, can't be read, or is something else."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        # The only thing in Python's own library that reads a certificate without a connection.
+        return float(ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(path)["notAfter"]))
+    return None
 
 
 def write_json(path: Path, content: dict[str, Any], mode: int = 0o644) -> None:

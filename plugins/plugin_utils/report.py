@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.usage import size
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of
 
 REPORT = "__celery_app_report"
 """What each host's usage was registered as."""
@@ -13,7 +14,7 @@ REPORT = "__celery_app_report"
 
 def report(variables: Mapping[str, Any]) -> str:
     """Return the report, the outcome last."""
-    hosts = {host: variables["hostvars"][host].get(REPORT) or {} for host in variables["ansible_play_hosts_all"]}
+    hosts = results_of(variables, REPORT)
     return "\n".join(lines({host: answer["usage"] for host, answer in hosts.items() if "usage" in answer}))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils import task_lists
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import soft_limit
 from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of
 
 LISTS, ASKED, SENT = "__celery_app_tasks", "__celery_app_tasks_asked", "__celery_app_tasks_sent"
 """What earlier tasks of the run registered."""
@@ -34,8 +35,7 @@ def tasks(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 def lists_of(variables: Mapping[str, Any]) -> dict[str, task_lists.TaskLists]:
     """Return the lists of each host that was read."""
-    hosts = {host: variables["hostvars"][host].get(LISTS) or {} for host in variables["ansible_play_hosts_all"]}
-    return {host: answer["workers"] for host, answer in hosts.items() if "workers" in answer}
+    return {host: answer["workers"] for host, answer in results_of(variables, LISTS).items() if "workers" in answer}
 
 
 def ids_of(variables: Mapping[str, Any]) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browser import browser, screenshots  # noqa: F401
 from support.control import EPHEMERAL
 from support.host import Host, scenario_hosts
 from xdist.scheduler import LoadScopeScheduling
@@ -54,14 +53,6 @@ def secrets() -> dict[str, str]:
     found = {name: value for name, value in found.items() if len(value) >= 16}  # a salt is no secret
     assert found, f"No secrets in {EPHEMERAL}/secrets: is celery_app_secrets_dir set for this scenario?"
     return found
-
-
-@pytest.fixture(scope="session")
-def screenshots() -> Path:
-    """The directory for pictures of what was on the screen."""
-    directory = Path(os.environ.get("CELERY_OPS_SCREENSHOTS", EPHEMERAL / "screenshots"))
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 @pytest.hookimpl(wrapper=True)

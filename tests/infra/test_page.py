@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, expect
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 PLANES = ("axial", "coronal", "sagittal")
 # What Chromium says of any page that it gets by plain HTTP from an address other than localhost.
 PLAIN_HTTP = "Cross-Origin-Opener-Policy header has been ignored"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The host of the scenario, with the reference application on it."""
 
 import pytest
+from support.browser import browser, screenshots  # noqa: F401
 from support.host import Host, scenario_hosts
 
 

@@ -1,16 +1,13 @@
 """The page of the status as a person sees it: in a real browser, light and dark, wide and on a phone."""
 
 import itertools
-import os
 from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_page, status_report
-from playwright.sync_api import sync_playwright
-from support.control import EPHEMERAL, play
+from support.control import play
 from support.statuses import broken, healthy, hostile
 
-CHROMIUM, FLAGS = "/usr/bin/chromium", ["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
 MADE_UP = {"healthy": healthy, "broken": broken, "hostile": hostile}
 VIEWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 # Of every text the contrast with the nearest background that is not transparent (WCAG 2.2, 1.4.3).
@@ -41,14 +38,6 @@ OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElemen
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def pages(host, tmp_path_factory) -> dict[str, Path]:
     """The host's own page and made-up ones, by name."""
     directory = tmp_path_factory.mktemp("pages")
@@ -59,14 +48,6 @@ def pages(host, tmp_path_factory) -> dict[str, Path]:
     for name, made in MADE_UP.items():
         files[name].write_text(status_page.page(status_report.document(made(), [("web1",)], "shop")))
     return files
-
-
-@pytest.fixture(scope="session")
-def screenshots() -> Path:
-    """The directory for pictures of what was on the screen."""
-    directory = Path(os.environ.get("CELERY_OPS_SCREENSHOTS", EPHEMERAL / "screenshots"))
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 @pytest.mark.parametrize("name", ["real", *MADE_UP])

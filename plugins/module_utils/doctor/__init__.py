@@ -54,6 +54,8 @@ class Check:
     needs: str
     """The part of the facts without which it is skipped."""
     run: Callable[[Any], Finding]
+    silent: str = ""
+    """Why it is skipped where that part did not answer."""
 
 
 CHECKS: list[Check] = []
@@ -68,11 +70,14 @@ ABSENT = {
 """Why a check is skipped, by the part of the facts that is missing."""
 
 
-def check(name: str, needs: str) -> Callable[[Callable[[Any], Finding]], Callable[[Any], Finding]]:
-    """Decorate a check; `needs` is the part of the facts that it looks at."""
+def check(name: str, needs: str, silent: str = "") -> Callable[[Callable[[Any], Finding]], Callable[[Any], Finding]]:
+    """Decorate a check; `needs` is the part of the facts that it looks at.
+
+    With `silent`, it is skipped for that reason where the part did not answer: one check of its own fails then.
+    """
 
     def register(run: Callable[[Any], Finding]) -> Callable[[Any], Finding]:
-        CHECKS.append(Check(name, needs, run))
+        CHECKS.append(Check(name, needs, run, silent))
         return run
 
     return register
@@ -89,6 +94,8 @@ def examine(facts: Any, accepted: Iterable[str] = ()) -> list[Finding]:
 def _run(one: Check, facts: Any) -> Finding:
     if getattr(facts, one.needs) is None:
         return Finding(SKIP, ABSENT[one.needs], id=one.id)
+    if one.silent and getattr(facts, one.needs).refused:
+        return Finding(SKIP, one.silent, id=one.id)
     try:
         return replace(one.run(facts), id=one.id)
     except Exception as error:  # one check that can't be made must not hide the others

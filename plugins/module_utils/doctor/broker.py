@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
@@ -12,6 +13,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq i
 
 SITE = "ansible-playbook playbooks/site.yml"
 MB = 1_000_000
+check_broker = partial(check, needs="broker", silent="RabbitMQ does not answer")
+"""Decorates a check of a broker that answers; one that does not has one failure, rabbitmq-answers."""
 
 
 def users(facts: Facts) -> set[str]:
@@ -22,19 +25,6 @@ def users(facts: Facts) -> set[str]:
 def task_queues(facts: Facts) -> list[dict[str, Any]]:
     """Return the application's queues, without those that Celery and the kit make for themselves."""
     return [queue for queue in facts.broker.queues if not re.fullmatch(HOUSEKEEPING_QUEUES, queue["name"])]
-
-
-def check_broker(name: str) -> Any:
-    """Decorate a check of a broker that answers; one that does not has one failure, rabbitmq-answers."""
-
-    def register(run: Any) -> Any:
-        @check(name, "broker")
-        def guarded(facts: Facts) -> Finding:
-            return skip("RabbitMQ does not answer") if facts.broker.refused else run(facts)
-
-        return run
-
-    return register
 
 
 @check("rabbitmq-answers", "broker")

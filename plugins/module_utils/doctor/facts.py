@@ -154,7 +154,7 @@ class Host:
     disks: tuple[Disk, ...] = ()
     logs: tuple[File, ...] = ()
     synchronised: bool | None = None
-    """None where nobody can tell."""
+    """None if unknown."""
     reboot: tuple[str, ...] = ()
     """Packages that ask for a reboot."""
     needrestart: str = ""
@@ -365,7 +365,7 @@ def orphans(app: str) -> Iterable[str]:
 
 
 def core_limit(pid: int) -> str:
-    """Return how large a core file of the process may become, as /proc says it; 0 where nobody can tell."""
+    """Return how large a core file of the process may become, from /proc; 0 if unknown."""
     with suppress(OSError):
         found = re.search(r"^Max core file size\s+(\S+)", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
         return found[1] if found else "0"

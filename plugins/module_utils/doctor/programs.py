@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts, Program
@@ -13,23 +14,12 @@ DEPLOY, SITE = "ansible-playbook playbooks/deploy.yml", "ansible-playbook playbo
 LATE = 60.0
 """Seconds after which a heartbeat is too old."""
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400, "w": 604800, "month": 2629800}
-
-
-def check_programs(name: str):  # noqa: ANN201
-    """Decorate a check of a Supervisor that answers; one that does not has one failure, supervisor-answers."""
-
-    def register(run):  # noqa: ANN001, ANN202
-        @check(name, "supervisor")
-        def guarded(facts: Facts) -> Finding:
-            return skip("Supervisor does not answer") if facts.supervisor.refused else run(facts)
-
-        return run
-
-    return register
+check_programs = partial(check, needs="supervisor", silent="Supervisor does not answer")
+"""Decorates a check of a Supervisor that answers; one that does not has one failure, supervisor-answers."""
 
 
 def seconds_of(span: str) -> float:
-    """Return the seconds of a time as systemd says it, such as `1h 30s`; infinite for `infinity`."""
+    """Return the seconds of a time in systemd's spelling, such as `1h 30s`; infinite for `infinity`."""
     if span == "infinity":
         return float("inf")
     return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"([\d.]+)\s*([a-z]+)", span))

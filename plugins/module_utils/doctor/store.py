@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, judge, skip, warn
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
 
 SITE = "ansible-playbook playbooks/site.yml --tags result_store"
-
-
-def check_store(name: str):  # noqa: ANN201
-    """Decorate a check of a Redis that answers; one that does not has one failure, redis-answers."""
-
-    def register(run):  # noqa: ANN001, ANN202
-        @check(name, "store")
-        def guarded(facts: Facts) -> Finding:
-            return skip("Redis does not answer") if facts.store.refused else run(facts)
-
-        return run
-
-    return register
+check_store = partial(check, needs="store", silent="Redis does not answer")
+"""Decorates a check of a Redis that answers; one that does not has one failure, redis-answers."""
 
 
 @check("redis-answers", "store")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import ssl
 import subprocess
 import time
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     CONTROL_QUEUE,
@@ -160,12 +159,7 @@ def look(app: str, host: str) -> Status:
 
 def ends_of(files: list[str]) -> dict[str, float]:
     """Return when certificates end, by their files; without those that are not there or hold something else."""
-    found = {}
-    for file in files:
-        with suppress(OSError, ValueError, KeyError):
-            # The only thing in Python's own library that reads a certificate without a connection.
-            found[file] = float(ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(file)["notAfter"]))
-    return found
+    return {file: end for file in files if (end := certificate_end(file)) is not None}
 
 
 def look_at_programs(seen: Status, conf: Path) -> None:

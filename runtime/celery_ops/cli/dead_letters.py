@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import OperatorError, PermanentError
 from celery_ops.layout import HOUSEKEEPING_QUEUES
+from celery_ops.task_lists import span
 
 if TYPE_CHECKING:
     from amqp import Channel, Message
@@ -97,14 +98,6 @@ def printable(value: Any) -> str:
     """`value` as one short word for a terminal; `?` for nothing."""
     text = "".join(char if char.isprintable() else "?" for char in str(value or "?"))
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def span(seconds: float) -> str:
-    """A time in the largest unit that fits."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import os
 import re
 import shlex
 import socket
-import ssl
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery_ops import pause, proc
+from celery_ops.files import certificate_end, read_json, replace_text
 from celery_ops.layout import Layout, program_of
 from celery_ops.watchdog.assessment import STATES
 from celery_ops.watchdog.broker import Broker
@@ -52,7 +52,7 @@ class Metrics:
         self.directory = directory or self.layout.metrics
         self.broker = broker or Broker.of_environment(watchdog.app)
         self.host = socket.gethostname()
-        kept = _json(self.directory / "state.json")
+        kept = read_json(self.directory / "state.json")
         self.totals = Totals(watchdog.run, kept.get("tasks", {}))
         self.restarts: dict[str, int] = kept.get("restarts", {})
         self.signals: dict[str, dict[str, int]] = kept.get("signals", {})
@@ -100,7 +100,7 @@ class Metrics:
         self.directory.mkdir(mode=0o755, exist_ok=True)
         now, conf = time.time(), self._conf()
         self.totals.look(proc.pids())
-        _write(self.directory / "state.json", json.dumps(self._kept(), separators=(",", ":")))
+        replace_text(self.directory / "state.json", json.dumps(self._kept(), separators=(",", ":")), 0o644)
         self.totals.tidy()
         tasks, memory = self.totals.of_programs(), self._memory()
         queues = self._queues(now, conf)
@@ -118,12 +118,12 @@ class Metrics:
             },
         }
         self.ring.add(round(now, 1), sample)
-        _write(self.directory / self.layout.hour.name, self.ring.text())
+        replace_text(self.directory / self.layout.hour.name, self.ring.text(), 0o644)
         # Also where the clock was set back.
         if not self.day.times or not 0 <= now - self.day.times[-1] < DAY_EVERY:
             self.day.add(round(now, 1), self.ring.condensed(now - DAY_EVERY))
-            _write(self.directory / self.layout.day.name, self.day.text())
-        _write(self.directory / self.layout.prom.name, self._text(now, conf, queues, tasks, memory, beats))
+            replace_text(self.directory / self.layout.day.name, self.day.text(), 0o644)
+        replace_text(self.directory / self.layout.prom.name, self._text(now, conf, queues, tasks, memory, beats), 0o644)
         self.broker.ask({*self._configured(conf), *self._consumed(), self.layout.dead_queue})
 
     def _kept(self) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class Metrics:
         if deploys and isinstance(deploys[-1].get("seconds"), dict):
             for phase, seconds in sorted(deploys[-1]["seconds"].items()):
                 out.add("celery_ops_deploy_phase_seconds", seconds, phase=phase)
-        lock = _json(self.layout.deploy_lock)
+        lock = read_json(self.layout.deploy_lock)
         with contextlib.suppress(TypeError, ValueError):
             age = max(0.0, now - float(lock["renewed"])) if lock else 0.0
             out.add("celery_ops_deploy_lock_age_seconds", round(age, 1))
@@ -328,9 +328,8 @@ class Metrics:
         """Return when the certificates end: those that this user may read, and the one that the broker shows."""
         found = {"broker": self.broker.answer.certificate} if self.broker.answer.certificate else {}
         for name, file in {**CERTIFICATES, "ca": str(self.layout.tls_ca)}.items():
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                # The only thing in Python's own library that reads a certificate without a connection.
-                found[name] = float(ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(file)["notAfter"]))
+            if (end := certificate_end(file)) is not None:
+                found[name] = end
         return found
 
 
@@ -426,18 +425,3 @@ def _outcome(entry: dict[str, Any]) -> str:
 
 def _option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1] if name in words[:-1] else ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step. Not forced to the disk: after a crash of the host, ten seconds more are lost."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.chmod(0o644)
-    fresh.replace(path)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery_ops.files import replace_text
 from celery_ops.layout import COUNTERS
 
 if TYPE_CHECKING:
@@ -181,9 +182,7 @@ class Counters:
             return  # or a pool process, forked with its parent's timers
         with self.file_lock, contextlib.suppress(OSError):
             self.changed, self.written = False, time.monotonic()
-            fresh = self.path.with_name(f".{self.path.name}.new")
-            fresh.write_text(json.dumps(self.about()) + "\n", encoding="utf-8")
-            fresh.replace(self.path)
+            replace_text(self.path, json.dumps(self.about()) + "\n")
 
     def write_if_late(self) -> None:
         """Write what the timer should have: a worker that drains has none."""

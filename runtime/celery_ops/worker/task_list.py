@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery_ops import proc
+from celery_ops.files import replace_text
 from celery_ops.launch.env import RUNTIME
 from celery_ops.layout import HEARTBEAT, REQUESTS
 
@@ -46,9 +47,7 @@ class TaskList:
         if os.getpid() != self.pid:
             return  # a pool process, forked with its parent's timers
         with contextlib.suppress(OSError, RuntimeError):  # a set changed while it was read: the next list has it
-            fresh = self.path.with_name(f"{self.path.name}.new")
-            fresh.write_text(json.dumps({**self.head, "time": round(time.time(), 1), **self.now()}), encoding="utf-8")
-            fresh.replace(self.path)
+            replace_text(self.path, json.dumps({**self.head, "time": round(time.time(), 1), **self.now()}))
 
     def now(self) -> dict[str, Any]:
         """Return what there is at this moment."""

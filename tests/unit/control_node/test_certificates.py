@@ -195,20 +195,9 @@ def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_st
 
 
 @pytest.mark.parametrize("writes", range(3))
-def test_a_rotation_of_the_ca_that_is_killed_between_two_writes_is_continued(made, monkeypatch, writes):
-    done = []
-
-    def dies(path, *arguments):
-        if len(done) == writes:
-            raise KeyboardInterrupt
-        done.append(path)
-        write(path, *arguments)
-
-    write = tls.write_atomically
-    monkeypatch.setattr(tls, "write_atomically", dies)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_rotation_of_the_ca_that_is_killed_between_two_writes_is_continued(made, killed_after, writes):
+    with killed_after(tls, writes):
         made.begin_rotation()
-    monkeypatch.undo()
     assert made.begin_rotation()
     assert not made.begin_rotation(), "no second one"
     assert len(made.authorities()) == 2

@@ -59,20 +59,9 @@ def test_the_users_alternate(secrets):
 
 
 @pytest.mark.parametrize("writes", range(5))
-def test_killed_between_any_two_writes_it_is_completed(secrets, monkeypatch, writes):
-    done = []
-
-    def dies(path, *arguments):
-        if len(done) == writes:
-            raise KeyboardInterrupt
-        done.append(path)
-        write(path, *arguments)
-
-    write = rotation.write_atomically
-    monkeypatch.setattr(rotation, "write_atomically", dies)
-    with pytest.raises(KeyboardInterrupt):
+def test_killed_between_any_two_writes_it_is_completed(secrets, killed_after, writes):
+    with killed_after(rotation, writes):
         begin(secrets)
-    monkeypatch.undo()
     begin(secrets)
     assert secrets.user() == "shop-2"
     kept = {name: text for name, text in files(secrets).items() if name.endswith(".old")}
