@@ -179,13 +179,12 @@ LOOK_ALIKES = {
 
 def test_an_orphan_is_drained_and_look_alikes_live(host):
     host.output(f"install -D -m 0755 /dev/null {ALIKE} && echo 'import time; time.sleep(300)' > {ALIKE}")
-    for command in LOOK_ALIKES.values():
-        host.output(f"setsid {command} >/dev/null 2>&1 &")
+    # runuser ends when its command does.
+    alikes = [host.output(f"setsid {command} >/dev/null 2>&1 & echo $!").strip() for command in LOOK_ALIKES.values()]
+    look = f"ps -o pid= -p {','.join(alikes)}"
     # The brackets keep pgrep's own shell out.
-    alike = "pgrep -f 'slee[p].300|tai[l] -f /srv|alike/bi[n]/celery'"
-    alikes = wait_until(
-        lambda: len(found := host.run(alike).stdout.split()) > len(LOOK_ALIKES) and found, 10, "the look-alikes"
-    )
+    commands = "pgrep -f 'slee[p].300|tai[l] -f /srv|alike/bi[n]/celery'"
+    assert set(host.run(look).stdout.split()) == set(alikes)
     before = log(host)
     by_hand = host.in_release(f"celery -A {APP} worker -c 1 -Q {APP}.by-hand -n by-hand@%h --pidfile /tmp/by-hand.pid")
     host.output(f"setsid {by_hand} >/dev/null 2>/tmp/by-hand.log &")
@@ -195,9 +194,9 @@ def test_an_orphan_is_drained_and_look_alikes_live(host):
         pid = wait_until(lambda: re.search(seen, log(host).removeprefix(before)), 30, "the watchdog seeing it")[1]
         wait_until(lambda: said(host, f"pid {pid} (worker started by hand) has ended"), 20, "its end")
         wait_until(lambda: state_of(host, int(pid)) == "", 10, "its process gone")
-        assert host.run(alike).stdout.split() == alikes
+        assert set(host.run(look).stdout.split()) == set(alikes)
     finally:
-        host.run(f"{alike} | xargs kill; rm -rf /tmp/by-hand.* /srv/{APP}/alike")
+        host.run(f"{commands} | xargs kill; rm -rf /tmp/by-hand.* /srv/{APP}/alike")
         host.run(f"rabbitmqctl delete_queue -p {APP} {APP}.by-hand")
 
 
