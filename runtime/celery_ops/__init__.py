@@ -3,10 +3,12 @@
 An application needs one line of it: ``celery_ops.apply(app)``.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from celery import Celery
+    from celery.canvas import Signature
 
 __version__ = "0.2.0"
 
@@ -17,3 +19,10 @@ def apply(app: "Celery") -> None:
     from celery_ops.worker import defaults
 
     defaults.apply(app)
+
+
+def publish_many(signatures: "Iterable[Signature]", **options: Any) -> list[str]:
+    """Publish many tasks, and return their ids when the broker has all of them (see `celery_ops.publish`)."""
+    from celery_ops import publish
+
+    return publish.publish_many(signatures, **options)
