@@ -6,6 +6,11 @@ from support.host import scenario_hosts
 from support.wait import wait_until
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rotates the passwords after everything else: the scenario's own are the old ones then."""
+    items.sort(key=lambda item: item.path.name == "test_rotate_secrets.py")
+
+
 @pytest.fixture(scope="session")
 def variants(tmp_path_factory):
     return Variants(tmp_path_factory.mktemp("variants"))
