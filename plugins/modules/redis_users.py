@@ -113,8 +113,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import
 
 REACH = (
     # Other databases, and what all databases share: patterns and lists of channels, functions, scripts, key names
-    # that are broadcast to clients with a cache.
-    "-select -move -copy -psubscribe -pubsub -function -script|flush -script|kill -script|debug -client|tracking"
+    # that are broadcast to clients with a cache. (A worker counts who waits for a large result.)
+    "-select -move -copy -psubscribe -pubsub +pubsub|numsub -function -script|flush -script|kill -script|debug "
+    "-client|tracking"
 )
 OWN = "+info +keys +flushdb"
 """Commands that Redis calls dangerous, and applications need: they look at, or empty, their own database."""

@@ -5,15 +5,18 @@ JSON results goes on reading them. With arrays the layout is::
 
     b"ndarray1" | length of the head (8 bytes, little-endian) | head | the arrays' bytes, one after another
 
-The head is two lines of JSON: dtype and shape of each array, then the data with arrays replaced by index.
-Arrays are stored in C order, little-endian; they come back so, writable and owning their memory. Celery's
-``result_compression`` setting compresses results where that is wanted.
+The head is two lines of JSON: dtype, shape and order of each array, then the data with arrays replaced by index.
+Arrays travel in C order, and come back in the order (C or Fortran), byte order and dtype that they had, writable. The
+head is padded, so that the arrays' bytes begin at a multiple of 64: an array that is alone in a message needs no copy.
+Celery's ``result_compression`` setting compresses results where that is wanted.
 """
 
+import io
 import json
 import math
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from kombu.serialization import register
@@ -28,6 +31,7 @@ _MAGIC = b"ndarray1"
 _LENGTH = struct.Struct("<Q")
 _MARKER = "celery-ops.ndarray"
 _KINDS = "biufcSUmM"
+_ALIGNED = 64
 
 
 class ArrayError(ValueError):
@@ -56,20 +60,51 @@ def dumps(data: Any, max_bytes: int | None = None) -> bytes:
                     f"an array of dtype {o.dtype} can't be sent: plain numbers, times and strings only, "
                     "no objects, records or masks; convert it first, e.g. array.astype('float32')"
                 )
-            arrays.append(numpy.asarray(o, dtype=o.dtype.newbyteorder("<"), order="C"))
+            arrays.append(o)
             return {"__type__": _MARKER, "__value__": len(arrays) - 1}
 
     body = json.dumps(data, cls=Encoder)
     _check_size(len(body) + sum(array.nbytes for array in arrays), max_bytes)
     if not arrays:
         return body.encode()
-    table = [{"dtype": array.dtype.str, "shape": array.shape} for array in arrays]
+    table = [
+        {"dtype": array.dtype.str, "shape": array.shape} | ({"order": "F"} if _is_fortran(array) else {})
+        for array in arrays
+    ]
     head = f"{json.dumps(table)}\n{body}".encode()
-    return b"".join([_MAGIC, _LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays)])
+    head += b" " * (-(len(_MAGIC) + _LENGTH.size + len(head)) % _ALIGNED)
+    message = io.BytesIO()  # its value is taken without a copy
+    message.write(_MAGIC + _LENGTH.pack(len(head)) + head)
+    for array in arrays:
+        for part in _parts(array):
+            message.write(part)
+    return message.getvalue()
+
+
+def _is_fortran(array: Any) -> bool:
+    return array.flags.f_contiguous and not array.flags.c_contiguous
+
+
+def _parts(array: Any) -> Iterator[Any]:
+    """Yield an array's bytes in C order: all at once where they lie so, else in pieces of some 64 kB."""
+    import numpy
+
+    if array.nbytes == 0:
+        return
+    if array.flags.c_contiguous:
+        # As bytes: times have no buffer of their own.
+        yield numpy.asarray(array).reshape(-1).view("u1").data
+        return
+    size = max(1, 2**16 // array.itemsize)
+    for part in numpy.nditer(array, ["external_loop", "buffered"], order="C", buffersize=size):
+        yield part.tobytes()
 
 
 def loads(payload: bytes | str | memoryview, max_bytes: int | None = None) -> Any:
-    """Return what `dumps` was given; raise ArrayError for a message that is damaged or too large."""
+    """Return what `dumps` was given; raise ArrayError for a message that is damaged or too large.
+
+    A bytearray is given away: an array that is alone in it keeps it as its memory.
+    """
     if isinstance(payload, str):
         payload = payload.encode()
     view = memoryview(payload).cast("B")
@@ -99,8 +134,13 @@ def _read_arrays(table: list[dict[str, Any]], data: memoryview) -> list[Any]:
         size = dtype.itemsize * math.prod(shape)
         if offset + size > len(data):
             raise ArrayError(f"array of {size} bytes announced, {len(data) - offset} bytes are there")
-        # The copy makes it writable and lets go of the message, which may hold other large arrays.
-        arrays.append(numpy.frombuffer(data[offset : offset + size], dtype=dtype).reshape(shape).copy())
+        array = numpy.empty(shape, dtype)
+        if size:
+            array = numpy.frombuffer(data[offset : offset + size], dtype=dtype).reshape(shape)
+        # A copy is writable, and lets go of the message, which may hold other large arrays.
+        if entry.get("order") == "F" or len(table) > 1 or not (array.flags.writeable and array.flags.aligned):
+            array = array.copy(order=entry.get("order") or "C")
+        arrays.append(array)
         offset += size
     if offset != len(data):
         raise ArrayError(f"{len(data) - offset} bytes too many")

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_ops.worker import versions
+from celery_ops.worker.large_results import SentOnce
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
@@ -56,8 +57,8 @@ def runs_tasks() -> bool:
     return current_process().name != "MainProcess" or threading.current_thread() is not threading.main_thread()
 
 
-class RedisBackend(StoresPatiently, CelerysRedisBackend):
-    """The backend of ``redis://`` and ``rediss://``. A protocol in the URL stays."""
+class SpeaksProtocol2:
+    """Speaks the older protocol where the URL names none."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -65,7 +66,11 @@ class RedisBackend(StoresPatiently, CelerysRedisBackend):
             self.connparams.setdefault("protocol", 2)
 
 
-class SentinelBackend(StoresPatiently, CelerysSentinelBackend):
+class RedisBackend(StoresPatiently, SentOnce, SpeaksProtocol2, CelerysRedisBackend):
+    """The backend of ``redis://`` and ``rediss://``."""
+
+
+class SentinelBackend(StoresPatiently, SentOnce, SpeaksProtocol2, CelerysSentinelBackend):
     """The backend of ``sentinel://``: the kit's primary, its logins at Sentinel and TLS need no setting.
 
     Before Celery 5.6 the user in the URL is dropped, and no version gives a Sentinel that hangs a time limit. What the
@@ -76,8 +81,6 @@ class SentinelBackend(StoresPatiently, CelerysSentinelBackend):
         super().__init__(*arguments, **options)
         # redis-py's own retries go to the address of before; a connection that is taken anew asks Sentinel.
         self.connparams |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
-        if versions.redis_takes_protocol():
-            self.connparams.setdefault("protocol", 2)
 
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         if (options := tls_options()) and "connection_class" not in defaults:

@@ -14,27 +14,58 @@ def through(data):
     return arrays.loads(arrays.dumps(data))
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        numpy.arange(24, dtype="<f4").reshape(2, 3, 4),
-        numpy.arange(6, dtype=">i2").reshape(2, 3),
-        numpy.asfortranarray(numpy.arange(6, dtype="float64").reshape(2, 3)),
-        numpy.arange(20)[::3],
-        numpy.array(7, dtype="uint8"),
-        numpy.zeros((0, 3), dtype="complex64"),
-        numpy.array([True, False]),
-        numpy.array(["a", "ßß"]),
-        numpy.array(["2026-01-01"], dtype="datetime64[D]"),
-    ],
-    ids=lambda array: f"{array.dtype}{array.shape}",
-)
-def test_an_array_comes_back(array):
-    back = through({"array": array})["array"]
-    assert back.shape == array.shape
-    assert back.dtype == array.dtype.newbyteorder("<")
+ARRAYS = [
+    numpy.arange(24, dtype="<f4").reshape(2, 3, 4),
+    numpy.arange(6, dtype=">i2").reshape(2, 3),
+    numpy.asfortranarray(numpy.arange(6, dtype="float64").reshape(2, 3)),
+    numpy.asfortranarray(numpy.arange(6, dtype=">u4").reshape(1, 2, 3)),
+    numpy.arange(20)[::3],
+    numpy.arange(10**5).reshape(100, -1)[::7, ::-2],
+    numpy.arange(6).reshape(2, 3)[:, None].transpose(2, 0, 1),
+    numpy.broadcast_to(numpy.float32(3), (2, 2)),
+    numpy.array(7, dtype="uint8"),
+    numpy.array([numpy.nan, -0.0, numpy.inf], dtype="float16"),
+    numpy.zeros((0, 3), dtype="complex64"),
+    numpy.array([], dtype=">M8[ns]"),
+    numpy.array([True, False]),
+    numpy.array(["a", "ßß"]),
+    numpy.array([b"x", b"yz"]),
+    numpy.array(["2026-01-01"], dtype="datetime64[D]"),
+]
+
+
+@pytest.mark.parametrize("given", [bytes, bytearray], ids=["copied", "in place"])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}{array.strides}")
+def test_an_array_comes_back(array, given):
+    back = arrays.loads(given(arrays.dumps({"array": array})))["array"]
+    assert (back.shape, back.dtype.str) == (array.shape, array.dtype.str)
+    assert back.tobytes() == array.tobytes()
+    assert back.flags.writeable and back.flags.aligned
+    # What lies in neither order comes back in C order.
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    assert back.flags.f_contiguous if fortran else back.flags.c_contiguous
+
+
+def test_an_array_alone_in_a_message_that_is_given_away_is_not_copied():
+    message = bytearray(arrays.dumps([numpy.arange(3.0)]))
+    [back] = arrays.loads(message)
+    message[-8:] = bytes(8)
+    assert back[2] == 0
+    first, _ = arrays.loads(bytearray(arrays.dumps([numpy.arange(3), numpy.arange(3)])))
+    assert first.flags.owndata  # it does not keep the other one
+
+
+def test_readers_of_before_get_the_same_values():
+    """They know neither of orders nor of padding: the bytes are in C order, and the padding is JSON's."""
+    array = numpy.asfortranarray(numpy.arange(6, dtype=">f4").reshape(2, 3))
+    payload = arrays.dumps({"a": array})
+    length = int.from_bytes(payload[8:16], "little")
+    table, body = payload[16 : 16 + length].split(b"\n")
+    [entry] = json.loads(table)
+    assert json.loads(body)["a"]["__value__"] == 0
+    back = numpy.frombuffer(payload[16 + length :], dtype=entry["dtype"]).reshape(entry["shape"])
     assert numpy.array_equal(back, array)
-    assert back.flags.c_contiguous and back.flags.writeable and back.flags.owndata
+    assert (16 + length) % 64 == 0
 
 
 def test_arrays_anywhere_beside_other_types():
