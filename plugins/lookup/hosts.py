@@ -30,7 +30,12 @@ _raw:
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
+
+# Ansible evaluates a play's hosts in the process of which it makes a copy for each task: what is loaded here, no task
+# compiles and reads again.
+from ansible_collections.celery_ops.kit.plugins.lookup import derived, input  # noqa: F401
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import prefix_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import role_defaults
 
 
 class LookupModule(LookupBase):
@@ -38,5 +43,6 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return one pattern for all groups."""
+        role_defaults()
         prefix = prefix_of((variables or {})["groups"])
         return [":".join(f"{prefix}{group}" for group in terms)]

@@ -21,103 +21,108 @@ options:
     description: Whether the host may have one of those.
     type: bool
     default: false
-  app:
-    description: The application's name.
-    type: str
-    required: true
-  command:
-    description: The name of the application's command in /usr/local/bin; empty for none.
-    type: str
-    default: ""
-  groups:
-    description: Those of the inventory's groups that the host is in.
-    type: list
-    elements: str
-    required: true
-  programs:
-    description: The worker programs.
-    type: list
-    elements: dict
-    default: []
-  overlap:
-    description: Whether two generations of workers run side by side during a deploy.
-    type: bool
-    default: true
-  python:
-    description: The Python that makes the virtualenvs.
-    type: path
-    default: /usr/bin/python3
   disk_free:
     description: MiB that have to be free where releases, data and logs go.
     type: int
     default: 1024
-  listeners:
-    description: Addresses (C(host:port)) that the host's services are to listen on, by variable.
-    type: dict
-    default: {}
-  binds:
-    description: Addresses that the host's services are to listen on, by variable.
-    type: dict
-    default: {}
   change_shared:
     description: Whether those may change although other applications of the kit use the service.
     type: bool
     default: false
-  consumer_timeout:
-    description: Seconds that RabbitMQ is to leave a task unacknowledged.
-    type: int
-    default: 0
-  node_name:
-    description: RabbitMQ's node name.
-    type: str
-    default: ""
-  distribution_bind:
-    description: Address of Erlang's own ports.
-    type: str
-    default: 127.0.0.1
-  in_cluster:
-    description: Whether the broker is a node of a cluster, whose addresses the kit tells Erlang.
-    type: bool
-    default: false
-  broker_shared:
-    description: Whether the broker is somebody else's, and only gets a vhost and a user.
-    type: bool
-    default: false
-  time_limit:
-    description: Seconds a task may take.
-    type: int
-    default: 300
-  store_instance:
-    description: The Redis instance of the kit's own, if it is to have one beside Debian's.
-    type: str
-    default: ""
-  store_address:
-    description: The host's own address, if it is one of several that keep the results together.
-    type: str
-    default: ""
-  store_primary:
-    description: The address of the first one of these.
-    type: list
-    elements: str
-    default: []
-  store_database:
-    description: The application's database in the result store.
-    type: int
-    default: 1
-  store_database_is_set:
-    description: Whether the inventory sets that, or it is the default.
-    type: bool
-    default: false
-  services_in_force:
-    description:
-      - By which hosts broker and result store may be known, so that an environment in force that names others is
-        refused; see C(module_utils/host_requirements/services_in_force.py). Empty for no such check.
+  requirements:
+    description: What the inventory asks of the host.
     type: dict
-    default: {}
-  store_memory:
-    description: MiB that the result store may use.
-    type: int
-    default: 0
+    required: true
+    suboptions:
+      app:
+        description: The application's name.
+        type: str
+        required: true
+      command:
+        description: The name of the application's command in /usr/local/bin; empty for none.
+        type: str
+        default: ""
+      groups:
+        description: Those of the inventory's groups that the host is in.
+        type: list
+        elements: str
+        required: true
+      programs:
+        description: The worker programs.
+        type: list
+        elements: dict
+        default: []
+      overlap:
+        description: Whether two generations of workers run side by side during a deploy.
+        type: bool
+        default: true
+      python:
+        description: The Python that makes the virtualenvs.
+        type: path
+        default: /usr/bin/python3
+      listeners:
+        description: Addresses (C(host:port)) that the host's services are to listen on, by variable.
+        type: dict
+        default: {}
+      binds:
+        description: Addresses that the host's services are to listen on, by variable.
+        type: dict
+        default: {}
+      consumer_timeout:
+        description: Seconds that RabbitMQ is to leave a task unacknowledged.
+        type: int
+        default: 0
+      node_name:
+        description: RabbitMQ's node name.
+        type: str
+        default: ""
+      distribution_bind:
+        description: Address of Erlang's own ports.
+        type: str
+        default: 127.0.0.1
+      in_cluster:
+        description: Whether the broker is a node of a cluster, whose addresses the kit tells Erlang.
+        type: bool
+        default: false
+      broker_shared:
+        description: Whether the broker is somebody else's, and only gets a vhost and a user.
+        type: bool
+        default: false
+      time_limit:
+        description: Seconds a task may take.
+        type: int
+        default: 300
+      store_instance:
+        description: The Redis instance of the kit's own, if it is to have one beside Debian's.
+        type: str
+        default: ""
+      store_address:
+        description: The host's own address, if it is one of several that keep the results together.
+        type: str
+        default: ""
+      store_primary:
+        description: The address of the first one of these.
+        type: list
+        elements: str
+        default: []
+      store_database:
+        description: The application's database in the result store.
+        type: int
+        default: 1
+      store_database_is_set:
+        description: Whether the inventory sets that, or it is the default.
+        type: bool
+        default: false
+      services_in_force:
+        description:
+          - By which hosts broker and result store may be known, so that an environment in force that names others is
+            refused; see C(module_utils/host_requirements/services_in_force.py). Empty for no such check.
+        type: dict
+        default: {}
+      store_memory:
+        description: MiB that the result store may use.
+        type: int
+        default: 0
 attributes:
   check_mode: {support: full, description: The module changes nothing.}
 author:
@@ -126,14 +131,19 @@ author:
 EXAMPLES = r"""
 - host_check:
     supported: {debian: ["12", "13"]}
-    app: shop
-    groups: [worker]
-    programs: [{name: default, queues: [shop], concurrency: 4}]
+    requirements:
+      app: shop
+      groups: [worker]
+      programs: [{name: default, queues: [shop], concurrency: 4}]
 """
 RETURN = r"""
 consumer_timeout:
   description: The same, or longer where another application of the kit on the broker may need that.
   type: int
+  returned: always
+ansible_facts:
+  description: Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb).
+  type: dict
   returned: always
 """
 
@@ -157,6 +167,30 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_G
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+REQUIREMENTS = {
+    "app": {"type": "str", "required": True},
+    "command": {"type": "str", "default": ""},
+    "groups": {"type": "list", "elements": "str", "required": True},
+    "programs": {"type": "list", "elements": "dict", "default": []},
+    "overlap": {"type": "bool", "default": True},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "listeners": {"type": "dict", "default": {}},
+    "binds": {"type": "dict", "default": {}},
+    "consumer_timeout": {"type": "int", "default": 0},
+    "node_name": {"type": "str", "default": ""},
+    "distribution_bind": {"type": "str", "default": "127.0.0.1"},
+    "in_cluster": {"type": "bool", "default": False},
+    "broker_shared": {"type": "bool", "default": False},
+    "time_limit": {"type": "int", "default": 300},
+    "store_instance": {"type": "str", "default": ""},
+    "store_address": {"type": "str", "default": ""},
+    "store_primary": {"type": "list", "elements": "str", "default": []},
+    "store_database": {"type": "int", "default": 1},
+    "store_database_is_set": {"type": "bool", "default": False},
+    "services_in_force": {"type": "dict", "default": {}},
+    "store_memory": {"type": "int", "default": 0},
+}
 
 
 def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord]) -> Iterator[str]:
@@ -205,33 +239,13 @@ def main() -> None:
             "supported": {"type": "dict", "required": True},
             "untested": {"type": "dict", "default": {}},
             "allow_untested": {"type": "bool", "default": False},
-            "app": {"type": "str", "required": True},
-            "command": {"type": "str", "default": ""},
-            "groups": {"type": "list", "elements": "str", "required": True},
-            "programs": {"type": "list", "elements": "dict", "default": []},
-            "overlap": {"type": "bool", "default": True},
-            "python": {"type": "path", "default": "/usr/bin/python3"},
             "disk_free": {"type": "int", "default": 1024},
-            "listeners": {"type": "dict", "default": {}},
-            "binds": {"type": "dict", "default": {}},
             "change_shared": {"type": "bool", "default": False},
-            "consumer_timeout": {"type": "int", "default": 0},
-            "node_name": {"type": "str", "default": ""},
-            "distribution_bind": {"type": "str", "default": "127.0.0.1"},
-            "in_cluster": {"type": "bool", "default": False},
-            "broker_shared": {"type": "bool", "default": False},
-            "time_limit": {"type": "int", "default": 300},
-            "store_instance": {"type": "str", "default": ""},
-            "store_address": {"type": "str", "default": ""},
-            "store_primary": {"type": "list", "elements": "str", "default": []},
-            "store_database": {"type": "int", "default": 1},
-            "store_database_is_set": {"type": "bool", "default": False},
-            "services_in_force": {"type": "dict", "default": {}},
-            "store_memory": {"type": "int", "default": 0},
+            "requirements": {"type": "dict", "required": True, "options": REQUIREMENTS},
         },
         supports_check_mode=True,
     )
-    want = module.params
+    want = module.params | module.params["requirements"]
     runs = Distribution.read()
     running = list(supervisor.supervisords()) if APP_GROUPS & set(want["groups"]) else []
     found = list(problems(want, runs, running))
@@ -245,7 +259,12 @@ def main() -> None:
             f"Beside Debian's Supervisor another one runs: {other}. The kit leaves it alone; to ask Debian's, type: "
             f"supervisorctl -c {SUPERVISORD_CONF} status"
         )
-    module.exit_json(changed=False, consumer_timeout=shared.consumer_timeout(want["app"], want["consumer_timeout"]))
+    module.exit_json(
+        changed=False,
+        consumer_timeout=shared.consumer_timeout(want["app"], want["consumer_timeout"]),
+        # Those that the roles need, so that none of them gathers any.
+        ansible_facts={"service_mgr": system.service_manager(), "memtotal_mb": system.memory_mib()},
+    )
 
 
 if __name__ == "__main__":

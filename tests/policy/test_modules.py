@@ -39,5 +39,6 @@ def test_what_they_begin_with(monkeypatch):
 
 @pytest.mark.parametrize(("role", "package"), PACKAGES.items())
 def test_a_role_installs_the_package_that_the_modules_ask_dpkg_for(role, package):
-    [install] = yaml.safe_load((ROOT / f"roles/{role}/tasks/install.yml").read_text())
-    assert install["celery_ops.kit.packages"]["names"] == [package]
+    install = yaml.safe_load((ROOT / f"roles/{role}/tasks/install.yml").read_text())[0]
+    steps = install["celery_ops.kit.host_state"]["steps"]
+    assert [step["packages"] for step in steps if "packages" in step] == [[package]]

@@ -52,7 +52,7 @@ def test_a_supervisor_that_was_there_before_and_runs_programs_of_others_keeps_wh
 
 def test_the_packages_of_the_inventory_are_installed_with_the_applications_own(evaluate):
     (_, install) = yaml.safe_load((ROOT / "roles/celery/tasks/install.yml").read_text())
-    names = trust_as_template(install["celery_ops.kit.packages"]["names"])
+    names = trust_as_template(install["celery_ops.kit.host_state"]["steps"][0]["packages"])
     wanted = evaluate("wanted", wanted=names, celery_app_packages=["libpq-dev"])
     assert wanted == ["python3-venv", "ca-certificates", "libpq-dev"]
 

@@ -66,6 +66,16 @@ def root() -> Iterator[str]:
         yield f"tasks run as {user}, and they need root. Write: ansible_become: true (for the host), or type: {line}"
 
 
+def service_manager() -> str:
+    """Return systemd, or sysvinit for Debian's init scripts, as Ansible's own facts name them."""
+    return "systemd" if Path("/run/systemd/system").exists() and shutil.which("systemctl") else "sysvinit"
+
+
+def memory_mib() -> int:
+    """Return the host's memory, as Ansible's own facts have it."""
+    return int(Path("/proc/meminfo").read_text().split()[1]) // 1024
+
+
 def slots_of(program: dict[str, Any]) -> int:
     """Return how many tasks a worker program runs at a time, at most."""
     return int(str(program.get("autoscale", program.get("concurrency", CONCURRENCY))).partition(",")[0])
@@ -73,7 +83,7 @@ def slots_of(program: dict[str, Any]) -> int:
 
 def memory(programs: list[dict[str, Any]], overlap: bool, store: int) -> Iterator[str]:
     """The workers' processes fit into memory and are not out of proportion to the cores."""
-    total = int(Path("/proc/meminfo").read_text().split()[1]) // 1024
+    total = memory_mib()
     count = sum(slots_of(each) for each in programs if each.get("pool", "prefork") == "prefork")
     needed = count * PROCESS_MEMORY * (2 if overlap else 1)
     cores = os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import (
@@ -24,6 +25,12 @@ Evaluate = Callable[[Any], Any]
 def nothing_instead(_given: Mapping[str, Any], _evaluate: Evaluate) -> dict[str, Any]:
     """No stand-ins: every value is evaluated, and a password that is missing is generated."""
     return {}
+
+
+@cache
+def role_defaults() -> Mapping[str, Any]:
+    """The defaults of all roles' variables, as templates."""
+    return {variable: trusted(spec.get("default")) for variable, spec in declared().items()}
 
 
 class Reader:
@@ -55,9 +62,8 @@ class Reader:
         `instead` gives values to variables that must not be evaluated.
         """
         given = self.hostvars.raw_get(name)
-        defaults = {variable: trusted(spec.get("default")) for variable, spec in declared().items()}
         around = {"hostvars": self.hostvars, "role_path": str(ROOT / "roles/any")}
-        templar = self.templar.copy_with_new_env(available_variables={**defaults, **around, **given})
+        templar = self.templar.copy_with_new_env(available_variables={**role_defaults(), **around, **given})
         templar.available_variables = templar.available_variables | instead(given, templar.template)
         in_groups = frozenset(group for group in GROUPS if name in self.members(group))
         return Host(name, given, in_groups, templar.template)

@@ -1,7 +1,6 @@
 """Waiting for apt's locks; and which processes a removal may end: those of this host, not those of containers on it."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -9,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils import basic
-from ansible_collections.celery_ops.kit.plugins.modules import packages
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
 from support.wait import wait_until
 
 # For a time of its own: other runs of this test on the machine have theirs.
@@ -51,8 +50,8 @@ def test_a_process_in_a_container_is_not_one_of_ours():
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
-    """A module on a host of its own for apt: its lists, cache and status are in a directory."""
+def apt_host(tmp_path, monkeypatch):
+    """A host of its own for apt: its lists, cache and status are in a directory."""
     for directory in ("lists/partial", "cache/archives/partial", "etc"):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "status").touch()
@@ -63,13 +62,10 @@ def module(tmp_path, monkeypatch):
     lines = [f'{name} "{tmp_path / place}";\n' for name, place in settings.items()]
     (tmp_path / "apt.conf").write_text("".join(lines) + f'APT::Sandbox::User "{Path.home().owner()}";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setattr(basic, "_ANSIBLE_ARGS", json.dumps({"ANSIBLE_MODULE_ARGS": {}}).encode())
-    monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy")
-    return basic.AnsibleModule(argument_spec={})
 
 
 @pytest.fixture
-def holder(tmp_path, module):
+def holder(tmp_path, apt_host):
     """Another program that holds the lock of apt's lists, until it reads a line."""
     words = [sys.executable, "-c", HOLD, str(tmp_path / "lists/lock")]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -78,7 +74,7 @@ def holder(tmp_path, module):
         process.kill()
 
 
-def test_locked_package_lists_are_waited_for(module, holder, monkeypatch):
+def test_locked_package_lists_are_waited_for(holder, monkeypatch):
     tries = []
 
     def pause(seconds):
@@ -87,14 +83,14 @@ def test_locked_package_lists_are_waited_for(module, holder, monkeypatch):
             holder.communicate("\n")
 
     monkeypatch.setattr(packages.time, "sleep", pause)
-    assert packages.apt(module, ["update"], "") is not None
+    assert packages.apt(["update"], "") is not None
     assert len(tries) >= 2
 
 
-def test_locks_that_are_not_released_are_named_with_their_holder(module, holder, monkeypatch, capsys):
+def test_locks_that_are_not_released_are_named_with_their_holder(holder, monkeypatch):
     monkeypatch.setattr(packages, "LOCK_TIMEOUT", 0.0)
-    with pytest.raises(SystemExit):
-        packages.apt(module, ["update"], "")
-    said = json.loads(capsys.readouterr().out)["msg"]
+    with pytest.raises(OperatorError) as caught:
+        packages.apt(["update"], "")
+    said = str(caught.value)
     assert f"lists/lock. It is held by process {holder.pid}" in said
     assert "then run this again" in said

@@ -1,51 +1,18 @@
-#!/usr/bin/python
-"""Switch off the sandbox options of a systemd unit that its host can't do, as in many LXC and Docker containers."""
+"""Switch off the sandbox options of a systemd unit that its host can't do, as in many LXC and Docker containers.
+
+For a unit that did not start. Where systemd says that a sandbox option was the reason (217/USER or 226/NAMESPACE, as in
+containers that may make no namespaces), those options are switched off by a drop-in, and the unit is started.
+"""
 
 from __future__ import annotations
-
-DOCUMENTATION = r"""
-module: service_sandbox
-short_description: Switch off the sandbox options of a systemd unit that its host can't do
-description:
-  - For a unit that did not start. Where systemd says that a sandbox option was the reason (C(217/USER) or
-    C(226/NAMESPACE), as in containers that may make no namespaces), those options are switched off by a drop-in, and
-    the unit is started.
-  - Otherwise fails with O(why) and the end of the unit's journal.
-options:
-  unit:
-    description: The unit, without C(.service).
-    type: str
-    required: true
-  why:
-    description: What was said when it did not start.
-    type: str
-    default: ""
-attributes:
-  check_mode: {support: full, description: Looks at the unit as it failed last.}
-  diff_mode: {support: full, description: Shows the drop-in.}
-author:
-  - celery-ops (@celery-ops)
-"""
-EXAMPLES = r"""
-- service_sandbox:
-    unit: redis-server
-    why: "{{ start.msg }}"
-"""
-RETURN = r"""
-switched_off:
-  description: The lines of the drop-in.
-  type: list
-  elements: str
-  returned: always
-"""
 
 import subprocess
 import time
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
-from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 
 UNITS = Path("/etc/systemd/system")
 DROPIN = "sandbox-off.conf"  # systemd reads it after the kit's celery-ops.conf
@@ -113,25 +80,19 @@ def journal_of(unit: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
-def main() -> None:
-    """Entry point."""
-    take_over()
-    module = AnsibleModule(
-        argument_spec={"unit": {"type": "str", "required": True}, "why": {"type": "str", "default": ""}},
-        supports_check_mode=True,
-    )
-    unit, switched_off = module.params["unit"], []
-    path = UNITS / f"{unit}.service.d" / DROPIN
+def mend(unit: str, why: str, outcome: Outcome) -> None:
+    """Start a unit without what its host can't do.
+
+    Raises OperatorError, with what was said when it did not start (`why`) and its journal's end, where that is not it.
+    """
+    path, switched_off = UNITS / f"{unit}.service.d" / DROPIN, []
     before = text = path.read_text() if path.exists() else ""
     while status := ended_with(unit):
         lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []
         if not lines:
-            why, look = module.params["why"], f"Look: systemctl status {unit}"
-            module.fail_json(msg=f"{unit} does not start. {why} {look}\n{journal_of(unit)}")
+            raise OperatorError(f"{unit} does not start. {why} Look: systemctl status {unit}\n{journal_of(unit)}")
         switched_off += lines
         text += HEADER.format(status=status) + "".join(lines)
-        if module.check_mode:
-            break
         path.parent.mkdir(mode=0o755, exist_ok=True)
         write_atomically(path, text)
         systemctl("daemon-reload")
@@ -140,16 +101,8 @@ def main() -> None:
         systemctl("reset-failed", unit)
         systemctl("start", unit)
     if switched_off:
-        module.warn(
+        outcome.changed_path(str(path), before, text)
+        outcome.warnings.append(
             f"This host can't do all that {unit}'s unit asks of it, as in a container without namespaces. {path} "
             f"switches off: {' '.join(''.join(switched_off).split())}"
         )
-    module.exit_json(
-        changed=bool(switched_off),
-        switched_off=[line.strip() for line in switched_off],
-        diff={"before": before, "after": text},
-    )
-
-
-if __name__ == "__main__":
-    main()
