@@ -10,7 +10,7 @@ from typing import Any
 from ansible.template import Templar, generate_ansible_template_vars, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PROGRAMS_OF, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
@@ -20,12 +20,16 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     Programs,
     generation_of,
     lacks_queues,
+    left,
     prefixes_of,
     supervisor_command,
     to_restart,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+
+BETWEEN = {"after_workers", "before_scheduler", "after_scheduler", "before_web"}
+"""Hooks that come between the groups of a host."""
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "templates/supervisor/program.conf.j2"
 
@@ -41,8 +45,8 @@ class ActionModule(HostModule):
         super().run(tmp, task_vars)
         variables = Variables(task_vars or {}, self._templar.template)
         state, phase = self._task.args.get("state", "deployed"), str(self._task.args["phase"])
-        if state == "deployed" and variables.get(TARGET):
-            phase = rollback_phase(phase, variables)
+        if state == "deployed":
+            phase = (rollback_phase if variables.get(TARGET) else deploy_phase)(phase, variables)
         make = {
             "deployed": self.deployed,
             "restored": self.restored,
@@ -57,7 +61,11 @@ class ActionModule(HostModule):
             return {"failed": True, "msg": str(error), "release_fault": False}
         if not arguments:
             return {"changed": False, "skipped": True}
-        return self.call(arguments, task_vars) | {"phase": phase}
+        answer = self.call(arguments, task_vars)
+        failed = answer.get("failed_program", "")
+        return answer | {
+            "phase": phase_of(failed, variables["celery_app_name"]) if failed and phase == "all" else phase
+        }
 
     def deployed(self, phase: str, variables: Variables) -> dict[str, Any]:
         """Return the module's arguments for what this run brings: a release, or a rollback's target."""
@@ -66,6 +74,8 @@ class ActionModule(HostModule):
         if phase == LEFT and not target:
             return arguments | {"state": "absent"}
         arguments["successors_only"] = bool(self._task.args.get("successors_only"))
+        if phase == "all" and not target:
+            arguments["producers"] = producers_of(variables["celery_app_name"])
         if target:
             arguments["draft"] = draft_of(target, variables)
         if target.get("deployment"):
@@ -127,6 +137,42 @@ def rollback_phase(phase: str, variables: Variables) -> str:
     if phase == LEFT or len(variables["ansible_play_hosts_all"]) > 1:
         return phase
     return "all" if phase == "producers" else ""
+
+
+def deploy_phase(phase: str, variables: Variables) -> str:
+    """Return a deploy's phase: a host that is alone does all in one call, and observes all its programs at once."""
+    if phase == "workers":
+        return "all" if goes_at_once(variables) else phase
+    return "" if phase in ("scheduler", "web") and goes_at_once(variables) else phase
+
+
+def goes_at_once(variables: Variables) -> bool:
+    """Whether all groups of this host are handed over in one call: nothing is to happen between two phases."""
+    build, hooks = variables.get(BUILD) or {}, variables["celery_app_hooks"]
+    return (
+        bool(build.get("alone"))
+        and "worker" in variables["group_names"]
+        and not {"scheduler", "web"}.isdisjoint(variables["group_names"])
+        and variables["celery_app_on_failure"] == "rollback"  # of `keep`, what was handed over before stays
+        and variables["celery_app_deploy"] == "handover"
+        and not BETWEEN & set(hooks)
+        and not left(variables)
+    )
+
+
+def producers_of(app: str) -> list[str]:
+    """Return the programs that send tasks, and those that they need."""
+    return [f"{app}-{name}" for group in ("scheduler", "web") for name in PROGRAMS_OF[group]] + [
+        Layout(app).web_listener
+    ]
+
+
+def phase_of(name: str, app: str) -> str:
+    """Return the phase of a deploy that hands a program over, told by the name of its generation."""
+    of = [
+        group for group in ("scheduler", "web") if name.startswith(tuple(f"{app}-{one}-" for one in PROGRAMS_OF[group]))
+    ]
+    return of[0] if of else "workers"
 
 
 def is_without(phase: str, variables: Variables) -> bool:

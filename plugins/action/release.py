@@ -55,7 +55,8 @@ class ActionModule(HostModule):
         if answer.pop("needs_archive", False):
             arguments["archive"] = self._transfer_file(str(archive), self.room())
             answer = self.call(arguments, task_vars)
-        return answer | {"hook_environment": Deployment.of_run(variables).hook_environment}
+        alone = len(variables["ansible_play_hosts_all"]) == 1
+        return answer | {"hook_environment": Deployment.of_run(variables).hook_environment, "alone": alone}
 
     def place(self, arguments: dict[str, Any]) -> str:
         """An empty file on the host for the archive, which the module removes; none where the release is built.

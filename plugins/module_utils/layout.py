@@ -66,13 +66,13 @@ RENAMED_COMMANDS = {
 }
 """Commands of the runtime, and what 0.1 called them."""
 
-PID, LOCK, HEARTBEAT, CANARY, SOCKET = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock"
+PID, LOCK, HEARTBEAT, CANARY, SOCKET, HOLD = ".pid", ".pid.lock", ".heartbeat", ".canary", ".sock", ".hold"
 """The ends of the names of what a program has in its application's run directory."""
 REQUESTS = ".requests"
 """The end of the name of a worker's list of the tasks that it has."""
 COUNTERS = ".tasks"
 """The end of the name of what a worker's process counts; the watchdog removes the file when it has added it up."""
-RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary|\.requests)")
+RUN_FILE = re.compile(r"(.+-[0-9a-f]{8})(?:\.pid|\.pid\.lock|\.heartbeat|\.canary|\.requests|\.hold)")
 """A file in the run directory that belongs to one generation."""
 
 # --- Ports

@@ -126,6 +126,14 @@ options:
         host and its like starts on another, the first is stopped before the second starts.
     type: bool
     default: false
+  producers:
+    description:
+      - Those of O(programs[].program) that send tasks to the others. They start when the others are ready and the
+        older generations of these take nothing more; then all are observed at once. Where an older one can't be held,
+        the new ones are observed first and the old ones told to stop, to which nothing leads back then.
+    type: list
+    elements: str
+    default: []
   app:
     description:
       - The application, whose name the defaults of other options hold. With it, the programs are noted in the record of
@@ -322,6 +330,7 @@ ARGUMENTS: dict[str, Any] = {
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "successors_only": {"type": "bool", "default": False},
+    "producers": {"type": "list", "elements": "str", "default": []},
     "app": {"type": "str"},
     "draft": {"type": "dict"},
     "restore": {"type": "str"},

@@ -6,21 +6,30 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import uninterrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import program_of
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import plan
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake, plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir, NoSpace
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.logs import point
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import Change, Operation, Seen
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.readiness import NotReady, await_ready, log_size
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.readiness import (
+    NotReady,
+    Readiness,
+    await_ready,
+    log_size,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Fault, Supervisord
 
 POLL = (0.02, 0.2)
 """Seconds between two looks at what stops: at first, as what replaces it waits for that, and at most after doubling."""
+
+HELD_WITHIN = 5.0
+"""Seconds for old consumers to take nothing more; one of an older kit never says so."""
 
 FAILURES = (OperatorError, NotReady, OSError, xmlrpc.client.Fault)
 """What an operation may raise."""
@@ -63,18 +72,22 @@ class Handover:
     """Carries out the operations of a plan against one supervisord."""
 
     def __init__(
-        self, supervisord: Supervisord, conf_dir: ConfDir, seen: Seen, reports: Mapping[str, Report], app: str
-    ) -> None:
+        self, supervisord: Supervisord, conf_dir: ConfDir, seen: Seen, reports: Mapping[str, Report], app: str,
+        run_dir: Path | None = None,
+    ) -> None:  # fmt: skip
         self.supervisord = supervisord
         self.conf_dir = conf_dir
         self.seen = seen
         self.reports = reports
         self.app = app
+        self.run_dir = run_dir
         self.committed = False
         self.warnings: list[str] = []
         self.log_starts: dict[str, int] = {}
         """Where in its log the attempt of each program begins, in bytes."""
         self._undo: list[Operation] = []
+        self._readiness: dict[str, Readiness] = {}  # of what was awaited and is observed later
+        self._told: dict[str, float] = {}  # old generations that were told to stop; see `_tell`
         self._stopped_at: dict[str, float] = {}  # when the old generations of a program were told to stop
         self._spares: dict[str, str] = {}  # where the disk is full: the old generation whose file it gets in the end
 
@@ -150,7 +163,7 @@ class Handover:
             self._start_attempt(one)
 
     def _await_ready(self, operation: plan.AwaitReady) -> None:
-        for one in await_ready(self.supervisord, operation.programs):
+        for one in await_ready(self.supervisord, operation.programs, self._readiness, observed=operation.observed):
             report = self.reports[one.program.name]
             report.pid, report.seconds["ready"] = one.pid, one.seconds
             if one.program.name in self._stopped_at:
@@ -165,17 +178,46 @@ class Handover:
         self._start_attempt(operation.program)
         self._await_ready(plan.AwaitReady((operation.program,)))
 
+    def _hold(self, operation: plan.Hold) -> None:
+        if self.run_dir and self._are_held(self.run_dir, operation.names):
+            return
+        self._let_go(plan.LetGo(operation.names))
+        self._await_ready(operation.observed)
+        self._replace(operation.retired)
+        self._undo.clear()
+        self.committed = False
+
+    def _are_held(self, run_dir: Path, names: Collection[str]) -> bool:
+        """Hold old consumers; return whether each has said in time that it takes nothing more, or has ended."""
+        deadline = time.monotonic() + HELD_WITHIN
+        try:
+            since = intake.hold(run_dir, names)
+        except OSError:
+            return False
+        while True:
+            processes = self.supervisord.processes()
+            up = [name for name in names if name in processes and processes[name].up]
+            if all(intake.is_held(run_dir, name, since) for name in up):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL[0])
+
     def _retire(self, operation: plan.Retire) -> None:
+        self._replace(operation)
+        self._await_end(operation, self._told)
+
+    def _replace(self, operation: plan.Retire) -> None:
+        """Make what is ready outlive a reboot, and tell the old ones to stop, all of it or nothing."""
         with uninterrupted():
             for name in self.conf_dir.provisional() & {one.name for one in operation.ready} - set(self._spares):
                 self.conf_dir.make_lasting(name)
             # From here on the old ones stop consuming, and until they are gone nothing leads back.
             self.committed = True
-            earlier = self._tell(old.name for old in operation.leaving)
+            self._told |= self._tell(old.name for old in operation.leaving if old.name not in self._told)
             for one in operation.ready:
                 self._make_lasting_on_a_full_disk(one)
                 self._point(plan.Point(one))
-        self._await_end(operation, earlier)
 
     def _point(self, operation: plan.Point) -> None:
         one = operation.program
@@ -186,6 +228,10 @@ class Handover:
                 self.warnings.append(f"The stable name of {one.log} could not be set: {error}")
 
     # --- Their inverses; each returns a sentence
+
+    def _let_go(self, operation: plan.LetGo) -> str:
+        held = self.run_dir and intake.let_go(self.run_dir, operation.names)
+        return f"{', '.join(operation.names)} take tasks again." if held else ""
 
     def _withdraw(self, operation: plan.Withdraw) -> str:
         name = operation.name
@@ -228,8 +274,10 @@ class Handover:
         plan.Start: _start,
         plan.AwaitReady: _await_ready,
         plan.Reload: _reload,
+        plan.Hold: _hold,
         plan.Retire: _retire,
         plan.Point: _point,
+        plan.LetGo: _let_go,
         plan.Withdraw: _withdraw,
         plan.StopAgain: _stop_again,
         plan.Restore: _restore,
@@ -252,6 +300,7 @@ class Handover:
             raise NotReady.down(one, f"{seen} ({error})" if error else seen, error) from None
 
     def _start_one(self, name: str) -> None:
+        self._let_go(plan.LetGo((name,)))
         self.supervisord.add(name)
         process = self.supervisord.processes().get(name)
         if process and process.state in ("BACKOFF", "STOPPING"):  # begin anew, with no failures counted
@@ -380,6 +429,7 @@ class Handover:
             if unload:
                 self._remove(name)
             self.conf_dir.put(name, None)
+            self._let_go(plan.LetGo((name,)))
         try:
             self.supervisord.reread()
         except OperatorError as error:  # what was to go is gone; a bad file elsewhere can wait

@@ -109,7 +109,7 @@ class Manifest:
         self.changes = plan.changes(self.programs, self.seen, waits=drain_wait is None)
         if self.options["restart"]:  # what else is to be done, a deploy does
             self.changes = [change for change in self.changes if change.program in self.options["restart"]]
-        self.operations = plan.plan(self.changes, self.seen, drain_wait)
+        self.operations = plan.plan(self.changes, self.seen, drain_wait, self.options["producers"])
         self.reports = reports(self.changes, self.seen)
 
     def record(self) -> None:
@@ -153,7 +153,7 @@ class Manifest:
             for change in self.changes:
                 self.conf_dir.put(change.name, None)
             return
-        handover = Handover(self.supervisord, self.conf_dir, self.seen, self.reports, self.app)
+        handover = Handover(self.supervisord, self.conf_dir, self.seen, self.reports, self.app, self.run_dir)
         try:
             for number in host_work.SIGNALS:
                 signal.signal(number, interrupt)

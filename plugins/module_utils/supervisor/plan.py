@@ -8,6 +8,15 @@ Nothing here looks at the host or changes it. To hand `a-1` over to `a-2`:
     Retire a-1         undone by StartAgain a-1 while other programs are still to come
 
 With the strategy `replace`, Stop a-1 is the first operation, undone by StartAgain a-1.
+
+Where producers are told from the rest, they start when the new consumers are ready and the old ones take nothing more,
+so that no task of the new release reaches the old one; then all of them are observed at once:
+
+    Write, Start, AwaitReady consumers      not observed yet
+    Hold the old consumers                  undone by LetGo
+    Write, Start producers
+    AwaitReady all
+    Retire all
 """
 
 from __future__ import annotations
@@ -222,9 +231,10 @@ class Start(Operation):
 
 @dataclass(frozen=True)
 class AwaitReady(Operation):
-    """Wait until all of them are ready and stayed up."""
+    """Wait until all of them are ready and stayed up; if they are `observed` later, until they are ready."""
 
     programs: tuple[Generation, ...]
+    observed: bool = True
 
 
 @dataclass(frozen=True)
@@ -257,6 +267,19 @@ class Retire(Operation):
 
 
 @dataclass(frozen=True)
+class Hold(Operation):
+    """Have old consumers take nothing more, while they may still be needed: what follows publishes for the new ones.
+
+    Where one can't be held, as its release was packed by an older version of the kit, the new ones are observed now and
+    the old ones told to stop; from then on nothing leads back to them.
+    """
+
+    names: tuple[str, ...]
+    observed: AwaitReady
+    retired: Retire
+
+
+@dataclass(frozen=True)
 class Point(Operation):
     """Make the stable name of a program's log lead to this generation's."""
 
@@ -282,6 +305,13 @@ class Withdraw(Operation):
 
 
 @dataclass(frozen=True)
+class LetGo(Operation):
+    """Have old consumers go on that were held."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StopAgain(Operation):
     """Stop a program that did not run before, and unload it if it was not loaded."""
 
@@ -299,13 +329,15 @@ class Restore(Operation):
 # --- The operations of a handover
 
 
-def plan(decided: Collection[Change], seen: Seen, drain_wait: float | None = None) -> list[Operation]:
+def plan(
+    decided: Collection[Change], seen: Seen, drain_wait: float | None = None, producers: Collection[str] = ()
+) -> list[Operation]:
     """Return the operations for these changes, in order.
 
     All programs go at once, but for those whose strategy is `rolling`: these follow, one after the other. `drain_wait`
-    limits the wait for the old generations at the end.
+    limits the wait for the old generations at the end. `producers` are the programs that send tasks to the others.
     """
-    *earlier, last = _batches(decided) or [[]]
+    *earlier, last = _batches(decided, producers) or [[]]
     others = [change for change in decided if change.action in (REMOVED, DRAINED)]
     operations: list[Operation] = []
     for change in decided:
@@ -313,20 +345,51 @@ def plan(decided: Collection[Change], seen: Seen, drain_wait: float | None = Non
             operations.append(Point(change.intended))
     for batch in earlier:
         operations += [*_bring_in(batch, seen), _retire(batch, [], seen, None)]
-    return [*operations, *_bring_in(last, seen), _retire(last, others, seen, drain_wait)]
+    return [*operations, *_bring_in_order(last, others, seen, producers), _retire(last, others, seen, drain_wait)]
 
 
-def _batches(decided: Iterable[Change]) -> list[list[tuple[Change, Generation]]]:
-    """Return what is to be brought in, by what goes at once."""
+Batch = list[tuple[Change, Generation]]
+"""What goes at once."""
+
+
+def _batches(decided: Iterable[Change], producers: Collection[str]) -> list[Batch]:
+    """Return what is to be brought in, by what goes at once; producers go with the last of the others."""
     incoming = [
         (change, change.intended) for change in decided if change.intended and change.action not in (UNCHANGED, DRAINED)
     ]
-    rolling = [pair for pair in incoming if pair[1].strategy == "rolling"]
-    together = [pair for pair in incoming if pair[1].strategy != "rolling"]
-    return ([together] if together else []) + [[pair] for pair in rolling]
+    publishing = [pair for pair in incoming if pair[1].program in producers]
+    others = [pair for pair in incoming if pair not in publishing]
+    rolling = [pair for pair in others if pair[1].strategy == "rolling"]
+    together = [pair for pair in others if pair[1].strategy != "rolling"]
+    batches = ([together] if together else []) + [[pair] for pair in rolling]
+    if publishing:
+        batches[-1:] = [[*batches[-1], *publishing] if batches else publishing]
+    return batches
 
 
-def _bring_in(batch: list[tuple[Change, Generation]], seen: Seen) -> Iterator[Operation]:
+def _bring_in_order(batch: Batch, others: list[Change], seen: Seen, producers: Collection[str]) -> list[Operation]:
+    """Bring in the consumers, then the producers; without producers, or where nothing else changes, all at once."""
+    publishing = [pair for pair in batch if pair[1].program in producers]
+    consuming = [pair for pair in batch if pair not in publishing]
+    removed = [change for change in others if change.action == REMOVED and change.program not in producers]
+    retire = _retire(consuming, removed, seen, 0)
+    stopped = {old for change, one in consuming if one.strategy == "replace" for old in change.olds}
+    held = tuple(one.name for one in retire.leaving if seen.is_up(one.name) and one.name not in stopped)
+    if not publishing or not (consuming or held):
+        return list(_bring_in(batch, seen))
+    before, after = (list(_bring_in(part, seen, observed=False)) for part in (consuming, publishing))
+    ready = AwaitReady(_awaited(before))
+    hold = [Hold(held, ready, retire, undo=(LetGo(held),))] if held else []
+    if held and isinstance(after[0], Stop):  # undone from the end: the consumers first, a scheduler may take a while
+        after[0] = replace(after[0], undo=(*after[0].undo, LetGo(held)))
+    return [*before, *hold, *after, AwaitReady((*ready.programs, *_awaited(after)))]
+
+
+def _awaited(operations: Iterable[Operation]) -> tuple[Generation, ...]:
+    return tuple(one for each in operations if isinstance(each, AwaitReady) for one in each.programs)
+
+
+def _bring_in(batch: Batch, seen: Seen, observed: bool = True) -> Iterator[Operation]:
     replacing = [change for change, one in batch if one.strategy == "replace" and change.olds]
     if replacing:
         yield Stop(
@@ -347,7 +410,7 @@ def _bring_in(batch: list[tuple[Change, Generation]], seen: Seen) -> Iterator[Op
             and (_fallbacks(change, seen) or one.name not in seen.processes)
         )
         yield Start(programs, undo=undo)
-        yield AwaitReady(programs)
+        yield AwaitReady(programs, observed)
     # What is restarted has a gap: only when everything else is ready.
     for change, one in reloading:
         if change.action == RESTARTED:
@@ -365,9 +428,7 @@ def _write(change: Change, one: Generation, seen: Seen) -> Write:
     return Write(one, lasting=False, spare=spare, undo=(Withdraw(one.name, wait),))
 
 
-def _retire(
-    batch: list[tuple[Change, Generation]], others: list[Change], seen: Seen, drain_wait: float | None
-) -> Retire:
+def _retire(batch: Batch, others: list[Change], seen: Seen, drain_wait: float | None) -> Retire:
     leaving = []
     for change in [*others, *(change for change, _ in batch)]:
         for name in change.olds if change.intended else (change.name,):

@@ -168,7 +168,8 @@ class Readiness:
                 f"it ended and was started again (pid {self.pid}, then {process.pid}) within {seconds:.1f} s",
             )
         # RUNNING says no more than that startsecs are over; a ready command that says yes has seen it work.
-        running = process.state == "RUNNING" or bool(self.program.ready)
+        # So has one of its processes, whose own age is looked at.
+        running = process.state == "RUNNING" or bool(self.program.ready) or self._has_children()
         if not self._command.poll(now) or not running:
             if seconds > self.program.ready_timeout:
                 seen = self._command.reason if self.program.ready else f"it is still {process.state}"
@@ -180,6 +181,9 @@ class Readiness:
         if self.program.min_uptime and self.program.lasting_children:
             return self._has_loaded(uptime)
         return uptime >= self.program.min_uptime
+
+    def _has_children(self) -> bool:
+        return self.program.lasting_children and any(proc.children(self.pid))
 
     def _has_loaded(self, uptime: float) -> bool:
         """Return whether one of its processes has lasted and waits for work; without any, the program itself.
@@ -211,14 +215,25 @@ class Readiness:
         self._command.close()
 
 
-def await_ready(supervisord: Supervisord, programs: Iterable[Generation]) -> list[Readiness]:
-    """Wait until all programs are ready and stayed up; return what was seen, in order. Raises NotReady."""
-    waited = [Readiness(program) for program in programs]
+def await_ready(
+    supervisord: Supervisord,
+    programs: Iterable[Generation],
+    known: dict[str, Readiness] | None = None,
+    *,
+    observed: bool = True,
+) -> list[Readiness]:
+    """Wait until all programs are ready and stayed up; return what was seen, in order. Raises NotReady.
+
+    Unless `observed`, until they are ready. `known` is by name what was seen of them before, and gets what is seen now.
+    """
+    seen = {} if known is None else known
+    waited = [seen.setdefault(program.name, Readiness(program)) for program in programs]
     try:
         while waited:
             processes = supervisord.processes()
             # Each is looked at every time: one that was ready early may still die while another comes up.
-            if all([one.look(processes.get(one.program.name)) for one in waited]):
+            stayed_up = [one.look(processes.get(one.program.name)) for one in waited]
+            if all(stayed_up) or (not observed and all(one.ready_at for one in waited)):
                 break
             time.sleep(POLL)
     finally:

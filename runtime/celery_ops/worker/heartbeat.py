@@ -175,6 +175,7 @@ def _add_steps(worker: "WorkController", heartbeat: WorkerHeartbeat) -> None:
         def stop(self, consumer: "Consumer") -> None:
             heartbeat.write()
 
+    worker.celery_ops_heartbeat = heartbeat
     worker.app.steps["worker"].add(Pulse)
     worker.app.steps["consumer"].add(Lost)
     signals.worker_ready.connect(lambda **_: heartbeat.enter(READY), weak=False)

@@ -1,24 +1,32 @@
 """A worker consumes from no queue that is paused on its host, and a scheduler that is held sends nothing.
 
+A worker that a deploy replaces is held as well, by a file beside its heartbeat: the new one takes all, and should it
+fail, the old one goes on.
+
 Both read the file of `celery_ops.pause` before they begin and every few seconds. A worker cancels its consumers and
 keeps its process: what it has received runs to its end. A scheduler that goes on sends what became due meanwhile once.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery_ops import pause
+from celery_ops.layout import HOLD
 
 if TYPE_CHECKING:
     from celery.beat import Service
     from celery.worker import WorkController
     from celery.worker.consumer import Consumer
 
-EVERY = 2.0
-"""Seconds between two looks at the file."""
+EVERY = 0.5
+"""Seconds between two looks at the files; a deploy waits for one."""
 
 
 def connect() -> None:
@@ -32,7 +40,8 @@ def connect() -> None:
 
     @signals.worker_init.connect(weak=False)
     def in_worker(sender: WorkController, **_: Any) -> None:
-        _add_steps(sender, Intake(path, program))
+        heartbeat = os.environ.get("CELERY_OPS_HEARTBEAT_FILE")
+        _add_steps(sender, Intake(path, program, Path(heartbeat).with_suffix(HOLD) if heartbeat else None))
 
     @signals.beat_init.connect(weak=False)
     def in_scheduler(sender: Service, **_: Any) -> None:
@@ -46,9 +55,19 @@ def connect() -> None:
 class Intake:
     """What of a worker's queues is cancelled because it is paused; what an operator cancels by hand is left alone."""
 
-    def __init__(self, path: Path, program: str) -> None:
-        self.path, self.program = path, program
+    def __init__(self, path: Path, program: str, hold: Path | None = None) -> None:
+        self.path, self.program, self.hold = path, program, hold
         self.paused: set[str] = set()
+        self.on_change: Callable[[], object] = lambda: None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a deploy holds this very generation now; a file from before a reboot counts for nothing."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            if self.hold:
+                said = json.loads(self.hold.read_text(encoding="utf-8"))
+                return said["since"] <= time.monotonic() < said["until"]
+        return False
 
     def apply(self, consumer: Consumer) -> None:
         """Cancel the consumers of what is paused, and consume again from what is not any more; in the main loop."""
@@ -56,12 +75,15 @@ class Intake:
             return  # not connected; this is asked again when it is
         queues = consumer.app.amqp.queues
         consumed = {queue.name for queue in queues.consume_from.values()}
-        paused = pause.paused_queues(pause.read(self.path), self.program, consumed | self.paused)
+        own = consumed | self.paused
+        paused = own if self.is_held else pause.paused_queues(pause.read(self.path), self.program, own)
         for name in sorted(paused & consumed):
             consumer.cancel_task_queue(name)
         for name in sorted(self.paused - paused - consumed):
             consumer.add_task_queue(name)
-        self.paused = paused
+        if paused != self.paused:
+            self.paused = paused
+            self.on_change()
 
 
 def _add_steps(worker: WorkController, intake: Intake) -> None:
@@ -88,7 +110,11 @@ def _add_steps(worker: WorkController, intake: Intake) -> None:
         if consumer is not None and consumer.blueprint.state == bootsteps.RUN:
             consumer.call_soon(intake.apply, consumer)
 
-    worker.celery_ops_intake = intake
+    def tell() -> None:
+        if heartbeat := getattr(worker, "celery_ops_heartbeat", None):
+            heartbeat.write()
+
+    worker.celery_ops_intake, intake.on_change = intake, tell
     worker.app.steps["worker"].add(Look)
     worker.app.steps["consumer"].add(Paused)
 

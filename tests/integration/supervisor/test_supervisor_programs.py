@@ -102,6 +102,82 @@ def test_replace_starts_the_old_again(host):
     wait_until(lambda: events.read_text().count("start") == 2, 10, "a second start")
 
 
+# Consumers and producers in one call.
+
+W1, W2 = (f"app-web-{digit * 8}" for digit in "12")
+ALL = {"prefix": ["app-worker-", "app-web-", "app-scheduler-"], "producers": ["app-web", "app-scheduler"]}
+
+
+@pytest.fixture
+def whole(host):
+    """The first generations of a worker that can be held, a scheduler and a web program; what makes the next ones."""
+    (host.directory / "run").mkdir()
+
+    def programs(worker, schedule, web, heeds=True, **more):
+        heed = ["--heeds", f"{host.directory}/run/{worker}"] if heeds else []
+        options = {key: more.pop(key, []) for key in ("worker_does", "web_does")}
+        return [
+            host.program(worker, [*heed, *options["worker_does"]], **more),
+            host.program(web, options["web_does"], prefix="app-web-", min_uptime=1),
+            host.program(schedule, prefix="app-scheduler-", strategy="replace"),
+        ]
+
+    host.apply(programs(A1, S1, W1), **ALL)
+    return programs
+
+
+def held(host):
+    return [path.name for path in (host.directory / "run").glob("*.hold")]
+
+
+def test_producers_start_when_the_old_consumers_take_nothing_more_and_all_are_observed_at_once(host, whole):
+    begun = time.time()
+    result = host.apply(whole(A2, S2, W2, worker_does=["--ready-after", 0.5], min_uptime=2), **ALL)
+    assert actions(result) == {A2: "handed_over", W2: "handed_over", S2: "replaced"}
+    old, new, web, scheduler = (host.events(name) for name in (A1, A2, W2, S2))
+    assert new["ready"] < old["held"] < min(web["start"], scheduler["start"]) and host.events(S1)["term"] > old["held"]
+    assert "let-go" not in old and old["term"] > new["ready"] + 2 and host.events(W1)["term"] > web["ready"] + 1
+    assert old["term"] - begun < 2 + 3, "the observations were one"
+    assert set(host.pids()) == {A2, S2, W2} and held(host) == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "more"),
+    [(W2, {"web_does": ["--die-after", 0.3]}), (A2, {"worker_does": ["--ends-after", 1.0], "min_uptime": 3})],
+)
+def test_where_one_of_them_fails_the_old_consumers_go_on_and_all_is_as_before(host, whole, fails, more):
+    pids, files = host.pids(), host.files()
+    result = host.refuse(whole(A2, S2, W2, **more), **ALL)
+    assert result["failed_program"] == fails and f"{A1} take tasks again" in result["msg"]
+    assert {name: pid for name, pid in host.pids().items() if name != S1} == {A1: pids[A1], W1: pids[W1]}
+    assert host.files() == files and held(host) == []
+    wait_until(lambda: "let-go" in host.events(A1), 5, "the old consumer goes on")
+    wait_until(lambda: set(host.pids()) == {A1, S1, W1}, 5, "the old scheduler")
+
+
+def test_an_old_consumer_that_can_not_be_held_is_told_to_stop_before_the_producers_start(host, whole):
+    host.apply(whole(A2, S1, W1, heeds=False), **ALL)
+    result = host.apply(whole(A3, S2, W2, worker_does=["--drain", 1], min_uptime=1), **ALL)
+    assert actions(result) == {A3: "handed_over", W2: "handed_over", S2: "replaced"}
+    assert (
+        host.events(A3)["ready"] + 1 < host.events(A2)["term"] < min(host.events(W2)["start"], host.events(S2)["start"])
+    )
+    assert set(host.pids()) == {A3, S2, W2} and held(host) == []
+    # Nothing leads back to it: what fails later leaves the new one, and whoever called restores the deployment before.
+    host.apply(whole(A2, S2, W2, heeds=False), **ALL)
+    result = host.refuse(whole(A1, S1, W1, web_does=["--die-after", 0.3]), **ALL)
+    assert result["failed_program"] == W1
+    wait_until(lambda: set(host.pids()) == {A1, S2, W2}, 10, "the old producers, the new consumer")
+
+
+def test_a_consumer_that_is_removed_is_held_as_well(host, whole):
+    programs = whole(A1, S1, W1)
+    extra = host.program(B1, ["--heeds", f"{host.directory}/run/{B1}"])
+    host.apply([*programs, extra], **ALL)
+    host.apply(whole(A1, S2, W2), **ALL)
+    assert host.events(B1)["held"] < host.events(W2)["start"] and B1 not in host.pids()
+
+
 def test_what_may_not_run_beside_the_old_one_replaces_it_and_what_may_does_not(host):
     leased = {"beside": "leased", "settings": ["environment=MODE=leased"]}
     host.apply([scheduler(host, S1, "--drain", 0.3)], prefix="app-scheduler")

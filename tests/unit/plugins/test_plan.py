@@ -6,7 +6,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import p
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import (
     AwaitReady,
+    Hold,
     Leaving,
+    LetGo,
     Point,
     Reload,
     Restore,
@@ -154,6 +156,54 @@ def test_replace_goes_back_to_the_one_that_was_ready():
 def test_all_are_ready_before_any_is_retired():
     kinds = [type(one) for one in operations([generation(A2), generation(B2)], seen(A1, B1))]
     assert kinds == [Write, Write, Start, AwaitReady, Retire]
+
+
+W1, W2 = (f"app-web-{digit * 8}" for digit in "12")
+S1, S2 = (f"app-scheduler-{digit * 8}" for digit in "12")
+PRODUCERS = ["app-web", "app-scheduler"]
+
+
+def ordered(programs, found):
+    return plan.plan(plan.changes(programs, found), found, None, PRODUCERS)
+
+
+def test_producers_start_once_the_new_consumers_are_ready_and_the_old_are_held_and_all_are_observed_at_once():
+    consumer, web, scheduler = generation(A2), generation(W2), generation(S2, strategy="replace")
+    plans = ordered([web, consumer, scheduler], seen(A1, W1, S1))
+    assert [type(one) for one in plans] == [
+        Write, Start, AwaitReady, Hold, Stop, Write, Write, Start, AwaitReady, AwaitReady, Retire,
+    ]  # fmt: skip
+    [ready, hold, stop, *_] = plans[2:]
+    assert ready == AwaitReady((consumer,), observed=False)
+    assert hold.names == (A1,) and hold.undo == (LetGo((A1,)),)
+    assert hold.observed == AwaitReady((consumer,)) and hold.retired.leaving == (leaving(A1, A2),)
+    assert stop.undo == (StartAgain(S1), LetGo((A1,))), "the last is undone first: tasks wait for the old consumer"
+    assert plans[-2] == AwaitReady((consumer, web, scheduler))
+    assert {one.name for one in plans[-1].leaving} == {A1, W1, S1}
+
+
+@pytest.mark.parametrize(
+    ("programs", "found", "held"),
+    [
+        ([generation(W2)], seen(W1), None),
+        ([generation(A2)], seen(A1), None),
+        ([generation(A2), generation(W2)], seen(W1), ()),
+        ([generation(A2, strategy="replace"), generation(W2)], seen(A1, W1), ()),
+        ([generation(A2), generation(W2)], seen(A1, B1, W1), (B1, A1)),
+        ([generation(A1), generation(W2)], seen(A1, B1, W1), (B1,)),
+        ([generation(A2), generation(W2)], seen(A1, W1, processes={A1: process(A1, "STOPPING")}), ()),
+    ],
+)
+def test_what_is_held_is_every_old_consumer_that_runs_while_producers_start(programs, found, held):
+    plans = ordered(programs, found)
+    assert [one.names for one in plans if isinstance(one, Hold)] == ([held] if held else [])
+
+
+def test_producers_come_with_the_last_of_rolling_consumers():
+    programs = [generation(A2, strategy="rolling"), generation(B2, strategy="rolling"), generation(W2)]
+    plans = ordered(programs, seen(A1, B1, W1))
+    assert [[each.name for each in one.programs] for one in plans if isinstance(one, Start)] == [[A2], [B2], [W2]]
+    assert [one.names for one in plans if isinstance(one, Hold)] == [(B1,)]
 
 
 def test_rolling_takes_one_program_after_the_other_and_the_others_first():

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.celery_programs import is_without, rollback_phase
+from ansible_collections.celery_ops.kit.plugins.action.celery_programs import (
+    deploy_phase,
+    is_without,
+    phase_of,
+    producers_of,
+    rollback_phase,
+)
 from ansible_collections.celery_ops.kit.plugins.action.celery_status import arguments_of as status_arguments
 from ansible_collections.celery_ops.kit.plugins.action.round_trip import command as check_command
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
@@ -359,3 +365,38 @@ def test_a_rollback_looks_for_what_a_host_has_left_in_the_record_alone():
     assert is_without("left", known | {"__celery_app_target": target | {"without_record": ["one"]}})
     assert is_without("left", known | {"__celery_app_target": target | {"deployment": ""}})
     assert not is_without("workers", known | {"__celery_app_target": target | {"without_record": ["one"]}})
+
+
+ALONE = {
+    "group_names": ["worker", "scheduler", "web"], "celery_app_hooks": {"after_release": "x", "after_web": "y"},
+    "celery_app_on_failure": "rollback", "celery_app_deploy": "handover", "groups": {},
+    "__celery_app_build": {"alone": True, "groups": ["worker", "web"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_once"),
+    [
+        ({}, True),
+        ({"group_names": ["worker", "web"]}, True),
+        ({"group_names": ["worker"], "__celery_app_build": {"alone": True}}, False),
+        ({"group_names": ["scheduler", "web"], "__celery_app_build": {"alone": True}}, False),
+        ({"__celery_app_build": {"alone": False}}, False),
+        ({"__celery_app_build": {}}, False),
+        ({"celery_app_on_failure": "keep"}, False),
+        ({"celery_app_deploy": "stop"}, False),
+        ({"celery_app_hooks": {"after_workers": "x"}}, False),
+        ({"group_names": ["worker", "scheduler"]}, False),
+    ],
+)
+def test_a_host_that_is_alone_hands_all_over_at_once_unless_something_comes_between(changes, at_once):
+    known = Variables(ALONE | changes, lambda value: value)
+    phases = [deploy_phase(phase, known) for phase in ("workers", "left", "scheduler", "web")]
+    assert phases == (["all", "left", "", ""] if at_once else ["workers", "left", "scheduler", "web"])
+
+
+def test_of_programs_that_go_at_once_it_is_known_which_send_tasks_and_in_which_phase_one_has_failed():
+    assert {"shop-scheduler", "shop-web", "shop-web-listener"} <= set(producers_of("shop"))
+    names = ("shop-worker-web-12345678", "shop-web-12345678", "shop-web-listener-12345678", "shop-scheduler-12345678")
+    assert [phase_of(name, "shop") for name in names] == ["workers", "web", "web", "scheduler"]
+    assert phase_of("shop-watchdog-12345678", "shop") == "workers"

@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake as hold
 from celery_ops import pause
 from celery_ops.cli.pause import heeds
 from celery_ops.worker import intake
@@ -106,6 +107,28 @@ def test_a_worker_that_starts_paused_takes_nothing(stage, app):
     wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
     assert not (stage.directory / "early").exists()
     wait_until((stage.directory / "early").exists, 30, f"the end of the pause:\n{started.output}")
+
+
+def test_a_worker_that_a_deploy_holds_says_so_at_once_and_goes_on_when_it_is_let_go(stage, app):
+    started = stage.worker(GENERATION, "-P", "solo", "-l", "INFO")
+    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
+    since = hold.hold(stage.run, [PROGRAM_NAME])
+    wait_until(lambda: hold.is_held(stage.run, PROGRAM_NAME, since), 3, "the heartbeat of a worker that is held")
+    app.send_task("demo.run", ["held"])
+    assert hold.let_go(stage.run, [PROGRAM_NAME]) and not hold.let_go(stage.run, [PROGRAM_NAME])
+    wait_until((stage.directory / "held").exists, 20, f"the task:\n{started.output}")
+    assert not hold.is_held(stage.run, PROGRAM_NAME, since)
+
+
+def test_what_is_held_goes_on_by_itself_after_its_time_and_after_a_reboot(tmp_path):
+    now, path = time.monotonic(), tmp_path / "x.hold"
+    held = intake.Intake(tmp_path / "pause.json", "x", path)
+    assert not held.is_held
+    for since, until, expected in ((now, now + 60, True), (now - 60, now - 1, False), (now + 60, now + 120, False)):
+        path.write_text(json.dumps({"since": since, "until": until}))
+        assert held.is_held is expected
+    path.write_text("{")
+    assert not held.is_held
 
 
 def test_the_command_waits_for_workers_that_do_not_heed_the_file_yet():
