@@ -18,18 +18,15 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     LEFT,
     Program,
     Programs,
+    deploy_phase,
     generation_of,
     lacks_queues,
-    left,
     prefixes_of,
     supervisor_command,
     to_restart,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
-
-BETWEEN = {"after_workers", "before_scheduler", "after_scheduler", "before_web"}
-"""Hooks that come between the groups of a host."""
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "templates/supervisor/program.conf.j2"
 
@@ -137,27 +134,6 @@ def rollback_phase(phase: str, variables: Variables) -> str:
     if phase == LEFT or len(variables["ansible_play_hosts_all"]) > 1:
         return phase
     return "all" if phase == "producers" else ""
-
-
-def deploy_phase(phase: str, variables: Variables) -> str:
-    """Return a deploy's phase: a host that is alone does all in one call, and observes all its programs at once."""
-    if phase == "workers":
-        return "all" if goes_at_once(variables) else phase
-    return "" if phase in ("scheduler", "web") and goes_at_once(variables) else phase
-
-
-def goes_at_once(variables: Variables) -> bool:
-    """Whether all groups of this host are handed over in one call: nothing is to happen between two phases."""
-    build, hooks = variables.get(BUILD) or {}, variables["celery_app_hooks"]
-    return (
-        bool(build.get("alone"))
-        and "worker" in variables["group_names"]
-        and not {"scheduler", "web"}.isdisjoint(variables["group_names"])
-        and variables["celery_app_on_failure"] == "rollback"  # of `keep`, what was handed over before stays
-        and variables["celery_app_deploy"] == "handover"
-        and not BETWEEN & set(hooks)
-        and not left(variables)
-    )
 
 
 def producers_of(app: str) -> list[str]:

@@ -19,7 +19,8 @@ options:
       and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a queue;
       V(report), the use of all hosts' programs, likewise;
       V(left), the groups that the host
-      is not in and whose programs it still has; V(runs_nothing), what to say where a host is in no group that runs the
+      is not in and whose programs it still has; V(at_once), whether a deploy hands all its groups over in one call;
+      V(runs_nothing), what to say where a host is in no group that runs the
       application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
       V(base), V(etc), V(run), V(log) and V(state), the application's directories.
     required: true
@@ -54,7 +55,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import left
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import goes_at_once, left
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host, schedulers
 
 
@@ -80,6 +81,7 @@ QUESTIONS = {
     "report": report.report,
     "runs_nothing": runs_nothing,
     "left": left,
+    "at_once": goes_at_once,
     **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},
     "left_out": lambda known: {
         group: environment.users_left_out(known, group) for group in ("rabbitmq", "result_store")

@@ -11,6 +11,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
 EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
 URL = re.compile(r"\S+://")
+LOCKED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*===?\s*[^\s;]+.*\s--hash[=\s]")
 ARCHIVE = (".whl", ".tar.gz", ".zip", ".tar.bz2")
 
 
@@ -55,6 +56,23 @@ def is_local(line: str) -> bool:
     if what.startswith("-") or URL.match(what):
         return False
     return bool(editable) or what.startswith(".") or "/" in what or what.lower().endswith(ARCHIVE)
+
+
+def locked(texts: dict[str, str]) -> dict[str, str] | None:
+    """Return the requirements of a lock file by the packages' canonical names; None where the files are no lock file.
+
+    In one, every line is a version with its hashes, so that pip takes it for all that there is: nothing is resolved.
+    """
+    found: dict[str, str] = {}
+    for line in (line for text in texts.values() for line in lines_of(text)):
+        include, match = INCLUDE.match(line), LOCKED.match(line)
+        if include and not URL.match(include[1]):
+            continue
+        if not match:
+            return None
+        name = re.sub(r"[-_.]+", "-", match[1]).lower()
+        found[name] = f"{found.get(name, '')}{' '.join(line.split())}\n"  # one line for each Python, it may be
+    return found or None
 
 
 def names_local(texts: dict[str, str]) -> bool:

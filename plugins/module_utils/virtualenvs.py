@@ -14,14 +14,29 @@ from typing import Any, Protocol
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DIRECTORY, Release
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import files_of, wheel_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import (
     included,
+    locked,
     names_local,
 )
 
 INSTALL_TIMEOUT = 1800.0  # seconds
+
+PIP_ENVIRONMENT = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+LOCK = ".lock.json"
+"""In a virtualenv, the lock file that was installed into it, by packages."""
+
+TOOLS = {"pip", "setuptools", "wheel"}
+"""Packages that work on a virtualenv from inside it."""
 
 
 class Releases(Protocol):
@@ -71,7 +86,7 @@ def virtualenv(releases: Releases, release: Path, options: dict[str, Any]) -> Pa
     common = [*texts.items(), version, os.uname().machine]
     if wheel:  # of a release that 0.1 packed, whose runtime is installed with the rest
         common.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
-    local = names_local(texts)
+    local, lock = names_local(texts), locked(texts)
     identity, kind = json.dumps([*common, release.name] if local else common), json.dumps([*common, *projects(release)])
     stem, kind = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (identity, kind))
     directory = releases.base / "venvs"
@@ -90,12 +105,38 @@ def virtualenv(releases: Releases, release: Path, options: dict[str, Any]) -> Pa
     try:
         if local and (old := alike(directory, kind)):
             clone(old, venv)
+        elif lock and not wheel and (near := nearest(directory, lock, version)):
+            clone(near[0], venv)
+            uninstall(venv, near[1])
         install(venv, release, options)
     except ReleaseError:
         shutil.rmtree(venv, ignore_errors=True)
         raise
+    if lock:
+        write_json(venv / LOCK, {"python": version, "requirements": lock})
     (venv / ".complete").write_text(kind)
     return venv
+
+
+def nearest(directory: Path, lock: dict[str, str], python: str) -> tuple[Path, list[str]] | None:
+    """The newest whole virtualenv that a lock file was installed into, and what of it this lock has not, or otherwise.
+
+    The rest of it is what pip would install anew: same version, same hashes. pip itself is never exchanged in a clone.
+    """
+    for path in sorted(directory.glob(f"*/{LOCK}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        known = read_json(path)
+        old = known.get("requirements", {})
+        others = sorted(name for name, text in old.items() if lock.get(name) != text)
+        if known.get("python") == python and TOOLS.isdisjoint({*others, *(set(lock) - set(old))}):
+            return (path.parent, others) if not list(damaged_virtualenv(path.parent)) else None
+    return None
+
+
+def uninstall(venv: Path, names: list[str]) -> None:
+    """Remove packages from a virtualenv; one that is not there, as it is for another Python, is no error."""
+    if names:
+        command = [str(venv / "bin/pip"), "uninstall", "--yes", "--quiet", *names]
+        run(command, "Removing what the lock file changes", "", PIP_ENVIRONMENT, INSTALL_TIMEOUT)
 
 
 def alike(directory: Path, kind: str) -> Path | None:
@@ -118,7 +159,8 @@ def clone(old: Path, new: Path) -> None:
     Its files are the same ones on the disk; pip never writes into a file, it makes a new one.
     """
     run(["cp", "-al", str(old), str(new)], "Copying the virtualenv", "", {}, INSTALL_TIMEOUT)
-    (new / ".complete").unlink()
+    for name in (".complete", LOCK):
+        (new / name).unlink(missing_ok=True)
     for path in [*(new / "bin").iterdir(), new / "pyvenv.cfg"]:
         text = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         if str(old).encode() in text:
@@ -135,13 +177,8 @@ def stem_of(venv: Path) -> str:
 
 def install(venv: Path, release: Path, options: dict[str, Any]) -> None:
     """Make a virtualenv and install into it. Raises ReleaseError."""
-    environment = {
-        **{key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()},
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_INPUT": "1",
-        "PIP_ROOT_USER_ACTION": "ignore",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
+    given = {key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()}
+    environment = {**given, **PIP_ENVIRONMENT}
     if not venv.exists():
         run(
             [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",

@@ -46,6 +46,8 @@ PHASES = {
     "all": ("worker", "web", "scheduler"),
 }
 """The groups whose programs a phase hands over. The last two are of a rollback."""
+BETWEEN = {"after_workers", "before_scheduler", "after_scheduler", "before_web", "after_web"}
+"""Hooks that come between the groups of a host, or after the last one."""
 LEFT = "left"
 """The phase that is about the programs of the groups which a host is not in (any more)."""
 
@@ -279,6 +281,27 @@ def left_groups(variables: Variables) -> list[str]:
 def left(variables: Variables) -> list[str]:
     """Return the groups that the host is not in, and whose programs it still has, as this deploy has seen."""
     return [group for group in left_groups(variables) if group in (variables.get(BUILD) or {}).get("groups", [])]
+
+
+def deploy_phase(phase: str, variables: Variables) -> str:
+    """Return a deploy's phase: a host that is alone does all in one call, and observes all its programs at once."""
+    if phase == "workers":
+        return "all" if goes_at_once(variables) else phase
+    return "" if phase in ("scheduler", "web") and goes_at_once(variables) else phase
+
+
+def goes_at_once(variables: Variables) -> bool:
+    """Whether all groups of this host are handed over in one call: nothing is to happen between two phases."""
+    build, hooks = variables.get(BUILD) or {}, variables["celery_app_hooks"]
+    return (
+        bool(build.get("alone"))
+        and "worker" in variables["group_names"]
+        and not {"scheduler", "web"}.isdisjoint(variables["group_names"])
+        and variables["celery_app_on_failure"] == "rollback"  # of `keep`, what was handed over before stays
+        and variables["celery_app_deploy"] == "handover"
+        and not BETWEEN & set(hooks)
+        and not left(variables)
+    )
 
 
 def watches(variables: Variables, here: Iterable[str]) -> bool:

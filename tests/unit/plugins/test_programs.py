@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_programs import (
-    deploy_phase,
     is_without,
     phase_of,
     producers_of,
@@ -20,6 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import D
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import service_host, tick_queue
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     Programs,
+    deploy_phase,
     generation_of,
     lacks_queues,
     left,
@@ -368,7 +368,7 @@ def test_a_rollback_looks_for_what_a_host_has_left_in_the_record_alone():
 
 
 ALONE = {
-    "group_names": ["worker", "scheduler", "web"], "celery_app_hooks": {"after_release": "x", "after_web": "y"},
+    "group_names": ["worker", "scheduler", "web"], "celery_app_hooks": {"after_release": "x", "before_workers": "y"},
     "celery_app_on_failure": "rollback", "celery_app_deploy": "handover", "groups": {},
     "__celery_app_build": {"alone": True, "groups": ["worker", "web"]},
 }  # fmt: skip

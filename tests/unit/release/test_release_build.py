@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.action import release_source
 from ansible_collections.celery_ops.kit.plugins.module_utils import build_command, listeners, release_build, virtualenvs
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, masked
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import locked
 from ansible_collections.celery_ops.kit.plugins.modules import release
 from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
@@ -639,6 +641,47 @@ def test_a_virtualenv_that_is_damaged_is_not_copied(built, tmp_path):
     assert virtualenvs.alike(tmp_path, "kind") is None
     kind = (built.venv / ".complete").read_text()
     assert virtualenvs.alike(built.venv.parent, kind) == built.venv
+
+
+def test_a_lock_file_that_changes_installs_what_it_changes_and_leaves_the_other_virtualenv_as_it_is(host):
+    def lock(*wheels: str) -> str:
+        lines = []
+        for wheel in wheels:
+            [path] = host.wheels.glob(f"{wheel}-*.whl")
+            name, version, *_ = path.name.split("-")
+            lines.append(f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n")
+        return "".join(lines)
+
+    def build(text: str) -> Path:
+        (host.source / "requirements.txt").write_text(text)
+        host.packed = host.pack()
+        host.build()
+        return next(host.venv.glob("lib/python3*/site-packages"))
+
+    for name, version in (("prices", "1.0"), ("prices", "2.0"), ("gone", "1.0"), ("same", "1.0")):
+        make_wheel(host.wheels, name, version, {f"{name}.py": f"VERSION = '{version}'\n"})
+    first = build(lock("celery", "prices-1.0", "gone", "same"))
+    make_wheel(host.wheels, "same", "1.0", {"same.py": "VERSION = 'another'\n"})  # with another hash
+    second = build(lock("celery", "prices-2.0", "same"))
+    assert first != second
+    assert [(each / "prices.py").read_text() for each in (first, second)] == ["VERSION = '1.0'\n", "VERSION = '2.0'\n"]
+    assert [(each / "same.py").read_text() for each in (first, second)] == [
+        "VERSION = '1.0'\n",
+        "VERSION = 'another'\n",
+    ]
+    assert (first / "gone.py").exists() and not (second / "gone.py").exists()
+    assert (first / "shoplib/big.py").samefile(second / "shoplib/big.py"), "what is the same is the same on the disk"
+    assert str(second.parents[2]) in (second.parents[2] / "bin/celery").read_text()
+    assert not list(virtualenvs.damaged_virtualenv(first.parents[2]))
+    third = build("celery\n")
+    assert not (first / "shoplib/big.py").samefile(third / "shoplib/big.py"), "pip resolves what is no lock file"
+
+
+def test_a_lock_file_is_one_in_which_each_line_has_hashes():
+    pinned = "Foo_Bar[x]==1.0 ; python_version < '4' \\\n    --hash=sha256:ab \\\n    --hash=sha256:cd  # by\n"
+    assert list(locked({"a": f"-r b\n{pinned}", "b": "baz===2 --hash=sha256:ef\n"}) or ()) == ["foo-bar", "baz"]
+    for other in ("foo==1.0\n", "foo>=1 --hash=sha256:ab\n", "-r https://h/x.txt\n", "--pre\n", ""):
+        assert locked({"a": other + (pinned if other else "")}) is None
 
 
 def test_an_included_file_that_changes_is_another_virtualenv(host):
