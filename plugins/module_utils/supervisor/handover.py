@@ -230,8 +230,8 @@ class Handover:
     # --- Their inverses; each returns a sentence
 
     def _let_go(self, operation: plan.LetGo) -> str:
-        held = self.run_dir and intake.let_go(self.run_dir, operation.names)
-        return f"{', '.join(operation.names)} take tasks again." if held else ""
+        held = [name for name in operation.names if self.run_dir and intake.let_go(self.run_dir, name)]
+        return " ".join(f"{name} takes tasks again." for name in held)
 
     def _withdraw(self, operation: plan.Withdraw) -> str:
         name = operation.name

@@ -42,14 +42,13 @@ def hold(directory: Path, names: Iterable[str]) -> float:
     return since
 
 
-def let_go(directory: Path, names: Iterable[str]) -> bool:
-    """Let programs go on; return whether one was held."""
-    held = False
-    for name in names:
-        with suppress(OSError):
-            (directory / f"{name}{HOLD}").unlink()
-            held = True
-    return held
+def let_go(directory: Path, name: str) -> bool:
+    """Let a program go on; return whether it was held."""
+    try:
+        (directory / f"{name}{HOLD}").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def is_held(directory: Path, name: str, since: float) -> bool:

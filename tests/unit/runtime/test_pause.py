@@ -115,7 +115,7 @@ def test_a_worker_that_a_deploy_holds_says_so_at_once_and_goes_on_when_it_is_let
     since = hold.hold(stage.run, [PROGRAM_NAME])
     wait_until(lambda: hold.is_held(stage.run, PROGRAM_NAME, since), 3, "the heartbeat of a worker that is held")
     app.send_task("demo.run", ["held"])
-    assert hold.let_go(stage.run, [PROGRAM_NAME]) and not hold.let_go(stage.run, [PROGRAM_NAME])
+    assert hold.let_go(stage.run, PROGRAM_NAME) and not hold.let_go(stage.run, PROGRAM_NAME)
     wait_until((stage.directory / "held").exists, 20, f"the task:\n{started.output}")
     assert not hold.is_held(stage.run, PROGRAM_NAME, since)
 
