@@ -268,7 +268,7 @@ class Retire(Operation):
 
 @dataclass(frozen=True)
 class Hold(Operation):
-    """Have old consumers take nothing more, while they may still be needed: what follows publishes for the new ones.
+    """Hold old consumers: they take nothing more, and may still be needed; what follows publishes for the new ones.
 
     Where one can't be held, as its release was packed by an older version of the kit, the new ones are observed now and
     the old ones told to stop; from then on nothing leads back to them.
@@ -306,7 +306,7 @@ class Withdraw(Operation):
 
 @dataclass(frozen=True)
 class LetGo(Operation):
-    """Have old consumers go on that were held."""
+    """Let old consumers go on that were held."""
 
     names: tuple[str, ...]
 
