@@ -15,6 +15,7 @@ import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
 from celery_ops.layout import TICK_INTERVAL
 from celery_ops.worker import (
+    acks,
     canary,
     clock,
     counters,
@@ -87,6 +88,7 @@ json_logs.connect()
 limits.connect()
 clock.connect()
 counters.connect()
+acks.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()

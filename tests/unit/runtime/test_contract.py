@@ -98,6 +98,20 @@ PRIVATE = {
     "apply_async": lambda: "producer=producer" in inspect.getsource(beat.Scheduler.apply_async) or 1 / 0,
     "reserve": lambda: "self.reserve(entry)" in inspect.getsource(beat.Scheduler.tick) or 1 / 0,
     "sync_every_tasks": lambda: beat.Scheduler.sync_every_tasks,
+    # celery_ops.publish
+    "send_method": lambda: amqp.Channel.send_method,
+    "events": lambda: "self.events = defaultdict(set)" in inspect.getsource(amqp.Channel.__init__) or 1 / 0,
+    "basic_ack": lambda: "self.events['basic_ack']" in inspect.getsource(amqp.Channel._on_basic_ack) or 1 / 0,
+    "basic_nack": lambda: "self.events['basic_nack']" in inspect.getsource(amqp.Channel._on_basic_nack) or 1 / 0,
+    "basic_publish": lambda: "channel.basic_publish(" in inspect.getsource(kombu.Producer._publish) or 1 / 0,
+    "sock": lambda: "self.sock = " in inspect.getsource(amqp.transport) or 1 / 0,
+    # celery_ops.worker.acks
+    "basic_ack of a message": lambda: "self.channel.basic_ack(" in inspect.getsource(kombu.Message.ack) or 1 / 0,
+    "basic_reject": lambda: "self.channel.basic_reject(" in inspect.getsource(kombu.Message.reject) or 1 / 0,
+    "initial_prefetch_count": lambda: (
+        "self.initial_prefetch_count" in inspect.getsource(celery.worker.consumer.Consumer) or 1 / 0
+    ),
+    "call_later": lambda: kombu.asynchronous.Hub.call_later,
     "MessageNacked": lambda: amqp.exceptions.MessageNacked,
 }
 
