@@ -34,6 +34,19 @@ options:
         description: A regular expression of queues whose messages may expire; they get no dead-letter exchange.
         type: str
         default: 'amq\..*'
+      limited_users:
+        description: >-
+          Further users of the vhost, each with its own permissions. They carry a tag; one with the tag that is not
+          listed any more is removed.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name: {description: The user's name., type: str, required: true}
+          password: {description: Its password., type: str, required: true}
+          configure: {description: What it may declare and delete, a regular expression., type: str, required: true}
+          write: {description: What it may publish to and bind., type: str, required: true}
+          read: {description: What it may consume from and bind to., type: str, required: true}
   delivery_limit:
     description: Times the broker redelivers a message before it goes to the dead-letter queue.
     type: int
@@ -106,7 +119,12 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password, user_names
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
+    LIMITED,
+    is_password,
+    limited_users,
+    user_names,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 Definitions = dict[str, list[dict[str, Any]]]
@@ -169,17 +187,26 @@ def user_of(application: dict[str, Any]) -> str:
 
 
 def definitions_of(application: dict[str, Any], delivery_limit: int, at_least_once: bool = False) -> Definitions:
-    """Return an application's whole access model, without its password."""
+    """Return an application's whole access model, without its passwords."""
     name, dead = application["name"], f"{application['name']}.dead"
-    user = user_of(application)
+    user, limited = user_of(application), application.get("limited_users") or []
     tasks = f"^(?!({application['dead_letter_except']}|{name}\\.dead)$)"
     policy = {"vhost": name, "apply-to": "queues", "priority": 0}
     # RabbitMQ does the one only with the other, which by itself matters to queues with a maximum length alone.
     surely = {"dead-letter-strategy": "at-least-once", "overflow": "reject-publish"} if at_least_once else {}
     return {
         "vhosts": [{"name": name}],
-        "users": [{"name": user, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}],
-        "permissions": [{"user": user, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"}],
+        "users": [
+            {"name": each, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": tags}
+            for each, tags in [(user, []), *((each["name"], [LIMITED]) for each in limited)]
+        ],
+        "permissions": [
+            {"user": user, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"},
+            *(
+                {"user": each["name"], "vhost": name, **{key: each[key] for key in ("configure", "write", "read")}}
+                for each in limited
+            ),
+        ],
         "policies": [
             {
                 **policy,
@@ -228,12 +255,13 @@ def with_passwords(
     unless that may `change`.
     """
     passwords = {user_of(application): application["password"] for application in applications}
+    limited = {each["name"]: each["password"] for one in applications for each in one.get("limited_users") or []}
     hashes = {user["name"]: user.get("password_hash", "") for user in found.get("users", [])}
-    for name, password in passwords.items():
+    for name, password in {**passwords, **limited}.items():
         if not password:
             raise OperatorError(f"applications: {name} has no password, which would let anyone in. Give it one.")
         if not is_password(hashes.get(name, ""), password):
-            if name in hashes and not change:
+            if name in hashes and name in passwords and not change:
                 [other] = [each for each in user_names(name.removesuffix("-2")) if each != name]
                 raise OperatorError(
                     f"The user {name} of RabbitMQ has another password, and programs that run use it. Nothing was "
@@ -349,7 +377,9 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
     """Import what differs, then remove users that must not exist."""
     changes = difference(wanted, found)
     refuse_immutable(changes, found)
-    surplus = [name for name in module.params["absent_users"] if name in names(found, "users")]
+    former = [user for vhost in names(wanted, "vhosts") for user in limited_users(vhost, found)]
+    gone = [*module.params["absent_users"], *(user for user in former if user not in names(wanted, "users"))]
+    surplus = [name for name in gone if name in names(found, "users")]
     if not module.check_mode:
         if changes:
             broker.load(changes)
@@ -363,14 +393,13 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
             broker.delete("delete_user", "users", name)
     diff = shown(changes, found)
     diff["before"] += "".join(f"users: {name}\n" for name in surplus)
-    gone = [f"users: {name}" for name in surplus]
-    finish(module, differing(changes, found) + gone, diff)
+    finish(module, differing(changes, found) + [f"users: {name}" for name in surplus], diff)
 
 
 def absent(module: AnsibleModule, broker: Broker, wanted: Definitions, found: Definitions) -> NoReturn:
     """Remove the users and vhosts named in the definitions."""
     gone = []
-    users = [user for vhost in names(wanted, "vhosts") for user in user_names(vhost)]
+    users = [user for vhost in names(wanted, "vhosts") for user in (*user_names(vhost), *limited_users(vhost, found))]
     for kind, command, gone_names in (
         ("vhosts", "delete_vhost", names(wanted, "vhosts")),
         ("users", "delete_user", users),
@@ -427,6 +456,18 @@ def main() -> None:
                     "user": {"type": "str", "default": ""},
                     "password": {"type": "str", "no_log": True},
                     "dead_letter_except": {"type": "str", "default": r"amq\..*"},
+                    "limited_users": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": {
+                            "name": {"type": "str", "required": True},
+                            "password": {"type": "str", "required": True, "no_log": True},
+                            "configure": {"type": "str", "required": True},
+                            "write": {"type": "str", "required": True},
+                            "read": {"type": "str", "required": True},
+                        },
+                    },
                 },
             },
             "delivery_limit": {"type": "int", "default": 5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,11 @@ ERLANG_COOKIE = (
 """In the inventory's own directory of secrets: one for each cluster."""
 REPLICATION_PASSWORD = ERLANG_COOKIE.replace("rabbitmq_erlang_cookie", "result_store_replication_password")
 """Likewise, one for each result store of several hosts."""
+FLOWER_PASSWORD = (
+    "{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/' ~ celery_app_name ~ '_flower_%s', length=40, "
+    "chars=['ascii_letters', 'digits']) }}"
+)
+"""Likewise, for the page of Flower and for its user at the broker."""
 
 
 def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
@@ -36,8 +42,62 @@ def rabbitmq_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
             "user": host.need("celery_app_broker_user"),
             "password": host.need("celery_app_broker_password"),
             "dead_letter_except": layout.HOUSEKEEPING_QUEUES,
+            "limited_users": [flower_broker_user(host)] if has_flower(host) else [],
         }
     ]
+
+
+def has_flower(host: Host) -> bool:
+    """Whether a host shows the application's tasks by Flower, which logs in at the kit's broker."""
+    return bool(host.text("flower_host")) and host.uses_group("rabbitmq") and "flower_broker_url" not in host.given
+
+
+def flower_broker_user(host: Host) -> dict[str, str]:
+    """Flower's user at the broker: it hears events in queues of its own, and can publish and delete nothing else.
+
+    A question to workers goes by an exchange that carries commands as well: only where Flower may give them.
+    """
+    queue, replies = r"celeryev\.flower\.[-0-9a-f]+", r"[-0-9a-f]+\.reply\.celery\.pidbox"
+    control = host.true("flower_control")
+    exchanges = [r"(reply\.)?celery\.pidbox"]
+    allowed = {
+        "configure": [queue, *([replies, *exchanges] if control else [])],
+        "write": [queue, *([replies, r"celery\.pidbox"] if control else [])],
+        "read": ["celeryev", queue, *([replies, *exchanges] if control else [])],
+    }
+    return {
+        "name": f"flower-{host.need('celery_app_name')}",
+        "password": str(host.evaluate(trusted(FLOWER_PASSWORD % "broker_password"))),
+        **{what: f"^({'|'.join(patterns)})$" for what, patterns in allowed.items()},
+    }
+
+
+def flower_broker_url(host: Host, reader: Reader) -> str:
+    """The URLs that the application has, with Flower's user in the place of its own."""
+    if not has_flower(host):
+        return str(given(host, "flower_broker_url", ""))
+    user = flower_broker_user(host)
+    urls = host.need("celery_app_broker_url_effective").split(";")
+    return ";".join(re.sub(r"//[^/@]*@", f"//{user['name']}:{user['password']}@", url) for url in urls)
+
+
+def flower_password(host: Host, reader: Reader) -> str:
+    """The inventory's own, or one that is generated once and kept on the control node."""
+    if not host.text("flower_host"):
+        return ""
+    return str(given(host, "flower_password", "") or host.evaluate(trusted(FLOWER_PASSWORD % "password")))
+
+
+def flower_broker_ca(host: Host, reader: Reader) -> str:
+    """The file on the control node with the CA of the kit's broker; "" without TLS."""
+    encrypted = has_flower(host) and "amqps://" in host.need("celery_app_broker_url_effective")
+    return str(given(host, "flower_broker_ca", host.need("celery_app_tls_ca") if encrypted else ""))
+
+
+def flower_broker_name(host: Host, reader: Reader) -> str:
+    """The name that all nodes of a cluster have in their certificates; "" for that of the URL."""
+    in_cluster = has_flower(host) and bool(members_of(reader))
+    return str(given(host, "flower_broker_name", tls.NAME if in_cluster else ""))
 
 
 def result_store_applications(host: Host, reader: Reader) -> list[dict[str, Any]]:
@@ -348,6 +408,13 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "changes_firewall": changes_firewall,
     "tls_ca": app_authorities,
     "monitoring_rabbitmq": lambda host, reader: "rabbitmq" in host.groups and given(host, "monitoring_rabbitmq", False),
+    "flower_broker_url": flower_broker_url,
+    "flower_broker_ca": flower_broker_ca,
+    "flower_broker_name": flower_broker_name,
+    "flower_password": flower_password,
+    "flower_install_environment": lambda host, reader: given(
+        host, "flower_install_environment", host.need("celery_app_install_environment")
+    ),
     "result_store_bind": result_store_bind,
     "result_store_nodes": result_store_nodes,
     "result_store_address": result_store_address,

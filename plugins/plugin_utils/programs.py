@@ -143,6 +143,7 @@ class Programs:
             *("-l", "INFO", "-n", node, "-Q", queues, *slots, "-P", pool, "-I", "celery_ops.tasks"),
             *self._limits(pool, limit),
             *("--without-gossip", "--without-mingle", "--pidfile", str(pidfile)),
+            *(["--task-events"] if boolean(variables.get("celery_worker_events", False)) else []),
             *map(str, entry.get("options", [])),
         ]
         ready = [

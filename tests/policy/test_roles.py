@@ -56,7 +56,9 @@ def test_every_file_says_something(role):
     assert [str(file.relative_to(role)) for file in role.rglob("*.yml") if not load(file)] == []
 
 
-@pytest.mark.parametrize("name", ["firewall", "monitoring", "preflight", "rabbitmq", "result_store", "supervisor"])
+@pytest.mark.parametrize(
+    "name", ["firewall", "flower", "monitoring", "preflight", "rabbitmq", "result_store", "supervisor"]
+)
 def test_it_knows_nothing_of_celery_and_of_other_roles(name):
     """It works in somebody else's playbook, with its inputs alone."""
     role = next(role for role in ROLES if role.name == name)
@@ -70,7 +72,9 @@ def test_it_knows_nothing_of_celery_and_of_other_roles(name):
     assert load(role / "meta/main.yml")["dependencies"] == []
 
 
-@pytest.mark.parametrize("name", ["firewall", "monitoring", "rabbitmq", "result_store", "supervisor", "celery"])
+@pytest.mark.parametrize(
+    "name", ["firewall", "flower", "monitoring", "rabbitmq", "result_store", "supervisor", "celery"]
+)
 def test_its_page_shows_how_it_is_used_by_itself(name):
     by_hand = (ROOT / "roles" / name / "README.md").read_text().partition("<!-- Below:")[0]
     [play] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", by_hand, re.DOTALL)[1])
@@ -154,6 +158,7 @@ def test_each_part_of_the_set_up_can_be_chosen_and_none_without_the_checks():
         ["result_store"],
         ["supervisor"],
         ["monitoring"],
+        ["flower"],
         ["deploy"],
         ["check"],
     ]

@@ -17,12 +17,29 @@ CONFIGURATION = Path("/etc/rabbitmq/conf.d/90-celery-ops.conf")
 """The file that the kit configures it by."""
 
 
+LIMITED = "celery-ops-limited"
+"""The tag of the users that an application has beside its own, with fewer permissions."""
+
+
 def user_names(app: str) -> tuple[str, str]:
     """Return the names that an application's user has in turn: a rotation adds the one and removes the other.
 
     No application can be called like the second: a dash is not allowed in a name.
     """
     return app, f"{app}-2"
+
+
+def limited_users(app: str, definitions: dict[str, Any]) -> list[str]:
+    """Return the users of an application that may do less than its own, by exported definitions."""
+    of_app = {each["user"] for each in definitions.get("permissions", []) if each["vhost"] == app}
+    tagged = [user["name"] for user in definitions.get("users", []) if LIMITED in tags_of(user)]
+    return [name for name in tagged if name in of_app]
+
+
+def tags_of(user: dict[str, Any]) -> list[str]:
+    """Return a user's tags, which some versions export as one text."""
+    tags = user.get("tags") or []
+    return tags.split(",") if isinstance(tags, str) else tags
 
 
 def rabbitmqctl(*words: str, raw: bool = False) -> Any:
@@ -91,7 +108,8 @@ def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, li
         what = [kind for kind in kinds if any(item.get("vhost") == "/" for item in definitions.get(kind, []))]
         found += [f"RabbitMQ: vhost / ({', '.join(what)})"] if what else []
     users = sorted(user["name"] for user in definitions["users"])
-    return found + [f"RabbitMQ: user {name}" for name in users if name not in (*user_names(app), "guest")]
+    own = (*user_names(app), *limited_users(app, definitions), "guest")
+    return found + [f"RabbitMQ: user {name}" for name in users if name not in own]
 
 
 def is_password(password_hash: str, password: str) -> bool:
@@ -109,7 +127,8 @@ def signs_of_use(app: str, root: str = "/etc/rabbitmq") -> list[str]:
         if user["name"] == "guest" and not is_password(user["password_hash"], "guest"):
             found.append("RabbitMQ: user guest has a password of its own")
     connections = rows_of("list_connections", "user", "peer_host")
-    names = sorted({row["user"] for row in connections if row["user"] not in user_names(app)})
+    own = (*user_names(app), *limited_users(app, definitions))
+    names = sorted({row["user"] for row in connections if row["user"] not in own})
     return found + [f"RabbitMQ: a connection of user {name}" for name in names]
 
 

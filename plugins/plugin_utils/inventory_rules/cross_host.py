@@ -78,7 +78,7 @@ def scheduler(inventory: Inventory) -> Iterator[Mistake]:
 
 def one_application(inventory: Inventory) -> Iterator[Mistake]:
     """A run is about one application: its source is packed once, its results are in one place."""
-    everywhere = ("celery_app_name", "celery_app_result_store_database")
+    everywhere = ("celery_app_name", "celery_app_result_store_database", "flower_host")
     for variable in (*everywhere, "celery_app_source", "celery_app_version", "celery_app_requirements"):
         values: dict[str, list[str]] = {}
         for host in inventory.hosts:
@@ -98,6 +98,21 @@ def migrate_host(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     if known and variable in host.given and host[variable] and host[variable] not in known:
         problem = f"no host of worker, scheduler or web has that name; {did_you_mean(host[variable], known)}"
         yield wrong(variable, host[variable], problem, nearest(host[variable], known))
+
+
+def flower(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """Flower runs on a host that has Supervisor, and has a URL where the broker is somebody else's."""
+    wanted = host.text("flower_host")
+    if not wanted or host.name != (inventory.hosts or [host])[0].name:
+        return
+    known = list(dict.fromkeys(name for group in ("worker", "scheduler", "web") for name in inventory.members(group)))
+    if known and wanted not in known:
+        problem = f"no host of worker, scheduler or web has that name; {did_you_mean(wanted, known)}"
+        yield wrong("flower_host", wanted, problem, nearest(wanted, known))
+    if not host.uses_group("rabbitmq") and "flower_broker_url" not in host.given:
+        text = "flower_host is set, and the broker is your own: the kit makes no user there that may only look."
+        write = "amqps://flower-shop:{{ vault_flower_broker_password }}@rabbitmq.example.com:5671/shop"
+        yield Mistake("flower_broker_url", f'{text} Write: flower_broker_url: "{write}"')
 
 
 def migration(inventory: Inventory) -> Iterator[Mistake]:

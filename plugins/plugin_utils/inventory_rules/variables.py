@@ -144,6 +144,11 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_release": (
         _matches(r"([0-9a-f]{12})?"), "a release is called by 12 hexadecimal digits; see ls /srv/<app>/releases.", "''",
     ),
+    "flower_bind": (
+        _matches(r"([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"), "it has to be an IP address and a port.", "127.0.0.1:5555",
+    ),
+    "flower_url_prefix": (_matches(r"[A-Za-z0-9_-]*"), "it has to be one word, without slashes.", "flower"),
+    "flower_user": (_matches(r"[^\s:]+"), "it has to be a word without a colon.", "flower"),
     "celery_app_check_url": (_matches(r"(/\S*)?"), "it has to be the part after the address.", "/"),
     "celery_app_check_host": (
         _matches(r"([A-Za-z0-9._-]+(:[0-9]{1,5})?)?"), "it has to be a name, without scheme or path.", "shop.example",
@@ -270,10 +275,12 @@ def ports(host: Host) -> Iterator[Mistake]:
         if host.true("celery_app_result_store_sentinel"):
             wanted += [("result_store_sentinel_port", host.int("result_store_sentinel_port"))]
     wanted += [("celery_web_bind", host.web_port)]
+    if host.text("flower_host") == host.name and host.text("flower_bind").rpartition(":")[2].isdigit():
+        wanted += [("flower_bind", int(host.text("flower_bind").rpartition(":")[2]))]
     fixes = {
         "rabbitmq_port": "5672", "rabbitmq_tls_port": "5671", "result_store_port": "6379",
         "result_store_sentinel_port": "26379",
-        "celery_web_bind": "127.0.0.1:8000",
+        "celery_web_bind": "127.0.0.1:8000", "flower_bind": "127.0.0.1:5555",
     }  # fmt: skip
     seen: dict[int, str] = {}
     for variable, port in wanted:
@@ -282,7 +289,7 @@ def ports(host: Host) -> Iterator[Mistake]:
                 "the kernel gives ports 32768 to 60999 to outgoing connections, so that they are taken now and then."
             )
             yield wrong(variable, host[variable], problem, fixes[variable])
-        elif variable == "celery_web_bind" and port is not None and not 1 <= port <= 65535:
+        elif variable.endswith("_bind") and port is not None and not 1 <= port <= 65535:
             yield wrong(variable, host[variable], "a port is from 1 to 65535.", fixes[variable])
         elif port in seen:
             problem = f"{seen[port]} has port {port} on the same host."
