@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -162,3 +163,50 @@ def test_a_firewall_lets_in_the_hosts_of_the_inventory_and_none_is_needed_on_one
     three = FLEET | {"rabbitmq": ["b1", "b2", "b3"]}
     _, erlang = ask("firewall_rules", three, "b1")
     assert (erlang["ports"], set(erlang["peers"])) == ([4369, 25672], {"b1", "b2", "b3"})
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_flowers_user_hears_events_and_asks_workers_only_where_it_may_give_commands(ask, control):
+    assert ask("rabbitmq_applications")[0]["limited_users"] == []
+    [user] = ask("rabbitmq_applications", flower_host="one", flower_control=control)[0]["limited_users"]
+    queue, reply = "celeryev.flower.6fa4", "6fa4.reply.celery.pidbox"
+    names = (
+        queue,
+        reply,
+        "celeryev",
+        "celery.pidbox",
+        "shop",
+        "shop.dead",
+        "",
+        "amq.default",
+        f"x{queue}",
+        f"{queue}.x",
+    )
+    allowed = {what: {name for name in names if re.search(user[what], name)} for what in ("configure", "write", "read")}
+    assert user["name"] == "flower-shop"
+    assert allowed == {
+        "configure": {queue, *([reply, "celery.pidbox"] if control else [])},
+        "write": {queue, *([reply, "celery.pidbox"] if control else [])},
+        "read": {queue, "celeryev", *([reply, "celery.pidbox"] if control else [])},
+    }
+
+
+def test_flower_has_the_applications_urls_with_its_own_user_and_passwords_only_where_it_runs(ask, tmp_path):
+    assert [ask(f"flower_{name}") for name in ("broker_url", "password", "broker_ca", "broker_name")] == [
+        "",
+        "",
+        "",
+        "",
+    ]
+    assert not (tmp_path / "secrets").exists()
+    url = ask("flower_broker_url", FLEET, "one", flower_host="one", celery_app_broker_password="s3cr3t/@x")
+    password = (tmp_path / "secrets/shop_flower_broker_password").read_text().strip()
+    assert url == f"amqps://flower-shop:{password}@hub:5671/shop"
+    assert ask("flower_broker_ca", FLEET, "one", flower_host="one") == str(tmp_path / "secrets/tls/ca.crt")
+    assert ask("flower_broker_name", FLEET, "one", flower_host="one") == ""
+    cluster = FLEET | {"rabbitmq": ["r1", "r2", "r3"]}
+    assert len(ask("flower_broker_url", cluster, "one", flower_host="one").split(";")) == 3
+    assert ask("flower_broker_name", cluster, "one", flower_host="one") == "celery-ops-rabbitmq"
+    own = {"celery_app_broker_url": "amqp://shop:x@mq/shop", "flower_broker_url": "amqp://looker:y@mq/shop"}
+    assert ask("flower_broker_url", flower_host="one", **own) == "amqp://looker:y@mq/shop"
+    assert len(ask("flower_password", flower_host="one")) == 40

@@ -200,6 +200,14 @@ def test_a_host_without_workers_looks_at_the_first_that_has_some():
     assert worker_programs(VARIABLES | there | {"group_names": ["web"]}) == mine
 
 
+@pytest.mark.parametrize(("events", "expected"), [(None, False), (False, False), ("true", True)])
+def test_workers_send_events_where_somebody_hears_them(events, expected):
+    given = {} if events is None else {"celery_worker_events": events}
+    deployment = Deployment("shop", Release(RELEASE), Path("/etc/shop/env-1"))
+    worker = Programs(VARIABLES | given, deployment, BUILD).worker({"name": "default"}, "shop-worker-default-1")
+    assert ("--task-events" in worker.command) is expected
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -3,7 +3,12 @@
 import re
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import is_password
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
+    LIMITED,
+    is_password,
+    limited_users,
+    vhosts_and_users,
+)
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_applications import (
     OperatorError,
     definitions_of,
@@ -91,6 +96,36 @@ def test_an_application_has_a_vhost_and_a_user_and_its_dead_letters_go_to_a_queu
     assert [name for name in names if re.match(tasks["pattern"], name)] == ["shop", "mail"]
     assert [name for name in ("shop", "shop.dead", "shop_dead") if re.match(dead["pattern"], name)] == ["shop.dead"]
     assert wanted["bindings"][0]["source"] == wanted["queues"][0]["name"] == "shop.dead"
+
+
+def test_a_limited_user_has_a_tag_and_its_own_permissions_and_its_password_may_change():
+    looker = {"name": "looker", "password": "test12", "configure": "^$", "write": "^$", "read": "^events$"}
+    shop = SHOP | {"limited_users": [looker]}
+    wanted = with_passwords(merged([definitions_of(shop, 5)]), [shop], {}, change=False)
+    assert [(user["name"], user["tags"]) for user in wanted["users"]] == [("shop", []), ("looker", [LIMITED])]
+    assert is_password(wanted["users"][1]["password_hash"], "test12")
+    assert wanted["permissions"][1] == {
+        **{"user": "looker", "vhost": "shop"},
+        **{"configure": "^$", "write": "^$", "read": "^events$"},
+    }
+    known = {"users": [{"name": "looker", "password_hash": HASH}]}
+    other = SHOP | {"limited_users": [looker | {"password": "another"}]}
+    assert with_passwords(wanted, [other], known, change=False)["users"][1]["password_hash"] != HASH
+
+
+def test_limited_users_are_known_by_their_tag_and_vhost():
+    definitions = {
+        "users": [
+            {"name": "looker", "tags": [LIMITED]},
+            {"name": "old", "tags": f"{LIMITED},x"},
+            {"name": "shop-tim", "tags": []},
+        ],
+        "permissions": [{"user": name, "vhost": "shop"} for name in ("looker", "old", "shop-tim")]
+        + [{"user": "looker", "vhost": "mail"}],
+    }
+    assert limited_users("shop", definitions) == ["looker", "old"]
+    assert limited_users("mail", definitions) == ["looker"]
+    assert vhosts_and_users("shop", definitions, {}) == ["RabbitMQ: user shop-tim"]
 
 
 def test_several_applications_are_imported_in_one_go():
