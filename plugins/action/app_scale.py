@@ -24,7 +24,8 @@ class ActionModule(ActionBase):
     """Runs wholly on the control node; changes nothing.
 
     A number that was changed on the hosts alone, the next deploy would undo without a word; and a pool that grows while
-    it runs gets no more tasks than before from quorum queues.
+    it runs gets no more tasks than before from quorum queues. So no number is for a time only, either: its end would
+    have to be a deploy.
     """
 
     TRANSFERS_FILES = False
@@ -108,10 +109,14 @@ def advice(
         return f"{now} The inventory says {number} already. Type: ansible-playbook playbooks/deploy.yml"
     least = str(entry.get("autoscale", "")).partition(",")[2] or "1"
     line = f"autoscale: {number},{least}" if "autoscale" in entry else f"concurrency: {number}"
+    # Without a word on it, the entry has the default.
+    former = next((f"{key}: {entry[key]}" for key in ("autoscale", "concurrency") if key in entry), "")
+    before = f"write {former} there again" if former else f"take {line} out again"
     where = ", ".join(places(name, files)) or "it is not set in a file of the inventory: the role's default applies"
     return (
         f"{now} Nothing was changed: the number is the inventory's, so that no deploy undoes it. Write {line} in the "
-        f"entry {name} of celery_worker_programs ({where}), then type: ansible-playbook playbooks/deploy.yml"
+        f"entry {name} of celery_worker_programs ({where}), then type: ansible-playbook playbooks/deploy.yml. To go "
+        f"back after a rush hour: {before}, and the same command"
     )
 
 

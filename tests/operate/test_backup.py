@@ -6,6 +6,7 @@ import json
 
 import pytest
 from support.control import EPHEMERAL, play
+from support.long import LONG
 from support.wait import wait_until
 
 TASKS, LATER, KEYS = 100, 3, 50
@@ -88,7 +89,7 @@ def test_what_was_lost_is_restored(stopped, host):
         host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
     wait_until(lambda: not waiting(host), 15, "empty queues")
     python(host, LOSE)
-    restored = play("restore", celery_app_backup_file=str(file))
+    restored = play("restore", celery_app_backup_file=str(file), options=["--skip-tags", "check"])
     assert restored.rc == 0, restored.text
     wait_until(lambda: delayed(host) == LATER, 30, f"{LATER} tasks wait for their ETA")
     found = json.loads(python(host, LOOK))
@@ -102,3 +103,15 @@ def test_the_restored_tasks_run(host):
     for queue in waiting(host):
         host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
     assert host.task_comes_back()
+
+
+@LONG
+@pytest.mark.timeout(400)
+def test_a_restore_checks_that_tasks_run(host):
+    file = EPHEMERAL / "checked.sealed"
+    file.unlink(missing_ok=True)
+    done = play("backup", celery_app_backup_file=str(file))
+    assert done.rc == 0, done.text
+    restored = play("restore", celery_app_backup_file=str(file), celery_app_restore_used="yes")
+    assert restored.rc == 0, restored.text
+    assert "Send a task to a worker and back" in restored.words
