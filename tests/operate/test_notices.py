@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from support.control import play, start
+from support.control import ROOT, deployed, play, start
+from support.long import LONG
 from support.wait import wait_until
 
 
 @pytest.fixture
 def told():
-    """The lines that a webhook was told, and the variable that names it."""
+    """The texts that a webhook was told, and the variable that names it."""
     lines: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            lines.append(body["text"].splitlines()[0])
+            lines.append(body["text"])
             self.send_response(200)
             self.end_headers()
 
@@ -56,3 +59,33 @@ def test_of_a_run_that_is_killed(host, told):
     run.wait()
     wait_until(lambda: any("DIED" in line for line in lines), 60, "the keeper told that it died")
     wait_until(lambda: not host.lock(), 60, "the keeper has freed the lock")
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_a_deploy_from_git_says_which_commits_it_brings(host, told, tmp_path):
+    texts, targets = told
+    source = tmp_path / "petct"
+    ignore = shutil.ignore_patterns("__pycache__", "data", "*.sqlite3*", "tests")
+    shutil.copytree(ROOT / "app", source, ignore=ignore)
+
+    def commit(message: str) -> None:
+        with (source / "petct/celery.py").open("a") as file:
+            file.write(f"# {message}\n")
+        identity = ["-c", "user.name=Bob", "-c", "user.email=bob@example.org", "-c", "init.defaultBranch=main"]
+        for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", message]):
+            subprocess.run(["git", *identity, *words], cwd=source, check=True, capture_output=True)
+
+    commit("Begin")
+    url = f"file://{source}"
+    try:
+        deployed(host, celery_app_source=url)
+        for message in ("Retry the mail", "Bigger thumbnails"):
+            commit(message)
+        deployed(host, celery_app_source=url, celery_app_notify=targets[:1])
+        notice = [line.partition(" ")[2] for line in texts[-1].splitlines()]
+        assert notice[1:] == ["Bob: Bigger thumbnails", "Bob: Retry the mail"], texts
+        assert [line.partition(" ")[2] for line in host.last_deploy()["commits"]] == notice[1:]
+        assert "Bob: Bigger thumbnails; 1 more]" in play("status", status_exit=False).words
+    finally:
+        deployed(host)
