@@ -14,9 +14,9 @@ from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
+from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice, send_all, was_told
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import Notice, send_all, was_told
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes, notices
+from ansible_collections.celery_ops.kit.plugins.module_utils import notices
+from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, release_of_run
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import Notice
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, run_id
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
+from ansible_collections.celery_ops.kit.plugins.module_utils import notices
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
@@ -98,12 +100,20 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         if problem := runs_nothing(variables):
             raise OperatorError(problem)
         made["environment_text"] = environment_text(environment_of(variables))
+        made["notify_text"] = notify_text(variables)
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.
     alone = len(variables["ansible_play_hosts_all"]) == 1 and variables.get("celery_app_deploy") != "stop"
     if not target and alone == (state == "built"):
         made |= migration(deployment, variables)
     return made
+
+
+def notify_text(variables: Variables) -> str:
+    """Return the file of those who are told what the watchdog did; "" for nobody."""
+    targets = notices.of_hosts(targets_of(variables))
+    about = {"app": variables["celery_app_name"], "host": variables["inventory_hostname"], "targets": targets}
+    return json.dumps(about | {"stage": str(variables["celery_app_stage"])}) if targets else ""
 
 
 def migration(deployment: Deployment, variables: Variables) -> dict[str, list[list[str]]]:

@@ -249,6 +249,11 @@ class Layout:
         return self.etc / "env"
 
     @property
+    def notify(self) -> Path:
+        """Whom the watchdog tells what it did; missing where nobody wants to know."""
+        return self.etc / "notify.json"
+
+    @property
     def tls_ca(self) -> Path:
         """The CA of broker and result store."""
         return self.etc / "ca.pem"

@@ -37,6 +37,7 @@ options:
   import_timeout: {description: Seconds that the import may take., type: int, default: 60}
   environment_file: {description: The environment file that goes with the release., type: path}
   environment_text: {description: What it is to hold., type: str}
+  notify_text: {description: "Whom the watchdog tells what it did, as JSON; empty for nobody.", type: str, default: ""}
   install_environment:
     description:
       - Environment of pip, as the JSON text of an object. It is a text, as Ansible masks each value of a secret
@@ -182,6 +183,7 @@ ARGUMENTS: dict[str, Any] = {
     "import_timeout": {"type": "int", "default": 60},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},
+    "notify_text": {"type": "str", "default": "", "no_log": True},
     "install_environment": {"type": "str", "no_log": True},
     "user": {"type": "str"},
     "source": {"type": "str", "default": ""},
@@ -262,12 +264,27 @@ def write_environment(options: dict[str, Any], check_mode: bool) -> bool:
     """Write the environment file, for root and the application only; say whether it was not there."""
     if not options["environment_text"]:
         return False
-    path = Path(options["environment_file"])
-    if path.exists() and path.read_text() == options["environment_text"]:
+    return write_own(Path(options["environment_file"]), options["environment_text"], options["user"], check_mode)
+
+
+def write_notify(options: dict[str, Any], check_mode: bool) -> bool:
+    """Write whom the watchdog tells, likewise, or remove the file where it is nobody; say whether that changed."""
+    path = Layout(options["app"]).notify
+    if options["notify_text"]:
+        return write_own(path, options["notify_text"], options["user"], check_mode)
+    if not path.exists():
         return False
     if not check_mode:
-        group = pwd.getpwnam(options["user"]).pw_gid
-        write_atomically(path, options["environment_text"], OWN_FILE, owner=0, group=group)
+        path.unlink()
+    return True
+
+
+def write_own(path: Path, text: str, user: str, check_mode: bool) -> bool:
+    """Write a file that root and the application may read; say whether it was another."""
+    if path.exists() and path.read_text() == text:
+        return False
+    if not check_mode:
+        write_atomically(path, text, OWN_FILE, owner=0, group=pwd.getpwnam(user).pw_gid)
     return True
 
 
@@ -514,7 +531,7 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if state == "built":
         refuse_other_services(options["app"], options["services_in_force"])
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}
-        written = write_environment(options, check_mode)
+        written = write_environment(options, check_mode) | write_notify(options, check_mode)
         result = {**draft, **build(releases, options, check_mode)}
         if result.get("needs_archive"):
             return result

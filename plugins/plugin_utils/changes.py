@@ -8,8 +8,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.celery_ops.kit.plugins.action.release_source import Address, git, is_git, mirror_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.notices import LINES, changes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import LINES, changes
 
 
 def of_run(variables: Mapping[str, Any]) -> list[str]:

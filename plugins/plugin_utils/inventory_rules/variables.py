@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.celery_ops.kit.plugins.action.release_source import REQUIREMENTS, is_git
+from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import variables
@@ -31,7 +32,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     type_of,
     wrong,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import EVENTS
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 
@@ -406,8 +406,8 @@ def notify(host: Host) -> Iterator[Mistake]:
             problem = f"it lacks {', '.join(missing)}" if missing else "its value is no URL of http or https"
             yield Mistake("celery_app_notify", f"{name}: {problem}. Write: {NOTIFY[kinds[0]]}")
         for event in target.get("events") or []:
-            if event not in EVENTS:
-                text = f"{name}.events has {event}; {did_you_mean(event, EVENTS)}"
+            if event not in (*EVENTS, WATCHDOG):
+                text = f"{name}.events has {event}; {did_you_mean(event, (*EVENTS, WATCHDOG))}"
                 yield Mistake("celery_app_notify", text)
 
 

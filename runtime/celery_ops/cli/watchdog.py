@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,7 +43,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
     while not told_to_stop(stop):
         watchdog.run_once()
         metrics.step()
+        watchdog.teller.step(time.monotonic())
         heartbeat.write(due=INTERVAL)
+    watchdog.teller.step(time.monotonic(), last=True)
     sys.exit(0)
 
 

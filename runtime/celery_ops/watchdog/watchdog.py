@@ -24,6 +24,7 @@ from celery_ops.layout import CANARY, GUARD, HEARTBEAT, Layout, program_of
 from celery_ops.watchdog.assessment import YOUNG, Assessment, Seen, assess, remedy
 from celery_ops.watchdog.orphans import Orphan, started_by_hand
 from celery_ops.watchdog.recycling import Recycler
+from celery_ops.watchdog.telling import Teller
 from celery_ops.watchdog.tracker import Tracker
 from celery_ops.worker.heartbeat import Heartbeat
 
@@ -65,11 +66,17 @@ class Watchdog:
         """By generation what the last round saw of it."""
         self.sent: list[tuple[str, str]] = []
         """Signals sent, and to which generation, until the metrics have counted them."""
-        self.recycler = Recycler(conf_dir, run, read, self.say)
+        self.teller = Teller(Layout(app).notify)
+        self.recycler = Recycler(conf_dir, run, read, self.act)
 
     def say(self, message: str) -> None:
         """Write a line to the log, with the time."""
         report(time.strftime("%Y-%m-%d %H:%M:%S"), message)
+
+    def act(self, message: str) -> None:
+        """Write to the log what is done, and tell those who want to know."""
+        self.say(message)
+        self.teller.add(message)
 
     def run_once(self) -> None:
         """Assess everything once, and do what is due."""
@@ -142,7 +149,7 @@ class Watchdog:
         if number == signal.SIGCONT:
             receivers = [one for one in (seen.main, *seen.children) if one.pid in assessment.pids]
         pids = " ".join(str(one.pid) for one in receivers)
-        self.say(f"{seen.name}: {assessment.why}: {number.name} sent to {pids}, to {CONSEQUENCE[number]}")
+        self.act(f"{seen.name}: {assessment.why}: {number.name} sent to {pids}, to {CONSEQUENCE[number]}")
         self.sent.append((seen.name, number.name))
         for one in receivers:
             one.send(number)
@@ -189,10 +196,10 @@ class Watchdog:
     def _end_orphans(self, mains: list[Process], processes: list[Process]) -> None:
         found = {(main.pid, main.start): main for main in mains}
         for key in set(self.orphans) - set(found):
-            self.say(f"pid {key[0]} ({self.orphans.pop(key).what}) has ended")
+            self.act(f"pid {key[0]} ({self.orphans.pop(key).what}) has ended")
         for key, main in found.items():
             if key not in self.orphans:
-                self.orphans[key] = Orphan(main, main.drain_timeout or self.drain_timeout, self.say)
+                self.orphans[key] = Orphan(main, main.drain_timeout or self.drain_timeout, self.act)
             self.orphans[key].step(main, processes)
 
     def _tidy(self, known: set[str]) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.deploy_lock import teller
 from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import notices
+from ansible_collections.celery_ops.kit.plugins.module_utils import notices
+from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice, changes, send_all
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import variables as rules
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.notices import Notice, changes, send_all
 
 NOTICE = Notice("failed", "shop", "anna@control", release="0123456789ab", stage="staging", detail="workers on web1: no")
 

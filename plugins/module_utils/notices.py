@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 EVENTS = ("started", "finished", "failed", "rolled_back", "died")
+WATCHDOG = "watchdog"
+"""What a host's watchdog did: an event for those targets alone that name it, as their secrets are on the hosts then."""
 KINDS = ("webhook", "command", "grafana", "sentry")
 DEADLINE = 5
 """Seconds that a target has."""
@@ -39,7 +41,7 @@ class Notice:
     detail: str = ""
     """What failed, in a line."""
     changes: list[str] = field(default_factory=list)
-    """The commits that it brings, newest first."""
+    """The commits that it brings, newest first; of the watchdog, what it did."""
 
     @property
     def title(self) -> str:
@@ -50,10 +52,11 @@ class Notice:
             "failed": f"{self.action} FAILED",
             "rolled_back": "rolled back",
             "died": f"{self.action} DIED: the run ended without a word",
+            WATCHDOG: "the watchdog acted",
         }[self.event]
         place = f" ({self.stage})" if self.stage else ""
         release = f", release {self.release}" if self.release else ""
-        return f"{self.app}{place}: {said}{release}, by {self.who}"
+        return f"{self.app}{place}: {said}{release}, {'on' if self.event == WATCHDOG else 'by'} {self.who}"
 
     @property
     def text(self) -> str:
@@ -88,7 +91,12 @@ def requests_of(target: Mapping[str, Any], notice: Notice, now: float) -> list[t
     if kind == "webhook":
         return [(target["webhook"], {"text": notice.text})]
     if kind == "grafana":
-        tags = ["deploy", notice.app, notice.event, *([notice.stage] if notice.stage else [])]
+        tags = [
+            "watchdog" if notice.event == WATCHDOG else "deploy",
+            notice.app,
+            notice.event,
+            *([notice.stage] if notice.stage else []),
+        ]
         url = f"{str(target['grafana']).rstrip('/')}/api/annotations"
         return [(url, {"time": int(now * 1000), "tags": tags, "text": notice.text})]
     # Sentry has releases that are in service, not attempts.
@@ -157,6 +165,11 @@ def send_all(targets: Iterable[Mapping[str, Any]], notice: Notice) -> list[str]:
     for thread, deadline in threads:
         thread.join(max(0.0, ends + deadline + 0.5 - time.monotonic()))
     return [f"{name} got no notice: {reason}." for name, reason in dict(problems).items()]
+
+
+def of_hosts(targets: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the targets that are told what the watchdog did."""
+    return [dict(target) for target in targets if WATCHDOG in (target.get("events") or [])]
 
 
 def changes(log: Iterable[str], most: int = LINES) -> list[str]:
