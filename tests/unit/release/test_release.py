@@ -234,7 +234,7 @@ def test_the_options_are_those_that_are_documented(module):
 
 def test_what_may_hold_secrets_is_masked_by_ansible():
     assert [name for name, option in release.ARGUMENTS.items() if option.get("no_log")] == [
-        "environment_text", "install_environment",
+        "environment_text", "notify_text", "install_environment",
     ]  # fmt: skip
 
 
