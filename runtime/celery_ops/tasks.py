@@ -24,6 +24,7 @@ from celery_ops.worker import (
     intake,
     json_logs,
     limits,
+    message_size,
     prefork,
     revoked,
     schedule,
@@ -86,6 +87,7 @@ intake.connect()  # before the heartbeat, so that a scheduler that is held write
 heartbeat.connect()
 json_logs.connect()
 limits.connect()
+message_size.connect()
 clock.connect()
 counters.connect()
 acks.connect()
