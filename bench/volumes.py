@@ -5,6 +5,8 @@
   as an array. Measured is the whole trip: publish, wait, array in hand; beside SET and GET of the same bytes with
   redis-py, which is the least that goes through the same Redis. On top of those two the trip has RabbitMQ, two
   processes of the worker and the file: a *small trip*, of a task that only says when it ran, says how much that is.
+- *by reference*: the same trip where who sent the task reads on the same host (`celery_ops.read_here()`): the array
+  goes through a file in memory. Beside it the same bytes written to a file there and read, and a small trip.
 - *arrays*: store a result and have it in the client that waits for it, in one process: the kit's backend and arrays
   as they are, beside Celery's backend with JSON of nested lists, and with pickle.
 - *memory*: by how much the peak of a process grows that makes and stores an array of 64 MiB, and of one that gets it.
@@ -32,6 +34,17 @@ def rows(found: dict[str, Samples | dict[str, Samples]]) -> list[Row]:
     trips, forms, peaks = found["trips"], found["forms"], found["peaks"]
     made = [
         Row(f"`loadArray`, {dtype}", "ms", middle(samples["load"]), middle(samples["raw"]), "SET + GET", at_most=1.15)
+        for dtype, samples in trips.items()
+    ]
+    made += [
+        Row(
+            f"`loadArray` by reference, {dtype}",
+            "ms",
+            middle(samples["by_reference"]),
+            middle(samples["bare"]) + middle(samples["small"]),
+            "a file written and read, and a small trip",
+            at_most=1.2,
+        )
         for dtype, samples in trips.items()
     ]
     small = middle([each for samples in trips.values() for each in samples["small"]])

@@ -18,11 +18,13 @@ import django  # noqa: E402
 
 django.setup()
 
+import celery_ops  # noqa: E402
 import numpy  # noqa: E402
 import redis  # noqa: E402
 from celery import Celery  # noqa: E402
 from celery.backends.redis import RedisBackend  # noqa: E402
 from celery.result import AsyncResult  # noqa: E402
+from celery_ops import shared_memory  # noqa: E402
 from django.conf import settings  # noqa: E402
 from petct.celery import app  # noqa: E402
 from viewer.tasks import loadArray  # noqa: E402
@@ -48,14 +50,14 @@ def in_turns(rounds: int, **ways: Callable[[], None]) -> Samples:
 
 
 def trips(dtype: str) -> Samples:
-    """loadArray through a worker, beside SET and GET of the same bytes, and a task that only says when it ran."""
+    """loadArray through a worker: by the store, beside SET and GET; by reference, beside a file; and a small task."""
     array = (numpy.random.default_rng(1).random(SHAPE) * 1000).astype(dtype)
     content, store = array.tobytes(), redis.Redis.from_url(URL)
     path = settings.PETCT_DATA_DIR / f"bench-{dtype}.mpv"
     path.write_bytes(content)
 
-    def load() -> None:
-        result = loadArray.delay(path.name, SHAPE, array.dtype.str)
+    def load(**headers: str) -> None:
+        result = loadArray.apply_async((path.name, SHAPE, array.dtype.str), headers=headers)
         found = result.get(timeout=60)
         assert found.dtype == array.dtype and found[-1, -1, -1] == array[-1, -1, -1]
         result.forget()
@@ -65,13 +67,22 @@ def trips(dtype: str) -> Samples:
         assert len(store.get("bench-volume")) == len(content)
         store.delete("bench-volume")
 
+    def by_reference() -> None:
+        load(**celery_ops.read_here())
+
+    def bare() -> None:
+        file = shared_memory.directory() / "bench"
+        file.write_bytes(content)
+        assert len(file.read_bytes()) == len(content)
+        file.unlink()
+
     def small() -> None:
         result = app.tasks["celery_ops.tick"].delay()
         result.get(timeout=60)
         result.forget()
 
     try:
-        return in_turns(TRIPS, load=load, raw=raw, small=small)
+        return in_turns(TRIPS, load=load, raw=raw, by_reference=by_reference, bare=bare, small=small)
     finally:
         path.unlink()
 

@@ -269,6 +269,11 @@ class Layout:
         return Path("/run", self.app)
 
     @property
+    def memory(self) -> Path:
+        """Large results on their way between two processes; the application makes and owns it, and it is memory."""
+        return Path("/dev/shm", f"celery-ops-{self.app}")
+
+    @property
     def log(self) -> Path:
         """The directory of the logs; root owns it."""
         return Path("/var/log", self.app)

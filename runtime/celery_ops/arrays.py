@@ -17,7 +17,7 @@ import math
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from kombu.serialization import register
 from kombu.utils.json import JSONEncoder, object_hook
@@ -38,11 +38,40 @@ class ArrayError(ValueError):
     """An array that can't be sent or a message that can't be read; the message says what to do."""
 
 
+class Message(NamedTuple):
+    """Data as it travels: `head`, all there is where `arrays` is empty, and then the arrays' bytes."""
+
+    head: bytes
+    arrays: list[Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole."""
+        return len(self.head) + sum(array.nbytes for array in self.arrays)
+
+    def parts(self) -> Iterator[Any]:
+        """Yield the bytes, one buffer after another; large arrays are not copied."""
+        yield self.head
+        for array in self.arrays:
+            yield from _parts(array)
+
+
 def dumps(data: Any, max_bytes: int | None = None) -> bytes:
     """Return `data` (JSON-able, numpy arrays and scalars allowed anywhere in it) as bytes.
 
     Raises ArrayError for arrays of objects or records and for more than `max_bytes` (default MAX_BYTES).
     """
+    message = message_of(data, max_bytes)
+    if not message.arrays:
+        return message.head
+    whole = io.BytesIO()  # its value is taken without a copy
+    for part in message.parts():
+        whole.write(part)
+    return whole.getvalue()
+
+
+def message_of(data: Any, max_bytes: int | None = None) -> Message:
+    """Return what `dumps` makes bytes of, and raise what it raises."""
     arrays: list[Any] = []
 
     class Encoder(JSONEncoder):
@@ -66,19 +95,14 @@ def dumps(data: Any, max_bytes: int | None = None) -> bytes:
     body = json.dumps(data, cls=Encoder)
     _check_size(len(body) + sum(array.nbytes for array in arrays), max_bytes)
     if not arrays:
-        return body.encode()
+        return Message(body.encode(), arrays)
     table = [
         {"dtype": array.dtype.str, "shape": array.shape} | ({"order": "F"} if _is_fortran(array) else {})
         for array in arrays
     ]
     head = f"{json.dumps(table)}\n{body}".encode()
     head += b" " * (-(len(_MAGIC) + _LENGTH.size + len(head)) % _ALIGNED)
-    message = io.BytesIO()  # its value is taken without a copy
-    message.write(_MAGIC + _LENGTH.pack(len(head)) + head)
-    for array in arrays:
-        for part in _parts(array):
-            message.write(part)
-    return message.getvalue()
+    return Message(_MAGIC + _LENGTH.pack(len(head)) + head, arrays)
 
 
 def _is_fortran(array: Any) -> bool:

@@ -58,3 +58,55 @@ def test_a_large_result_reaches_new_and_old_readers(host):
     backend, may_count, *sent = json.loads(host.output(host.in_release("python -"), stdin=LARGE).splitlines()[-1])
     assert (backend, may_count) == ("celery_ops.worker.results", True)
     assert all(0.9 < times < 1.5 for times in sent), sent
+
+
+HERE = """
+import json, time
+from pathlib import Path
+import numpy
+import celery_ops
+from celery_ops import shared_memory
+from petct.celery import app
+
+app.conf.task_serializer
+path = Path("/srv/petct/shared/data/here.mpv")
+path.write_bytes(numpy.arange(10**5, dtype="<i2").tobytes())
+place, arguments = shared_memory.directory(), (path.name, [10, 10, 1000], "<i2")
+
+
+def ask(headers):
+    result = app.send_task("loadArray", arguments, headers=headers)
+    assert numpy.array_equal(result.get(timeout=30).ravel(), numpy.arange(10**5, dtype="<i2"))
+    return result, app.backend.client.strlen(app.backend.get_key_for_task(result.id))
+
+
+before = set(place.glob("*"))
+(here, stored), (elsewhere, whole) = ask(celery_ops.read_here()), ask({shared_memory.HEADER: "another host"})
+[file] = set(place.glob("*")) - before
+here.forget()
+left = file.exists()
+orphan, (gone, _) = place / f"{int(time.time()) + 1}-0123456789abcdef", ask(celery_ops.read_here())
+orphan.write_bytes(b"of a worker that was killed")
+for other in set(place.glob("*")) - before - {orphan}:
+    other.unlink()
+failure = app.AsyncResult(gone.id).get(propagate=False)
+deadline = time.monotonic() + 40
+while orphan.exists() and time.monotonic() < deadline:
+    time.sleep(0.2)
+for result in (elsewhere, gone):
+    result.forget()
+path.unlink()
+print(json.dumps([stored, whole, left, type(failure).__name__, str(failure), orphan.exists()]))
+"""
+
+
+def test_a_result_stays_in_memory_where_it_is_read_on_the_same_host(host):
+    """And nothing stays there that nobody fetched: the watchdog removes it, though no worker writes."""
+    stored, whole, left, failure, why, orphan = json.loads(
+        host.output(host.in_release("python -"), stdin=HERE).splitlines()[-1]
+    )
+    assert stored < 2000 < 200_000 < whole
+    assert not left
+    assert failure == "ResultElsewhere"
+    assert "in the memory of the host" in why
+    assert not orphan

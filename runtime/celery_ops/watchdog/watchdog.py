@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery_ops import pause
+from celery_ops import pause, shared_memory
 from celery_ops.launch.process import Process, of_this_user, report
 from celery_ops.layout import CANARY, GUARD, HEARTBEAT, Layout, program_of
 from celery_ops.watchdog.assessment import YOUNG, Assessment, Seen, assess, remedy
@@ -203,7 +203,8 @@ class Watchdog:
             self.orphans[key].step(main, processes)
 
     def _tidy(self, known: set[str]) -> None:
-        """Remove the heartbeats and canaries of programs that are gone."""
+        """Remove the heartbeats and canaries of programs that are gone, and results that nobody fetched."""
+        shared_memory.sweep(Layout(self.app).memory)
         keep = known | {os.environ.get("CELERY_OPS_PROGRAM")}
         for path in self.run.glob(f"{self.app}-*"):
             if path.suffix in (HEARTBEAT, CANARY) and path.stem not in keep:

@@ -6,14 +6,19 @@ does not know of notices (Celery's own backend, an older release, a subscription
 the whole value as well, so that both sides may be the older one. Small results are as Celery sends them.
 """
 
+import contextlib
+import socket
 from collections.abc import Iterable
 from typing import Any
 
+from celery.states import FAILURE, SUCCESS
 from kombu.exceptions import EncodeError
 from redis import StrictRedis
 from redis.client import PubSub
 from redis.exceptions import ConnectionError as ConnectionLost
 from redis.exceptions import NoPermissionError
+
+from celery_ops import arrays, shared_memory
 
 try:
     from redis._parsers.resp2 import _RESP2Parser as Parser
@@ -24,6 +29,8 @@ except ImportError:  # redis-py 4
 
 LARGE = 64 * 1024
 """Bytes from which a second round trip is faster than sending the value twice."""
+REFERENCE = "celery_ops_memory"
+"""Where a stored result names the file that it is in (see `shared_memory`)."""
 NOTICE = b".notice"
 """What follows the name of a result's key in the name of the channel of its notices."""
 
@@ -51,6 +58,43 @@ class SentOnce:
                 "write it to a file and return the path"
             )
         return payload
+
+    def _get_result_meta(
+        self, result: Any, state: str, traceback: Any, request: Any, *rest: Any, **options: Any
+    ) -> Any:
+        meta = super()._get_result_meta(result, state, traceback, request, **options)
+        if state == SUCCESS and (reference := self._leave_where_sent(result, request)):
+            # Who knows nothing of references sees a failure that says what it is.
+            name, host = reference["name"], socket.gethostname()
+            why = f"the result is in the memory of the host {host} ({name}), for who asked for it there"
+            failure = self.prepare_exception(shared_memory.ResultElsewhere(why))
+            meta |= {"status": FAILURE, "result": failure, REFERENCE: reference}
+        return meta
+
+    def _leave_where_sent(self, result: Any, request: Any) -> dict[str, Any] | None:
+        """Leave a result in the memory of this host, if it is where the task was sent; return the reference."""
+        wanted = getattr(request, shared_memory.HEADER, None)
+        if not wanted or not self.expires or self.serializer != arrays.NAME:
+            return None
+        if wanted != shared_memory.identity(shared_memory.directory()):
+            return None
+        return shared_memory.write(result, self.expires)
+
+    def decode(self, payload: Any) -> Any:
+        """Return what was stored; where that is a reference that can be followed, what it leads to."""
+        data = super().decode(payload)
+        if isinstance(data, dict) and (reference := data.pop(REFERENCE, None)):
+            with contextlib.suppress(shared_memory.ResultElsewhere):
+                data |= {"result": shared_memory.read(reference), "status": SUCCESS}
+        return data
+
+    def _forget(self, task_id: str) -> None:
+        if shared_memory.directory().is_dir():
+            value = self.client.getrange(self.get_key_for_task(task_id), 0, LARGE)
+            data = super().decode(value) if value and len(value) < LARGE else None
+            if isinstance(data, dict) and REFERENCE in data:
+                shared_memory.remove(data[REFERENCE])
+        super()._forget(task_id)
 
     def get(self, key: bytes) -> bytes | bytearray | None:
         """Return what is stored under a key, or None; a large value as a bytearray that is the caller's own."""

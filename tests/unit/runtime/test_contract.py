@@ -21,7 +21,9 @@ import celery.worker.control
 import celery.worker.loops
 import kombu
 import kombu.message
+import kombu.transport.pyamqp
 import pytest
+import redis
 from celery import Celery, beat, signals
 from celery.app.defaults import DEFAULTS
 from celery.backends.redis import RedisBackend
@@ -30,7 +32,7 @@ from celery.loaders.base import BaseLoader
 from celery.worker import WorkController, state
 from celery.worker.request import Request
 from celery_ops import settings
-from celery_ops.worker import defaults, versions
+from celery_ops.worker import defaults, large_results, versions
 
 RUNTIME = Path(settings.__file__).parent
 PRIVATE = {
@@ -83,6 +85,20 @@ PRIVATE = {
     "_transport_options": lambda: vars(celery.backends.redis.RedisBackend)["_transport_options"],
     "_params_from_url": lambda: celery.backends.redis.SentinelBackend._params_from_url,
     "connparams": lambda: RedisBackend(app=app(), url="redis://127.0.0.1/0").connparams,
+    # celery_ops.worker.large_results
+    "_set": lambda: RedisBackend._set,
+    "_get_client": lambda: RedisBackend._get_client,
+    "_get_result_meta": lambda: "self._get_result_meta(" in inspect.getsource(RedisBackend._store_result) or 1 / 0,
+    "_forget": lambda: RedisBackend._forget,
+    "_MAX_STR_VALUE_SIZE": lambda: RedisBackend._MAX_STR_VALUE_SIZE,
+    "NEVER_DECODE": lambda: redis.client.NEVER_DECODE,
+    "_parsers": lambda: "self._buffer = SocketBuffer(" in inspect.getsource(large_results.Parser.on_connect) or 1 / 0,
+    "read": lambda: "self._buffer.read(" in inspect.getsource(large_results.Parser) or 1 / 0,
+    "_sock": lambda: "self._sock = " in inspect.getsource(large_results.SocketBuffer.__init__) or 1 / 0,
+    # celery_ops.worker.message_size
+    "prepare_message": lambda: "channel.prepare_message(" in inspect.getsource(kombu.Producer._publish) or 1 / 0,
+    "server_properties": lambda: "self.server_properties = " in inspect.getsource(amqp.Connection) or 1 / 0,
+    "Channel": lambda: kombu.transport.pyamqp.Connection.Channel,
     # celery_ops.worker.ticks
     "_create_client": lambda: RedisBackend._create_client,
     "get_key_for_task": lambda: RedisBackend.get_key_for_task,
