@@ -59,6 +59,9 @@ class ActionModule(HostModule):
         if not arguments:
             return {"changed": False, "skipped": True}
         answer = self.call(arguments, task_vars)
+        if "producers" in arguments:  # those are waited for when the deployment is active
+            told = answer.get("told", [])
+            answer |= {"awaited": told, "draining": [one for one in answer.get("draining", []) if one not in told]}
         failed = answer.get("failed_program", "")
         return answer | {
             "phase": phase_of(failed, variables["celery_app_name"]) if failed and phase == "all" else phase
@@ -72,7 +75,7 @@ class ActionModule(HostModule):
             return arguments | {"state": "absent"}
         arguments["successors_only"] = bool(self._task.args.get("successors_only"))
         if phase == "all" and not target:
-            arguments["producers"] = producers_of(variables["celery_app_name"])
+            arguments |= {"producers": producers_of(variables["celery_app_name"]), "drain_wait": 0}
         if target:
             arguments["draft"] = draft_of(target, variables)
         if target.get("deployment"):

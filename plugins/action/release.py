@@ -20,6 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -91,6 +92,9 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         built = (variables.get(BUILD) or {}).get("seconds")
         seconds = variables.get("__celery_app_seconds") or {}
         made["seconds"] = {**seconds, **({} if built is None else {"release": built})}
+        if awaited := (variables.get("__celery_app_handover") or {}).get("awaited"):
+            made |= {"draining": awaited, "drain_wait": variables["celery_app_drain_wait"]}
+            made["program_prefixes"] = prefixes_of(variables, "all")
         return made | {
             "deployment": target["deployment"] if target else source["deployment"],
             "previous": target.get("previous", ""),

@@ -90,6 +90,17 @@ options:
     elements: str
     default: []
   keep: {description: Good releases to keep., type: int, default: 5}
+  draining:
+    description: With state=active, older generations that were told to stop a moment ago; they are waited for.
+    type: list
+    elements: str
+    default: []
+  drain_wait: {description: Seconds that O(draining) is waited for., type: int, default: 0}
+  program_prefixes:
+    description: What the names of the programs of O(draining) begin with.
+    type: list
+    elements: str
+    default: []
   phase: {description: What the work is called in C(status)., type: str, default: ""}
   run: {description: The run of ansible-playbook; set by the action plugin., type: str, default: ""}
   job: {description: The work whose answer is awaited; set by the action plugin., type: str, default: ""}
@@ -130,6 +141,11 @@ release_fault:
   returned: failure
 half_way: {description: Whether a deploy had stopped half-way on this host., type: bool, returned: state=chosen}
 seconds: {description: What it took., type: float, returned: success}
+draining:
+  description: Those of O(draining) that still drain; a process on the host forgets them once they have ended.
+  type: list
+  elements: str
+  returned: state=active
 pruned: {description: Releases that were removed., type: list, returned: state=current}
 """
 
@@ -138,6 +154,7 @@ import pwd
 import shlex
 import shutil
 import time
+import xmlrpc.client
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -153,6 +170,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import refresh
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
@@ -162,12 +180,16 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     KEEP_RELEASES,
     OWN_FILE,
     PROGRAMS_OF,
+    SUPERVISORD_CONF,
     Layout,
     Release,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_of, prune_listeners
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_build import build, rebuild_others
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import package_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.drain import await_end
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import prune_virtualenvs
 
@@ -205,6 +227,9 @@ ARGUMENTS: dict[str, Any] = {
     "seconds": {"type": "dict", "default": {}},
     "commits": {"type": "list", "elements": "str", "default": []},
     "keep": {"type": "int", "default": KEEP_RELEASES},
+    "draining": {"type": "list", "elements": "str", "default": []},
+    "drain_wait": {"type": "int", "default": 0},
+    "program_prefixes": {"type": "list", "elements": "str", "default": []},
     **host_work.OPTIONS,
 }
 PHASES = {"built": "release", "migrated": "migrate", "active": "activate", "failed": "failed"}
@@ -408,7 +433,21 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
         "commit": wanted["commit"], "changed": differences(live, wanted), "outcome": "good",
     }  # fmt: skip
     warnings = note_in_audit_log(releases, entry)
-    return {"changed": changed, "pruned": prune(releases, options["keep"]), "warnings": warnings}
+    draining, more = await_drain(releases.app, options)
+    pruned = prune(releases, options["keep"])
+    return {"changed": changed, "pruned": pruned, "draining": draining, "warnings": [*warnings, *more]}
+
+
+def await_drain(app: str, options: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Wait for older generations that were told to stop; return those that still drain, and warnings."""
+    names = options["draining"]
+    if not names:
+        return [], []
+    conf_dir = ConfDir(CONF_D, options["program_prefixes"], Layout(app).volatile_conf_dir)
+    try:
+        return await_end(connect(SUPERVISORD_CONF, 0), conf_dir, names, options["drain_wait"])
+    except (OperatorError, xmlrpc.client.Fault, OSError) as error:  # it works without, a moment later
+        return names, [f"Older generations still stop, which could not be looked at: {error}"]
 
 
 def point_at(releases: Releases, record: Record) -> None:

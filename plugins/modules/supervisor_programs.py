@@ -267,6 +267,7 @@ programs:
       elements: str
       returned: always
 draining: {description: All old generations that still drain., type: list, elements: str, returned: success}
+told: {description: The old generations that this call has told to stop., type: list, elements: str, returned: success}
 pruned:
   description: Logs, locks and other files of generations that are gone, which were deleted.
   returned: success

@@ -12,14 +12,18 @@ import os
 import signal
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import stopwaitsecs_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import Endpoint, ProcessInfo, Supervisord
+
+POLL = 0.1
+"""Seconds between two looks at what a run waits for."""
 
 EVERY = 1.0
 """Seconds between two looks at what drains."""
@@ -43,6 +47,42 @@ def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> Non
             _forget(Supervisord(Endpoint.from_conf(conf)), conf_dir, directory, seconds)
     finally:
         os._exit(0)
+
+
+def await_end(
+    supervisord: Supervisord, conf_dir: ConfDir, names: Collection[str], seconds: float
+) -> tuple[list[str], list[str]]:
+    """Wait until these, which were told to stop, have ended, and forget them; return what still drains, and warnings.
+
+    To be called by the process that works on the host.
+    """
+    warnings: list[str] = []
+    deadline = time.monotonic() + seconds
+    while True:
+        ended = not_stopping(supervisord, conf_dir)
+        if ended:
+            warnings += [killed(name, stopwaitsecs) for name, process in ended.items()
+                         if process and (stopwaitsecs := was_killed(process, conf_dir))]  # fmt: skip
+            _finish(supervisord, conf_dir)
+        draining = sorted(conf_dir.retiring() & set(names))
+        if not draining or time.monotonic() >= deadline:
+            return draining, warnings
+        time.sleep(POLL)
+
+
+def was_killed(process: ProcessInfo, conf_dir: ConfDir) -> int:
+    """Return its stopwaitsecs where supervisord killed a program that was told to stop, as these were over; else 0."""
+    seconds = stopwaitsecs_of(conf_dir.owned().get(process.name, ""))
+    lasted = process.ended - conf_dir.told_at(process.name)
+    return seconds if process.down and process.exitstatus == -1 and seconds and lasted >= seconds - 1 else 0
+
+
+def killed(name: str, stopwaitsecs: int) -> str:
+    """Return what to say of an old generation that was killed."""
+    return (
+        f"{name} did not finish within its stopwaitsecs ({stopwaitsecs} s): supervisord killed it; its unfinished "
+        "tasks are delivered again."
+    )
 
 
 def _is_the_only_one(path: Path) -> bool:

@@ -98,6 +98,12 @@ class Generation:
         return next(iter(shlex.split(command)), "")
 
 
+def stopwaitsecs_of(conf: str) -> int:
+    """Return the seconds that the text of a program's file gives it to stop; 0 where it says none."""
+    parsed = _parsed(conf)
+    return next((parsed.getint(section, "stopwaitsecs", fallback=0) for section in parsed.sections()), 0)
+
+
 def mark_of(prefix: str) -> str:
     """Return the line that makes a conf file ours.
 

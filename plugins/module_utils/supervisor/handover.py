@@ -14,6 +14,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import un
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import program_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake, plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir, NoSpace
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.drain import killed
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.logs import point
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import Change, Operation, Seen
@@ -99,6 +100,11 @@ class Handover:
             self.committed = False
             self._undo += operation.undo
             self._perform(operation)
+
+    @property
+    def told(self) -> list[str]:
+        """The old generations that this handover has told to stop."""
+        return sorted(name for name, earlier in self._told.items() if not earlier)
 
     def go_back(self) -> list[str]:
         """Undo what was done; return a sentence for each step, also for one that failed."""
@@ -403,10 +409,7 @@ class Handover:
                 )
             if self._was_killed(name, took.get(name, 0.0)):
                 report.killed.append(name)
-                self.warnings.append(
-                    f"{name} did not finish within its stopwaitsecs ({self.seen.stopwaitsecs[name]} s): "
-                    f"supervisord killed it; its unfinished tasks are delivered again."
-                )
+                self.warnings.append(killed(name, self.seen.stopwaitsecs[name]))
         # What still drains keeps its link, by which the next run knows it.
         if operation.leaving:
             self._forget(took)

@@ -75,6 +75,7 @@ class Manifest:
         self.operations: list[plan.Operation] = []
         self.reports = reports([], self.seen)
         self.pruned: list[str] = []
+        self.told: list[str] = []
 
     def prepare(self) -> None:
         """Look at everything and plan, changing nothing that matters. Raises OperatorError for what is wrong."""
@@ -143,6 +144,7 @@ class Manifest:
             "changed": self.is_change,
             "programs": programs,
             "draining": sorted(name for one in programs for name in one["draining"]),
+            "told": self.told,
             "pruned": self.pruned,
             "diff": self._diff(),
         }
@@ -165,6 +167,7 @@ class Manifest:
         finally:
             for warning in handover.warnings:
                 self.warn(warning)
+        self.told = handover.told
         self._tidy(self.supervisord)
         self._leave_to_finish()
 

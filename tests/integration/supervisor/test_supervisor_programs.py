@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import drain, look
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
 from support.supervisord import TOP
 from support.wait import wait_until
 
@@ -164,6 +166,20 @@ def test_an_old_consumer_that_can_not_be_held_is_told_to_stop_before_the_produce
     assert host.events(A3)["ready"] + 1 < told < min(host.events(W2)["start"], host.events(S2)["start"])
     wait_until(lambda: set(host.pids()) == {A3, S1, W1}, 10, "the old producers, the new consumer")
     assert held(host) == []
+
+
+def test_what_was_told_to_stop_can_be_waited_for_later_and_one_that_was_killed_is_told_of(host):
+    first = [host.program(A1, ["--drain", 1]), host.program(B1, ["--drain", 30], settings=["stopwaitsecs=2"])]
+    host.apply([*first, host.program("app-worker-c-11111111", ["--drain", 30])])
+    result = host.apply([host.program(A2), host.program(B2), host.program("app-worker-c-22222222")], drain_wait=0)
+    assert result["told"] == result["draining"] == [A1, B1, "app-worker-c-11111111"]
+    conf_dir = ConfDir(host.conf_d, ["app-worker-"], host.volatile)
+    begun = time.monotonic()
+    draining, warnings = drain.await_end(look.connect(host.conf, 0), conf_dir, result["told"], 6)
+    assert draining == ["app-worker-c-11111111"] and 5 < time.monotonic() - begun < 20
+    assert [warning.split()[0] for warning in warnings] == [B1] and "supervisord killed it" in warnings[0]
+    assert "end" in host.events(A1) and host.links() == {"app-worker-c-11111111"}
+    assert A1 not in host.states() and B1 not in host.states()
 
 
 def test_a_consumer_that_is_removed_is_held_as_well(host, whole):

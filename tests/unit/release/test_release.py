@@ -13,7 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.items()}
 OPTIONS = {
     "actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": "", "deployment": "",
-    "previous": "", "commit": "", "target": "", "release_fault": False, "taken_back": True,
+    "draining": [], "previous": "", "commit": "", "target": "", "release_fault": False, "taken_back": True,
 }  # fmt: skip
 
 
