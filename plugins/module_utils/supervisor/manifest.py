@@ -17,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted, interrupt
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.queue_conflict import advice
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import plan
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake, plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.drain import forget_later
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import (
@@ -106,6 +106,7 @@ class Manifest:
         if self.options["successors_only"]:
             self.programs = [one for one in self.programs if plan.olds_of(one, self.seen) or self.seen.is_up(one.name)]
         self.programs = [plan.stops_first(one, self.seen) for one in self.programs]
+        self._let_go()
         drain_wait = self.options["drain_wait"]
         self.changes = plan.changes(self.programs, self.seen, waits=drain_wait is None)
         if self.options["restart"]:  # what else is to be done, a deploy does
@@ -201,6 +202,11 @@ class Manifest:
             )
         recorded = [one for one in deployments.current()["programs"] if prefix_of(one["name"], self.prefixes)]
         self.programs = [Generation.of_options(one) for one in recorded]
+
+    def _let_go(self) -> None:
+        """Let what is to run take tasks: a call that was killed may have left it held."""
+        for one in [] if self.check or not self.run_dir else self.programs:
+            intake.let_go(self.run_dir, one.name)
 
     def _refuse_missing_commands(self) -> None:
         for one in self.programs:

@@ -58,6 +58,7 @@ class Intake:
     def __init__(self, path: Path, program: str, hold: Path | None = None) -> None:
         self.path, self.program, self.hold = path, program, hold
         self.paused: set[str] = set()
+        self.was_held = False
         self.on_change: Callable[[], object] = lambda: None
 
     @property
@@ -76,13 +77,14 @@ class Intake:
         queues = consumer.app.amqp.queues
         consumed = {queue.name for queue in queues.consume_from.values()}
         own = consumed | self.paused
-        paused = own if self.is_held else pause.paused_queues(pause.read(self.path), self.program, own)
+        held = self.is_held
+        paused = own if held else pause.paused_queues(pause.read(self.path), self.program, own)
         for name in sorted(paused & consumed):
             consumer.cancel_task_queue(name)
         for name in sorted(self.paused - paused - consumed):
             consumer.add_task_queue(name)
-        if paused != self.paused:
-            self.paused = paused
+        if (paused, held) != (self.paused, self.was_held):
+            self.paused, self.was_held = paused, held
             self.on_change()
 
 

@@ -182,6 +182,14 @@ def test_what_was_told_to_stop_can_be_waited_for_later_and_one_that_was_killed_i
     assert A1 not in host.states() and B1 not in host.states()
 
 
+def test_what_a_call_that_was_killed_has_left_held_goes_on_with_the_next(host, whole):
+    assert host.begin(whole(A2, S2, W2), crash_before=3, **ALL).died()
+    assert held(host) == [f"{A1}.hold"]
+    host.apply(whole(A1, S1, W1), **ALL)
+    assert held(host) == [] and set(host.pids()) == {A1, S1, W1}
+    wait_until(lambda: "let-go" in host.events(A1), 5, "the old consumer goes on")
+
+
 def test_a_consumer_that_is_removed_is_held_as_well(host, whole):
     programs = whole(A1, S1, W1)
     extra = host.program(B1, ["--heeds", f"{host.directory}/run/{B1}"])
