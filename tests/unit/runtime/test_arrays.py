@@ -1,6 +1,7 @@
 import datetime
 import json
 import pickle
+import tracemalloc
 import uuid
 
 import numpy
@@ -122,6 +123,39 @@ def test_limit_both_ways():
         arrays.dumps(numpy.zeros(1000, "uint8"), max_bytes=999)
     with pytest.raises(arrays.ArrayError, match="allowed for one message"):
         arrays.loads(payload, max_bytes=999)
+
+
+def test_more_than_two_gigabytes_are_refused_before_a_byte_of_them_is_copied():
+    with pytest.raises(arrays.ArrayError, match=r"^3221225\d{3} bytes are more than the 268435456 allowed"):
+        arrays.dumps([numpy.broadcast_to(numpy.uint8(0), 3 * 2**30)])
+
+
+def peak_of(call):
+    """Return what a call returns, and by how many bytes it takes more memory at its peak."""
+    tracemalloc.start()
+    try:
+        return call(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda array: array,
+        numpy.asfortranarray,
+        lambda array: numpy.repeat(array, 2, axis=2)[:, :, ::2],
+        lambda array: [array[:50].copy(), array[50:].copy()],
+    ],
+    ids=["C", "Fortran", "strided", "list"],
+)
+def test_neither_side_takes_more_than_twice_the_array(make):
+    data, size = make(numpy.ones((100, 100, 100))), 8 * 10**6
+    message, peak = peak_of(lambda: arrays.dumps(data))
+    assert peak < 1.2 * size  # beside the array
+    given = bytearray(message)
+    _, peak = peak_of(lambda: arrays.loads(given))
+    assert peak < 1.2 * size  # beside the message
 
 
 @pytest.mark.parametrize("damage", [lambda p: p[:-1], lambda p: p + b"x", lambda p: p[:12], lambda p: p[:30]])
