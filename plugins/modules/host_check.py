@@ -142,7 +142,9 @@ consumer_timeout:
   type: int
   returned: always
 ansible_facts:
-  description: Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb).
+  description: >-
+    Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb), and in C(celery_ops_supervisor)
+    what the module M(celery_ops.kit.service_users) answers of Supervisor.
   type: dict
   returned: always
 """
@@ -165,7 +167,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.s
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import from_kit
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import versions
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.supervisor import foreign_programs
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 REQUIREMENTS = {
@@ -262,8 +266,15 @@ def main() -> None:
     module.exit_json(
         changed=False,
         consumer_timeout=shared.consumer_timeout(want["app"], want["consumer_timeout"]),
-        # Those that the roles need, so that none of them gathers any.
-        ansible_facts={"service_mgr": system.service_manager(), "memtotal_mb": system.memory_mib()},
+        # What the roles would have to ask for, each by itself.
+        ansible_facts={
+            "service_mgr": system.service_manager(),
+            "memtotal_mb": system.memory_mib(),
+            "celery_ops_supervisor": {
+                "foreign_programs": foreign_programs(),
+                "from_kit": ["supervisor"] if from_kit("supervisor") else [],
+            },
+        },
     )
 
 

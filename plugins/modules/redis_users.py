@@ -99,6 +99,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import Access, mend_access
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
     ADMIN_KEY,
@@ -119,6 +121,7 @@ REACH = (
 )
 OWN = "+info +keys +flushdb"
 """Commands that Redis calls dangerous, and applications need: they look at, or empty, their own database."""
+ACCESS = Access(0o640, "redis", "redis")
 HASH = re.compile(r"#[0-9a-f]{64}")
 """A password's, which no output shows."""
 REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
@@ -256,7 +259,9 @@ def main() -> None:
                 ask(address, *reload, user=ADMIN, password=password)
             except OperatorError:
                 module.exit_json(changed=True, restart=True)
-        module.exit_json(changed=False, restart=False)
+        kept = Outcome(module.check_mode)
+        mend_access(path, ACCESS, kept)
+        module.exit_json(changed=bool(kept.diff), restart=False, diff=kept.diff)
     diff = {"before": HASH.sub("#(hidden)", text), "after": HASH.sub("#(hidden)", fresh)}
     if module.check_mode:
         module.exit_json(changed=True, restart=False, diff=diff)
@@ -276,7 +281,7 @@ def main() -> None:
             fresh = with_users(fresh, {name: known[name] for name in names})
         elif not present:
             module.warn(f"Redis does not answer: results of {', '.join(names)} in it expire by themselves ({why})")
-    write_atomically(path, fresh, 0o640, "redis", "redis")
+    write_atomically(path, fresh, ACCESS.mode, ACCESS.owner, ACCESS.group)
     module.exit_json(changed=True, restart=restart, diff=diff)
 
 

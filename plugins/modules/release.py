@@ -150,7 +150,6 @@ pruned: {description: Releases that were removed., type: list, returned: state=c
 """
 
 import contextlib
-import pwd
 import shlex
 import shutil
 import time
@@ -171,8 +170,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import Access, file
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
@@ -306,11 +307,9 @@ def write_notify(options: dict[str, Any], check_mode: bool) -> bool:
 
 def write_own(path: Path, text: str, user: str, check_mode: bool) -> bool:
     """Write a file that root and the application may read; say whether it was another."""
-    if path.exists() and path.read_text() == text:
-        return False
-    if not check_mode:
-        write_atomically(path, text, OWN_FILE, owner=0, group=pwd.getpwnam(user).pw_gid)
-    return True
+    outcome = Outcome(check_mode)
+    file(path, text, Access(OWN_FILE, "root", user), outcome, hidden=True)
+    return bool(outcome.paths)
 
 
 def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:

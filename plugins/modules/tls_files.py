@@ -40,11 +40,12 @@ written: {description: The files that changed., type: list, elements: str, retur
 """
 
 import re
-import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import paths
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, OWN_DIRECTORY, OWN_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -90,19 +91,17 @@ def main() -> None:
         "ca.pem": (want["ca"], FILE),
         "ca-bundle.pem": (bundle if want["bundle"] else "", FILE),
     }
-    differing = {
-        name: (text, mode)
-        for name, (text, mode) in files.items()
-        if text and not ((directory / name).exists() and (directory / name).read_text() == text)
-    }
-    if differing and not module.check_mode:
-        if not directory.exists():
-            directory.mkdir(mode=OWN_DIRECTORY, parents=True)
-            shutil.chown(directory, "root", want["group"])
-            directory.chmod(OWN_DIRECTORY)
-        for name, (text, mode) in differing.items():
-            write_atomically(directory / name, text, mode, "root", want["group"])
-    module.exit_json(changed=bool(differing), written=sorted(differing))
+    outcome = Outcome(module.check_mode)
+    try:
+        paths.directory(directory, paths.Access(OWN_DIRECTORY, "root", want["group"]), outcome)
+        for name, (text, mode) in files.items():
+            if text:
+                access = paths.Access(mode, "root", want["group"])
+                paths.file(directory / name, text, access, outcome, hidden=True)
+    except (OperatorError, OSError) as why:
+        module.fail_json(msg=str(why))
+    written = sorted(Path(path).name for path in outcome.paths if Path(path) != directory)
+    module.exit_json(changed=bool(outcome.paths), written=written)
 
 
 if __name__ == "__main__":
