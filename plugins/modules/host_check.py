@@ -143,7 +143,7 @@ consumer_timeout:
   returned: always
 ansible_facts:
   description: >-
-    Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb), and in C(celery_ops_supervisor)
+    Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb), and in C(supervisor_users)
     what the module M(celery_ops.kit.service_users) answers of Supervisor.
   type: dict
   returned: always
@@ -270,7 +270,7 @@ def main() -> None:
         ansible_facts={
             "service_mgr": system.service_manager(),
             "memtotal_mb": system.memory_mib(),
-            "celery_ops_supervisor": {
+            "supervisor_users": {
                 "foreign_programs": foreign_programs(),
                 "from_kit": ["supervisor"] if from_kit("supervisor") else [],
             },
