@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Deploys beside the plain way (bench/plain.yml: unpack, pip, restart), in turns, all of it under a steady load.
 
-`python3 bench/deploy.py [HOST]`: the host has the kit on it and a first deployment. Times are from the start of
-ansible-playbook to its end, or to the first task that the new release has begun. The plain way replaces one worker;
+`python3 bench/deploy.py [HOST] [--times 3] [--many]`: the host has the kit on it and a first deployment. Times are
+from the start of ansible-playbook to its end, or to the first task that the new release has begun. The plain way
+replaces one worker, and spends most of its time on Ansible's copying of the kit's package, file by file;
 ours replaces worker, scheduler, watchdog and web program, proves and observes them. Both take 15 numbered tasks a
 second all the while, each from its own queue; a task that the kit loses or does twice is an error.
 A dependency change is one package more or less in the lock file, beside pip alone, which makes the same virtualenv on
@@ -11,6 +12,7 @@ the same host from the same cache. `--many` also sends 10,000 tasks through thre
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -31,7 +33,6 @@ from tables import Row, by_turns, write  # noqa: E402
 
 RATE = 15.0  # tasks a second
 STEADY = 3.0  # seconds of load alone between two that are measured
-TIMES = 3
 OPTIONAL = ("psycopg", "psycopg-binary")
 """What the reference application does without on SQLite."""
 SETTINGS = {"celery_worker_programs": [{"name": "default", "queues": ["petct"], "concurrency": 12}]}
@@ -146,14 +147,18 @@ def median(values: list[float]) -> float:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    names = [each for each in arguments if not each.startswith("-")]
-    host = Host(names[0] if names else "celery-ops-deploy-bookworm")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("host", nargs="?", default="celery-ops-deploy-bookworm")
+    parser.add_argument("--times", type=int, default=3, help="how often each is measured")
+    parser.add_argument("--many", action="store_true", help="also 10,000 tasks through three deploys and a rollback")
+    options = parser.parse_args(arguments)
+    host = Host(options.host)
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(host, Path(name))
-        ours, plain = by_turns(TIMES, bench.code, bench.plain)
-        changed, pip = by_turns(TIMES, bench.dependency, bench.pip)
+        ours, plain = by_turns(options.times, bench.code, bench.plain)
+        changed, pip = by_turns(options.times, bench.dependency, bench.pip)
         books = bench.finish()
-        if "--many" in arguments:
+        if options.many:
             books["many"] = bench.many()
     whole = "unpack, pip, restart of one worker"
     rows = [
