@@ -197,7 +197,8 @@ class Handover:
         """Hold old consumers; return whether each has said in time that it takes nothing more, or has ended."""
         deadline = time.monotonic() + HELD_WITHIN
         try:
-            since = intake.hold(run_dir, names)
+            programs = [report.change.intended for report in self.reports.values()]
+            since = intake.hold(run_dir, names, max((one.min_uptime for one in programs if one), default=0))
         except OSError:
             return False
         while True:

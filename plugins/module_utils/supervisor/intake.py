@@ -18,16 +18,16 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_j
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HEARTBEAT, HOLD
 
 AT_MOST = 180.0
-"""Seconds after which what is held goes on by itself."""
+"""Seconds after which what is held goes on by itself, beyond those that the new ones are observed."""
 
 
-def hold(directory: Path, names: Iterable[str]) -> float:
+def hold(directory: Path, names: Iterable[str], observed: float = 0.0) -> float:
     """Hold programs whose run directory that is; return since when. Raises OSError.
 
     The directory belongs to the application: no link in it is followed.
     """
     since = time.monotonic()
-    text = json.dumps({"since": since, "until": since + AT_MOST}).encode()
+    text = json.dumps({"since": since, "until": since + AT_MOST + observed}).encode()
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         for name in names:
