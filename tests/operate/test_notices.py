@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.control import ROOT, deployed, play, start
+from support.host import APP
 from support.long import LONG
 from support.wait import wait_until
 
@@ -89,3 +90,25 @@ def test_a_deploy_from_git_says_which_commits_it_brings(host, told, tmp_path):
         assert "Bob: Bigger thumbnails; 1 more]" in play("status", status_exit=False).words
     finally:
         deployed(host)
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_the_watchdog_tells_what_it_did(host):
+    told = f"/var/lib/{APP}/told"
+    command = f"sh -c 'printenv CELERY_OPS_EVENT >> {told}; cat >> {told}'"
+    targets = [{"command": command, "events": ["watchdog"]}, {"webhook": "http://127.0.0.1:9/s3cret"}]
+    try:
+        deployed(host, celery_app_notify=targets)
+        file = f"/etc/{APP}/notify.json"
+        assert host.output(f"stat -c '%a %U %G' {file}") == f"640 root {APP}"
+        assert "s3cret" not in host.output(f"cat {file}"), "a target that did not ask for it"
+        worker = host.main("worker")
+        host.output(f"kill -STOP {worker}")
+        wait_until(lambda: f"SIGCONT sent to {worker}" in host.ask(f"cat {told}"), 40, "what the watchdog did is told")
+        lines = host.output(f"cat {told}").splitlines()
+        assert lines[:2] == ["watchdog", f"{APP} (production): the watchdog acted, on {host.name}"]
+    finally:
+        host.run(f"rm -f {told}")
+        deployed(host)
+    assert host.run(f"test -e {file}").rc != 0
