@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HOUSEKEEPING_QUEUES, Layout
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import limited_users, user_names
 
 SITE = "ansible-playbook playbooks/site.yml"
 MB = 1_000_000
@@ -131,8 +131,8 @@ def user(facts: Facts) -> Finding:
 
 @check_broker("rabbitmq-permissions")
 def permissions(facts: Facts) -> Finding:
-    """The application's user may use its own vhost alone, and nobody else that vhost."""
-    mine = users(facts)
+    """The application's users may use its own vhost alone, and nobody else that vhost."""
+    mine = users(facts) | set(limited_users(facts.app, facts.broker.definitions))
     wrong = [
         f"{one['user']} in {one['vhost']}"
         for one in facts.broker.definitions["permissions"]

@@ -100,8 +100,11 @@ HEALTHY = Facts(
         },
         cluster={"disk_nodes": ["a"], "feature_flags": [{"name": "x", "state": "enabled", "stability": "stable"}]},
         definitions={
-            "users": [{"name": "shop", "tags": [], "password_hash": ""}],
-            "permissions": [{"user": "shop", "vhost": "shop"}],
+            "users": [
+                {"name": "shop", "tags": [], "password_hash": ""},
+                {"name": "flower-shop", "tags": ["celery-ops-limited"]},
+            ],
+            "permissions": [{"user": name, "vhost": "shop"} for name in ("shop", "flower-shop")],
             "policies": [
                 {"vhost": "shop", "name": "p", "definition": {"dead-letter-exchange": "shop.dead", "delivery-limit": 5}}
             ],
