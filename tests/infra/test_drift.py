@@ -47,8 +47,16 @@ ELSEWHERE = {
     "{{ __result_store_replication }}",
     "{{ __result_store_instance_data }}",
     "{{ __result_store_instance_conf }}",
+    "{{ __flower_conf }}",
+    "{{ __flower_etc }}",
+    "{{ __flower_etc }}/ca.pem",
+    "{{ __flower_etc }}/settings.json",
+    "{{ __flower_log }}",
+    "{{ __flower_opt }}",
+    "{{ __flower_opt }}/flower_program.py",
+    "{{ __flower_opt }}/requirements.txt",
 }
-"""Steps of clusters, and of a second instance."""
+"""Steps of clusters, of a second instance, and of Flower."""
 OTHERS = ("/etc/redis/celery-ops.acl", f"/etc/{APP}/env")
 """Files that modules of their own write."""
 
