@@ -1,7 +1,7 @@
 """An application of numbered short tasks, and a long one among them. test_short_tasks.py runs it.
 
 celery -A short_tasks worker -Q short-tasks   does them
-python short_tasks.py fill N | count | clear  sends, looks, deletes
+python short_tasks.py fill A B | count | clear  sends the numbers from A to B, looks, deletes
 """
 
 import os
@@ -49,7 +49,7 @@ def main(verb: str, *arguments: str) -> None:
     """Do what the command line says."""
     if verb == "fill":
         kinds = {10: long.s(10, 3.0), 11: once.s(11), 12: once.s(12)}
-        celery_ops.publish_many(kinds.get(number) or note.s(number) for number in range(int(arguments[0])))
+        celery_ops.publish_many(kinds.get(number) or note.s(number) for number in range(*map(int, arguments)))
         return
     with app.connection_for_write() as connection, connection.channel() as channel:
         if verb == "count":
