@@ -17,6 +17,8 @@ if os.environ.get("BENCH_KIND") == "kit":
 if os.environ.get("BENCH_COUNT"):
     import celery_ops.arrays
     import celery_ops.tasks  # noqa: F401
+# Celery kills a child that is not up within 4 s, and starts it anew: on a busy machine for ever.
+app.conf.update(worker_proc_alive_timeout=60)
 app.conf.update({"task_default_queue": os.environ["BENCH_QUEUE"], **json.loads(os.environ.get("BENCH_CONF") or "{}")})
 
 

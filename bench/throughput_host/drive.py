@@ -81,7 +81,10 @@ def wait_for(path: Path, worker: subprocess.Popen[bytes], more: float = 0.0) -> 
     deadline = time.monotonic() + WAIT + more
     while not path.exists():
         if time.monotonic() > deadline or worker.poll() is not None:
-            raise RuntimeError(f"{path.name}: no task came so far")
+            log = HERE / "log" / f"{path.stem}.log"
+            raise RuntimeError(
+                f"{path.name}: no task came so far. The worker's log ends with:\n{log.read_text()[-3000:]}"
+            )
         time.sleep(0.01)
     return float(path.read_text())
 
