@@ -1,6 +1,6 @@
 """A message that is larger than RabbitMQ takes is refused by name before anything is sent.
 
-The broker would be sent all of it, and close the channel; Celery would then send it again.
+Otherwise all of it is sent, and the broker closes the channel with an error that no caller expects.
 """
 
 import os
