@@ -173,6 +173,8 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
     """Give a file's content as memory of this process's own: a page is copied when it is written to."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
+        if os.fstat(file).st_uid != os.geteuid():
+            raise OSError("it is somebody else's")
         content = mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
     finally:
         os.close(file)

@@ -59,9 +59,7 @@ class SentOnce:
             )
         return payload
 
-    def _get_result_meta(
-        self, result: Any, state: str, traceback: Any, request: Any, *rest: Any, **options: Any
-    ) -> Any:
+    def _get_result_meta(self, result: Any, state: str, traceback: Any, request: Any, **options: Any) -> dict[str, Any]:
         meta = super()._get_result_meta(result, state, traceback, request, **options)
         if state == SUCCESS and (reference := self._leave_where_sent(result, request)):
             # Who knows nothing of references sees a failure that says what it is.
