@@ -9,14 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from support.host import APP
 from support.wait import wait_until
 
-SECONDS = 6
+STOP = f"/run/{APP}/test-ledger-stop"
 SAMPLES = f"""
-import json, time
+import json, pathlib, time
 from celery_ops.ledger import Monitor
 from {APP}.celery import app
 monitor = Monitor(app.connection_for_write, app.conf.task_default_queue)
 monitor.start()
-monitor.join({SECONDS})
+deadline = time.monotonic() + 60
+enough = 0
+while not 0 < enough <= len(monitor.samples) and time.monotonic() < deadline:
+    if not enough and pathlib.Path("{STOP}").exists():
+        enough = len(monitor.samples) + 5
+    time.sleep(0.1)
 print(json.dumps(monitor.samples))
 """
 # The queue's leader stands still for a second, as that of a starved broker does.
@@ -31,9 +36,13 @@ timer:sleep(1000).
 def test_a_leader_that_does_not_answer_is_no_queue_without_a_consumer(host):
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(host.output, host.in_release("python -"), stdin=SAMPLES)
-        wait_until(lambda: "python -" in host.ask("ps ax"), 10, "the monitor")
-        host.output(f"rabbitmqctl -q eval '{SUSPEND}'")
+        try:
+            wait_until(lambda: "python -" in host.ask("ps ax"), 10, "the monitor")
+            host.output(f"rabbitmqctl -q eval '{SUSPEND}'")
+        finally:
+            host.output(f"touch {STOP}")
         samples = json.loads(asked.result())
+        host.output(f"rm {STOP}")
     moments = [at for at, _, _ in samples]
     assert max(later - earlier for earlier, later in itertools.pairwise(moments)) > 0.9, "it has not stood still"
     assert [consumers for _, consumers, _ in samples if not consumers] == []
