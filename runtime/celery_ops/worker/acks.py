@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery.worker import WorkController
     from celery.worker.consumer import Consumer
 
-HOLD = 0.01
+HOLD = 0.05
 """Seconds that an acknowledgement may wait for others."""
 
 
