@@ -202,3 +202,13 @@ def test_a_bad_target_is_refused_and_not_shown(target, says):
 @pytest.mark.parametrize("target", [{"webhook": "https://x/y"}, {"webhook": "{{ vault_hook }}"}, {"command": "logger"}])
 def test_a_good_one_is_not(target):
     assert list(rules.notify(Host([target]))) == []
+
+
+def test_only_targets_that_name_the_watchdog_are_for_the_hosts():
+    everything = {"webhook": "https://a.example", "events": ["failed", "watchdog"]}
+    targets = [everything, {"webhook": "https://b.example"}, {"command": "x", "events": ["died"]}]
+    assert notices.of_hosts(targets) == [everything]
+    notice = Notice(notices.WATCHDOG, "shop", "w1", changes=["default: deaf: SIGTERM sent"])
+    assert notice.text == "shop: the watchdog acted, on w1\ndefault: deaf: SIGTERM sent"
+    assert send_all(targets[1:], notice) == []
+    assert notices.requests_of({"sentry": "https://s.example", "organization": "o", "projects": ["p"]}, notice, 0) == []
