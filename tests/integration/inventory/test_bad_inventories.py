@@ -27,6 +27,7 @@ GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
 CHECK = "celery_ops.kit.preflight : inventory | Validate the inventory"
 CREDENTIALS = "celery_ops.kit.preflight : inventory | Refuse new passwords under a running system"
 INPUTS = "celery_ops.kit.preflight : inputs | Refuse to be used without the kit's playbooks"
+PYTHON = "celery_ops.kit.preflight : python | Look for Python"
 LOOK = "celery_ops.kit.preflight : requirements | Check host requirements"
 LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
 SECRET = "s3cr3t-value"
@@ -253,7 +254,7 @@ def test_a_host_that_cannot_carry_it_is_told_why(case, unable):
 
 
 def test_no_host_was_changed(unable, control):
-    assert_untouched(unable, [CHECK, CREDENTIALS, INPUTS, LOOK], control)
+    assert_untouched(unable, [CHECK, CREDENTIALS, INPUTS, PYTHON, LOOK], control)
 
 
 def test_a_foreign_directory_and_an_unknown_distribution_are_refused(tmp_path):
@@ -264,7 +265,7 @@ def test_a_foreign_directory_and_an_unknown_distribution_are_refused(tmp_path):
     run = play(SITE, hosts, tmp_path, {"__preflight_supported": {"beos": [5]}})
     assert f"celery_app_name is {name}: /etc/{name} is there already" in run.text
     assert "the kit supports Beos 5. Use a host with one of these." in run.text
-    assert_untouched(run, [CHECK, CREDENTIALS, INPUTS, LOOK], tmp_path)
+    assert_untouched(run, [CHECK, CREDENTIALS, INPUTS, PYTHON, LOOK], tmp_path)
 
 
 @pytest.fixture
