@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
@@ -20,24 +20,33 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
 
     Raises OperatorError where it does not. Sandbox options that the host lacks are switched off then.
     """
-    found = sandbox.properties(unit, "LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload")
+    found = sandbox.properties(unit, "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
     if found["NeedDaemonReload"] == "yes" and not outcome.check:
         reload()
     if found["UnitFileState"] not in AT_BOOT:
         outcome.note(unit, {"at boot": found["UnitFileState"]}, {"at boot": "enabled"})
         if not outcome.check:
             systemctl("enable", unit)
-    runs, why = found["ActiveState"] in ("active", "activating", "reloading"), ""
-    if not runs:
+    if is_down(found):
         outcome.note(unit, {"state": found["ActiveState"]}, {"state": "started"})
         outcome.started.append(unit)
-        why = "" if outcome.check else start(unit)
     if outcome.check:
         return
+    # Of one that is starting just now, this awaits the end.
+    why = "" if found["ActiveState"] == "active" else start(unit)
     if why or not is_up(answers):
         sandbox.mend(unit, why or f"It does not answer within {ANSWER_TIMEOUT:.0f} s.", outcome)
         if not is_up(answers):
             raise OperatorError(f"{unit} does not answer within {ANSWER_TIMEOUT:.0f} s. Look: systemctl status {unit}")
+
+
+def is_down(found: Mapping[str, str]) -> bool:
+    """Whether a unit neither runs nor starts. One that has failed and is to be tried again is "activating", too.
+
+    One that is starting may have read its files before they were changed: it is none that was started with them.
+    """
+    is_retried = found["SubState"].startswith("auto-restart")
+    return is_retried or found["ActiveState"] not in ("active", "activating", "reloading")
 
 
 def reload() -> None:

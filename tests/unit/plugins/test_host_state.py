@@ -9,6 +9,7 @@ import pwd
 import pytest
 from ansible.module_utils import basic
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import with_line, with_option
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.services import is_down
 from ansible_collections.celery_ops.kit.plugins.modules import host_state
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -157,3 +158,19 @@ def test_a_file_of_somebody_elses_keeps_its_owner_and_mode(take, tmp_path):
 
 def test_several_kinds_in_one_step_are_refused(take):
     assert "mutually exclusive" in take({"file": "/x", "content": "", "directory": "/y"})["msg"]
+
+
+@pytest.mark.parametrize(
+    ("state", "sub", "down"),
+    [
+        ("active", "running", False),
+        ("reloading", "reload", False),
+        ("activating", "start", False),
+        ("activating", "auto-restart", True),  # it has failed, and systemd tries again
+        ("activating", "auto-restart-queued", True),
+        ("failed", "failed", True),
+        ("inactive", "dead", True),
+    ],
+)
+def test_a_service_that_failed_and_is_to_be_tried_again_is_down(state, sub, down):
+    assert is_down({"ActiveState": state, "SubState": sub}) is down
