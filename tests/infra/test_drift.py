@@ -75,9 +75,11 @@ def written(kind: str) -> set[str]:
 
 
 def looks(host: Host, paths: list[str]) -> dict[str, str]:
-    """Return owner, mode and content's hash of each path."""
+    """Return owner, mode and a hash of each path's lines; in a package's file a line may come back at another place."""
     quoted = " ".join(paths)
-    lines = host.output(f"for p in {quoted}; do echo $p $(stat -Lc '%U:%G %a' $p) $([ -d $p ] || sha256sum < $p); done")
+    lines = host.output(
+        f"for p in {quoted}; do echo $p $(stat -Lc '%U:%G %a' $p) $([ -d $p ] || sort $p | sha256sum); done"
+    )
     return dict(line.split(" ", 1) for line in lines.splitlines())
 
 
