@@ -60,6 +60,7 @@ def test_of_a_run_that_is_killed(host, told):
     run.wait()
     wait_until(lambda: any("DIED" in line for line in lines), 60, "the keeper told that it died")
     wait_until(lambda: not host.lock(), 60, "the keeper has freed the lock")
+    assert play("deploy").rc == 0  # what it may have begun is completed
 
 
 @LONG
