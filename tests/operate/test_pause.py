@@ -51,10 +51,11 @@ def test_a_queue_is_paused_over_a_restart_and_resumed(host):
 
 
 def test_everything_is_paused_for_a_time_and_comes_back_by_itself(host):
-    done = play("pause", celery_app_pause_for="10s", celery_app_pause_scheduler=True)
+    done = play("pause", celery_app_pause_for="20s", celery_app_pause_scheduler=True)
     assert done.rc == 0, done.text
     assert "paused is everything until" in done.words
     assert "the scheduler until" in done.words
+    wait_until(lambda: host.consumers() == 0, 15, "a quorum queue's count, which is five seconds old")
     wait_until(lambda: host.consumers() == 1, 60, "the end of the pause")
     assert play("resume").changed == {host.name: 0}
 
