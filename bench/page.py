@@ -56,6 +56,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def books(tasks: dict[str, dict[str, Any]]) -> str:
+    """What became of the tasks under load while it was measured, as a Markdown table."""
+    lines = [("tasks", "confirmed", "lost", "doubled", "samples without a consumer", "wait p99", "longest wait")]
+    lines.append(("---",) * 7)
+    for name, one in tasks.items():
+        gap = f"{one['without_consumer']} of {one['samples']}"
+        waits = (f"{number(one[wait])} s" for wait in ("wait_p99", "wait_max"))
+        lines.append((name, number(one["confirmed"]), str(one["lost"]), str(one["doubled"]), gap, *waits))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def plot(series: dict[str, Any]) -> str:
     """A series as a chart that GitHub draws; its lines are named in the order in which they are drawn."""
     lines = series["lines"]
@@ -82,6 +93,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         result = results[name]
         text += f"\n## {title}\n\nOn {result['on']}; commit {result['commit']}, {result['at']}.\n\n"
         text += table(result["rows"])
+        text += f"\n{books(result['tasks'])}" if "tasks" in result else ""
         text += "".join(f"\n{plot(series)}" for series in result.get("series", ()))
     return text
 
