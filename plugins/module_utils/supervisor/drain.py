@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import math
 import os
 import signal
 import time
@@ -60,9 +61,13 @@ def await_end(
     deadline = time.monotonic() + seconds
     while True:
         ended = not_stopping(supervisord, conf_dir)
+        for name, process in ended.items():
+            stopwaitsecs = stopwaitsecs_of(conf_dir.owned().get(name, ""))
+            # supervisord's clock counts in whole seconds.
+            lasted = process.ended - conf_dir.told_at(name) + 1 if process else 0
+            if process and was_killed(process, stopwaitsecs or math.inf, lasted):
+                warnings.append(killed(name, stopwaitsecs))
         if ended:
-            warnings += [killed(name, stopwaitsecs) for name, process in ended.items()
-                         if process and (stopwaitsecs := was_killed(process, conf_dir))]  # fmt: skip
             _finish(supervisord, conf_dir)
         draining = sorted(conf_dir.retiring() & set(names))
         if not draining or time.monotonic() >= deadline:
@@ -70,11 +75,9 @@ def await_end(
         time.sleep(POLL)
 
 
-def was_killed(process: ProcessInfo, conf_dir: ConfDir) -> int:
-    """Return its stopwaitsecs where supervisord killed a program that was told to stop, as these were over; else 0."""
-    seconds = stopwaitsecs_of(conf_dir.owned().get(process.name, ""))
-    lasted = process.ended - conf_dir.told_at(process.name)
-    return seconds if process.down and process.exitstatus == -1 and seconds and lasted >= seconds - 1 else 0
+def was_killed(process: ProcessInfo, stopwaitsecs: float, lasted: float) -> bool:
+    """Return whether supervisord killed a program that was told to stop `lasted` seconds before its end."""
+    return process.down and process.exitstatus == -1 and lasted >= stopwaitsecs
 
 
 def killed(name: str, stopwaitsecs: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import xmlrpc.client
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -14,7 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import un
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import program_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake, plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir, NoSpace
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.drain import killed
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.drain import killed, was_killed
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.logs import point
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.plan import Change, Operation, Seen
@@ -408,22 +409,13 @@ class Handover:
                     f"{name} still drains after {limits[name] + earlier[name]:.0f} s; supervisord kills it when its "
                     f"stopwaitsecs are over, and the next run removes it."
                 )
-            if self._was_killed(name, took.get(name, 0.0)):
+            process = self.supervisord.processes().get(name)
+            if process and was_killed(process, self.seen.stopwaitsecs.get(name, math.inf), took.get(name, 0.0)):
                 report.killed.append(name)
                 self.warnings.append(killed(name, self.seen.stopwaitsecs[name]))
         # What still drains keeps its link, by which the next run knows it.
         if operation.leaving:
             self._forget(took)
-
-    def _was_killed(self, name: str, seconds: float) -> bool:
-        process = self.supervisord.processes().get(name)
-        return bool(
-            process
-            and name in self.seen.stopwaitsecs
-            and process.down
-            and process.exitstatus == -1
-            and seconds >= self.seen.stopwaitsecs[name]
-        )
 
     # --- Files
 
