@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HOUSEKEEPING_QUEUES, Layout
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import limited_users, user_names
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import limited_users, tags_of, user_names
 
 SITE = "ansible-playbook playbooks/site.yml"
 MB = 1_000_000
@@ -121,10 +121,7 @@ def user(facts: Facts) -> Finding:
     mine = [one for one in facts.broker.definitions["users"] if one["name"] in users(facts)]
     if not mine:
         return fail(f"there is no user {facts.app}", f"{SITE} --tags rabbitmq")
-    tags = sorted(
-        {tag for one in mine for tag in (one["tags"] if isinstance(one["tags"], list) else one["tags"].split(","))}
-        - {""}
-    )
+    tags = sorted({tag for one in mine for tag in tags_of(one)})
     fix = f"rabbitmqctl set_user_tags {mine[0]['name']}"
     return judge(bool(tags), f"tags: {', '.join(tags) or 'none'}", fix)
 
