@@ -230,10 +230,11 @@ def take_all(steps: list[dict[str, Any]], outcome: Outcome) -> None:
     """Take the steps in their order. Raises OperatorError, and OSError naming a path."""
     read = 0
     for step in steps:
-        if step["service"] and is_wanted(step):
+        if not is_wanted(step):
+            continue
+        if step["service"]:
             read = reload_units(outcome, read)
-        if is_wanted(step):
-            take(step, outcome)
+        take(step, outcome)
     reload_units(outcome, read)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import grp
 import pwd
-import subprocess
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import carry_out
 
 NO_LOGIN = "/usr/sbin/nologin"
 
@@ -20,7 +19,7 @@ def group(name: str, outcome: Outcome) -> None:
     except KeyError:
         outcome.note(f"group {name}", {"group": name, "state": "absent"}, {"group": name, "state": "present"})
         if not outcome.check:
-            run("groupadd", "--system", name)
+            carry_out("groupadd", "--system", name)
 
 
 def user(name: str, home: str, outcome: Outcome) -> None:
@@ -34,7 +33,7 @@ def user(name: str, home: str, outcome: Outcome) -> None:
     except KeyError:
         outcome.note(f"user {name}", {"user": name, "state": "absent"}, {"user": name, "state": "present", **wanted})
         if not outcome.check:
-            run(
+            carry_out(
                 "useradd",
                 "--system",
                 *own_group(name),
@@ -50,7 +49,7 @@ def user(name: str, home: str, outcome: Outcome) -> None:
     if before != wanted:
         outcome.note(f"user {name}", {"user": name, **before}, {"user": name, **wanted})
         if not outcome.check:
-            run("usermod", "--home", home, "--shell", NO_LOGIN, name)
+            carry_out("usermod", "--home", home, "--shell", NO_LOGIN, name)
 
 
 def own_group(name: str) -> list[str]:
@@ -60,10 +59,3 @@ def own_group(name: str) -> list[str]:
     except KeyError:
         return ["--user-group"]
     return ["--gid", name]
-
-
-def run(*words: str) -> None:
-    """Run a command. Raises OperatorError with what it says."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OperatorError(f"{' '.join(words)} ended with {done.returncode}: {(done.stdout + done.stderr).strip()}")

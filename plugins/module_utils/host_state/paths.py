@@ -10,6 +10,7 @@ import re
 import shlex
 import stat
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def accept(draft: Path, path: Path, command: str) -> None:
 def mend_access(path: Path, access: Access, outcome: Outcome) -> None:
     """Set owner, group and mode where they differ. Raises OperatorError for a user or group that is not there."""
     found = path.stat()
-    uid, gid = uid_of(access.owner, path, outcome.check), gid_of(access.group, path, outcome.check)
+    uid = number_of("user", access.owner, path, outcome.check)
+    gid = number_of("group", access.group, path, outcome.check)
     before: dict[str, object] = {}
     after: dict[str, object] = {}
     if uid is not None and uid != found.st_uid:
@@ -107,28 +109,22 @@ def mend_access(path: Path, access: Access, outcome: Outcome) -> None:
         path.chmod(access.mode)
 
 
-def uid_of(name: str | None, path: Path, check: bool) -> int | None:
-    """A user's number; None where the owner stays. One that is not there yet is -1 in check mode."""
+NUMBERS: dict[str, Callable[[str], int]] = {
+    "user": lambda name: pwd.getpwnam(name).pw_uid,
+    "group": lambda name: grp.getgrnam(name).gr_gid,
+}
+
+
+def number_of(kind: str, name: str | None, path: Path, check: bool) -> int | None:
+    """The number of a user or group; None where that stays. One that is not there yet is -1 in check mode."""
     if name is None:
         return None
     try:
-        return pwd.getpwnam(name).pw_uid
+        return NUMBERS[kind](name)
     except KeyError:
         if check:
             return -1
-        raise OperatorError(f"{path}: this host has no user {name}") from None
-
-
-def gid_of(name: str | None, path: Path, check: bool) -> int | None:
-    """A group's number; None where the group stays. One that is not there yet is -1 in check mode."""
-    if name is None:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        if check:
-            return -1
-        raise OperatorError(f"{path}: this host has no group {name}") from None
+        raise OperatorError(f"{path}: this host has no {kind} {name}") from None
 
 
 def edited(path: Path, outcome: Outcome, edit: str, line: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import carry_out
 
 AT_BOOT = {"enabled", "static", "generated", "indirect", "alias"}
 ANSWER_TIMEOUT = 30.0  # seconds
@@ -26,7 +27,7 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
     if found["UnitFileState"] not in AT_BOOT:
         outcome.note(unit, {"at boot": found["UnitFileState"]}, {"at boot": "enabled"})
         if not outcome.check:
-            systemctl("enable", unit)
+            carry_out("systemctl", "enable", unit)
     if is_down(found):
         outcome.note(unit, {"state": found["ActiveState"]}, {"state": "started"})
         outcome.started.append(unit)
@@ -51,20 +52,13 @@ def is_down(found: Mapping[str, str]) -> bool:
 
 def reload() -> None:
     """Make systemd read its units again."""
-    systemctl("daemon-reload")
+    carry_out("systemctl", "daemon-reload")
 
 
 def start(unit: str) -> str:
     """Start a unit; return what was said where it did not start."""
     done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip() or "systemctl start failed." if done.returncode else ""
-
-
-def systemctl(*words: str) -> None:
-    """Run systemctl. Raises OperatorError with what it says."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OperatorError(f"systemctl {' '.join(words)} ended with {done.returncode}: {done.stderr.strip()}")
 
 
 def is_up(answers: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
 
@@ -27,6 +28,13 @@ def run(*words: str, stdin: str = "", timeout: float = TIMEOUT, **environment: s
     except subprocess.TimeoutExpired:
         return 124, f"{words[0]} did not answer within {timeout} s"
     return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+
+
+def carry_out(*words: str) -> None:
+    """Run a command that has to succeed. Raises OperatorError with what it says."""
+    rc, out = run(*words)
+    if rc:
+        raise OperatorError(f"{' '.join(words)} ended with {rc}: {out.strip()}")
 
 
 def is_installed(service: str) -> bool:
