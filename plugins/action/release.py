@@ -58,8 +58,8 @@ class ActionModule(HostModule):
         if answer.pop("needs_archive", False):
             arguments["archive"] = self._transfer_file(str(archive), self.room())
             answer = self.call(arguments, task_vars)
-        alone = len(variables["ansible_play_hosts_all"]) == 1
-        return answer | {"hook_environment": Deployment.of_run(variables).hook_environment, "alone": alone}
+        more = {"hook_environment": Deployment.of_run(variables).hook_environment, "alone": is_alone(variables)}
+        return answer | more
 
     def place(self, arguments: dict[str, Any]) -> str:
         """An empty file on the host for the archive, which the module removes; none where the release is built.
@@ -107,10 +107,15 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         made["notify_text"] = notify_text(variables)
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.
-    alone = len(variables["ansible_play_hosts_all"]) == 1 and variables.get("celery_app_deploy") != "stop"
+    alone = is_alone(variables) and variables.get("celery_app_deploy") != "stop"
     if not target and alone == (state == "built"):
         made |= migration(deployment, variables)
     return made
+
+
+def is_alone(variables: Variables) -> bool:
+    """Whether the run has one host."""
+    return len(variables["ansible_play_hosts_all"]) == 1
 
 
 def notify_text(variables: Variables) -> str:
