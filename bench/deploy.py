@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -140,11 +141,6 @@ class Bench:
         return load.finish(stop=False, patience=200)
 
 
-def median(values: list[float]) -> float:
-    """The middle one."""
-    return sorted(values)[len(values) // 2]
-
-
 def main(arguments: list[str]) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -164,7 +160,12 @@ def main(arguments: list[str]) -> None:
     rows = [
         Row("code-only deploy, all of it", "s", ours, plain, whole, at_most=1.0),
         Row(
-            "code-only deploy, until the new generation works", "s", median(bench.consuming), plain, whole, at_most=0.25
+            "code-only deploy, until the new generation works",
+            "s",
+            statistics.median(bench.consuming),
+            plain,
+            whole,
+            at_most=0.25,
         ),
         Row("dependency change, warm cache (15 s at most)", "s", changed, pip, "a new virtualenv by pip alone"),
     ]

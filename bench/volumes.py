@@ -15,9 +15,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
@@ -33,35 +33,30 @@ def rows(found: dict[str, Samples | dict[str, Samples]]) -> list[Row]:
     """The table."""
     trips, forms, peaks = found["trips"], found["forms"], found["peaks"]
     made = [
-        Row(f"`loadArray`, {dtype}", "ms", middle(samples["load"]), middle(samples["raw"]), "SET + GET", at_most=1.15)
+        Row(f"`loadArray`, {dtype}", "ms", median(samples["load"]), median(samples["raw"]), "SET + GET", at_most=1.15)
         for dtype, samples in trips.items()
     ]
     made += [
         Row(
             f"`loadArray` by reference, {dtype}",
             "ms",
-            middle(samples["by_reference"]),
-            middle(samples["bare"]) + middle(samples["small"]),
+            median(samples["by_reference"]),
+            median(samples["bare"]) + median(samples["small"]),
             "a file written and read, and a small trip",
             at_most=1.2,
         )
         for dtype, samples in trips.items()
     ]
-    small = middle([each for samples in trips.values() for each in samples["small"]])
+    small = median([each for samples in trips.values() for each in samples["small"]])
     made.append(Row("of which a small trip, int16", "ms", small, made[0].ours, "`loadArray`"))
-    array, lists = middle(forms["arrays_by_lists"]), middle(forms["lists"])
+    array, lists = median(forms["arrays_by_lists"]), median(forms["lists"])
     made.append(Row("array of float32 as a result", "ms", array, lists, "JSON of lists", at_most=1 / 5))
-    array, pickled = middle(forms["arrays"]), middle(forms["pickle"])
+    array, pickled = median(forms["arrays"]), median(forms["pickle"])
     made.append(Row("array of float32 as a result", "ms", array, pickled, "pickle", at_most=1 / 2))
     size = peaks["array"][0] / 2**20
     for what, side in (("worker", "writes"), ("caller", "reads")):
         made.append(Row(f"memory of the {what}, peak", "MiB", peaks[side][0] / 2**20, size, "array", at_most=2.2))
     return made
-
-
-def middle(values: list[float]) -> float:
-    """The median."""
-    return statistics.median(values)
 
 
 def main() -> None:
