@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from support.control import ROOT, deployed, play, start
 from support.host import APP
 from support.long import LONG
 from support.wait import wait_until
+from support.webhook import webhook
 
 
 @pytest.fixture
 def told():
     """The texts that a webhook was told, and the variable that names it."""
-    lines: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            lines.append(body["text"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield (
-        lines,
-        [{"webhook": f"http://127.0.0.1:{server.server_port}/s3cret"}, {"webhook": "http://127.0.0.1:9/s3cret"}],
-    )
-    server.shutdown()
+    with webhook() as (lines, url):
+        yield lines, [{"webhook": url}, {"webhook": "http://127.0.0.1:9/s3cret"}]
 
 
 @pytest.mark.timeout(600)

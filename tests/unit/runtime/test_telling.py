@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from celery_ops.launch.process import MARK
@@ -13,26 +11,14 @@ from celery_ops.watchdog import telling
 from celery_ops.watchdog.telling import LINES, PAUSE, Teller
 from support.control import ROOT
 from support.wait import wait_until
+from support.webhook import webhook
 
 
 @pytest.fixture
 def texts():
-    """What a webhook was told; it has the server's URL."""
-    told: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield told, f"http://127.0.0.1:{server.server_port}/s3cret"
-    server.shutdown()
+    """What a webhook was told, and its URL."""
+    with webhook() as served:
+        yield served
 
 
 @pytest.fixture
