@@ -82,6 +82,8 @@ class Watchdog:
         """Assess everything once, and do what is due."""
         now = time.monotonic()
         self.brokers = {}
+        # Asked for before the processes are read: one that ends after that is still among them.
+        stand_in = self.recycler.stand_in
         processes = of_this_user()
         ours = [process for process in processes if process.identity and process.identity.app == self.app]
         mains = [process for process in ours if process.is_main]
@@ -96,7 +98,7 @@ class Watchdog:
         self._record_missing(set(programs), wanted, now)
         by_hand = started_by_hand(processes, self.app, self.module, self.home)
         found = [main for main in [*mains, *by_hand] if main.parent != self.supervisor]
-        self._end_orphans([main for main in found if main.pid != self.recycler.stand_in], processes)
+        self._end_orphans([main for main in found if main.pid != stand_in], processes)
         self._tidy({main.identity.program for main in mains} | wanted)
 
     def about(self) -> dict[str, Any]:

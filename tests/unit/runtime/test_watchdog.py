@@ -453,6 +453,25 @@ class TestRecycling:
         assert (about["recycled"], about["recycling"]) == (1, False)
         assert about["memory"] > 2**20
 
+    def test_a_stand_in_that_ends_while_the_watchdog_looks_is_no_orphan(self, stage, outgrown, monkeypatch):
+        program, lookout = outgrown()
+        pid = lookout.until(lambda: self.stand_in(stage), "a stand-in")
+        os.kill(pid, signal.SIGSTOP)
+        program.stop()
+        lookout.until(lambda: lookout.watchdog.recycler.current.over, "that nobody needs it")
+        read_processes = watchdog.of_this_user
+
+        def then_it_ends():
+            processes = read_processes()
+            os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: not alive(pid), 15, "the end of the stand-in")
+            return processes
+
+        monkeypatch.setattr(watchdog, "of_this_user", then_it_ends)
+        lookout.watchdog.run_once()
+        assert lookout.watchdog.recycler.current is None
+        assert lookout.watchdog.orphans == {}
+
     def test_one_that_must_be_alone_is_told_to_finish(self, stage, outgrown):
         program, lookout = outgrown("--no-stand-in")
         lookout.until(lambda: not alive(program.pid), "its end")
