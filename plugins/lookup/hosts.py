@@ -36,6 +36,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.lookup import derived, input  # noqa: F401
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import prefix_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import role_defaults
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.packed_modules import keep_packed_modules
 
 
 class LookupModule(LookupBase):
@@ -44,5 +45,6 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return one pattern for all groups."""
         role_defaults()
+        keep_packed_modules()
         prefix = prefix_of((variables or {})["groups"])
         return [":".join(f"{prefix}{group}" for group in terms)]
