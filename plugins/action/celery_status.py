@@ -41,6 +41,7 @@ def arguments_of(variables: Variables) -> dict[str, Any]:
         "store": "result_store" in groups,
         "groups": members_of_app(variables) if "rabbitmq" in groups else {},
         "nodes": [node["name"] for node in nodes] if "rabbitmq" in groups else [],
+        "flower": variables.get("flower_host", "") == variables["inventory_hostname"],
         "rotation": is_under_way(variables["celery_app_secrets_dir"], app),
         "ask_broker": Deployment.current(app).as_app(words),
     }

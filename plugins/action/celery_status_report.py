@@ -11,7 +11,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_page, status_report
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import drift, status_page, status_report
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled, spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import groups_of_schedulers
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
@@ -38,7 +39,7 @@ class ActionModule(ActionBase):
         known = variables["hostvars"]
         results = {host: known[host].get(STATUS) or {} for host in variables["ansible_play_hosts_all"]}
         schedulers = groups_of_schedulers(variables)
-        given = status_report.document(results, schedulers, variables["celery_app_name"])
+        given = status_report.document(results, schedulers, variables["celery_app_name"], drift_of(variables))
         shown = text = "\n".join(status_report.lines(results, given, schedulers))
         if how == "json":
             text = json.dumps(spelled(given), indent=1, ensure_ascii=False)
@@ -57,6 +58,16 @@ class ActionModule(ActionBase):
             "outcome": f"{'1 problem' if count == 1 else f'{count} problems'}: see above. To end with 0 all the same: "
             "-e status_exit=false",
         }
+
+
+def drift_of(variables: Variables) -> list[dict[str, str]] | str | None:
+    """Return what differs from the inventory, or why that is not known; None where it was not asked for."""
+    if not boolean(setting(variables, "drift")):
+        return None
+    try:
+        return drift.differences()
+    except OperatorError as why:
+        return str(why)
 
 
 def setting(variables: Variables, name: str) -> Any:

@@ -48,6 +48,10 @@ options:
     type: list
     elements: str
     default: []
+  flower:
+    description: Whether the inventory has Flower on this host.
+    type: bool
+    default: false
   rotation:
     description: Whether the control node says that a rotation of passwords was not completed.
     type: bool
@@ -116,6 +120,10 @@ store:
     C(faults).
   type: dict
   returned: always
+flower:
+  description: "Flower, where it belongs: C(state), C(pid), C(uptime), C(memory), C(answers), C(url); empty elsewhere."
+  type: dict
+  returned: always
 tick: {description: "When a worker here last ran the scheduler's tick, as Unix time.", type: float, returned: always}
 next_due: {description: "When the scheduler here is due next, as Unix time.", type: float, returned: always}
 hour: {description: "The last hour of the queues in points of C(every) s.", type: dict, returned: always}
@@ -159,6 +167,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look,
     look_at_broker,
     look_at_cluster,
+    look_at_flower,
     look_at_programs,
     look_at_store,
     look_at_versions,
@@ -170,7 +179,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import
 REPORTED = (
     "app", "release", "since", "programs", "watched", "orphans", "queues", "nodes", "alarms", "cluster", "store",
     "scheduled", "tick", "next_due", "hour", "now", "lock", "work", "paused", "deploys", "unsafe", "draft",
-    "certificates", "unseen",
+    "certificates", "unseen", "flower",
 )  # fmt: skip
 """What is returned of a status."""
 
@@ -183,6 +192,7 @@ ARGUMENTS: dict[str, Any] = {
     "nodes": {"type": "list", "elements": "str", "default": []},
     "groups": {"type": "dict", "default": {}},
     "ask_broker": {"type": "list", "elements": "str", "default": []},
+    "flower": {"type": "bool", "default": False},
     "rotation": {"type": "bool", "default": False},
     "supervisord_conf": {"type": "path", "default": str(SUPERVISORD_CONF)},
 }
@@ -225,6 +235,8 @@ def looks(options: dict[str, Any]) -> Iterator[Callable[[Status], None]]:
     """Yield what is looked at, at the same time, on a host of these groups."""
     if options["programs"]:
         yield lambda seen: look_at_programs(seen, Path(options["supervisord_conf"]))
+    if options["flower"]:
+        yield lambda seen: look_at_flower(seen, Path(options["supervisord_conf"]))
     if options["store"]:
         yield look_at_store
     if options["broker"]:

@@ -9,8 +9,9 @@ module: celery_status_report
 short_description: Show the status of all hosts of the run, or write it as JSON or as a page
 description:
   - Runs on the control node alone. It takes what M(celery_ops.kit.celery_status) returned of every host of the play,
-    registered as C(__celery_app_status), and the variables C(celery_app_status_format), C(celery_app_status_output)
-    and C(celery_app_status_exit), or the same without C(celery_app_).
+    registered as C(__celery_app_status), and the variables C(celery_app_status_format), C(celery_app_status_output),
+    C(celery_app_status_exit) and C(celery_app_status_drift), or the same without C(celery_app_).
+  - With C(celery_app_status_drift) it runs site.yml in check mode, with the options of this run.
 options: {}
 attributes:
   check_mode:

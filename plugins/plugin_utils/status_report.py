@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DEAD
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import unconsumed
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, verdict
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.drift import problem as drift_problem
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import Leadership, leadership
 
 ADDED = ("unacked", "rate")
@@ -19,10 +20,16 @@ VERSION = 1
 Result = Mapping[str, Any]
 
 
-def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]], app: str = "") -> dict[str, Any]:
+def document(
+    results: Mapping[str, Result],
+    schedulers: Iterable[Iterable[str]],
+    app: str = "",
+    drift: list[dict[str, str]] | str | None = None,
+) -> dict[str, Any]:
     """Return the document; `app` is the application of hosts that were not reached.
 
-    `results` are the module's by host, `schedulers` the hosts whose schedulers share a broker.
+    `results` are the module's by host, `schedulers` the hosts whose schedulers share a broker, `drift` is what differs
+    from the inventory (plugin_utils/drift.py), or why that is not known; None where nobody asked.
     """
     leaderships = [leadership({host: programs_of(results.get(host)) for host in hosts}) for hosts in schedulers]
     paused = paused_queues(results)
@@ -30,6 +37,10 @@ def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]],
     # The broker's host does not know what is paused on the workers'.
     problems = [problem(host, line) for host, line in found if not line.startswith(tuple(map(unconsumed, paused)))]
     problems += [problem(", ".join(one.hosts), line) for one in leaderships for line in one.problems()]
+    if isinstance(drift, str):
+        problems.append(problem("", f"It is not known what differs from the inventory: {drift}"))
+        drift = None
+    problems += [drift_problem(drift or [], host) for host in dict.fromkeys(one["host"] for one in drift or [])]
     hosts = [host_entry(name, result, app) for name, result in results.items()]
     return {
         "version": VERSION,
@@ -43,6 +54,7 @@ def document(results: Mapping[str, Result], schedulers: Iterable[Iterable[str]],
             for name in dict.fromkeys(host["app"] for host in hosts)
         ],
         "hosts": hosts,
+        "drift": drift,
     }
 
 
@@ -59,6 +71,8 @@ def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: I
     """Return the status for people: first whether all is in order, or what is not and what to type."""
     several = len(results) > 1
     shown = problem_lines(given, several=several)
+    if given["drift"] == []:
+        shown.append("drift: none, site.yml would change nothing")
     for hosts in schedulers:
         shown += leadership({host: programs_of(results.get(host)) for host in hosts}).lines()
     for host, result in results.items():
@@ -227,6 +241,7 @@ def host_entry(host: str, result: Result, app: str) -> dict[str, Any]:
         "orphans": [picked(one, "pid", "what", "seconds") for one in result.get("orphans") or []],
         "broker": broker(result),
         "result_store": store(known["store"]) if known["store"] else None,
+        "flower": flower(result["flower"]) if result.get("flower") else None,
         "certificates": [
             {"file": file, "ends": moment(end)} for file, end in (result.get("certificates") or {}).items()
         ],
@@ -299,6 +314,11 @@ def store(seen: Mapping[str, Any]) -> dict[str, Any]:
         **{key: seen.get(key) for key in keys},
         "faults": list(seen.get("faults") or []),
     }
+
+
+def flower(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Flower on a host; None for what it has not while it does not run."""
+    return {**seen, **{key: seen[key] if seen["pid"] else None for key in ("pid", "uptime", "memory")}}
 
 
 def deploy(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,25 @@ def test_it_shows_the_workers_and_their_tasks(flower):
     wait_until(lambda: "FAILURE" in states(), 20, "the task on Flower's page")
 
 
+def test_the_status_shows_whether_it_answers(flower):
+    shown = play("status", flower_host=flower.name)
+    assert shown.rc == 0, shown.text
+    assert "flower: RUNNING, answers at http://127.0.0.1:5555/, up" in shown.words
+    pid = flower.output(f"supervisorctl pid {USER}")
+    flower.output(f"kill -STOP {pid}")
+    try:
+        frozen = play("status", flower_host=flower.name)
+    finally:
+        flower.output(f"kill -CONT {pid}")
+    assert frozen.rc == 2 and "Flower does not answer at http://127.0.0.1:5555/. Look: tail" in frozen.words
+    flower.output(f"supervisorctl stop {USER}")
+    try:
+        stopped = play("status", flower_host=flower.name)
+    finally:
+        flower.output(f"supervisorctl start {USER}")
+    assert f"{USER} was stopped manually. Start it: supervisorctl start {USER}" in stopped.words
+
+
 def test_it_gives_no_commands(flower):
     worker = f"{flower.program('worker-default').name}@{flower.name}"
     pids = flower.workers()

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
+import pytest
 from support.control import ROOT, play
+from support.long import LONG
 from support.wait import wait_until
 
 SCHEMA = json.loads((ROOT / "docs/status.schema.json").read_text())
@@ -63,6 +65,24 @@ def test_waiting_tasks_that_nothing_consumes_are_a_problem_and_exit_false_keeps_
     assert done.rc == 0, done.text
     assert re.search(r"Nothing consumes from petct, where \d+ tasks wait", done.words), done.text
     assert re.search(r"petct +[1-9]\d* +0 +0 ", done.text), done.text
+
+
+@LONG
+@pytest.mark.timeout(600)
+def test_what_was_edited_by_hand_is_a_difference_from_the_inventory(host, tmp_path):
+    file = tmp_path / "status.json"
+    done = play("status", status_drift=True)
+    assert done.rc == 0, done.text
+    assert "drift: none, site.yml would change nothing" in done.words
+    host.output("chmod 0755 /var/log/petct")
+    try:
+        done = play("status", status_drift=True, status_format="json", status_output=str(file))
+    finally:
+        host.output("chmod 0750 /var/log/petct")
+    assert done.rc == 2, done.text
+    [one] = json.loads(file.read_text())["drift"]
+    assert one["host"] == host.name and "celery" in one["task"]
+    assert f"It differs from the inventory, site.yml would change: {one['task']}. Show it: " in done.words
 
 
 def test_a_format_that_there_is_not_is_refused(host):

@@ -21,6 +21,10 @@ GOOD = {
 }  # fmt: skip
 
 
+FLOWER = {
+    "state": "RUNNING", "pid": 4712, "uptime": 90061, "memory": 52428800, "answers": True,
+    "url": "http://127.0.0.1:5555/",
+}  # fmt: skip
 PAUSE = {
     "what": "queue", "name": "photos", "who": "anna@control", "why": "disk full", "by": "", "since": time.time() - 600,
     "until": time.time() + 3600,
@@ -69,6 +73,7 @@ def seen(**more: Any) -> Status:
         "scheduled": {"celery-ops-tick": time.time() - 9}, "deploys": [GOOD], "tick": time.time() - 8,
         "next_due": time.time() + 6, "hour": last_hour(), "now": {"shop": {"oldest": 12.5, "rate": 3.25}},
         "certificates": {"/etc/rabbitmq/tls/cert.pem": time.time() + 86400 * 80},
+        "flower": FLOWER,
     }  # fmt: skip
     return Status("shop", **{**known, **more})
 
@@ -98,6 +103,7 @@ def healthy() -> dict[str, Any]:
     """Two hosts with nothing wrong."""
     two = seen(host="work2", name="work2", queues={}, nodes=[], store={}, broker=Versions(), scheduled={}, next_due=0.0)
     two.programs = worker("shop-worker-default-1")
+    two.flower = {}
     return {"web1": result(seen()), "work2": result(two)}
 
 
@@ -114,6 +120,7 @@ def broken() -> dict[str, Any]:
         draft={"action": "deploy", "who": "anna@control", "release": "r2", "phase": "workers", "begun": ["web"]},
         unsafe=[{"setting": "task_acks_late", "value": False, "write": "app.conf.task_acks_late = True"}],
         unlisted=[UnlistedWorker("shop-worker-default-0", "gone1", "10.0.0.9:40100")],
+        flower={**FLOWER, "answers": False},
         rotation=True,
         paused=[PAUSE, {**PAUSE, "what": "all", "name": "", "until": None, "why": ""}],
         deploys=[{**GOOD, "outcome": "failed: workers on work2; taken back", "to": "r2"}, GOOD],

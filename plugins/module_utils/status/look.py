@@ -34,7 +34,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import rows_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
-from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker, metrics
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker, flower, metrics
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -108,6 +108,8 @@ class Status:
     draft: dict[str, Any] = field(default_factory=dict)
     paused: list[dict[str, Any]] = field(default_factory=list)
     """What is paused here: `what`, `name`, `since`, `until`, `who`, `why` and, where it was not pause.yml, `by`."""
+    flower: dict[str, Any] = field(default_factory=dict)
+    """Flower, where the inventory has it on this host: `state`, `pid`, `uptime`, `memory`, `answers`, `url`."""
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, as its inspection reported them."""
     unlisted: list[UnlistedWorker] = field(default_factory=list)
@@ -251,6 +253,13 @@ def memory_of(mains: list[int]) -> dict[int, int]:
         if main:
             taken[main] += proc.memory(pid)
     return taken
+
+
+def look_at_flower(seen: Status, conf: Path) -> None:
+    """Add how Flower is, which the inventory has on this host."""
+    seen.flower = flower.look(seen.app, conf)
+    if pid := seen.flower["pid"]:
+        seen.flower["memory"] = memory_of([pid])[pid]
 
 
 def last_runs(layout: Layout) -> dict[str, float]:

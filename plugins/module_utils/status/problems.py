@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, LEASE_TIMEOUT, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import flower
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
 
 CERTIFICATE_DAYS = 30
@@ -28,6 +29,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *_release(seen, has_programs),
         *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
         *_watchdog(seen),
+        *_flower(seen),
         *_cluster(seen),
         *_store(seen),
         *_queues(seen),
@@ -104,6 +106,21 @@ def _watchdog(seen: Status) -> Iterator[str]:
             f"pid {orphan['pid']} ({orphan['what']}) is an orphan. The watchdog has told it to finish, and terminates "
             f"it in time. Look: ps -fp {orphan['pid']}"
         )
+
+
+def _flower(seen: Status) -> Iterator[str]:
+    if not seen.flower:
+        return
+    state, name, log = seen.flower["state"], flower.name_of(seen.app), f"tail -n 30 {flower.log_of(seen.app)}"
+    if not state:
+        what = "Flower is not installed here, and flower_host is this host"
+        yield f"{what}. Install it: ansible-playbook playbooks/site.yml"
+    elif state == "STOPPED":
+        yield f"{name} was stopped manually. Start it: supervisorctl start {name}"
+    elif state not in ("RUNNING", "STARTING"):
+        yield f"{name} is {state}. Look: {log}; restart it: supervisorctl restart {name}"
+    elif state == "RUNNING" and not seen.flower["answers"]:
+        yield f"Flower does not answer at {seen.flower['url']}. Look: {log}; restart it: supervisorctl restart {name}"
 
 
 def _cluster(seen: Status) -> Iterator[str]:

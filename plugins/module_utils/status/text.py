@@ -44,6 +44,8 @@ def text(seen: Status, *, has_programs: bool, has_queues: bool) -> list[str]:
     lines += broker(seen)
     if seen.store:
         lines.append(f"result store: {store(seen.store)}")
+    if seen.flower:
+        lines.append(f"flower: {flower(seen.flower)}")
     lines += [f"note: {line}" for line in notes(seen)]
     if seen.certificates:
         ends = [f"{file} until {_local(end)[:10]}" for file, end in seen.certificates.items()]
@@ -101,6 +103,14 @@ def store(seen: dict[str, Any]) -> str:
         f"Redis {seen['version']}, {seen['role']}, {seen['keys']} keys, memory {size(seen['memory'])}{limit}, "
         f"{seen['evicted']} evicted, {faults}"
     )
+
+
+def flower(seen: dict[str, Any]) -> str:
+    """Return the line on Flower."""
+    if not seen["pid"]:
+        return seen["state"] or "not installed"
+    answer = "answers" if seen["answers"] else "does not answer"
+    return f"{seen['state']}, {answer} at {seen['url']}, up {_span(seen['uptime'])}, memory {size(seen['memory'])}"
 
 
 def deploy(entry: dict[str, Any]) -> str:

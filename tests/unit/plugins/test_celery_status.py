@@ -24,6 +24,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, size, text, verdict
+from support.statuses import FLOWER
 from support.wait import wait_until
 
 WORKER = "demo-worker-default-1a2b3c4d"
@@ -99,6 +100,19 @@ def test_nothing_is_wrong_with_a_healthy_system():
         (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead-lettered tasks"),
         (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nothing consumes from demo, where 3 tasks wait"),
         (found(queues={"demo": {"messages": 0, "consumers": 0, "state": "down"}}), "The queue demo has no leader"),
+        *[
+            (found(flower={**FLOWER, "state": state, **more}), says)
+            for state, more, says in [
+                (
+                    "",
+                    {"pid": 0},
+                    "Flower is not installed here, and flower_host is this host. Install it: ansible-playbook",
+                ),
+                ("STOPPED", {"pid": 0}, "flower-demo was stopped manually. Start it: supervisorctl start flower-demo"),
+                ("BACKOFF", {"pid": 0}, "flower-demo is BACKOFF. Look: tail -n 30 /var/log/flower-demo/flower.log"),
+                ("RUNNING", {"answers": False}, "Flower does not answer at http://127.0.0.1:5555/. Look: tail"),
+            ]
+        ],
         (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
         (found(work=WORK), "The work of an interrupted run goes on: deploy of anna@control, phase workers, since noon"),
     ],

@@ -58,7 +58,7 @@ def test_names_that_are_markup_are_shown_as_they_are():
 
 def test_problems_come_first_with_the_commands_to_type():
     text = page(broken())
-    assert "<title>15 problems" in text
+    assert "<title>16 problems" in text
     assert text.index('id="problems"') < text.index('id="topology"')
     assert "<code>supervisorctl start shop-scheduler-2</code>" in text
     assert "Restart it: <code>supervisorctl restart shop-worker-mail-1</code>" in text

@@ -17,12 +17,15 @@ SCHEMA = json.loads((ROOT / "docs/status.schema.json").read_text())
 SCHEDULERS = [("web1",)]
 
 
-def document(results: dict[str, Any]) -> dict[str, Any]:
-    return status_report.document(results, SCHEDULERS, "shop")
+DRIFT = [{"host": "web1", "task": "rabbitmq : Limits"}, {"host": "web1", "task": "celery : Link"}]
 
 
-def lines(results: dict[str, Any]) -> list[str]:
-    return status_report.lines(results, document(results), SCHEDULERS)
+def document(results: dict[str, Any], drift: Any = None) -> dict[str, Any]:
+    return status_report.document(results, SCHEDULERS, "shop", drift)
+
+
+def lines(results: dict[str, Any], drift: Any = None) -> list[str]:
+    return status_report.lines(results, document(results, drift), SCHEDULERS)
 
 
 def test_a_healthy_fleet_is_ok_on_the_first_line():
@@ -39,6 +42,30 @@ def test_problems_come_first_with_their_host_and_what_to_type():
     assert said.index("") > len(document(broken())["problems"])
 
 
+def test_what_differs_from_the_inventory_is_a_problem_of_its_host_and_nothing_is_said_where_nobody_asked():
+    assert lines(healthy(), DRIFT)[:2] == [
+        "PROBLEMS:",
+        "- web1: It differs from the inventory, site.yml would change: rabbitmq : Limits; celery : Link. "
+        "Show it: ansible-playbook playbooks/site.yml --check --diff",
+    ]
+    assert document(healthy(), DRIFT)["drift"] == DRIFT
+    assert lines(healthy(), [])[:2] == ["OK", "drift: none, site.yml would change nothing"]
+    assert not any("drift" in line for line in lines(healthy()))
+
+
+def test_a_comparison_that_failed_is_a_problem_and_no_answer():
+    found = document(healthy(), "site.yml in check mode ended with status 2. Look: there")
+    assert (found["ok"], found["drift"], found["problems"][0]["fix"]) == (False, None, "Look: there")
+
+
+def test_flower_is_shown_where_it_belongs_and_what_is_wrong_with_it():
+    shown = lines(healthy())
+    assert "flower: RUNNING, answers at http://127.0.0.1:5555/, up 1d 1:01:01, memory 50M" in shown
+    [one] = [each for each in document(broken())["problems"] if "Flower" in each["problem"]]
+    assert one["problem"] == "Flower does not answer at http://127.0.0.1:5555/"
+    assert one["fix"].endswith("restart it: supervisorctl restart flower-shop")
+
+
 def test_a_problem_is_parted_from_what_to_do():
     [one] = [each for each in document(broken())["problems"] if "stopped manually" in each["problem"]]
     assert one == {
@@ -48,15 +75,16 @@ def test_a_problem_is_parted_from_what_to_do():
     }
 
 
+@pytest.mark.parametrize("drift", [None, [], DRIFT, "why not"])
 @pytest.mark.parametrize("results", [healthy(), broken(), hostile(), {}], ids=["healthy", "broken", "hostile", "none"])
-def test_the_document_is_as_its_schema_says(results):
-    jsonschema.validate(json.loads(json.dumps(document(results))), SCHEMA)
+def test_the_document_is_as_its_schema_says(results, drift):
+    jsonschema.validate(json.loads(json.dumps(document(results, drift))), SCHEMA)
 
 
 def test_the_schema_has_no_field_that_no_document_has():
     """Together with additionalProperties: false, schema and document are equal."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert fields(SCHEMA) == keys(document(healthy())) | keys(document(broken()))
+    assert fields(SCHEMA) == keys(document(healthy(), DRIFT)) | keys(document(broken()))
 
 
 def fields(schema: dict[str, Any], path: str = "") -> set[str]:
