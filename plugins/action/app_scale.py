@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, time, timedelta
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,18 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import shortest, spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, worker_programs
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    Variables,
+    worker_programs,
+    worker_programs_of_hosts,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of, said
 
 LOOK = "__celery_app_scale_look"
 MOST = 1000
+UNTIL = "celery_app_scale_until"
+KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_HOME", "ANSIBLE_VAULT_PASSWORD_FILE", "SSH_AUTH_SOCK")
+"""What a timer's command needs of this environment, where it is set."""
 EXAMPLE = "-e celery_app_scale=default=6"
 
 
@@ -24,8 +36,8 @@ class ActionModule(ActionBase):
     """Runs wholly on the control node; changes nothing.
 
     A number that was changed on the hosts alone, the next deploy would undo without a word; and a pool that grows while
-    it runs gets no more tasks than before from quorum queues. So no number is for a time only, either: its end would
-    have to be a deploy.
+    it runs gets no more tasks than before from quorum queues. A number for a time only is an extra variable of one
+    deploy: the next deploy without it ends it, and a timer of the control node can type that one.
     """
 
     TRANSFERS_FILES = False
@@ -38,15 +50,20 @@ class ActionModule(ActionBase):
         variables = Variables(task_vars or {}, self._templar.template)
         try:
             wanted = numbers(variables)
+            until = end_of(str(variables["celery_app_scale_until"]), datetime.now())
+            if until:
+                refuse_different_hosts(variables)
         except OperatorError as error:
             return {"failed": True, "msg": str(error)}
         looks = results_of(variables, LOOK)
         files = list(files_of(variables["ansible_inventory_sources"]))
         lines = [advice(entry, number, variables, looks, files) for entry, number in wanted]
+        if until:
+            lines = [*(running(entry, variables, looks) for entry, _ in wanted), *rush_hour(wanted, variables, until)]
         done = all(
             entry.get("concurrency") == number and is_live(entry, number, variables, looks) for entry, number in wanted
         )
-        return said("\n".join(lines), failed=not done)
+        return said("\n".join(lines), failed=not done or bool(until))
 
 
 def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
@@ -91,6 +108,74 @@ def is_live(entry: Mapping[str, Any], number: int, variables: Mapping[str, Any],
     return all(now == number for _, now, _ in slots(entry, variables, looks))
 
 
+def end_of(text: str, now: datetime) -> datetime | None:
+    """Return the moment that is meant: a time, today or tomorrow, or a date and a time; None for none.
+
+    Raises OperatorError.
+    """
+    if not text:
+        return None
+    with suppress(ValueError):
+        end = datetime.combine(now.date(), time.fromisoformat(text))
+        return end if end > now else end + timedelta(days=1)
+    with suppress(ValueError):
+        end = datetime.fromisoformat(text)
+        if end.tzinfo is None and end > now:
+            return end
+    raise OperatorError(
+        f"celery_app_scale_until is {text!r}: it has to be a time to come, by the clock of the control node, such as "
+        "18:00 or '2026-11-26 18:00'. Nothing was changed."
+    )
+
+
+def refuse_different_hosts(variables: Mapping[str, Any]) -> None:
+    """Raise OperatorError where hosts have different programs: an extra variable is the same for all."""
+    lists = list(worker_programs_of_hosts(variables))
+    if any(one != lists[0] for one in lists):
+        raise OperatorError(
+            "celery_app_scale_until: the hosts have different celery_worker_programs, and an extra variable would give "
+            f"all of them the same. Nothing was changed. Write the number into the inventory: leave {UNTIL} out, and "
+            "this says where"
+        )
+
+
+def rush_hour(wanted: Iterable[tuple[dict[str, Any], int]], variables: Mapping[str, Any], until: datetime) -> list[str]:
+    """Return what to type for numbers that end by themselves."""
+    number_of = {str(entry["name"]): number for entry, number in wanted}
+    programs = [
+        {**entry, **slots_key(entry, number_of[str(entry["name"])])} if str(entry["name"]) in number_of else entry
+        for entry in worker_programs(variables)
+    ]
+    extra = shlex.quote(json.dumps({"celery_worker_programs": programs}, separators=(",", ":")))
+    kept = [
+        f'--setenv={name}="${name}"'
+        for name in ("PATH", "HOME", *KEPT)
+        if name in ("PATH", "HOME") or environ.get(name)
+    ]
+    timer = " ".join([f"systemd-run --on-calendar='{until:%Y-%m-%d %H:%M:%S}' --working-directory=\"$PWD\"", *kept])
+    return [
+        "Nothing was changed. A number that ends is one deploy with it, and another one without it. Type now:",
+        f"  ansible-playbook playbooks/deploy.yml -e {extra}",
+        "and, on the control node, so that the inventory's numbers come back by themselves:",
+        f"  {timer} ansible-playbook playbooks/deploy.yml",
+        "Any deploy before that ends them, too. Both deploy what the inventory names, new commits as well. What the "
+        "timer did: journalctl -u 'run-*'",
+    ]
+
+
+def slots_key(entry: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Return the key of an entry that gives it this number."""
+    if "autoscale" in entry:
+        return {"autoscale": f"{number},{str(entry['autoscale']).partition(',')[2] or '1'}"}
+    return {"concurrency": number}
+
+
+def running(entry: Mapping[str, Any], variables: Mapping[str, Any], looks: Mapping[str, Any]) -> str:
+    """Return what a program runs now."""
+    found = [f"{active} of {now} slots busy on {host}" for host, now, active in slots(entry, variables, looks)]
+    return f"scale: {entry['name']} has {', '.join(found) or 'no worker that is ready'}."
+
+
 def advice(
     entry: Mapping[str, Any],
     number: int,
@@ -100,15 +185,13 @@ def advice(
 ) -> str:
     """Return what a program runs now, and what to write where."""
     name = str(entry["name"])
-    found = [f"{active} of {now} slots busy on {host}" for host, now, active in slots(entry, variables, looks)]
-    now = f"scale: {name} has {', '.join(found) or 'no worker that is ready'}."
+    now = running(entry, variables, looks)
     known = entry.get("concurrency", CONCURRENCY)
     if known == number and "autoscale" not in entry:
         if is_live(entry, number, variables, looks):
             return f"{now} The inventory says {number}: nothing to do."
         return f"{now} The inventory says {number} already. Type: ansible-playbook playbooks/deploy.yml"
-    least = str(entry.get("autoscale", "")).partition(",")[2] or "1"
-    line = f"autoscale: {number},{least}" if "autoscale" in entry else f"concurrency: {number}"
+    [line] = [f"{key}: {value}" for key, value in slots_key(entry, number).items()]
     # Without a word on it, the entry has the default.
     former = next((f"{key}: {entry[key]}" for key in ("autoscale", "concurrency") if key in entry), "")
     before = f"write {former} there again" if former else f"take {line} out again"

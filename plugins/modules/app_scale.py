@@ -7,6 +7,7 @@ short_description: Say which line of the inventory scales a program
 description:
   - Reads C(celery_app_scale), and what the workers run now. Fails with the line to write and the command to type;
     changes nothing. Succeeds where the inventory and all workers have that number.
+  - With C(celery_app_scale_until) it says what to type for numbers that end by themselves at that time, and fails, too.
 author:
   - celery-ops (@celery-ops)
 """

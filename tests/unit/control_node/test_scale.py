@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from datetime import datetime
+
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.app_scale import advice, files_of, numbers, places
+from ansible_collections.celery_ops.kit.plugins.action.app_scale import (
+    advice,
+    end_of,
+    files_of,
+    numbers,
+    places,
+    refuse_different_hosts,
+    rush_hour,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 
 HOST = {
@@ -49,6 +61,55 @@ def test_the_line_to_edit_and_what_runs_now():
     assert "write autoscale: 10,2 there again" in photos
     plain = advice({"name": "default"}, 6, HOST, LOOKS, [])
     assert "take concurrency: 6 out again" in plain
+
+
+NOON = datetime(2026, 11, 26, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("", None),
+        ("18:00", datetime(2026, 11, 26, 18)),
+        ("09:30", datetime(2026, 11, 27, 9, 30)),
+        ("2026-11-28 07:00", datetime(2026, 11, 28, 7)),
+    ],
+)
+def test_a_rush_hours_end_is_a_moment_to_come(text, end):
+    assert end_of(text, NOON) == end
+
+
+@pytest.mark.parametrize("text", ["soon", "25:00", "2026-11-26 11:00", "2026-11-28T07:00+02:00", "6"])
+def test_what_is_no_moment_to_come_is_refused(text):
+    with pytest.raises(OperatorError, match=r"celery_app_scale_until is .* by the clock of the control node, such as"):
+        end_of(text, NOON)
+
+
+def test_a_rush_hour_is_a_deploy_with_the_numbers_and_a_timed_one_without(monkeypatch):
+    monkeypatch.setenv("ANSIBLE_CONFIG", "/x/ansible.cfg")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    wanted = numbers({**HOST, "celery_app_scale": "default=6,photos=20"})
+    _, now, _, timer, _ = rush_hour(wanted, HOST, datetime(2026, 11, 26, 18))
+    *words, extra = shlex.split(now)
+    assert words == ["ansible-playbook", "playbooks/deploy.yml", "-e"]
+    assert json.loads(extra)["celery_worker_programs"] == [
+        {"name": "default", "concurrency": 6},
+        {"name": "photos", "autoscale": "20,2"},
+        {"name": "slow", "pool": "solo"},
+    ]
+    assert shlex.split(timer) == [
+        *("systemd-run", "--on-calendar=2026-11-26 18:00:00", "--working-directory=$PWD", "--setenv=PATH=$PATH"),
+        *("--setenv=HOME=$HOME", "--setenv=ANSIBLE_CONFIG=$ANSIBLE_CONFIG", "ansible-playbook", "playbooks/deploy.yml"),
+    ]
+
+
+def test_a_rush_hour_of_hosts_with_different_programs_is_refused():
+    mine, others = HOST["celery_worker_programs"], [{"name": "mail"}]
+    hosts = {"w1": {"celery_worker_programs": mine}, "w2": {"celery_worker_programs": mine}}
+    fleet = {**HOST, "groups": {"worker": ["w1", "w2"]}, "hostvars": hosts}
+    refuse_different_hosts(fleet)
+    with pytest.raises(OperatorError, match="the hosts have different celery_worker_programs"):
+        refuse_different_hosts({**fleet, "hostvars": {**hosts, "w2": {"celery_worker_programs": others}}})
 
 
 def test_what_is_so_already_is_nothing_to_do_or_to_be_deployed():
