@@ -18,6 +18,7 @@ from ansible import constants as C
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_DIRECTORY, SECRET_FILE, Layout
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand, last_words
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
@@ -29,7 +30,6 @@ MODULE = "celery_ops.kit.celery_backup"
 MANIFEST, MESSAGES = "backup.json", "messages"
 LEAST = 16
 """Characters of a passphrase, at least."""
-SHARED_SECRETS = ("rabbitmq_erlang_cookie", "result_store_replication_password")
 PART, READ, WRITTEN = "__celery_app_backup_part", "__celery_app_backup_messages", "__celery_app_restore_messages"
 """What earlier tasks of the run registered."""
 
@@ -351,7 +351,7 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def secrets_of(directory: Path, app: str) -> dict[str, Path]:
     """Return the application's secrets on the control node by name, without the passphrase, which opens all of them."""
     names = [path for path in sorted(directory.glob(f"{app}_*")) if not path.name.endswith("_backup_passphrase")]
-    shared = [directory / name for name in SHARED_SECRETS]
+    shared = [directory / name for name in rotation.SHARED]
     tls = sorted((directory / "tls").glob("*"))
     return {str(path.relative_to(directory)): path for path in [*names, *shared, *tls] if path.is_file()}
 

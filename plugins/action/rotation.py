@@ -9,15 +9,22 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import members_of, uses_tls
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import members_of, stores_of, uses_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import COOKIE, Secrets, password_files
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import (
+    COOKIE,
+    REPLICATION,
+    Secrets,
+    password_files,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates
 
 PASSWORDS = {"rabbitmq": "celery_app_broker_password", "result_store": "celery_app_result_store_password"}
 """By group, the variable with the application's password there."""
+BETWEEN_HOSTS = {COOKIE: members_of, REPLICATION: stores_of}
+"""By variable, and file, the hosts that log in to each other with it."""
 
 
 class ActionModule(ActionBase):
@@ -36,7 +43,9 @@ class ActionModule(ActionBase):
         hosts = [reader.host(name, not_generated) for name in names]
         try:
             if self._task.args["state"] != "begun":
-                return {"changed": not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))}
+                left_out = [each for secrets in {secrets_of(host) for host in hosts} for each in secrets.left_out]
+                done = not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))
+                return {"changed": done, "left_out": sorted(set(left_out))}
             refuse_limit(names, variables["ansible_play_hosts_all"])
             release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
             return {"release": release, **self.begin(hosts, reader)}
@@ -53,12 +62,14 @@ class ActionModule(ActionBase):
             generated = list(password_files(value_of(host, variable), host.evaluate))
             files |= {(path, group == "rabbitmq", secrets_of(host)) for path in generated}
             own |= set() if generated else {variable}
-        members = set(members_of(reader))
-        files |= {
-            (secrets.cookie, False, secrets)
-            for host in hosts
-            if host.name in members and COOKIE not in host.given and (secrets := secrets_of(host))
-        }
+        for variable, hosts_of in BETWEEN_HOSTS.items():
+            members = [host for host in hosts if host.name in hosts_of(reader)]
+            files |= {
+                ((secrets := secrets_of(host)).directory / variable, False, secrets)
+                for host in members
+                if variable not in host.given
+            }
+            own |= {variable for host in members if variable in host.given}
         ordered = sorted(files, key=lambda each: each[0])
         authorities = authorities_of(hosts, reader)
         if self._task.check_mode:

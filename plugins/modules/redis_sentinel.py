@@ -8,8 +8,9 @@ DOCUMENTATION = r"""
 module: redis_sentinel
 short_description: Make a host's Redis and Sentinel a member of a store of several hosts
 description:
-  - Does nothing where Sentinel watches the store already. It keeps its state in its configuration, and who the primary
-    is changes without the kit.
+  - Where Sentinel watches the store already, it has Redis and Sentinel log in with O(password), if that is another one
+    than so far, and does nothing else. Sentinel keeps its state in its configuration, and who the primary is changes
+    without the kit.
   - On a host that is new, asks the Sentinels of the other hosts which one is the primary. Where none knows, it is the
     first of O(nodes).
   - Writes Sentinel's configuration and, on a host that is not the primary, makes its Redis a replica of it. Fails where
@@ -24,7 +25,11 @@ options:
   bind: {description: Address that Sentinel listens on., type: str, default: 0.0.0.0}
   port: {description: The port Redis listens on., type: int, default: 6379}
   sentinel_port: {description: The port Sentinel listens on., type: int, default: 26379}
-  password: {description: The password of the user by which they log in to each other., type: str, required: true}
+  password:
+    description: >-
+      The password of the user by which they log in to each other. When it changes, all hosts have to take it already.
+    type: str
+    required: true
   acl_file: {description: Sentinel's ACL file., type: path, required: true}
   tls_directory:
     description: The directory with cert.pem, key.pem and ca.pem; empty without TLS.
@@ -59,8 +64,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SENTINEL_PRIMARY
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
+    ADMIN,
     REPLICATION,
     Address,
+    admin_password,
     ask,
     held,
     is_sentinel_configured,
@@ -129,6 +136,36 @@ def primary_of(want: dict[str, Any], ca: str) -> str:
     return want["nodes"][0]
 
 
+def passwords_of(conf: str) -> set[str]:
+    """Return the passwords with which a Sentinel logs in to the others and to Redis, as its configuration has them."""
+    logins = rf"^sentinel (?:sentinel-pass|auth-pass {SENTINEL_PRIMARY}) (.+)$"
+    return {each.strip().strip('"') for each in re.findall(logins, conf, re.MULTILINE | re.IGNORECASE)}
+
+
+def switch(redis: Address, sentinel: Address, password: str) -> None:
+    """Have a running member log in with another password; connections that are open stay or return at once.
+
+    Sentinel writes it into its configuration, last: until then the next run does this again. Raises OperatorError.
+    """
+    by = {"user": ADMIN, "password": admin_password()}
+    for unit, address, *commands in (
+        ("redis-server", redis, f"CONFIG SET masterauth {password}"),
+        (
+            "redis-sentinel",
+            sentinel,
+            f"SENTINEL SET {SENTINEL_PRIMARY} auth-pass {password}",
+            f"SENTINEL CONFIG SET sentinel-pass {password}",
+        ),
+    ):
+        try:
+            ask(address, *commands, **by)
+        except OperatorError as why:
+            raise OperatorError(
+                f"{unit} did not take the new result_store_replication_password ({why}). The old one is still valid. "
+                f"Type on this host: systemctl restart {unit}; then run this again"
+            ) from None
+
+
 def main() -> None:
     """Entry point."""
     take_over()
@@ -147,13 +184,19 @@ def main() -> None:
         supports_check_mode=True,
     )
     want = module.params
-    if is_sentinel_configured(Path(want["conf"])):
-        module.exit_json(changed=False, primary="")
-    if module.check_mode:
-        module.exit_json(changed=True, primary="")
+    conf = Path(want["conf"])
+    is_member = is_sentinel_configured(conf)
+    changes = not is_member or passwords_of(conf.read_text()) != {want["password"]}
+    if module.check_mode or not changes:
+        module.exit_json(changed=changes, primary="")
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
-    here, primary = Address("127.0.0.1", want["port"], ca), primary_of(want, ca)
+    host = "127.0.0.1" if want["bind"] == "0.0.0.0" else want["bind"]
+    here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
     try:
+        if is_member:
+            switch(here, sentinel, want["password"])
+            module.exit_json(changed=True, primary="")
+        primary = primary_of(want, ca)
         if primary != want["address"]:
             if count := held(here):
                 raise OperatorError(
@@ -168,7 +211,7 @@ def main() -> None:
                 user=REPLICATION,
                 password=want["password"],
             )
-        write_atomically(Path(want["conf"]), configuration(want, primary), 0o640, "redis", "redis")
+        write_atomically(conf, configuration(want, primary), 0o640, "redis", "redis")
     except OperatorError as problem:
         module.fail_json(msg=str(problem))
     module.exit_json(changed=True, primary=primary)

@@ -110,6 +110,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis impo
     admin_password,
     ask,
     database_of,
+    users_of,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -143,20 +144,20 @@ ASKS_SENTINEL = (
     "resetchannels -@all +auth +hello +ping +role +info +client|setname +sentinel|masters "
     "+sentinel|master +sentinel|get-master-addr-by-name +sentinel|replicas +sentinel|slaves +sentinel|sentinels"
 )
-ADMIN_OF_SENTINEL = "resetchannels -@all +auth +hello +ping +info +acl|setuser +acl|deluser"
+ADMIN_OF_SENTINEL = (
+    "resetchannels -@all +auth +hello +ping +info +acl|setuser +acl|deluser +sentinel|set +sentinel|config"
+)
 """Sentinel knows no other commands of the administrator's, and refuses a file that names some."""
-ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser"
+ADMIN_RULES = "resetchannels -@all +auth +hello +ping +info +select +flushdb +acl|setuser +acl|deluser +config|set"
 
 
 def rules_of(application: dict[str, Any], before: str = "", sentinel: bool = False) -> str:
     """Return the rules of an application's user; the passwords in the rules `before` stay valid."""
-    password_hash = hashed(application["password"])
-    kept = [each for each in HASH.findall(before) if each != password_hash]
+    passwords = hashes(application["password"], before)
     if sentinel:
-        return f"on {' '.join([password_hash, *kept])} {ASKS_SENTINEL}"
+        return f"on {passwords} {ASKS_SENTINEL}"
     return (
-        f"on {' '.join([password_hash, *kept])} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} "
-        f"+select|{application['database']}"
+        f"on {passwords} ~* resetchannels &* +@all -@admin -@dangerous {REACH} {OWN} +select|{application['database']}"
     )
 
 
@@ -176,19 +177,20 @@ def key_of_kit() -> str:
     return admin_password()
 
 
-def own_users(password: str, replication_password: str, sentinel: bool, tls: bool) -> dict[str, str]:
-    """Return the rules of the users that are no application's."""
-    rules = ADMIN_OF_SENTINEL if sentinel else ADMIN_RULES + (" +config|set" if tls else "")
-    users = {"default": "off" if sentinel else DEFAULT, ADMIN: f"on {hashed(password)} {rules}"}
+def own_users(password: str, replication_password: str, sentinel: bool, before: str = "") -> dict[str, str]:
+    """Return the rules of the users that are no application's; replicas' passwords in the rules `before` stay valid."""
+    rules = ADMIN_OF_SENTINEL if sentinel else ADMIN_RULES
+    users = {"default": "off" if sentinel else DEFAULT, ADMIN: f"on {hashes(password)} {rules}"}
     if replication_password:
         rules = BETWEEN_SENTINELS if sentinel else REPLICATION_RULES
-        users[REPLICATION] = f"on {hashed(replication_password)} {rules}"
+        users[REPLICATION] = f"on {hashes(replication_password, before)} {rules}"
     return users
 
 
-def hashed(password: str) -> str:
-    """Return a password as it stands in rules."""
-    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
+def hashes(password: str, before: str = "") -> str:
+    """Return a password as it stands in rules, followed by those in the rules `before`."""
+    fresh = f"#{hashlib.sha256(password.encode()).hexdigest()}"
+    return " ".join([fresh, *(each for each in HASH.findall(before) if each != fresh)])
 
 
 def removal(name: str, known: dict[str, str], gone: Collection[str]) -> list[str]:
@@ -235,17 +237,17 @@ def main() -> None:
         if not each["password"] or each["database"] is None:
             module.fail_json(msg=f"applications: {each['name']} needs a password and the number of a database.")
     text, known = path.read_text() if path.exists() else "", acl_users(str(path))
+    written = users_of(text)
+    before = written if want["keep_former"] else {}
     applications = [each for each in want["applications"] if present or each["name"] in known]
     if not present and not applications:
         module.exit_json(changed=False, restart=False)
     password = admin_password() if module.check_mode else key_of_kit()
     names = [each["name"] for each in applications]
     users: dict[str, str | None] = {
-        **own_users(password, want["replication_password"], want["sentinel"], bool(want["ca"])),
+        **own_users(password, want["replication_password"], want["sentinel"], before.get(REPLICATION, "")),
         **{
-            each["name"]: rules_of(each, known.get(each["name"], "") if want["keep_former"] else "", want["sentinel"])
-            if present
-            else None
+            each["name"]: rules_of(each, before.get(each["name"], ""), want["sentinel"]) if present else None
             for each in applications
         },
     }
@@ -265,12 +267,10 @@ def main() -> None:
     diff = {"before": HASH.sub("#(hidden)", text), "after": HASH.sub("#(hidden)", fresh)}
     if module.check_mode:
         module.exit_json(changed=True, restart=False, diff=diff)
-    commands = []
-    for name in names:
-        if present:
-            commands += [f"ACL SETUSER {name} reset {users[name]}"] if known.get(name) != users[name] else []
-        else:
-            commands += removal(name, known, names)[: 1 if want["sentinel"] else None]
+    differing = [name for name, rules in users.items() if rules and written.get(name) != rules]
+    commands = [f"ACL SETUSER {name} reset {users[name]}" for name in differing]
+    for name in () if present else names:
+        commands += removal(name, known, names)[: 1 if want["sentinel"] else None]
     restart = False
     try:
         ask(address, *commands, *reload, "PING", user=ADMIN, password=password)

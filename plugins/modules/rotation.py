@@ -5,9 +5,9 @@ DOCUMENTATION = r"""
 module: rotation
 short_description: Put new secrets in the place of generated ones on the control node
 description:
-  - Renews the passwords of broker and result store that the kit has generated, and a cluster's Erlang cookie, and keeps
-    the old ones beside them, as C(<file>.old), until O(state=ended). A rotation that was interrupted is continued, and
-    no second one begun.
+  - Renews the passwords of broker and result store that the kit has generated, a cluster's Erlang cookie, and what the
+    hosts of a result store log in to each other with. Keeps the old ones beside them, as C(<file>.old), until
+    O(state=ended). A rotation that was interrupted is continued, and no second one begun.
   - Puts another CA beside the one that the kit has made. V(signed) has it sign from then on, V(withdrawn) removes the
     former one from the file that all trust.
   - Passwords that the inventory has itself, from a vault for example, stay as they are.
@@ -28,4 +28,5 @@ RETURN = r"""
 release: {description: The release that all hosts run., type: str, returned: state=begun}
 renewed: {description: The files with a new password., type: list, elements: str, returned: state=begun}
 own: {description: "Variables whose values are the inventory's own.", type: list, elements: str, returned: state=begun}
+left_out: {description: "The files that stay as they are, and why.", type: list, elements: str, returned: later states}
 """

@@ -25,7 +25,7 @@ ERLANG_COOKIE = (
     "chars=['ascii_letters', 'digits']) }}"
 )
 """In the inventory's own directory of secrets: one for each cluster."""
-REPLICATION_PASSWORD = ERLANG_COOKIE.replace("rabbitmq_erlang_cookie", "result_store_replication_password")
+REPLICATION_PASSWORD = ERLANG_COOKIE.replace(rotation.COOKIE, rotation.REPLICATION)
 """Likewise, one for each result store of several hosts."""
 FLOWER_PASSWORD = (
     "{{ lookup('ansible.builtin.password', celery_app_secrets_dir ~ '/' ~ celery_app_name ~ '_flower_%s', length=40, "
@@ -130,8 +130,7 @@ def result_store_replication_password(host: Host, reader: Reader) -> str:
     """What the hosts log in to each other with: the inventory's own, or one that is generated once."""
     if host.name not in stores_of(reader):
         return ""
-    variable = "result_store_replication_password"
-    return str(given(host, variable, "") or host.evaluate(trusted(REPLICATION_PASSWORD)))
+    return str(given(host, rotation.REPLICATION, "") or host.evaluate(trusted(REPLICATION_PASSWORD)))
 
 
 def result_store_bind(host: Host, reader: Reader) -> str:

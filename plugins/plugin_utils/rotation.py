@@ -24,6 +24,15 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq i
 LENGTH = 40
 COOKIE = "rabbitmq_erlang_cookie"
 """The file of the cluster's Erlang cookie."""
+REPLICATION = "result_store_replication_password"
+"""The file of what the hosts of a result store log in to each other with."""
+SHARED = (COOKIE, REPLICATION)
+LEFT_OUT = {
+    "_backup_passphrase": "opens the backups there are",
+    "_flower_broker_password": "only shows tasks",
+    "_flower_password": "only shows tasks",
+}
+"""By the end of its file's name, why a secret of the kit's own is not rotated. Others are the application's."""
 PASSWORD = re.compile(
     r"lookup\(\s*['\"](?:ansible\.builtin\.)?password['\"]\s*,\s*(.+?)\s*(?:,\s*\w+\s*=|\)\s*(?:\||\}\}|$))", re.DOTALL
 )
@@ -43,16 +52,23 @@ class Secrets:
         return self.directory / f"{self.app}_broker_user"
 
     @property
-    def cookie(self) -> Path:
-        """The cluster's Erlang cookie; missing where the inventory has its own, or a broker that is alone."""
-        return self.directory / COOKIE
-
-    @property
     def former(self) -> list[Path]:
         """What a rotation that is under way keeps."""
         names = ("broker_user", "broker_password", "result_store_password")
-        paths = [*(self.directory / f"{self.app}_{name}" for name in names), self.cookie]
+        paths = [self.directory / name for name in (*(f"{self.app}_{name}" for name in names), *SHARED)]
         return [old(path) for path in paths if old(path).exists()]
+
+    @property
+    def left_out(self) -> list[str]:
+        """What a rotation leaves as it is, each with the reason."""
+        rotated = {*SHARED, *(f"{self.app}_{name}" for name in ("broker_user", "broker_password"))}
+        rotated.add(f"{self.app}_result_store_password")
+        files = sorted(path.name for path in self.directory.glob("*") if path.is_file())
+        return [
+            f"{name} ({next((why for end, why in LEFT_OUT.items() if name.endswith(end)), 'not of broker or store')})"
+            for name in files
+            if name not in rotated and not name.startswith(".") and not name.endswith(".old")
+        ]
 
     def user(self) -> str:
         """Return the application's user at the broker."""

@@ -130,13 +130,16 @@ def is_configured(conf: str = "/etc/redis/redis.conf") -> bool:
     return path.exists() and f"include {CONFIGURATION}" in path.read_text().splitlines()
 
 
+def users_of(text: str) -> dict[str, str]:
+    """Return the rules of every user by name, as an ACL file has them."""
+    found = (line.split(" ", 2) for line in text.splitlines())
+    return {each[1]: each[2] for each in found if len(each) == 3 and each[0] == "user"}
+
+
 def acl_users(acl: str = ACL_FILE) -> dict[str, str]:
     """Return the rules of every application's Redis user by name, as the kit's ACL file has them."""
     path = Path(acl)
-    lines = path.read_text().splitlines() if path.exists() else []
-    users = {
-        each[1]: each[2] for each in (line.split(" ", 2) for line in lines) if len(each) == 3 and each[0] == "user"
-    }
+    users = users_of(path.read_text()) if path.exists() else {}
     return {name: rules for name, rules in users.items() if name not in ("default", ADMIN, REPLICATION)}
 
 

@@ -79,11 +79,27 @@ def test_without_a_password_there_is_nothing_to_rotate(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_cookie_of_a_cluster_is_rotated_like_a_password(secrets):
-    secrets.cookie.write_text("first-cookie\n")
-    assert secrets.renew(secrets.cookie)
-    assert not secrets.renew(secrets.cookie), "no second one"
-    assert len(secrets.cookie.read_text().strip()) == rotation.LENGTH
+@pytest.mark.parametrize("name", rotation.SHARED)
+def test_what_the_hosts_log_in_to_each_other_with_is_rotated_like_a_password(secrets, name):
+    path = secrets.directory / name
+    path.write_text("first\n")
+    assert secrets.renew(path)
+    assert not secrets.renew(path), "no second one"
+    assert len(path.read_text().strip()) == rotation.LENGTH
     assert is_under_way(secrets.directory, "shop")
     assert secrets.forget()
-    assert not old(secrets.cookie).exists()
+    assert not old(path).exists()
+
+
+def test_what_is_not_rotated_is_named_with_the_reason(secrets):
+    begin(secrets)
+    assert secrets.left_out == []
+    for name in (*rotation.SHARED, "shop_backup_passphrase", "shop_flower_password", "shop_secret_key", ".gitignore"):
+        (secrets.directory / name).write_text("x")
+    (secrets.directory / "tls").mkdir()
+    assert secrets.left_out == [
+        "shop_backup_passphrase (opens the backups there are)",
+        "shop_flower_password (only shows tasks)",
+        "shop_secret_key (not of broker or store)",
+    ]
+    assert Secrets(secrets.directory / "none", "shop").left_out == []

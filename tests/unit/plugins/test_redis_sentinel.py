@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.modules import redis_sentinel, redis_users
 
@@ -64,13 +65,31 @@ def test_an_application_asks_sentinel_for_the_primary_and_nothing_else():
 
 
 def test_users_of_a_redis_alone_are_as_before():
-    users = redis_users.own_users("key", "", sentinel=False, tls=True)
+    users = redis_users.own_users("key", "", sentinel=False)
     assert list(users) == ["default", redis.ADMIN]
     assert users[redis.ADMIN].endswith("+acl|deluser +config|set")
-    several = redis_users.own_users("key", "secret", sentinel=False, tls=True)
+    several = redis_users.own_users("key", "secret", sentinel=False)
     assert "+psync" in several[redis.REPLICATION]
     # Sentinel refuses a file with commands that it does not have.
-    assert "flushdb" not in redis_users.own_users("key", "secret", sentinel=True, tls=True)[redis.ADMIN]
+    assert "flushdb" not in redis_users.own_users("key", "secret", sentinel=True)[redis.ADMIN]
+
+
+@pytest.mark.parametrize("sentinel", [False, True])
+def test_the_hosts_former_password_stays_valid_until_a_rotation_ends(sentinel):
+    def rules(password, before=""):
+        return redis_users.own_users("key", password, sentinel, before)[redis.REPLICATION]
+
+    first, second = rules("first"), rules("second")
+    both = rules("second", before=first)
+    assert redis_users.HASH.findall(both) == redis_users.HASH.findall(second + first)
+    assert rules("second", before=both) == both, "the next run changes nothing"
+
+
+def test_a_member_tells_the_password_that_it_logs_in_with(tmp_path):
+    text = redis_sentinel.configuration(WANT, "10.0.0.1")
+    assert redis_sentinel.passwords_of(text) == {"secret"}
+    half = text.replace("sentinel sentinel-pass secret", 'sentinel sentinel-pass "new"')
+    assert redis_sentinel.passwords_of(half) == {"secret", "new"}
 
 
 def test_the_user_of_the_hosts_is_no_applications(tmp_path):
