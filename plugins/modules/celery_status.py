@@ -171,6 +171,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     look_at_programs,
     look_at_store,
     look_at_versions,
+    node_of_several,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import notes, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, text, verdict
@@ -242,8 +243,8 @@ def looks(options: dict[str, Any]) -> Iterator[Callable[[Status], None]]:
     if options["broker"]:
         yield look_at_versions
         yield lambda seen: look_at_broker(seen, options["groups"])
-        if options["nodes"]:
-            yield lambda seen: look_at_cluster(seen, options["nodes"])
+        if nodes := options["nodes"] or node_of_several():
+            yield lambda seen: look_at_cluster(seen, nodes)
 
 
 if __name__ == "__main__":

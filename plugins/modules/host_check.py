@@ -80,10 +80,11 @@ options:
         description: Address of Erlang's own ports.
         type: str
         default: 127.0.0.1
-      in_cluster:
-        description: Whether the broker is a node of a cluster, whose addresses the kit tells Erlang.
-        type: bool
-        default: false
+      cluster_nodes:
+        description: The nodes of the broker's cluster, whose addresses the kit tells Erlang; none for a broker alone.
+        type: list
+        elements: str
+        default: []
       broker_shared:
         description: Whether the broker is somebody else's, and only gets a vhost and a user.
         type: bool
@@ -184,7 +185,7 @@ REQUIREMENTS = {
     "consumer_timeout": {"type": "int", "default": 0},
     "node_name": {"type": "str", "default": ""},
     "distribution_bind": {"type": "str", "default": "127.0.0.1"},
-    "in_cluster": {"type": "bool", "default": False},
+    "cluster_nodes": {"type": "list", "elements": "str", "default": []},
     "broker_shared": {"type": "bool", "default": False},
     "time_limit": {"type": "int", "default": 300},
     "store_instance": {"type": "str", "default": ""},
@@ -225,7 +226,8 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         yield from in_use
         if not in_use and not want["broker_shared"]:
             yield from broker.node(want["node_name"])
-            if not want["in_cluster"]:
+            yield from broker.members(want["node_name"], want["cluster_nodes"])
+            if not want["cluster_nodes"]:
                 yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
     if "result_store" in groups:
         if want["store_address"]:

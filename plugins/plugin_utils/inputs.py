@@ -341,7 +341,7 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "consumer_timeout": consumer_timeout(host, reader) if "rabbitmq" in own else 0,
         "node_name": INPUTS["rabbitmq_node_name"](host, reader) if "rabbitmq" in host.groups else "",
         "distribution_bind": INPUTS["rabbitmq_distribution_bind"](host, reader),
-        "in_cluster": host.name in members_of(reader),
+        "cluster_nodes": [node["name"] for node in rabbitmq_cluster_nodes(host, reader)] if "rabbitmq" in own else [],
         "broker_shared": host.true("rabbitmq_shared"),
         "time_limit": longest_time_limit(host)[0],
         "store_instance": host.text("result_store_instance"),

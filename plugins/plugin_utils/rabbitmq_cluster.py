@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import shrinking
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip, is_loopback
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 
@@ -118,10 +119,7 @@ def _strange_members(nodes: list[str], found: Mapping[str, Mapping[str, Any]]) -
             words = ", ".join(strange)
             yield (
                 f"{host} belongs to a cluster with {words}, and the inventory has no such host. Is it another "
-                "cluster? Then "
-                f"{host} can't be in this one. Is it a node that has left for ever? Then type on {host}, while all "
-                "other "
-                f"members run: rabbitmqctl forget_cluster_node {strange[0]}. Else add its host to group rabbitmq"
+                f"cluster? Then {host} can't be in this one. {shrinking(strange)}"
             )
 
 

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, rabbitmq_versions
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
+    debian,
+    rabbitmq,
+    rabbitmq_cluster,
+    rabbitmq_versions,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 
 
@@ -71,6 +76,18 @@ def node(wanted: str, data: Path = rabbitmq_versions.DATA) -> Iterator[str]:
             f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "
             f"Write: rabbitmq_node_name: {found[0]}{address_of(found[0])}, or, if the data is not needed, type: "
             f"service rabbitmq-server stop; rm -r {data}"
+        )
+
+
+def members(node_name: str, nodes: list[str], data: Path = rabbitmq_versions.DATA) -> Iterator[str]:
+    """All members of the node's cluster are in the inventory: a node alone of three does nothing but wait for them."""
+    held = rabbitmq_versions.nodes(data)
+    own = node_name if node_name in held else next(iter(held), node_name)
+    wanted = nodes or [own]
+    if strange := [each for each in rabbitmq_cluster.members_on_disk(own, data) if each not in wanted]:
+        yield (
+            f"{own} is a member of a cluster with {', '.join(strange)}, and the inventory (group rabbitmq) has "
+            f"{', '.join(wanted)} alone. {rabbitmq_cluster.shrinking(strange)} (docs/fleet.md, To shrink)"
         )
 
 

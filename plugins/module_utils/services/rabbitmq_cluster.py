@@ -66,6 +66,18 @@ class State:
         ]
 
 
+def shrinking(strange: list[str]) -> str:
+    """Return how members leave a cluster, which the inventory has no host for. Pure."""
+    node = strange[0]
+    each = "" if len(strange) == 1 else f" for each of {', '.join(strange)}, one after the other,"
+    return (
+        "To shrink the cluster, write their hosts into group rabbitmq again, and type, while all members "
+        f"run,{each} 1. rabbitmq-queues shrink {node} (on any broker; the others keep its queues); 2. on its own host: "
+        f"systemctl disable --now rabbitmq-server; 3. on any other broker: rabbitmqctl forget_cluster_node {node} (this "
+        "alone where its host is lost for ever). Then take the hosts out of the group"
+    )
+
+
 @dataclass
 class Details:
     """By node its net_ticktime; the members of each quorum queue that has too few, by vhost and name."""

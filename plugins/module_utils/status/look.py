@@ -27,6 +27,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     program_of,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
+    rabbitmq,
     rabbitmq_cluster,
     rabbitmq_move,
     rabbitmq_versions,
@@ -322,6 +323,12 @@ def unlisted_workers(
         for queue, channel in found
         if queue and queue["program"].startswith(f"{app}-worker-") and queue["host"] not in groups.get("worker", [])
     )
+
+
+def node_of_several(data: Path = rabbitmq_versions.DATA) -> list[str]:
+    """Return this host's node where the kit's broker is a member of a cluster, whatever the inventory says."""
+    held = rabbitmq_versions.nodes(data) if rabbitmq.is_configured() else []
+    return [node for node in held if len(rabbitmq_cluster.members_on_disk(node, data)) > 1]
 
 
 def look_at_cluster(seen: Status, nodes: list[str]) -> None:

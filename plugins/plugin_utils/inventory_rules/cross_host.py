@@ -268,7 +268,8 @@ def cluster_size(group: str, members: list[str]) -> Iterator[Mistake]:
         )
         fewer = ", ".join(f"{name}: " for name in members[:-1])
         alone = "" if count > 2 else " If each is a system of its own: rabbitmq_bind: 127.0.0.1"
-        yield Mistake("rabbitmq", f"{text} Write: {group}: {{hosts: {{{fewer}}}}}, or add one host.{alone}")
+        leave = " A host that is in the cluster has to leave it first: docs/fleet.md, To shrink."
+        yield Mistake("rabbitmq", f"{text} Write: {group}: {{hosts: {{{fewer}}}}}, or add one host.{leave}{alone}")
 
 
 def cluster_names(members: list[Host]) -> Iterator[Mistake]:

@@ -73,6 +73,23 @@ def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
     assert "Write: rabbitmq_node_name: rabbit@old, or" in said
 
 
+@pytest.mark.parametrize("wanted", ["rabbit@a", "rabbit@localhost"])
+def test_a_member_of_a_cluster_is_refused_as_a_broker_alone_with_what_to_type(wanted, tmp_path):
+    (tmp_path / "rabbit@a").mkdir()
+    assert list(broker.members(wanted, [], tmp_path)) == []
+    config = tmp_path / "rabbit@a/cluster_nodes.config"
+    config.write_text("{[rabbit@a,rabbit@b,rabbit@c],[rabbit@a]}.\n")
+    assert list(broker.members("rabbit@a", ["rabbit@a", "rabbit@b", "rabbit@c"], tmp_path)) == []
+    [said] = broker.members(wanted, [], tmp_path)
+    assert "rabbit@a is a member of a cluster with rabbit@b, rabbit@c, and the inventory (group rabbitmq) has" in said
+    steps = [said.index(step) for step in ("rabbitmq-queues shrink rabbit@b", "disable --now", "forget_cluster_node")]
+    assert steps == sorted(steps), "the queues' members first"
+    [said] = broker.members("rabbit@a", ["rabbit@a", "rabbit@b"], tmp_path)
+    assert "forget_cluster_node rabbit@c" in said
+    config.write_text("{[rabbit@a],[rabbit@a]}.\n")
+    assert list(broker.members(wanted, [], tmp_path)) == []
+
+
 def test_the_node_name_that_is_advised_comes_with_the_address_that_it_leads_to(monkeypatch, tmp_path):
     (tmp_path / "rabbit@old").mkdir()
     monkeypatch.setattr(broker.socket, "gethostbyname", {"old": "10.0.0.5", "localhost": "127.0.0.1"}.get)

@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
     state_of,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer
 
@@ -112,6 +113,18 @@ def test_what_the_disk_holds(tmp_path):
     text = "{[rabbit@a,'rabbit@web-1'],\n ['rabbit@web-1']}.\n"
     (tmp_path / "rabbit@a/cluster_nodes.config").write_text(text)
     assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a", "rabbit@web-1"]
+
+
+def test_status_looks_at_the_cluster_of_a_node_that_is_alone_in_the_inventory(monkeypatch, tmp_path):
+    (tmp_path / "rabbit@a").mkdir()
+    config = tmp_path / "rabbit@a/cluster_nodes.config"
+    config.write_text("{[rabbit@a],[rabbit@a]}.\n")
+    monkeypatch.setattr(look.rabbitmq, "is_configured", lambda: True)
+    assert look.node_of_several(tmp_path) == []
+    config.write_text("{[rabbit@a,rabbit@b],[rabbit@a]}.\n")
+    assert look.node_of_several(tmp_path) == ["rabbit@a"]
+    monkeypatch.setattr(look.rabbitmq, "is_configured", lambda: False)
+    assert look.node_of_several(tmp_path) == [], "somebody else's"
 
 
 def test_the_cookie_is_compared_and_not_shown(tmp_path):
