@@ -73,8 +73,8 @@ def shrinking(strange: list[str]) -> str:
     return (
         "To shrink the cluster, write their hosts into group rabbitmq again, and type, while all members "
         f"run,{each} 1. rabbitmq-queues shrink {node} (on any broker; the others keep its queues); 2. on its own host: "
-        f"systemctl disable --now rabbitmq-server; 3. on any other broker: rabbitmqctl forget_cluster_node {node} (this "
-        "alone where its host is lost for ever). Then take the hosts out of the group"
+        f"systemctl disable --now rabbitmq-server; 3. on any other broker: rabbitmqctl forget_cluster_node {node} "
+        "(this alone where its host is lost for ever). Then take the hosts out of the group"
     )
 
 
