@@ -143,7 +143,7 @@ def passwords_of(conf: str) -> set[str]:
 
 
 def switch(redis: Address, sentinel: Address, password: str) -> None:
-    """Have a running member log in with another password; connections that are open stay or return at once.
+    """Switch a running member to another password; connections that are open stay or return at once.
 
     Sentinel writes it into its configuration, last: until then the next run does this again. Raises OperatorError.
     """
