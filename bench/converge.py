@@ -5,9 +5,6 @@
 ansible-playbook from start to end, in turns; a run that changes something is an error. A further host costs what a run
 on all hosts takes longer than one on the first, by the number of the others; all of them are containers
 of this machine and share its cores.
-
-`--fresh HOST PLAIN` has two hosts instead that nothing was done to yet: site.yml on the first, and on the second what
-nobody gets around: apt-get with the same packages, and pip with the same lock file.
 """
 
 from __future__ import annotations
@@ -22,16 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.control import EPHEMERAL, install_environment, play  # noqa: E402
+from support.control import EPHEMERAL, play  # noqa: E402
 from support.host import Host  # noqa: E402
 from tables import Row, by_turns, write  # noqa: E402
 
 TIMES = 5
 PATHS = 100
-PACKAGES = "import json; print(*json.load(open('/var/lib/celery-ops/packages.json'))['packages'])"
-PIP = (
-    "python3 -m venv /tmp/bench-pip && /tmp/bench-pip/bin/pip install -q --disable-pip-version-check -r /tmp/bench.txt"
-)
 
 
 def site(*hosts: Host) -> float:
@@ -85,31 +78,10 @@ def unchanged(host: Host) -> list[Row]:
     ]
 
 
-def fresh(host: Host, plain: Host) -> list[Row]:
-    """A bare host."""
-    run = play("site", host)
-    assert run.rc == 0, run.text[-3000:]
-    packages = host.output(f'python3 -c "{PACKAGES}"')
-    plain.output("cat > /tmp/bench.txt", stdin=(ROOT / "app/requirements.txt").read_text())
-    given = install_environment().get("celery_app_install_environment", {})
-    begun = time.monotonic()
-    plain.output(
-        f"apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends {packages}"
-    )
-    plain.output(" ".join(f"export {name}={value};" for name, value in given.items()) + PIP)
-    return [
-        Row("site.yml on a bare host", "s", run.seconds, time.monotonic() - begun, "apt and pip alone", at_most=1.3)
-    ]
-
-
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    given = [each for each in arguments if not each.startswith("-")]
-    on = "Debian 12 containers, control node on the same machine"
-    if "--fresh" in arguments:
-        write("fresh", fresh(*map(Host, given)), on=on)
-    else:
-        write("converge", unchanged(Host(given[0] if given else "celery-ops-deploy-bookworm")), on=on)
+    host = Host(arguments[0] if arguments else "celery-ops-deploy-bookworm")
+    write("converge", unchanged(host), on="Debian 12 containers, control node on the same machine")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ peer or limit, taken in turns with it in the same run: the ratio counts, not the
 [bench/README.md](../bench/README.md) says what each number means and how to repeat it.
 """
 PARTS = {
-    "converge": "Set-up",
+    "fresh": "Set-up",
+    "converge": "Set-up with nothing to change",
     "deploy": "Deploys",
     "volumes": "Volumes as results",
     "throughput": "Publishing and working",
