@@ -27,7 +27,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRE
 PLUGINS = Path(__file__).resolve().parents[1]
 OURS = ("ansible_collections.celery_ops.kit.", "ansible.modules.")
 """Of these it is known when they change: with the kit, or with Ansible's version."""
-KEPT = 5  # versions of the kit
+KEPT = 10  # versions of the kit
 
 
 @cache
@@ -74,20 +74,22 @@ def is_shadowed() -> bool:
 
 
 def packed(directory: Path) -> Iterator[Path]:
-    """Yield the modules in a directory that the run itself has packed. A name ends in the debugger they are for."""
+    """Yield the packed modules in a directory. A name ends in the debugger that they are for."""
     for path in directory.glob("*-none"):
-        if path.name.startswith(OURS) and not path.is_symlink():
+        if path.name.startswith(OURS):
             yield path
 
 
 def restore(store: Path, run: Path) -> None:
-    """Give the run what there is. A link that leads nowhere is packed anew."""
+    """Give the run what there is, under names of its own: another run may forget this version meanwhile."""
     if is_shadowed():
         return
     os.utime(store)
     for path in packed(store):
-        with suppress(FileExistsError):
-            (run / path.name).symlink_to(path)
+        try:
+            (run / path.name).hardlink_to(path)
+        except OSError:  # on another disk
+            write_atomically(run / path.name, path.read_bytes(), SECRET_FILE)
 
 
 def keep(store: Path, run: Path, process: int) -> None:
@@ -96,6 +98,8 @@ def keep(store: Path, run: Path, process: int) -> None:
         return
     with suppress(OSError):
         for path in packed(run):
+            if (store / path.name).exists():
+                continue
             write_atomically(store / path.name, path.read_bytes(), SECRET_FILE)
         versions = sorted(store.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in versions[KEPT:]:

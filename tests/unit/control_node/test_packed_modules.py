@@ -86,3 +86,15 @@ def test_a_process_that_is_not_the_run_keeps_nothing(tmp_path):
     (made / f"{MODULE}-ZIP_DEFLATED-none").write_text("half packed")
     packed_modules.keep(store, made, os.getpid() + 1)
     assert not list(store.iterdir())
+
+
+def test_a_run_keeps_what_it_was_given_when_another_forgets_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed_modules, "is_shadowed", lambda: False)
+    store, given = tmp_path / "modules/1", tmp_path / "run"
+    for each in (store, given):
+        each.mkdir(parents=True)
+    name = f"{MODULE}-ZIP_DEFLATED-none"
+    (store / name).write_text("packed")
+    packed_modules.restore(store, given)
+    (store / name).unlink()
+    assert (given / name).read_text() == "packed"
