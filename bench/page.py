@@ -108,10 +108,12 @@ def readme(text: str, results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Entry point."""
     results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    if not results:
+        sys.exit()  # nothing was measured: README keeps its table
     pages = {PAGE: page(results), README: readme(README.read_text(), results)}
     if sys.argv[1:] == ["--check"]:
         stale = [path.name for path, text in pages.items() if not path.exists() or path.read_text() != text]
-        sys.exit(f"not current: {', '.join(stale)}" if stale else 0)
+        sys.exit(f"not current: {', '.join(stale)}. Type: python3 bench/page.py" if stale else 0)
     for path, text in pages.items():
         path.write_text(text)
 

@@ -100,8 +100,7 @@ def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():
     assert {"ControlMaster=auto", "ControlPersist=60s"} <= set(options.split())
 
 
-def test_generated_pages_are_current():
-    check = subprocess.run(
-        (sys.executable, ROOT / "docs/variables.py", "--check"), capture_output=True, text=True, check=False
-    )
-    assert check.returncode == 0, f"{check.stdout}Type: python3 docs/variables.py"
+@pytest.mark.parametrize("writer", ["docs/variables.py", "bench/page.py"])
+def test_generated_pages_are_current(writer):
+    check = subprocess.run((sys.executable, ROOT / writer, "--check"), capture_output=True, text=True, check=False)
+    assert check.returncode == 0, f"{check.stdout}{check.stderr}Type: python3 {writer}"
