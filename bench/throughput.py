@@ -220,11 +220,15 @@ def main() -> None:
     host = Host(words[0] if words else "celery-ops-deploy-bookworm")
     with bench_on(host) as bench:
         is_long = "--long" in sys.argv
-        rows = list(core(bench, 3 if is_long else 1))
+        rows = []
+        for row in core(bench, 3 if is_long else 1):
+            print(
+                f"{row.what:55} {row.ours:10.1f} {row.peer:10.1f} {row.unit:3} {row.ratio:6.2f} {row.reached}",
+                flush=True,
+            )
+            rows.append(row)
         more = {"series": list(growth(bench))} if is_long else {}
     path = write("throughput", rows, on="a Debian container with everything on it", **more)
-    for row in rows:
-        print(f"{row.what:55} {row.ours:10.1f} {row.peer:10.1f} {row.unit:3} {row.ratio:6.2f} {row.reached}")
     print(path)
 
 

@@ -1,10 +1,12 @@
 """What bench/volumes.py measures, in the current release of petct on a host; prints samples as one line of JSON.
 
 Times are milliseconds, memory is bytes. Each round takes all ways of a part in turns.
+`quick` as an argument is what tests/infra/test_ratios.py asks for: the forms of a result, in few rounds.
 """
 
 import json
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -103,8 +105,11 @@ def trip(backend: Any, value: Any) -> Any:
     return found[0]
 
 
-def forms() -> Samples:
-    """An array as it is through the kit's backend; as lists in JSON, and pickled, through Celery's own."""
+def forms(trips: int = TRIPS, lists: int = FORMS, of_lists: int = SHAPE[2]) -> Samples:
+    """An array as it is through the kit's backend; as lists in JSON, and pickled, through Celery's own.
+
+    In so many rounds; lists of so many of its layers, which take long.
+    """
 
     def celerys(serializer: str) -> RedisBackend:
         other = Celery(serializer, set_as_current=False)
@@ -114,11 +119,13 @@ def forms() -> Samples:
     array = numpy.random.default_rng(1).random(SHAPE).astype("float32")
     ours, as_json, pickled = type(app.backend)(app=app, url=URL), celerys("json"), celerys("pickle")
 
-    def lists() -> None:
-        assert numpy.array(trip(as_json, array.tolist()), dtype="float32").shape == SHAPE
+    layers = array[:, :, :of_lists].copy()
 
-    samples = in_turns(TRIPS, arrays=lambda: trip(ours, array), pickle=lambda: trip(pickled, array))
-    return samples | in_turns(FORMS, arrays_by_lists=lambda: trip(ours, array), lists=lists)
+    def as_lists() -> None:
+        assert numpy.array(trip(as_json, layers.tolist()), dtype="float32").shape == layers.shape
+
+    samples = in_turns(trips, arrays=lambda: trip(ours, array), pickle=lambda: trip(pickled, array))
+    return samples | in_turns(lists, arrays_by_lists=lambda: trip(ours, layers), lists=as_lists)
 
 
 def peak_of(part: Callable[[], None]) -> float:
@@ -165,5 +172,8 @@ def peaks() -> Samples:
 
 
 app.conf.task_serializer  # noqa: B018  reads the settings, and with them the kit's backend
-# The children of `peaks` are made before this process has connections.
-print(json.dumps({"peaks": peaks(), "forms": forms(), "trips": {dtype: trips(dtype) for dtype in DTYPES}}))
+if sys.argv[1:] == ["quick"]:
+    print(json.dumps({"forms": forms(5, 3, 11)}))
+else:
+    # The children of `peaks` are made before this process has connections.
+    print(json.dumps({"peaks": peaks(), "forms": forms(), "trips": {dtype: trips(dtype) for dtype in DTYPES}}))

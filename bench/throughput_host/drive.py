@@ -26,7 +26,9 @@ SAFE = ("worker", "--soft-time-limit", "270", "--time-limit", "300", "--without-
 
 
 class Side:
-    """One way to configure application and worker: {"kind": "kit" or "defaults", "conf": {...}, "count": bool}."""
+    """One way to configure application and worker: {"kind": "kit" or "defaults", "conf": {...}, "count": bool,
+    "single": bool}.
+    """
 
     def __init__(self, of: dict[str, Any]) -> None:
         self.of, self.name = of, f"{of['kind']}.{uuid.uuid4().hex[:8]}"
@@ -40,8 +42,9 @@ class Side:
             "CELERY_OPS_TASK_TIME_LIMIT": "300",
             "PYTHONPATH": f"{HERE / 'runtime'}:{HERE}",
         }
-        if of.get("count"):
-            self.environment["BENCH_COUNT"] = "1"
+        for name in ("count", "single"):
+            if of.get(name):
+                self.environment[f"BENCH_{name.upper()}"] = "1"
         self.guarded = {
             "CELERY_OPS_PROGRAM": self.name,
             "CELERY_OPS_HEARTBEAT_FILE": str(HERE / "run" / f"{self.name}.heartbeat"),
