@@ -212,6 +212,7 @@ def queue_entry(
         "consumers": queue["consumers"],
         "oldest": max(oldest, default=None),
         "rate": round(sum(rates), 3) if rates else None,
+        "reasons": [{"reason": reason, "count": count} for reason, count in queue.get("reasons", {}).items()],
     }
 
 

@@ -27,7 +27,7 @@ def test_the_number_that_runs_is_nothing_to_do(host):
 def test_a_rush_hour_is_what_is_typed_now_and_ends_with_a_plain_deploy(host):
     done = play("scale", celery_app_scale="default=3", celery_app_scale_until="18:00")
     assert done.rc == 2
-    [extra] = re.findall(r"deploy\.yml -e '(.*?)'", done.words)
+    extra = re.findall(r"deploy\.yml -e '(.*?)'", done.words)[0]
     assert "systemd-run --on-calendar=" in done.words
     try:
         deployed(host, **json.loads(extra))

@@ -67,6 +67,21 @@ def test_waiting_tasks_that_nothing_consumes_are_a_problem_and_exit_false_keeps_
     assert re.search(r"petct +[1-9]\d* +0 +0 ", done.text), done.text
 
 
+def test_dead_letters_are_told_by_reason_and_stay_where_they_are(host, tmp_path):
+    file, count = tmp_path / "status.json", "rabbitmqctl -q -p petct list_queues name messages_ready"
+    for _ in range(2):
+        host.send("nobody.knows")
+    wait_until(lambda: re.search(r"^petct\.dead\t2", host.output(count), re.MULTILINE), 20, "the dead letters")
+    try:
+        done = play("status", status_format="json", status_output=str(file))
+        assert re.search(r"^petct\.dead\t2", host.output(count), re.MULTILINE)
+    finally:
+        host.output("rabbitmqctl -q -p petct purge_queue petct.dead")
+    assert "2 dead-lettered tasks (2 rejected). List them: " in done.words
+    queues = {queue["name"]: queue for queue in json.loads(file.read_text())["applications"][0]["queues"]}
+    assert queues["petct.dead"]["reasons"] == [{"reason": "rejected", "count": 2}]
+
+
 @LONG
 @pytest.mark.timeout(600)
 def test_what_was_edited_by_hand_is_a_difference_from_the_inventory(host, tmp_path):

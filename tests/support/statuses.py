@@ -135,7 +135,10 @@ def broken() -> dict[str, Any]:
     }
     wrong.queues = {
         "shop": {"messages": 120_000, "ready": 120_000, "unacked": 0, "consumers": 0},
-        "shop.dead": {"messages": 17, "ready": 17, "unacked": 0, "consumers": 0},
+        "shop.dead": {
+            **{"messages": 17, "ready": 17, "unacked": 0, "consumers": 0},
+            "reasons": {"rejected": 12, "expired": 5},
+        },
     }
     return {
         "web1": result(wrong),

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -283,7 +284,7 @@ def look_at_broker(seen: Status, groups: dict[str, list[str]]) -> None:
     """Add what the broker on this host has in the application's vhost, and the workers of hosts not in the group."""
     seen.groups = groups
     try:
-        answer = broker.ask(seen.app)
+        answer = broker.ask(seen.app, Layout(seen.app).dead_queue)
     except (OperatorError, ValueError):
         installed = shutil.which("rabbitmqctl")
         seen.refused.append(
@@ -302,6 +303,8 @@ def look_at_broker(seen: Status, groups: dict[str, list[str]]) -> None:
                 "consumers": int(queue.get("consumers") or 0),
                 "state": str(queue.get("state") or ""),
             }
+    if dead := seen.queues.get(Layout(seen.app).dead_queue):
+        dead["reasons"] = dict(Counter(answer.reasons).most_common())
     found = unlisted_workers(answer.consumers, seen.app, groups)
     try:
         channels = rows_of("list_channels", "pid", "connection") if found else []

@@ -161,9 +161,18 @@ def _queues(seen: Status) -> Iterator[str]:
                 "look: rabbitmqctl cluster_status"
             )
         elif name == dead and queue["messages"]:
-            yield f"{queue['messages']} dead-lettered tasks. List them: ansible-playbook playbooks/dead_letters.yml"
+            listed = "List them: ansible-playbook playbooks/dead_letters.yml"
+            yield f"{queue['messages']} dead-lettered tasks{reasons(queue)}. {listed}"
         elif name != dead and queue["messages"] and not queue["consumers"] and name not in paused:
             yield f"{unconsumed(name)} where {queue['messages']} tasks wait. Look: supervisorctl status"
+
+
+def reasons(queue: dict[str, Any]) -> str:
+    """Return why the tasks of the dead queue died, as far as they were looked at."""
+    found = queue.get("reasons") or {}
+    looked = sum(found.values())
+    first = f"of the first {looked}: " if looked < queue["messages"] else ""
+    return f" ({first}{', '.join(f'{count} {reason}' for reason, count in found.items())})" if found else ""
 
 
 def unconsumed(queue: str) -> str:

@@ -97,7 +97,15 @@ def test_nothing_is_wrong_with_a_healthy_system():
         ),
         (found(watched=False), "The watchdog is not running or not responding"),
         (found(orphans=[{"pid": 9, "what": "beat started by hand", "seconds": 3}]), "Look: ps -fp 9"),
-        (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead-lettered tasks"),
+        (found(queues={"demo.dead": {"messages": 3, "consumers": 0}}), "3 dead-lettered tasks. List"),
+        (
+            found(queues={"demo.dead": {"messages": 3, "consumers": 0, "reasons": {"expired": 2, "rejected": 1}}}),
+            "3 dead-lettered tasks (2 expired, 1 rejected). List them: ansible-playbook playbooks/dead_letters.yml",
+        ),
+        (
+            found(queues={"demo.dead": {"messages": 9, "consumers": 0, "reasons": {"maxlen": 3}}}),
+            "9 dead-lettered tasks (of the first 3: 3 maxlen). List them",
+        ),
         (found(queues={"demo": {"messages": 3, "consumers": 0}}), "Nothing consumes from demo, where 3 tasks wait"),
         (found(queues={"demo": {"messages": 0, "consumers": 0, "state": "down"}}), "The queue demo has no leader"),
         *[
@@ -358,10 +366,12 @@ def test_names_of_queues_may_be_any_bytes():
     name = base64.b64encode("Wörter <b>".encode()).decode()
     coded["queues"] = [{"name": name, "messages": 3, "messages_ready": None, "state": "down"}]
     coded["consumers"] = [{"queue": name, "channel": "<c>"}]
+    coded["reasons"] = [base64.b64encode(b"rejected").decode(), None]
     said = f"warning\nanswer {base64.b64encode(json.dumps(coded).encode()).decode()}\nok\n"
     answer = answer_of(said)
     assert answer.queues[0]["name"] == "Wörter <b>"
     assert answer.consumers == [{"queue_name": "Wörter <b>", "channel_pid": "<c>"}]
+    assert answer.reasons == ["rejected", "unknown"]
     with pytest.raises(ValueError, match="no answer"):
         answer_of("Error: unable to perform an operation on node")
 
