@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import task_lists
@@ -13,6 +16,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import C
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of
 
 LISTS, ASKED, SENT = "__celery_app_tasks", "__celery_app_tasks_asked", "__celery_app_tasks_sent"
+DELAYED = "__celery_app_tasks_delayed"
 """What earlier tasks of the run registered."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 RATE = re.compile(r"0|\d+(\.\d+)?(/[smh])?")
@@ -130,9 +134,35 @@ def listed(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLi
     if asked.get("rc") == 0:
         total = sum(count for _, count in found["delayed"])
         parts = [f"{count} due within {task_lists.span(seconds)}" for seconds, count in found["delayed"]]
-        return [*lines, f"SCHEDULED in the broker: {total}{': ' if parts else ''}{', '.join(parts)}"]
+        lines.append(f"SCHEDULED in the broker: {total}{': ' if parts else ''}{', '.join(parts)}")
+        return [*lines, *(by_queue(variables.get(DELAYED) or {}, chosen) if total else [])]
     reason = (asked.get("stderr_lines") or [asked.get("msg") or "not asked"])[-1]
     return [*lines, f"SCHEDULED in the broker: not known ({reason})"]
+
+
+def by_queue(seen: Mapping[str, Any], chosen: Chosen) -> list[str]:
+    """Return for each queue how many tasks are to come, and the next one; or why that is not known."""
+    if not seen.get("tasks"):
+        why = str(seen.get("msg") or "the delay queues are at a broker of somebody else's, or no quorum queues")
+        return [f"  for which queues, and when, can't be seen: {why.splitlines()[0]}"]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for task in seen["tasks"]:
+        if chosen.takes(chosen.program, task):
+            found.setdefault(task["queue"], []).append(task)
+    lines = []
+    for queue, tasks in sorted(found.items()):
+        following = min(tasks, key=lambda task: moment(task["eta"]))
+        lines.append(
+            f"  for {queue}: {len(tasks)}, the next at {following['eta']}: {following['name']} {following['id']}"
+        )
+    return [*lines, *(["  Of each delay queue its first 50 were looked at; there are more."] if seen["more"] else [])]
+
+
+def moment(eta: str) -> float:
+    """Return a task's time as Unix time; the end of all times for what is none."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(eta).timestamp()
+    return math.inf
 
 
 def outcome(

@@ -1,6 +1,7 @@
 """tasks.yml: what runs, while the broker is down as well; what is terminated and stays revoked; what is refused."""
 
 import json
+import re
 
 from support.control import play
 from support.long import LONG
@@ -22,12 +23,14 @@ def listed(host, name):
 def test_a_task_that_runs_is_listed_and_ends_when_it_is_terminated(host):
     running, later = call(host, 4711), call(host, 4712, "--countdown 600")
     wait_until(lambda: listed(host, running), 20, "the task in its worker's file")
-    done = play("tasks", celery_app_tasks_id=running)
+    done = play("tasks")
     assert done.rc == 0 and done.changed == {host.name: 0}, done.text
-    assert "RUNNING: 1" in done.words and f"celery_ops.ledger {running} {host.name} worker-default" in done.words
+    assert f"celery_ops.ledger {running} {host.name} worker-default" in done.words
     assert "SCHEDULED in the broker:" in done.words and "due within 17 min" in done.words
+    assert re.search(rf"for petct: \d+, the next at 20\S+: celery_ops.ledger {later}", done.words), done.text
     assert "4711" not in done.text
-    assert "4711" in play("tasks", celery_app_tasks_arguments=True).text
+    done = play("tasks", celery_app_tasks_id=running, celery_app_tasks_arguments=True)
+    assert "RUNNING: 1" in done.words and "4711" in done.text and later not in done.text
 
     done = play("tasks", celery_app_tasks="terminate", celery_app_tasks_id=f"{running},{later}")
     assert done.rc == 0, done.text

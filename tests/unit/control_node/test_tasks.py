@@ -1,9 +1,12 @@
 """plugin_utils/tasks.py: what of tasks.yml is refused by its variable's name, and what is told of it."""
 
+import base64
 import json
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.tasks import tasks
+from ansible_collections.celery_ops.kit.plugins.module_utils.delayed import LOOKED, tasks_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tasks import by_queue, tasks
 
 ID = "0c4e0d3e-4f0e-4c38-9d0a-6f1c7c1f0a11"
 WORKER = {
@@ -66,7 +69,7 @@ def test_the_list_says_what_the_broker_says_and_why_it_says_nothing():
     answer = {"rc": 0, "stdout": json.dumps({"delayed": [[512, 10], [8192, 2]], "arguments": {}})}
     text = of(__celery_app_tasks_asked=answer)["text"]
     assert "10 s  shop.add  own id: 7  w1 worker-a  release r1" in text
-    assert text.endswith("SCHEDULED in the broker: 12: 10 due within 9 min, 2 due within 2 h")
+    assert "SCHEDULED in the broker: 12: 10 due within 9 min, 2 due within 2 h\n  for which queues, and" in text
     down = of(__celery_app_tasks_asked={"rc": 1, "stderr_lines": ["celery-ops-tasks: connection refused"]})["text"]
     assert "RUNNING: 1" in down
     assert down.endswith("SCHEDULED in the broker: not known (celery-ops-tasks: connection refused)")
@@ -81,3 +84,38 @@ def test_the_outcome_names_who_did_not_answer():
     lines = of(tasks="rate_limit", tasks_name="a", tasks_rate="1/m", __celery_app_tasks_sent=sent)["text"].split("\n")
     assert "{'a': {'rate_limit': '1/m'}}" in lines[0]
     assert lines[-1] == "rate_limit a to 1/m: 1 of 1 workers answered"
+
+
+def answer(*levels):
+    coded = [[[base64.b64encode(part.encode()).decode() for part in row] for row in level] for level in levels]
+    return f"warning\nanswer {base64.b64encode(json.dumps(coded).encode()).decode()}\nok\n"
+
+
+def row(queue, number, eta):
+    return [f"{'0.' * 27}1.{queue}", f"id-{number}", "shop.add", eta]
+
+
+def test_what_waits_in_delay_queues_is_told_by_queue_with_the_next_one():
+    first = [row("shop", 1, "2026-11-26T18:00:05+00:00"), row("mail.out", 2, "2026-11-26T19:30:00+01:00")]
+    found = tasks_of(answer([], first, [row("shop", 3, "2026-11-26T18:00:01+00:00"), row("shop", 4, "odd\x1b")]))
+    assert found["tasks"][1] == {
+        "queue": "mail.out", "id": "id-2", "name": "shop.add", "eta": "2026-11-26T19:30:00+01:00",
+    }  # fmt: skip
+    assert by_queue(found, Chosen()) == [
+        "  for mail.out: 1, the next at 2026-11-26T19:30:00+01:00: shop.add id-2",
+        "  for shop: 3, the next at 2026-11-26T18:00:01+00:00: shop.add id-3",
+    ]
+    assert by_queue(found, Chosen(id="id-1")) == ["  for shop: 1, the next at 2026-11-26T18:00:05+00:00: shop.add id-1"]
+    assert found["tasks"][3]["eta"] == "odd?"
+
+
+def test_what_can_not_be_seen_of_delay_queues_is_said():
+    full = tasks_of(answer([row("shop", 1, "2026-11-26T18:00:05+00:00")] * LOOKED))
+    assert by_queue(full, Chosen())[-1] == "  Of each delay queue its first 50 were looked at; there are more."
+    [said] = by_queue({"msg": "the broker on this host does not tell: rabbitmqctl eval: timeout\nmore"}, Chosen())
+    assert said == (
+        "  for which queues, and when, can't be seen: the broker on this host does not tell: rabbitmqctl eval: timeout"
+    )
+    assert "somebody else's" in by_queue({"tasks": [], "more": False}, Chosen())[0]
+    with pytest.raises(ValueError, match="no answer"):
+        tasks_of("Error: no")
