@@ -122,8 +122,8 @@ _ABSOLUTE = (_matches(r"/[^\s]*"), "it has to be a path on the host that begins 
 # variable: whether the text is fine, what it has to be, what to write
 FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_name": (
-        _matches(r"[a-z][a-z0-9_]{0,30}"),
-        "it may hold small letters, digits and _, starts with a letter, and has at most 31 characters.", "shop",
+        _matches(r"[a-z][a-z0-9_]{0,27}"),  # a group has 32 characters at most, and its operators' is <name>-ops
+        "it may hold small letters, digits and _, starts with a letter, and has at most 28 characters.", "shop",
     ),
     "celery_app_module": (
         _matches(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?"),
