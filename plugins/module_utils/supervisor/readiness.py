@@ -27,6 +27,9 @@ ASK_FIRST = 0.5
 ASK_AGAIN = (0.1, 2.0)
 """Seconds after which a ready command that said no is run again: at first, and at most after doubling."""
 
+ANSWER = 5.0
+"""Seconds beyond a program's time-out that a ready command has to tell its reason: it began later than the program."""
+
 LOOKS = 10
 """The last looks at a program's processes that count: one that was found at work in half of them is still loading."""
 
@@ -91,6 +94,11 @@ class ReadyCommand:
             self._not_before = now + self._pause
             self._pause = min(2 * self._pause, ASK_AGAIN[1])
         return self.answered
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and has not answered yet."""
+        return self._process is not None
 
     def close(self) -> None:
         """End it, with whatever it started."""
@@ -171,7 +179,8 @@ class Readiness:
         # So has one of its processes, whose own age is looked at.
         running = process.state == "RUNNING" or bool(self.program.ready) or self._has_children()
         if not self._command.poll(now) or not running:
-            if seconds > self.program.ready_timeout:
+            patience = ANSWER if self._command.is_running else 0.0
+            if seconds > self.program.ready_timeout + patience:
                 seen = self._command.reason if self.program.ready else f"it is still {process.state}"
                 raise NotReady(self.program, f"not ready within {self.program.ready_timeout} s: {seen}")
             return False

@@ -1,12 +1,13 @@
 """When a server counts as loaded, looked at as seldom as on a starved host. The process is a real one."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.proc import stat
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.readiness import LOOKS, Readiness
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.readiness import LOOKS, NotReady, Readiness
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 from support.wait import wait_until
 
@@ -26,3 +27,12 @@ def test_a_few_looks_do_not_tell_that_it_starts_no_processes(alone):
     assert not readiness.look(alone)
     readiness.ready_at -= 1.1
     assert [readiness.look(alone) for _ in range(LOOKS - 1)] == [False] * (LOOKS - 2) + [True]
+
+
+def test_a_ready_command_that_is_out_of_time_is_left_the_moment_to_say_why(alone):
+    """Its clock began later than the program's, as it had to start: else the reason would be that it gave no answer."""
+    says = ["sh", "-c", 'sleep 2; echo \'{"ready": false, "reason": "no canary"}\'; exit 1']
+    readiness = Readiness(Generation("app-worker", "app-worker-1", "", ready=says, ready_timeout=1))
+    with pytest.raises(NotReady, match="not ready within 1 s: its ready command says: no canary"):
+        while not readiness.look(alone):
+            time.sleep(0.05)
