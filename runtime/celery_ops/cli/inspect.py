@@ -170,9 +170,13 @@ def left(app: "Celery") -> list[str]:
 
 
 def consumed(app: "Celery") -> list[str]:
-    """Return the queues that a worker without -Q consumes from, the default one first."""
+    """Return the queues that a worker without -Q consumes from, the default one first.
+
+    A `Broadcast` by its alias: its queue has another name in each process.
+    """
     default = str(app.conf.task_default_queue)
-    return sorted(map(str, app.amqp.queues.consume_from), key=lambda name: (name != default, name))
+    names = {str(queue.alias or name) for name, queue in app.amqp.queues.consume_from.items()}
+    return sorted(names, key=lambda name: (name != default, name))
 
 
 def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
@@ -183,8 +187,9 @@ def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
         named += [rule if isinstance(rule, str) else dict(rule).get("queue") for rule in rules]
     named += [getattr(task, "queue", None) for task in app.tasks.values()]
     named += [(entry.get("options") or {}).get("queue") for entry in schedule.values() if isinstance(entry, dict)]
-    # A kombu Queue has a name; its text is a description.
-    return sorted({str(getattr(name, "name", name)) for name in named if name})
+    # A kombu Queue has a name; its text is a description. A Broadcast is known by its alias.
+    names = (getattr(name, "alias", None) or getattr(name, "name", name) for name in named if name)
+    return sorted(set(map(str, names)))
 
 
 def without_password(url: Any) -> str:

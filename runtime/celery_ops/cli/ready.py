@@ -95,8 +95,11 @@ class Node:
         return True
 
     def consumes(self, wanted: list[str]) -> list[str]:
-        """Return the queues it consumes from; raise RetryLater while one that is wanted is missing."""
-        consumed = sorted(queue["name"] for queue in self._ask("active_queues"))
+        """Return the queues it consumes from; raise RetryLater while one that is wanted is missing.
+
+        A `Broadcast` is wanted by its alias, as `-Q` takes it: its queue has another name in each process.
+        """
+        consumed = sorted(queue.get("alias") or queue["name"] for queue in self._ask("active_queues"))
         paused = pause.paused_queues(pause.read(pause.file()), self.name.partition("@")[0], wanted)
         missing = sorted(set(wanted) - set(consumed) - paused)
         if missing:

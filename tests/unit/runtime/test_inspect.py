@@ -159,6 +159,16 @@ def every(sender, **_): sender.add_periodic_task(5, slow.s(), name="five", queue
     assert report["schedule"] == ["five"]
 
 
+def test_a_broadcast_is_called_by_its_alias_as_its_queue_has_another_name_in_each_process(ask):
+    report = ask("""
+from kombu import Queue
+from kombu.common import Broadcast
+app.conf.task_queues = [Queue("celery"), Broadcast("news")]
+app.conf.task_routes = {"shop.tell": {"queue": "news"}, "shop.shout": {"queue": app.conf.task_queues[1]}}
+""")
+    assert (report["queues"], report["routes"]) == (["celery", "news"], ["news"])
+
+
 def test_what_else_is_in_the_transport_options_is_not_shown_and_stays(ask):
     options = "app.conf.broker_transport_options = {'login': 's3cret', 'confirm_publish': False}\n"
     (found,) = [one for one in ask(options)["unsafe"] if one["setting"] == "broker_transport_options"]

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from celery_ops.cli.ready import Node
+from celery_ops.errors import RetryLater
+from kombu import Queue
+from kombu.common import Broadcast
 from support.stage import clean_environment
 from support.wait import wait_until
 
@@ -138,6 +141,17 @@ def test_busy_is_a_node_all_of_whose_slots_run_tasks_those_that_it_may_grow_to_a
     node = Node(None, None, "demo@host")
     node._ask = {"stats": stats, "active": [{"time_start": 1.0}] * running + [{"time_start": None}]}.get
     assert node._is_busy() is busy
+
+
+def test_a_broadcast_is_consumed_by_its_alias(tmp_path, monkeypatch):
+    """Its queue has a name of this process's own, and -Q has the alias."""
+    monkeypatch.setattr("celery_ops.pause.file", lambda: tmp_path / "paused")
+    node = Node(None, None, "demo@host")
+    queues = [Queue("mail"), Broadcast("news")]
+    node._ask = {"active_queues": [queue.as_dict(recurse=True) for queue in queues]}.get
+    assert node.consumes(["mail", "news"]) == ["mail", "news"]
+    with pytest.raises(RetryLater, match="does not consume from other"):
+        node.consumes(["other"])
 
 
 def has_asked(pid):
