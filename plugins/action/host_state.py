@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+
+
+def wanted(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the steps that are to be taken, with those of a step that is a list of them in its place."""
+    for step in steps:
+        if boolean(step.get("when", True), strict=False):
+            later = {"later": True} if step.get("later") else {}
+            yield from ({**each, **later} for each in wanted(step["steps"])) if "steps" in step else (step,)
 
 
 class ActionModule(ActionBase):
@@ -19,11 +28,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's own answer."""
         super().run(tmp, task_vars)
-        steps = [
-            self.rendered(step, task_vars or {})
-            for step in self._task.args["steps"]
-            if boolean(step.get("when", True), strict=False)
-        ]
+        steps = [self.rendered(step, task_vars or {}) for step in wanted(self._task.args["steps"])]
         # Texts of files belong in nobody's journal.
         quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
         return self._execute_module("celery_ops.kit.host_state", module_args={"steps": steps}, task_vars=quiet)

@@ -144,8 +144,9 @@ consumer_timeout:
   returned: always
 ansible_facts:
   description: >-
-    Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb), and in C(supervisor_users)
-    what the module M(celery_ops.kit.service_users) answers of Supervisor.
+    Those of Ansible's own facts that the roles need, C(service_mgr) and C(memtotal_mb), in C(supervisor_users)
+    what the module M(celery_ops.kit.service_users) answers of Supervisor, and in C(flowers) the files of programs that
+    are a Flower.
   type: dict
   returned: always
 """
@@ -166,7 +167,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, CONF_D, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import from_kit
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import versions
@@ -272,6 +273,7 @@ def main() -> None:
         ansible_facts={
             "service_mgr": system.service_manager(),
             "memtotal_mb": system.memory_mib(),
+            "flowers": sorted(map(str, CONF_D.glob("flower-*.conf"))),
             "supervisor_users": {
                 "foreign_programs": foreign_programs(),
                 "from_kit": ["supervisor"] if from_kit("supervisor") else [],

@@ -15,7 +15,7 @@ options:
   steps:
     description: >-
       What the host is to have. Each step has one of O(steps[].directory), O(steps[].file), O(steps[].edit),
-      O(steps[].packages), O(steps[].user), O(steps[].group_name) and O(steps[].service).
+      O(steps[].packages), O(steps[].user), O(steps[].group_name), O(steps[].service) and O(steps[].steps).
     type: list
     elements: dict
     required: true
@@ -24,6 +24,15 @@ options:
         description: Whether the step is to be taken.
         type: bool
         default: true
+      steps:
+        description: Steps that are taken in the place of this one, where its O(steps[].when) holds.
+        type: list
+        elements: dict
+      later:
+        description: >-
+          Whether the step is only looked at. What it would change, RV(due) says: another call is to take it.
+        type: bool
+        default: false
       needs:
         description: Paths that have to be on the host; without one of them the step is left out.
         type: list
@@ -138,6 +147,11 @@ unlike:
   description: "Installed packages whose version is not the one of O(steps[].source): by name, what is installed."
   type: dict
   returned: success
+due:
+  description: "What steps with O(steps[].later) would change: paths, and services that would start."
+  type: list
+  elements: str
+  returned: success
 started:
   description: The services that were started just now, with the files as they are.
   type: list
@@ -151,7 +165,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import accounts, paths, services
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import AFTER, Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -160,6 +174,7 @@ KINDS = ("directory", "file", "edit", "packages", "user", "group_name", "service
 TEXT = {"type": "str", "default": ""}
 STEP = {
     "when": {"type": "bool", "default": True},
+    "later": {"type": "bool", "default": False},
     "needs": {"type": "list", "elements": "path", "default": []},
     "unless": {"type": "list", "elements": "path", "default": []},
     "directory": {"type": "path"},
@@ -232,10 +247,20 @@ def take_all(steps: list[dict[str, Any]], outcome: Outcome) -> None:
     for step in steps:
         if not is_wanted(step):
             continue
+        if step["later"]:
+            look(step, outcome)
+            continue
         if step["service"]:
             read = reload_units(outcome, read)
         take(step, outcome)
     reload_units(outcome, read)
+
+
+def look(step: dict[str, Any], outcome: Outcome) -> None:
+    """Note what a step would change that a later call is to take."""
+    found = Outcome(check=True)
+    take(step, found)
+    outcome.due += [change["after_header"].removesuffix(AFTER) for change in found.diff]
 
 
 def reload_units(outcome: Outcome, read: int) -> int:

@@ -62,7 +62,10 @@ OTHERS = ("/etc/redis/celery-ops.acl", f"/etc/{APP}/env")
 
 
 def steps() -> Iterator[dict[str, Any]]:
-    """Yield the steps of all roles."""
+    """Yield the steps of all roles, those in variables included."""
+    for file in ROOT.glob("roles/*/vars/main.yml"):
+        for name, value in yaml.safe_load(file.read_text()).items():
+            yield from value if name.endswith("_steps") else ()
     for file in ROOT.glob("roles/*/tasks/*.yml"):
         for task in yaml.safe_load(file.read_text()):
             for each in [task, *task.get("block", [])]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HIDDEN = "(hidden)\n"
+AFTER = " (after)"
+"""What follows a name in the header of a diff."""
 
 
 @dataclass
@@ -18,12 +20,13 @@ class Outcome:
     packages: list[str] = field(default_factory=list)
     unlike: dict[str, str] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def note(self, what: str, before: Any, after: Any) -> None:
         """Note a change; `before` and `after` are what a diff shows of it: texts, or dicts of attributes."""
         self.diff.append(
-            {"before": before, "after": after, "before_header": f"{what} (before)", "after_header": f"{what} (after)"}
+            {"before": before, "after": after, "before_header": f"{what} (before)", "after_header": f"{what}{AFTER}"}
         )
 
     def changed_path(self, path: str, before: Any, after: Any) -> None:
@@ -41,4 +44,5 @@ class Outcome:
             "packages": self.packages,
             "unlike": self.unlike,
             "started": self.started,
+            "due": self.due,
         }

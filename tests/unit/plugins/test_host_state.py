@@ -8,6 +8,7 @@ import pwd
 
 import pytest
 from ansible.module_utils import basic
+from ansible_collections.celery_ops.kit.plugins.action.host_state import wanted
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import with_line, with_option
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.services import is_down
 from ansible_collections.celery_ops.kit.plugins.modules import host_state
@@ -174,3 +175,21 @@ def test_several_kinds_in_one_step_are_refused(take):
 )
 def test_a_service_that_failed_and_is_to_be_tried_again_is_down(state, sub, down):
     assert is_down({"ActiveState": state, "SubState": sub}) is down
+
+
+def test_what_is_for_a_later_call_is_only_looked_at(take, tmp_path):
+    now, later = tmp_path / "now", tmp_path / "later"
+    steps = [{"file": str(later), "content": "x\n", "later": True}, {"file": str(now), "content": "x\n"}]
+    done = take(*steps)
+    assert (done["paths"], done["due"]) == ([str(now)], [str(later)])
+    assert now.exists() and not later.exists()
+    assert done["diff"] and not any(str(later) in change["after_header"] for change in done["diff"])
+    later.write_text("x\n")
+    again = take(*steps)
+    assert not again["changed"] and not again["due"]
+
+
+def test_steps_in_the_place_of_one():
+    pair = [{"file": "/b", "when": "no"}, {"file": "/c"}]
+    steps = [{"file": "/a"}, {"steps": pair, "later": "yes"}, {"steps": pair, "when": False}]
+    assert list(wanted(steps)) == [{"file": "/a"}, {"file": "/c", "later": True}]
