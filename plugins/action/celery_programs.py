@@ -50,7 +50,9 @@ class ActionModule(HostModule):
             "absent": self.absent,
             "restarted": self.restarted,
         }[state]
-        if not phase or is_without(phase, variables) or not prefixes_of(variables, phase, everywhere=state == "absent"):
+        leavers = {"leavers_only": True} if self._task.args.get("leavers_only") else {}
+        everywhere = state == "absent" or bool(leavers)
+        if not phase or is_without(phase, variables) or not prefixes_of(variables, phase, everywhere=everywhere):
             return {"changed": False, "skipped": True}
         try:
             arguments = make(phase, variables)
@@ -58,7 +60,9 @@ class ActionModule(HostModule):
             return {"failed": True, "msg": str(error), "release_fault": False}
         if not arguments:
             return {"changed": False, "skipped": True}
-        answer = self.call(arguments, task_vars)
+        if leavers:  # of whatever group, and without its watchdog
+            leavers["program_prefixes"] = [f"{Layout(variables['celery_app_name']).scheduler}-"]
+        answer = self.call(arguments | leavers, task_vars)
         if "producers" in arguments:  # those are waited for when the deployment is active
             told = answer.get("told", [])
             answer |= {"awaited": told, "draining": [one for one in answer.get("draining", []) if one not in told]}
@@ -73,7 +77,7 @@ class ActionModule(HostModule):
         arguments = common(phase, variables)
         if phase == LEFT and not target:
             return arguments | {"state": "absent"}
-        arguments["successors_only"] = bool(self._task.args.get("successors_only"))
+        arguments["successors_only"] = self.successors_only
         if phase == "all" and not target:
             arguments |= {"producers": producers_of(variables["celery_app_name"]), "drain_wait": 0}
         if target:
@@ -82,13 +86,23 @@ class ActionModule(HostModule):
             arguments["restore"] = target["deployment"]
         # A host that has the target's record brings back what stands there.
         if not target or variables["inventory_hostname"] in target["without_record"]:
-            arguments["programs"] = self.programs(phase, variables, is_rollback=bool(target))
+            programs = self.programs(phase, variables, is_rollback=bool(target))
+            alone = Layout(variables["celery_app_name"]).scheduler if has_one_scheduler(variables) else ""
+            arguments["programs"] = [one for one in programs if one["program"] != alone]
         return arguments
+
+    @property
+    def successors_only(self) -> bool:
+        """Whether programs of which nothing runs on the host are left for a later call."""
+        return bool(self._task.args.get("successors_only"))
 
     def restored(self, phase: str, variables: Variables) -> dict[str, Any]:
         """Return the module's arguments to go back to the deployment before; without one, nothing is to run."""
         before = variables[BUILD]["deployment_before"]
-        return common(phase, variables) | ({"restore": before} if before else {"state": "absent"})
+        arguments = common(phase, variables)
+        if not before:
+            return arguments | {"state": "absent"}
+        return arguments | {"restore": before, "successors_only": self.successors_only}
 
     def restarted(self, phase: str, variables: Variables) -> dict[str, Any]:
         """Return the module's arguments to restart those of the phase's programs that are asked for; {} for none."""
@@ -152,6 +166,12 @@ def phase_of(name: str, app: str) -> str:
         group for group in ("scheduler", "web") if name.startswith(tuple(f"{app}-{one}-" for one in PROGRAMS_OF[group]))
     ]
     return of[0] if of else "workers"
+
+
+def has_one_scheduler(variables: Variables) -> bool:
+    """Whether a rollback brings back a scheduler without the lease, on a host that still has it: never two."""
+    alone = (variables.get(TARGET) or {}).get("lone_schedulers", [])
+    return bool(set(alone) & set(variables["groups"].get("scheduler") or []))
 
 
 def is_without(phase: str, variables: Variables) -> bool:

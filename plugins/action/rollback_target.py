@@ -37,6 +37,8 @@ class Target:
     """A host that has it built."""
     previous: str = ""
     """The deployment before it."""
+    lone_schedulers: list[str] = field(default_factory=list)
+    """Hosts that had a scheduler without the lease in it."""
 
 
 def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
@@ -66,6 +68,8 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
         deployment, release = before(current, records, histories)
     target = Target(deployment, release, previous=records.get(deployment, {}).get("previous", ""))
     for host, history in histories.items():
+        if history["records"].get(deployment, {}).get("lone_scheduler"):
+            target.lone_schedulers.append(host)
         note = history["releases"].get(release, {})
         if deployment not in history["records"]:
             target.without_record.append(host)

@@ -20,6 +20,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
+    LEASED,
     READY_TIMEOUT,
     RUNUSER,
     SECRET_DIRECTORY,
@@ -198,6 +199,12 @@ def ready_of(app: str, name: str, conf: str) -> list[str]:
             *("--canary-file", str(Layout(app).canary(name)), "--timeout", str(READY_TIMEOUT)),
         ]
     return []
+
+
+def has_lone_scheduler(record: Record) -> bool:
+    """Whether its scheduler is one without the lease, beside which no other may run."""
+    schedulers = [one for one in record.get("programs", []) if program_of(one["name"]).endswith("-scheduler")]
+    return any(LEASED not in one["conf"] for one in schedulers)
 
 
 def identity(record: Record) -> tuple[str, str, list[str]]:

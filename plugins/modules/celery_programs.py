@@ -29,6 +29,10 @@ options:
     description: Leave out the programs of which nothing runs on the host as yet, for a later call.
     type: bool
     default: false
+  leavers_only:
+    description: Stop and remove the scheduler of a host that is to have none, and do nothing else.
+    type: bool
+    default: false
 author:
   - celery-ops (@celery-ops)
 """

@@ -165,6 +165,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     Deployments,
     Record,
     differences,
+    has_lone_scheduler,
     identity,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
@@ -382,6 +383,7 @@ def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
     deployments, notes = releases.deployments, releases.all()
     records = {
         name: {key: record.get(key, "") for key in ("id", "previous", "release", "environment", "live_at")}
+        | {"lone_scheduler": has_lone_scheduler(record)}
         for name, record in deployments.all().items()
     }
     known = {

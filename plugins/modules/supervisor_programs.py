@@ -126,6 +126,12 @@ options:
         host and its like starts on another, the first is stopped before the second starts.
     type: bool
     default: false
+  leavers_only:
+    description:
+      - Remove what runs here where there is no program in its place, neither in O(programs) nor in the record, and do
+        nothing else. Where one starts on a host and its like leaves another, the second stops before the first starts.
+    type: bool
+    default: false
   producers:
     description:
       - Those of O(programs[].program) that send tasks to the others. They start when the others are ready and the
@@ -331,6 +337,7 @@ ARGUMENTS: dict[str, Any] = {
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "successors_only": {"type": "bool", "default": False},
+    "leavers_only": {"type": "bool", "default": False},
     "producers": {"type": "list", "elements": "str", "default": []},
     "app": {"type": "str"},
     "draft": {"type": "dict"},

@@ -34,8 +34,6 @@ Variables = Mapping[str, Any]
 Build = Mapping[str, Any]
 """What the module `release` answers: python, inspect (queues, routes), listener; empty for no release yet."""
 
-LEASED = "celery-ops-scheduler"
-"""Beat as one of several schedulers, of which one leads."""
 UNKNOWN_QUEUES = "(known once the release is built)"
 """Shown by check mode in place of the application's own queues."""
 PHASES = {
@@ -182,7 +180,7 @@ class Programs:
         deployment, variables = self.deployment, self.variables
         leased = len(schedulers(variables)) > 1
         pidfile = self.paths.pidfile(name) if leased else self.paths.run / f"scheduler{layout.PID}"
-        program = deployment.tool(LEASED) if leased else str(deployment.release.venv / "bin/celery")
+        program = deployment.tool(layout.LEASED) if leased else str(deployment.release.venv / "bin/celery")
         celery = [
             *(program, "-A", variables["celery_app_module"], "beat"),
             *("-l", "INFO", "--pidfile", str(pidfile)),
@@ -198,7 +196,7 @@ class Programs:
             ready=["test", "-s", str(self.paths.heartbeat(name))] if leased else [],
             strategy="overlap" if leased else "replace",
             stop_timeout=layout.SCHEDULER_STOP_TIMEOUT,
-            beside=LEASED if leased else "",
+            beside=layout.LEASED if leased else "",
         )
 
     def watchdog(self, name: str) -> Program:

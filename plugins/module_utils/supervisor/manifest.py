@@ -109,6 +109,8 @@ class Manifest:
         self._let_go()
         drain_wait = self.options["drain_wait"]
         self.changes = plan.changes(self.programs, self.seen, waits=drain_wait is None)
+        if self.options["leavers_only"] and self.programs:
+            self.changes = []
         if self.options["restart"]:  # what else is to be done, a deploy does
             self.changes = [change for change in self.changes if change.program in self.options["restart"]]
         self.operations = plan.plan(self.changes, self.seen, drain_wait, self.options["producers"])

@@ -218,6 +218,14 @@ def test_only_what_runs_already_is_handed_over_where_that_is_asked_for(host):
     assert not host.apply([scheduler(host, S2)], prefix="app-scheduler", successors_only=True)["changed"]
 
 
+def test_only_what_is_to_leave_is_removed_where_that_is_asked_for(host):
+    host.apply([scheduler(host, S1)], prefix="app-scheduler")
+    kept = host.apply([scheduler(host, S2)], prefix="app-scheduler", leavers_only=True)
+    assert (kept["changed"], set(host.pids())) == (False, {S1})
+    assert host.apply([], prefix="app-scheduler", leavers_only=True)["changed"]
+    assert host.pids() == {}
+
+
 @pytest.mark.parametrize(
     ("worker", "more", "seen"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_programs import (
+    has_one_scheduler,
     is_without,
     phase_of,
     producers_of,
@@ -408,3 +409,12 @@ def test_of_programs_that_go_at_once_it_is_known_which_send_tasks_and_in_which_p
     names = ("shop-worker-web-12345678", "shop-web-12345678", "shop-web-listener-12345678", "shop-scheduler-12345678")
     assert [phase_of(name, "shop") for name in names] == ["workers", "web", "web", "scheduler"]
     assert phase_of("shop-watchdog-12345678", "shop") == "workers"
+
+
+@pytest.mark.parametrize(
+    ("alone", "group", "one"), [([], ["a", "b"], False), (["a"], ["a", "b"], True), (["a"], ["b"], False)]
+)
+def test_a_rollback_to_a_single_scheduler_gives_none_to_a_host_that_is_new(alone, group, one):
+    """The one of a host that has left the group since does not come back: then the new host's is the only one."""
+    variables = {"__celery_app_target": {"lone_schedulers": alone}, "groups": {"scheduler": group}}
+    assert has_one_scheduler(variables) is one

@@ -4,7 +4,12 @@ import json
 from dataclasses import asdict
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments, differences, identity
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import (
+    Deployments,
+    differences,
+    has_lone_scheduler,
+    identity,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 
@@ -147,3 +152,12 @@ def test_a_program_that_runs_under_another_name_makes_no_other_deployment():
         {"release": "r", "environment": "env-1", "programs": [asdict(one)]} for one in (program, again, again.again(1))
     ]
     assert len({repr(identity(record)) for record in records}) == 1
+
+
+def test_a_scheduler_without_the_lease_is_told_from_one_with_it():
+    def record(*commands):
+        return {"programs": [{"name": "shop-scheduler-01234567", "conf": f"command={one} beat"} for one in commands]}
+
+    assert has_lone_scheduler(record("/srv/shop/releases/r1/venv/bin/celery -A shop"))
+    assert not has_lone_scheduler(record("/srv/shop/releases/r1/bin/celery-ops-scheduler -A shop"))
+    assert not has_lone_scheduler(record())

@@ -43,6 +43,13 @@ def test_a_host_that_was_added_gets_the_release_and_does_not_stop_the_fleet():
     assert target.requirements == "requirements.txt"
 
 
+def test_a_scheduler_without_the_lease_is_known_by_its_host():
+    lone = ONE | {"lone_scheduler": True}
+    target = choose({"a": history(lone, TWO), "b": history(ONE, TWO)})
+    assert (target.deployment, target.lone_schedulers) == ("one", ["a"])
+    assert choose({"a": history(lone, TWO, THREE)}).lone_schedulers == []
+
+
 def test_a_host_that_was_added_by_a_run_that_changed_nothing_else_follows_the_others():
     own = record("late", "", "r2", 9.0)
     target = choose({"old": history(ONE, TWO, THREE), "other": history(ONE, TWO, THREE), "new": history(own)})
