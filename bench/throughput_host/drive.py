@@ -140,7 +140,13 @@ def drain(of: dict[str, Any], number: int = 2000, payload: int = 0) -> dict[str,
         memory = memory_of(worker.pid, "VmHWM")
     finally:
         side.stop(worker)
-    return {"rate": number / (ended - begun), **used, "memory": memory, "broker_memory": broker}
+    return {
+        "rate": number / (ended - begun),
+        "us": sum(used.values()),
+        **used,
+        "memory": memory,
+        "broker_memory": broker,
+    }
 
 
 def publish(of: dict[str, Any], how: str, number: int = 3000, payload: int = 0) -> dict[str, Any]:
