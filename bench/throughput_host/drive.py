@@ -114,15 +114,28 @@ def processes(name: str = "", parent: int = 0) -> list[int]:
     return found
 
 
-def cpu(main: int) -> dict[str, float]:
-    """Return the seconds of CPU of a worker's main process, of its pool, of RabbitMQ and of Redis."""
-    of = {
+def of_all(main: int) -> dict[str, list[int]]:
+    """Return a worker's main process, its pool, RabbitMQ and Redis."""
+    return {
         "main": [main],
         "pool": processes(parent=main),
         "broker": processes("beam.smp"),
         "store": processes("redis-server"),
     }
-    return {name: sum(map(cpu_of, pids)) for name, pids in of.items()}
+
+
+def cpu(pids: list[int]) -> dict[int, float]:
+    """Return the seconds of CPU of each; a command of RabbitMQ's, or Redis' child that saves, may have ended."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = cpu_of(pid)
+    return found
+
+
+def used(before: dict[int, float]) -> float:
+    """Return the seconds of CPU that those have used since which are still there."""
+    return sum(now - before[pid] for pid, now in cpu(list(before)).items())
 
 
 def drain(of: dict[str, Any], number: int = 2000, payload: int = 0) -> dict[str, Any]:
@@ -130,20 +143,20 @@ def drain(of: dict[str, Any], number: int = 2000, payload: int = 0) -> dict[str,
     side = Side(of)
     first, last = (HERE / "run" / f"{side.name}.{which}" for which in ("first", "last"))
     side.python("fill", str(number), str(payload), str(first), str(last))
-    broker = max(memory_of(pid, "VmRSS") for pid in processes("beam.smp"))
+    broker = memory_of(min(processes("beam.smp")), "VmRSS")  # later ones are commands
     worker = side.start()
     try:
         begun = wait_for(first, worker)
-        before = cpu(worker.pid)
+        before = {name: cpu(pids) for name, pids in of_all(worker.pid).items()}
         ended = wait_for(last, worker, number / 100)
-        used = {f"us_{kind}": (after - before[kind]) / number * 1e6 for kind, after in cpu(worker.pid).items()}
+        us = {f"us_{name}": used(those) / number * 1e6 for name, those in before.items()}
         memory = memory_of(worker.pid, "VmHWM")
     finally:
         side.stop(worker)
     return {
         "rate": number / (ended - begun),
-        "us": sum(used.values()),
-        **used,
+        "us": sum(us.values()),
+        **us,
         "memory": memory,
         "broker_memory": broker,
     }
