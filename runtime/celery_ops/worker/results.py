@@ -18,6 +18,7 @@ from billiard.process import current_process
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
 from celery.backends.redis import SentinelBackend as CelerysSentinelBackend
 from celery.utils.log import get_logger
+from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -26,6 +27,8 @@ from celery_ops.worker.large_results import SentOnce
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
+AWAY = (OSError, exceptions.ConnectionError, exceptions.TimeoutError)
+"""The client's own errors. Celery knows none of them where kombu's Redis transport lacks a package (`packaging`)."""
 NO_PRIMARY = ("NOREPLICAS", "READONLY")
 """What a Redis says that is no primary any more, or has no replica yet."""
 SENTINEL_TIMEOUT = 2.0
@@ -43,8 +46,8 @@ class StoresPatiently:
                 return super().store_result(*arguments, **options)
             except Exception as error:
                 gives_up = self.always_retry or time.monotonic() >= deadline or not runs_tasks()
-                passes = self.exception_safe_to_retry(error) or any(word in str(error) for word in NO_PRIMARY)
-                if gives_up or not passes:
+                is_away = isinstance(error, AWAY) or self.exception_safe_to_retry(error)
+                if gives_up or not (is_away or any(word in str(error) for word in NO_PRIMARY)):
                     raise
                 # Its text may hold a part of the result.
                 why = type(error).__name__

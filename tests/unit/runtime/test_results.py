@@ -8,6 +8,7 @@ import threading
 import pytest
 from celery import Celery
 from celery_ops.worker import results
+from redis import exceptions
 
 URL = "sentinel://shop:p%2Fw@10.0.0.5:26379/3;sentinel://shop:p%2Fw@10.0.0.6:26379/3"
 
@@ -17,16 +18,17 @@ class Flaky:
 
     always_retry = False
 
-    def __init__(self, failures: int, answer: str = "") -> None:
-        self.failures, self.attempts, self.answer = failures, 0, answer
+    def __init__(self, failures: int, answer: str = "", error: Exception | None = None) -> None:
+        self.failures, self.attempts = failures, 0
+        self.error = error or (ValueError(answer) if answer else ConnectionAbortedError("refused"))
 
     def exception_safe_to_retry(self, error: Exception) -> bool:
-        return isinstance(error, ConnectionError)
+        return False  # as where Celery can't import kombu's list of errors
 
     def store_result(self, task_id: str, result: int, state: str) -> int:
         self.attempts += 1
         if self.attempts <= self.failures:
-            raise ValueError(self.answer) if self.answer else ConnectionError("refused")
+            raise self.error
         return result
 
 
@@ -59,6 +61,11 @@ def test_a_result_is_kept_until_the_store_is_back():
     store = Store(3)
     assert in_thread(lambda: store.store_result("id", 7, "SUCCESS")) == 7
     assert store.attempts == 4
+
+
+@pytest.mark.parametrize("kind", [exceptions.ConnectionError, exceptions.TimeoutError])
+def test_the_clients_own_errors_need_not_be_known_to_celery(kind):
+    assert in_thread(lambda: Store(3, error=kind("no answer")).store_result("id", 7, "SUCCESS")) == 7
 
 
 def test_it_is_given_up_in_the_end_and_at_once_where_the_application_has_retries_of_its_own(monkeypatch):
