@@ -20,6 +20,7 @@ FILE = f"/var/lib/{APP}/metrics/{APP}.prom"
 DOCS = ROOT / "docs/monitoring"
 # By pid: a pattern would stop the shell that looks for it, too.
 WATCHDOG = "$(supervisorctl pid $(supervisorctl status | grep -o 'petct-watchdog-[0-9a-f]*'))"
+WORKER = "$(supervisorctl pid $(supervisorctl status | grep -o 'petct-worker-default-[0-9a-f]*'))"
 PROMETHEUS = """
 global: {scrape_interval: 2s, evaluation_interval: 2s}
 rule_files: [/etc/prometheus/celery-ops.yml]
@@ -189,6 +190,25 @@ def test_the_dashboards_queries_all_return_data(host, prometheus):
             'mkdir -p /run/celery-ops/petct; echo \'{"id": "x", "renewed": 1}\' >/run/celery-ops/petct/deploy.lock',
             "rm /run/celery-ops/petct/deploy.lock",
         ),
+        (
+            "CeleryOpsCertificate",
+            "mkdir -p /etc/rabbitmq/tls; openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=x "
+            "-keyout /dev/null -out /etc/rabbitmq/tls/cert.pem 2>/dev/null; chmod -R a+rX /etc/rabbitmq/tls",
+            "rm -r /etc/rabbitmq/tls",
+        ),
+        (
+            "CeleryOpsDiskFull",
+            "mount -o remount,size=20M /run && fallocate -l 18600K /run/filler",
+            "rm /run/filler; mount -o remount,size=50% /run",
+        ),
+        # The watchdog continues it, again and again.
+        (
+            "CeleryOpsProgramUnhealthy",
+            f"pid={WORKER}; (for n in $(seq 150); do kill -STOP $pid; sleep 0.2; done) >/dev/null 2>&1 &",
+            "true",
+        ),
+        # What it has to do in time, the scheduler can't: it waits for the broker.
+        ("CeleryOpsSchedulerSilent", "kill -STOP $(pidof beam.smp)", "kill -CONT $(pidof beam.smp)"),
     ],
 )
 def test_a_fault_is_an_alert_within_a_minute_and_clears(host, prometheus, alert, fault, cure):
@@ -208,6 +228,39 @@ def test_dead_letters_failures_and_a_scheduler_that_is_frozen_are_alerts(host, p
     host.output(f"rabbitmqctl -q -p {APP} purge_queue {APP}.dead")
     wait_until(lambda: "CeleryOpsDeadLetters" not in firing(host), 60, "the end of dead letters")
     wait_until(lambda: "CeleryOpsTasksFail" not in firing(host), 180, "the end of the failures")
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_a_worker_that_stays_down_keeps_the_ticks_waiting(host, prometheus):
+    """A tick is due every 15 s, so that the first alert comes within 110 s of the last one."""
+    wanted = {"CeleryOpsTickStale", "CeleryOpsOldestTask"}
+    assert not wanted & firing(host)
+    worker = host.program("worker-default").name
+    host.output(f"supervisorctl stop {worker}")
+    try:
+        last = metric(host, "celery_ops_tick_timestamp_seconds")
+        wait_until(lambda: "CeleryOpsTickStale" in firing(host), 120, "the ticks' alert")
+        assert float(host.output("date +%s.%N")) - last < 110
+        wait_until(lambda: "CeleryOpsOldestTask" in firing(host), 320, "the oldest task's alert")
+    finally:
+        host.output(f"supervisorctl start {worker}")
+    wait_until(lambda: not wanted & firing(host), 90, "the alerts' end")
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_a_program_that_starts_again_and_again_is_an_alert(host, prometheus):
+    """Its end takes ten minutes, and is left to promtool."""
+    for _ in range(3):
+        before = metric(host, "celery_ops_program_restarts_total", program=f"{APP}-web")
+        host.output(f"supervisorctl restart {host.program('web').name}")
+
+        def counted(before: float | None = before) -> bool:
+            return metric(host, "celery_ops_program_restarts_total", program=f"{APP}-web") == (before or 0) + 1
+
+        wait_until(counted, 60, "the restart counted")
+    wait_until(lambda: "CeleryOpsProgramRestarts" in firing(host), 60, "the alert")
 
 
 @LONG

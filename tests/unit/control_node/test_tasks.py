@@ -97,13 +97,13 @@ def row(queue, number, eta):
 
 def test_what_waits_in_delay_queues_is_told_by_queue_with_the_next_one():
     first = [row("shop", 1, "2026-11-26T18:00:05+00:00"), row("mail.out", 2, "2026-11-26T19:30:00+01:00")]
-    found = tasks_of(answer([], first, [row("shop", 3, "2026-11-26T18:00:01+00:00"), row("shop", 4, "odd\x1b")]))
+    found = tasks_of(answer([], first, [row("shop", 3, "2026-11-26T19:00:01+01:00"), row("shop", 4, "odd\x1b")]))
     assert found["tasks"][1] == {
         "queue": "mail.out", "id": "id-2", "name": "shop.add", "eta": "2026-11-26T19:30:00+01:00",
     }  # fmt: skip
     assert by_queue(found, Chosen()) == [
         "  for mail.out: 1, the next at 2026-11-26T19:30:00+01:00: shop.add id-2",
-        "  for shop: 3, the next at 2026-11-26T18:00:01+00:00: shop.add id-3",
+        "  for shop: 3, the next at 2026-11-26T19:00:01+01:00: shop.add id-3",
     ]
     assert by_queue(found, Chosen(id="id-1")) == ["  for shop: 1, the next at 2026-11-26T18:00:05+00:00: shop.add id-1"]
     assert found["tasks"][3]["eta"] == "odd?"
