@@ -40,6 +40,11 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Raises OperatorError for a program that there is not, or that has no intake.
     """
+    if meant := variables.get("celery_app_pause"):
+        raise OperatorError(
+            f"celery_app_pause is not a variable, and without a name everything would be paused. Nothing was changed. "
+            f"Write -e celery_app_pause_queue={meant} or -e celery_app_pause_program={meant}"
+        )
     layout = Layout(variables["celery_app_name"])
     queues, programs = (names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
     refuse_unknown_programs("celery_app_pause_program", programs, variables)

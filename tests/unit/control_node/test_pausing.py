@@ -37,6 +37,11 @@ def test_what_is_meant(variables, expected):
     assert pausing.named(host(**variables)) == expected
 
 
+def test_a_guessed_name_of_the_variable_does_not_pause_everything():
+    with pytest.raises(OperatorError, match="Write -e celery_app_pause_queue=mail or"):
+        pausing.named({**HOST, "celery_app_pause": "mail"})
+
+
 def test_a_limit_means_the_host():
     assert pausing.named({**HOST, "ansible_play_hosts_all": ["w1"]}) == [("host", "w1")]
 
