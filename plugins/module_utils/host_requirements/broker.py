@@ -85,9 +85,10 @@ def members(node_name: str, nodes: list[str], data: Path = rabbitmq_versions.DAT
     own = node_name if node_name in held else next(iter(held), node_name)
     wanted = nodes or [own]
     if strange := [each for each in rabbitmq_cluster.members_on_disk(own, data) if each not in wanted]:
+        how = rabbitmq_cluster.shrinking(strange, to_one=len(wanted) == 1)
         yield (
             f"{own} is a member of a cluster with {', '.join(strange)}, and the inventory (group rabbitmq) has "
-            f"{', '.join(wanted)} alone. {rabbitmq_cluster.shrinking(strange)} (docs/fleet.md, To shrink)"
+            f"{', '.join(wanted)} alone. {how} (docs/fleet.md, To shrink)"
         )
 
 

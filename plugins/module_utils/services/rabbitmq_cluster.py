@@ -66,8 +66,14 @@ class State:
         ]
 
 
-def shrinking(strange: list[str]) -> str:
+def shrinking(strange: list[str], to_one: bool = False) -> str:
     """Return how members leave a cluster, which the inventory has no host for. Pure."""
+    if to_one:
+        return (
+            "No node of a cluster can go on alone: of two, the one that is left pauses when the other stops. Write "
+            "their hosts into group rabbitmq again; to one broker on another host the application moves: "
+            "ansible-playbook playbooks/rabbitmq_move.yml"
+        )
     node = strange[0]
     each = "" if len(strange) == 1 else f" for each of {', '.join(strange)}, one after the other,"
     return (
