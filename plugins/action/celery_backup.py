@@ -30,6 +30,7 @@ MODULE = "celery_ops.kit.celery_backup"
 MANIFEST, MESSAGES = "backup.json", "messages"
 LEAST = 16
 """Characters of a passphrase, at least."""
+BEGUN = "__celery_app_backup"
 PART, READ, WRITTEN = "__celery_app_backup_part", "__celery_app_backup_messages", "__celery_app_restore_messages"
 """What earlier tasks of the run registered."""
 
@@ -71,8 +72,9 @@ class ActionModule(AppCommand):
 
     @property
     def file(self) -> Path:
-        """The backup on the control node."""
-        return Path(str(self.variables["celery_app_backup_file"])).expanduser().absolute()
+        """The backup on the control node. The first step's answer stays: a name with the time would go on changing."""
+        known = (self.variables.get(BEGUN) or {}).get("file") or self.variables["celery_app_backup_file"]
+        return Path(str(known)).expanduser().absolute()
 
     @property
     def parts(self) -> Path:
@@ -324,7 +326,7 @@ class ActionModule(AppCommand):
     def compared(self) -> dict[str, Any]:
         """Compare what was restored with what the backup has; fail where they differ."""
         known = self.variables["hostvars"]
-        manifest = known[self.host]["__celery_app_backup"]["manifest"]
+        manifest = known[self.host][BEGUN]["manifest"]
         done, wanted = known[self.worker][WRITTEN]["queues"], manifest["messages"]
         hosts = self.variables["ansible_play_hosts"]
         counts = [known[host]["__celery_app_restored"] for host in hosts]

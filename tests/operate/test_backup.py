@@ -10,6 +10,7 @@ from support.long import LONG
 from support.wait import wait_until
 
 TASKS, LATER, KEYS = 100, 3, 50
+BACKUPS = EPHEMERAL / "inventory/backups"
 FILL = f"""
 import os, sys
 sys.path.insert(0, ".")
@@ -67,11 +68,12 @@ def stopped(host):
 
 @pytest.mark.timeout(400)
 def test_what_was_lost_is_restored(stopped, host):
-    file = EPHEMERAL / "test.sealed"
-    file.unlink(missing_ok=True)
+    before = set(BACKUPS.glob("*.sealed"))
     python(host, FILL)
-    done = play("backup", celery_app_backup_file=str(file))
+    done = play("backup")
     assert done.rc == 0, done.text
+    [file] = set(BACKUPS.glob("*.sealed")) - before
+    assert {path.name for path in BACKUPS.iterdir()} == {path.name for path in [*before, file]}
     assert "keys in Redis" in done.words
     assert file.stat().st_mode & 0o777 == 0o600
     assert waiting(host)["petct"] >= TASKS, "the backup took messages away"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.celery_backup import secrets_of, summary
+from ansible_collections.celery_ops.kit.plugins.action.celery_backup import BEGUN, ActionModule, secrets_of, summary
 from ansible_collections.celery_ops.kit.plugins.modules.celery_backup import definitions_of, is_kept
 
 
@@ -55,3 +55,11 @@ def test_the_passphrase_is_not_in_what_it_opens(tmp_path):
 def test_a_summary_counts_over_all_hosts():
     manifest = {"messages": {"a": 2, "b": 3}, "hosts": {"one": {"keys in Redis": 4}, "two": {"queues": 1}}}
     assert summary(manifest) == "5 messages of 2 queues, 4 keys in Redis, 1 queues, of 2 hosts"
+
+
+def test_a_backup_keeps_its_name_though_the_default_has_the_time_in_it():
+    action = object.__new__(ActionModule)
+    action.variables = {"celery_app_backup_file": "/backups/later.sealed"}
+    assert str(action.file) == "/backups/later.sealed"
+    action.variables[BEGUN] = {"file": "/backups/begun.sealed"}
+    assert str(action.file) == "/backups/begun.sealed"
