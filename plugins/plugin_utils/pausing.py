@@ -40,11 +40,7 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Raises OperatorError for a program that there is not, or that has no intake.
     """
-    if meant := variables.get("celery_app_pause"):
-        raise OperatorError(
-            f"celery_app_pause is not a variable, and without a name everything would be paused. Nothing was changed. "
-            f"Write -e celery_app_pause_queue={meant} or -e celery_app_pause_program={meant}"
-        )
+    refuse_guess(variables)
     layout = Layout(variables["celery_app_name"])
     queues, programs = (names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
     refuse_unknown_programs("celery_app_pause_program", programs, variables)
@@ -98,8 +94,18 @@ def refuse_unknown_queues(variables: Mapping[str, Any], looks: Mapping[str, Mapp
             )
 
 
+def refuse_guess(variables: Mapping[str, Any]) -> None:
+    """Raise OperatorError for a name that looks like the variable: where none is given, everything is meant."""
+    if meant := variables.get("celery_app_pause"):
+        raise OperatorError(
+            f"celery_app_pause is not a variable, and without a name everything would be meant. Nothing was changed. "
+            f"Write -e celery_app_pause_queue={meant} or -e celery_app_pause_program={meant}"
+        )
+
+
 def refuse_not_paused(variables: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise OperatorError where a resume names what is not paused on any host of the run."""
+    refuse_guess(variables)
     there = [one for look in looks.values() for one in look["entries"] if not one.get("by")]
     for what, name in [] if is_about_all(variables) else named(variables):
         if not any((one["what"], one["name"]) == (what, name) for one in there):

@@ -37,9 +37,10 @@ def test_what_is_meant(variables, expected):
     assert pausing.named(host(**variables)) == expected
 
 
-def test_a_guessed_name_of_the_variable_does_not_pause_everything():
+@pytest.mark.parametrize("verb", [pausing.named, lambda variables: pausing.refuse_not_paused(variables, {})])
+def test_a_guessed_name_of_the_variable_does_not_mean_everything(verb):
     with pytest.raises(OperatorError, match="Write -e celery_app_pause_queue=mail or"):
-        pausing.named({**HOST, "celery_app_pause": "mail"})
+        verb({**HOST, "celery_app_pause": "mail"})
 
 
 def test_a_limit_means_the_host():
