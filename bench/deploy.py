@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.control import Variants, command_of, deployed, install_environment, play  # noqa: E402
+from support.control import Variants, command_of, deployed, install_environment, play, run  # noqa: E402
 from support.host import Host  # noqa: E402
 from support.load import Load  # noqa: E402
 from tables import Row, by_turns, write  # noqa: E402
@@ -99,12 +98,9 @@ class Bench:
         if self.made > 3:
             self.rest()
         words = [word for word in command_of("deploy", self.host) if word != "playbooks/deploy.yml"]
-        begun = time.monotonic()
-        subprocess.run(
-            [*words, "-e", json.dumps({"plain_archive": str(archive)}), "bench/plain.yml"],
-            cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        return time.monotonic() - begun
+        done = run([*words, "-e", json.dumps({"plain_archive": str(archive)}), "bench/plain.yml"])
+        assert done.rc == 0, done.text[-3000:]
+        return done.seconds
 
     def dependency(self) -> float:
         """A deploy with another lock file."""
