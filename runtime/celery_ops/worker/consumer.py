@@ -4,6 +4,8 @@ Nor does it forget what it handed to its pool, or hold on to what it will not be
 broker.
 """
 
+import select
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,8 @@ from kombu import Connection, Message
 logger = get_logger(__name__)
 
 RECONNECT = 4
+POLL = 500
+"""Milliseconds after which it is asked again whether a child that takes nothing lives."""
 
 
 class Consumer(CeleryConsumer):
@@ -52,6 +56,8 @@ class Consumer(CeleryConsumer):
         """
         jobs = {} if self.jobs is None else self.jobs
         waiting = {number: job for number, job in tuple(jobs.items()) if not getattr(job, "_accepted", True)}
+        for job in waiting.values():
+            finish_writing(job)
         super().on_close()
         for number, job in waiting.items():
             if is_with_a_child(job):
@@ -89,3 +95,22 @@ class Consumer(CeleryConsumer):
 def is_with_a_child(job: Any) -> bool:
     """Whether a pool child that lives has been given this job."""
     return bool(job is not None and job._write_to is not None and job._write_to._is_alive())
+
+
+def finish_writing(job: Any) -> None:
+    """Give a child the rest of a job that is written in pieces, as a large one is.
+
+    A pool that is closed writes nothing more, and waits for the child, which waits for the rest: the worker would hang
+    until its time to stop is over. (The `_flush_writer` of Celery 5.3 waits for ever.)
+    """
+    writer = getattr(job, "_writer", lambda: None)()
+    if writer is None or not is_with_a_child(job):
+        return
+    poll = select.poll()
+    poll.register(job._write_to.inqW_fd, select.POLLOUT)
+    while is_with_a_child(job):
+        if poll.poll(POLL):
+            with suppress(OSError):
+                next(writer, None)
+            if writer.gi_frame is None:
+                return

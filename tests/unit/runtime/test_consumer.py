@@ -3,6 +3,9 @@
 Jobs and requests are billiard's and Celery's own, as installed, and their messages a real transport's.
 """
 
+import os
+import signal
+import threading
 import time
 import weakref
 from types import SimpleNamespace
@@ -17,8 +20,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 from celery_ops.worker.consumer import RECONNECT, Consumer
 from kombu import Connection
+from kombu.asynchronous import Hub, set_event_loop
 from kombu.exceptions import OperationalError
 from kombu.utils.limits import TokenBucket
+from support.wait import wait_until
 
 
 @pytest.fixture
@@ -82,6 +87,40 @@ def test_what_a_child_was_given_and_has_not_accepted_is_not_forgotten(consumer, 
     monkeypatch.setattr(CeleryConsumer, "on_close", flush)
     consumer.on_close()
     assert jobs == {1: accepted, 2: given}
+
+
+@pytest.fixture
+def pool(consumer):
+    """A prefork pool of one child, and the steps of the event loop that writes to it, as in a worker."""
+    hub = Hub()
+    set_event_loop(hub)
+    consumer.pool = pool = get_implementation("prefork")(
+        1, threads=False, app=consumer.app, initargs=(consumer.app, "demo@host")
+    )
+    pool.start()
+    pool.register_with_event_loop(hub)
+    [child] = pool._pool._pool
+    yield pool, child, hub.create_loop()
+    set_event_loop(None)
+    child.terminate()
+
+
+def test_a_large_message_that_is_half_written_at_a_stop_is_written_to_its_end(consumer, pool, monkeypatch):
+    (pool, child, loop), done = pool, []
+    pool.apply_async(len, (b"",), callback=done.append)
+    wait_until(lambda: next(loop) or done, 10, "that the child is up")
+    os.kill(child.pid, signal.SIGSTOP)
+    job = pool.apply_async(len, (bytes(2**22),), callback=done.append)
+    wait_until(lambda: next(loop) or job._write_to, 10, "that the child is written to")
+    os.kill(child.pid, signal.SIGCONT)
+    pool._pool.close()
+    monkeypatch.setattr(CeleryConsumer, "on_close", lambda _: pool._pool.flush())
+    consumer.on_close()
+    stop = threading.Thread(target=pool.stop, daemon=True)
+    stop.start()
+    stop.join(20)
+    assert not stop.is_alive(), "the pool waits for its child, which waits for the rest"
+    assert done == [0, 2**22]
 
 
 def test_a_pool_without_children_is_none_of_its_business(consumer, monkeypatch):

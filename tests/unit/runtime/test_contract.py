@@ -27,6 +27,7 @@ import redis
 from celery import Celery, beat, signals
 from celery.app.defaults import DEFAULTS
 from celery.backends.redis import RedisBackend
+from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 from celery.loaders.base import BaseLoader
 from celery.worker import WorkController, state
@@ -52,6 +53,8 @@ PRIVATE = {
     "all_total_count": lambda: state.all_total_count[0],
     "_apply_result": lambda: Request._apply_result,
     "_write_to": lambda: billiard.pool.ApplyResult._write_to,
+    "_writer": lambda: "job._writer = ref(cor)" in inspect.getsource(AsynPool) or 1 / 0,
+    "inqW_fd": lambda: "proc.inqW_fd" in inspect.getsource(AsynPool) or 1 / 0,
     "_accepted": lambda: billiard.pool.ApplyResult({}, None)._accepted,
     "_is_alive": lambda: billiard.process.BaseProcess._is_alive,
     "num_processes": lambda: TaskPool.num_processes,
@@ -160,9 +163,7 @@ def test_the_pools_jobs_are_where_they_are_looked_for():
 
 
 def test_a_prefork_pool_gives_its_jobs_a_process():
-    from celery.concurrency import asynpool
-
-    assert "job._write_to = proc" in inspect.getsource(asynpool.AsynPool._create_write_handlers)
+    assert "job._write_to = proc" in inspect.getsource(AsynPool._create_write_handlers)
 
 
 def test_a_rate_limited_task_waits_in_a_bucket():
