@@ -178,6 +178,11 @@ class Deployments:
             return [json.loads(line) for line in self.audit.read_text().splitlines()[-count:]][::-1]
         return []
 
+    def has_failed(self) -> bool:
+        """Whether the last deploy or rollback did not end well."""
+        tried = (entry for entry in self.last(100) if entry.get("action") in ("deploy", "rollback"))
+        return next((entry.get("outcome") != "good" for entry in tried), False)
+
 
 def ready_of(app: str, name: str, conf: str) -> list[str]:
     """Return how a worker that an older version of the kit has set up is asked whether it consumes; empty if unknown.

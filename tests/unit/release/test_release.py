@@ -38,7 +38,9 @@ def make(releases, name, status="built", venv="v1"):
     return name
 
 
-def deploy(releases, name, deployment="", environment="", programs=("shop-worker-a-00000001",), **changes):
+def deploy(
+    releases, name, deployment="", environment="", programs=("shop-worker-a-00000001",), hands_over=True, **changes
+):
     """A deployment of a release that is built, as far as the release module has a part in it."""
     environment = releases.environments / f"env-{environment or name}"
     environment.touch()
@@ -50,7 +52,7 @@ def deploy(releases, name, deployment="", environment="", programs=("shop-worker
     manifest = [
         {"family": one[:-9], "name": one, "conf": f"exec {releases.directory}/{name}/venv\n"} for one in programs
     ]
-    releases.deployments.note_programs(["shop-"], manifest, "workers", is_change=True)
+    releases.deployments.note_programs(["shop-"], manifest, "workers", is_change=hands_over)
     return release.activate(releases, options, False) | {"before": before, "options": options}
 
 
@@ -147,6 +149,20 @@ def test_a_failure_that_is_not_the_releases_does_not_mark_it(releases):
     assert audit(releases)[-1]["outcome"] == "failed: web on a: conf.d is full; taken back"
     release.fail(releases, {**OPTIONS, "id": "one", "reason": "dies", "release_fault": True}, False)
     assert releases.note("one")["status"] == "failed"
+
+
+def test_a_deploy_that_changes_nothing_has_a_line_only_after_one_that_failed(releases):
+    deploy(releases, make(releases, "one"), "d-one")
+
+    def same_again():
+        done = deploy(releases, "one", "d-again", hands_over=False)
+        assert done["changed"] is False
+        return [line["outcome"] for line in audit(releases)]
+
+    assert same_again() == ["good"]
+    release.fail(releases, {**OPTIONS, "id": "one", "reason": "a network that was away"}, False)
+    assert same_again() == ["good", "failed: a network that was away; taken back", "good"]
+    assert len(same_again()) == 3
 
 
 def test_a_good_release_that_fails_later_stays_good(releases):
