@@ -61,7 +61,9 @@ class ActionModule(HostModule):
         if not arguments:
             return {"changed": False, "skipped": True}
         if leavers:  # of whatever group, and without its watchdog
-            leavers["program_prefixes"] = [f"{Layout(variables['celery_app_name']).scheduler}-"]
+            scheduler = Layout(variables["celery_app_name"]).scheduler
+            programs = [one for one in arguments.get("programs", []) if one["program"] == scheduler]
+            leavers |= {"program_prefixes": [f"{scheduler}-"], "programs": programs}
         answer = self.call(arguments | leavers, task_vars)
         if "producers" in arguments:  # those are waited for when the deployment is active
             told = answer.get("told", [])

@@ -10,7 +10,7 @@ from support.long import LONG
 from support.wait import wait_until
 
 TASKS, LATER, KEYS = 100, 3, 50
-BACKUPS = EPHEMERAL / "inventory/backups"
+BACKUPS = EPHEMERAL / "inventory/.backups"
 FILL = f"""
 import os, sys
 sys.path.insert(0, ".")

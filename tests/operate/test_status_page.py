@@ -62,7 +62,7 @@ def test_it_can_be_read_by_everybody_and_loads_nothing(name, pages, browser, scr
         page.screenshot(path=screenshots / f"status-{name}-{width}-{scheme}.png", full_page=True)
         assert [url for url in requested if not url.startswith("data:")] == [pages[name].as_uri()]
         assert troubles == []
-        assert page.title().startswith(("OK", "1 problem", "4 problems", "15 problems"))
+        assert page.title().startswith(("OK", "1 problem", "4 problems", "16 problems"))
         assert page.evaluate(OVERFLOW) == 0, f"{width} px are not enough"
         levels = page.evaluate(LEVELS)
         assert levels[0] == 1
