@@ -50,8 +50,8 @@ class ActionModule(HostModule):
             "absent": self.absent,
             "restarted": self.restarted,
         }[state]
-        leavers = {"leavers_only": True} if self._task.args.get("leavers_only") else {}
-        everywhere = state == "absent" or bool(leavers)
+        leavers_only = bool(self._task.args.get("leavers_only"))
+        everywhere = state == "absent" or leavers_only
         if not phase or is_without(phase, variables) or not prefixes_of(variables, phase, everywhere=everywhere):
             return {"changed": False, "skipped": True}
         try:
@@ -60,11 +60,9 @@ class ActionModule(HostModule):
             return {"failed": True, "msg": str(error), "release_fault": False}
         if not arguments:
             return {"changed": False, "skipped": True}
-        if leavers:  # of whatever group, and without its watchdog
-            scheduler = Layout(variables["celery_app_name"]).scheduler
-            programs = [one for one in arguments.get("programs", []) if one["program"] == scheduler]
-            leavers |= {"program_prefixes": [f"{scheduler}-"], "programs": programs}
-        answer = self.call(arguments | leavers, task_vars)
+        if leavers_only:
+            arguments |= of_leavers(arguments, Layout(variables["celery_app_name"]).scheduler)
+        answer = self.call(arguments, task_vars)
         if "producers" in arguments:  # those are waited for when the deployment is active
             told = answer.get("told", [])
             answer |= {"awaited": told, "draining": [one for one in answer.get("draining", []) if one not in told]}
@@ -168,6 +166,15 @@ def phase_of(name: str, app: str) -> str:
         group for group in ("scheduler", "web") if name.startswith(tuple(f"{app}-{one}-" for one in PROGRAMS_OF[group]))
     ]
     return of[0] if of else "workers"
+
+
+def of_leavers(arguments: Mapping[str, Any], scheduler: str) -> dict[str, Any]:
+    """What of the module's arguments is another one where only a scheduler leaves: of whatever group the host is.
+
+    The watchdog, which a host without workers has with its scheduler, stays out of it.
+    """
+    programs = [one for one in arguments.get("programs", []) if one["program"] == scheduler]
+    return {"leavers_only": True, "program_prefixes": [f"{scheduler}-"], "programs": programs}
 
 
 def has_one_scheduler(variables: Variables) -> bool:

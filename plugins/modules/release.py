@@ -425,7 +425,7 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
     deployments.drop_draft()
     # A rollback must not bring back a password that was rotated since.
     refresh(releases.environments, releases.app)
-    # After one that failed it is worth a line that all is well again: the alert and the status go by the last one.
+    # After one that failed, one that ends well has a line: alert and status go by the last one.
     if not changed and not draft.get("begun") and not deployments.has_failed():
         return {"changed": False, "pruned": []}
     if options["action"] != "rollback" or releases.note(wanted["release"]).get("status") != "good":

@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_programs import (
     has_one_scheduler,
     is_without,
+    of_leavers,
     phase_of,
     producers_of,
     rollback_phase,
@@ -418,3 +419,12 @@ def test_a_rollback_to_a_single_scheduler_gives_none_to_a_host_that_is_new(alone
     """The one of a host that has left the group since does not come back: then the new host's is the only one."""
     variables = {"__celery_app_target": {"lone_schedulers": alone}, "groups": {"scheduler": group}}
     assert has_one_scheduler(variables) is one
+
+
+def test_of_a_host_with_scheduler_and_watchdog_the_scheduler_alone_may_leave():
+    programs = [{"program": "shop-watchdog", "name": "w-1"}, {"program": "shop-scheduler", "name": "s-1"}]
+    for given, expected in ((programs, programs[1:]), (programs[:1], []), ([], [])):
+        found = of_leavers(
+            {"program_prefixes": ["shop-scheduler-", "shop-watchdog-"], "programs": given}, "shop-scheduler"
+        )
+        assert found == {"leavers_only": True, "program_prefixes": ["shop-scheduler-"], "programs": expected}
