@@ -37,8 +37,13 @@ def worker_of(stage, code, **environment):
     worker = stage.worker(GENERATION, "-P", "prefork", "-c", "1", "-l", "INFO", environment=environment)
     wait_until(lambda: "ready" in worker.output, 30, f"the worker:\n{worker.output}")
     app.send_task("demo.say", ["so"], task_id="id-1", root_id="root-1")
-    wait_until(lambda: "no" in worker.output and "more" in worker.output.split("raised", 1)[-1], 20, "the task")
+    wait_until(lambda: has_failed(worker.output), 20, "the task")
     return worker
+
+
+def has_failed(output):
+    """Whether the line that the task raised is written, to its end."""
+    return "more" in output.partition("raised")[2] and output.endswith("\n")
 
 
 def test_a_line_is_an_object_with_its_task(stage):
