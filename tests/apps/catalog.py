@@ -6,6 +6,7 @@ One of them, `edition`, is deployed with each supported version of Celery (tests
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import yaml
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs/your-app.md"
 VERSIONS = HERE.parent / "matrix/versions.txt"
+CHORD = """
+from digest import app, count_all
+print(app.AsyncResult(count_all.delay(["a", "b", "a"]).get(timeout=30)).get(timeout=30), "differ")
+"""
 RECIPE = re.compile(
     r"^### (?P<title>[^\n]+)\n(?:(?!^#).)*?^```yaml\n# groups: (?P<groups>[^\n]+)\n(?P<yaml>.*?)^```", re.M | re.S
 )
@@ -84,6 +89,7 @@ APPS = [
     App(
         "digest", "bookworm", "digest.py", ("digest.digest", ["a"], "ca978112ca1bbdcafac231b39a23dc4d"), "celery",
         recipe="Plain Celery",
+        commands={f"python -c {shlex.quote(CHORD)}": "2 differ"},
         about="plain Celery, nothing set",
     ),
     App(

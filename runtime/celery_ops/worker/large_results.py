@@ -98,8 +98,10 @@ class SentOnce:
         """Return what is stored under a key, or None; a large value as a bytearray that is the caller's own."""
         return self.client.fetch(key)
 
-    def _set(self, key: bytes, value: bytes | str, expires: float | None = None) -> None:
-        if len(value) < LARGE or not self._store_and_tell(key, value, self.expires if expires is None else expires):
+    def _set(self, key: bytes, value: bytes | str | int, expires: float | None = None) -> None:
+        # Celery before 5.7 stores the size of a chord in this way, a number.
+        large = isinstance(value, bytes | str) and len(value) >= LARGE
+        if not large or not self._store_and_tell(key, value, self.expires if expires is None else expires):
             # Celery before 5.7 takes no third one.
             super()._set(key, value, *(() if expires is None else (expires,)))
 

@@ -73,6 +73,22 @@ def test_what_redis_does_not_take_is_refused_by_name(monkeypatch):
     assert app.backend.encode("x" * 998)
 
 
+def test_what_is_no_result_is_stored_as_celery_stores_it():
+    """Before 5.7 Celery stores the size of a chord, a number, as it stores a result."""
+    stored = []
+
+    class Celerys:
+        def _set(self, key, value):
+            stored.append((key, value))
+
+    class Backend(large_results.SentOnce, Celerys):
+        def __init__(self):
+            pass
+
+    Backend()._set(b"chord.s", 4)
+    assert stored == [(b"chord.s", 4)]
+
+
 @pytest.mark.parametrize(("url", "parser"), [("redis://h/0", InPlace), ("redis://h/0?protocol=3", None)])
 def test_a_newer_protocol_keeps_the_clients_own_parser(url, parser):
     import celery_ops.tasks  # noqa: F401
