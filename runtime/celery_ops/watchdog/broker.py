@@ -9,7 +9,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -29,7 +29,7 @@ class Answer:
     at: float = 0.0
     """Unix time; 0 for never."""
     queues: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By queue `ready` and `consumers`; without queues that are not there."""
+    """By queue's label `ready` and `consumers`; without queues that are not there."""
     certificate: float = 0.0
     """When the broker's certificate ends, as Unix time; 0 without TLS."""
     error: str = ""
@@ -43,7 +43,7 @@ class Broker:
         self.app, self.name, self.ca = app, name, ca
         self.urls = [url for url in urls.split(";") if urlsplit(url).scheme in PORTS]
         self.answer = Answer()
-        self.wanted: set[str] = set()
+        self.wanted: dict[str, str] = {}
         self.due = threading.Event()
         self.connection: amqp.Connection | None = None
         self.thread: threading.Thread | None = None
@@ -54,9 +54,9 @@ class Broker:
         given = (os.environ.get(key) or "" for key in ("CELERY_BROKER_URL", "CELERY_OPS_TLS_NAME", "CELERY_OPS_TLS_CA"))
         return cls(app, *given)
 
-    def ask(self, queues: Iterable[str]) -> None:
-        """Ask for these soon, in the thread; return at once."""
-        self.wanted = set(queues)
+    def ask(self, queues: Mapping[str, str]) -> None:
+        """Ask for these soon, in the thread; return at once. Each has the label under which its counts are added."""
+        self.wanted = dict(queues)
         if not self.urls:
             return
         if self.thread is None:
@@ -92,12 +92,15 @@ class Broker:
         connection, found = self.connection, {}
         connection.heartbeat_tick()
         channel = connection.channel()
-        for queue in sorted(self.wanted):
+        for queue, label in sorted(self.wanted.items()):
             try:
                 known = channel.queue_declare(queue, passive=True)
-                found[queue] = {"ready": known.message_count, "consumers": known.consumer_count}
             except NotFound:  # the broker closes the channel
                 channel = connection.channel()
+            else:
+                of = found.setdefault(label, {"ready": 0, "consumers": 0})
+                of["ready"] += known.message_count
+                of["consumers"] += known.consumer_count
         channel.close()
         self.answer = Answer(time.time(), found, _end(connection))
 

@@ -124,7 +124,7 @@ class Metrics:
             self.day.add(round(now, 1), self.ring.condensed(now - DAY_EVERY))
             replace_text(self.directory / self.layout.day.name, self.day.text(), 0o644)
         replace_text(self.directory / self.layout.prom.name, self._text(now, conf, queues, tasks, memory, beats), 0o644)
-        self.broker.ask({*self._configured(conf), *self._consumed(), self.layout.dead_queue})
+        self.broker.ask(self._wanted(conf))
 
     def _kept(self) -> dict[str, Any]:
         """Return what the next watchdog goes on with."""
@@ -163,6 +163,13 @@ class Metrics:
     def _consumed(self) -> set[str]:
         """Return the queues that workers of this host consume from now."""
         return {queue for seen in self.watchdog.seen.values() for queue in seen.heartbeat.get("queues", {})}
+
+    def _wanted(self, conf: dict[str, list[str]]) -> dict[str, str]:
+        """Return by the broker's name of each queue what it is called here: that of a `Broadcast` by its alias."""
+        beats = [seen.heartbeat for seen in self.watchdog.seen.values()]
+        aliases = {queue: alias for beat in beats for alias, queue in beat.get("aliases", {}).items()}
+        names = {*self._configured(conf), *self._consumed(), self.layout.dead_queue} - set(aliases.values())
+        return {name: name for name in names} | aliases
 
     def _memory(self) -> dict[str, int]:
         """Return the memory of each program in bytes: of its processes, what they share counted once."""

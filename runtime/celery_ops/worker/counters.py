@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.files import replace_text
 from celery_ops.layout import COUNTERS
+from celery_ops.worker import labels
 
 if TYPE_CHECKING:
     from celery.worker import WorkController
@@ -324,7 +325,8 @@ class Queues:
         key = found.get("consumer_tag") or found.get("routing_key")
         if key not in self.known:
             tags = getattr(self.worker.consumer.task_consumer, "_active_tags", {})
-            self.known = {tag: queue for queue, tag in tags.items()} | {queue: queue for queue in tags}
+            called = {queue.name: labels.label(queue) for queue in self.worker.app.amqp.queues.values()}
+            self.known = {key: called.get(name, name) for name, tag in tags.items() for key in (tag, name)}
         return self.known.get(key, "")
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery_ops.worker import failover
+from celery_ops.worker import failover, labels
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -92,6 +92,7 @@ class WorkerHeartbeat(Heartbeat):
             "accepted": state.all_total_count[0],
             "connected": False,
             "queues": {},
+            "aliases": {},
             "oldest": min((began for one in tuple(state.active_requests) if (began := one.time_start)), default=None),
             "paused": sorted(getattr(getattr(self.worker, "celery_ops_intake", None), "paused", ())),
         }
@@ -103,6 +104,8 @@ class WorkerHeartbeat(Heartbeat):
             consumer = self.worker.consumer
             found["connected"] = bool(consumer.connection and consumer.connection.connected)
             found["queues"] = consumed(consumer)
+            names = {label: queue.name for label, queue in labels.consumed(self.worker.app).items()}
+            found["aliases"] = {label: name for label, name in names.items() if label != name}
         return found
 
 
@@ -130,8 +133,11 @@ def consumed(consumer: "Consumer") -> dict[str, bool]:
     # amqp's channel holds a callback for each consumer that the broker knows of.
     known = getattr(channel, "callbacks", None)
     is_open = bool(getattr(channel, "connection", None)) and getattr(channel, "is_open", True)
-    wanted = sorted({queue.name for queue in consumer.app.amqp.queues.consume_from.values()})
-    return {name: bool(is_open and name in tags and (known is None or tags[name] in known)) for name in wanted}
+    wanted = sorted(labels.consumed(consumer.app).items())
+    return {
+        label: bool(is_open and (tag := tags.get(queue.name)) and (known is None or tag in known))
+        for label, queue in wanted
+    }
 
 
 def connect() -> None:

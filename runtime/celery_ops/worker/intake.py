@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops import pause
 from celery_ops.layout import HOLD
+from celery_ops.worker import labels
 
 if TYPE_CHECKING:
     from celery.beat import Service
     from celery.worker import WorkController
     from celery.worker.consumer import Consumer
+    from kombu import Queue
 
 EVERY = 0.5
 """Seconds between two looks at the files; a deploy waits for one."""
@@ -58,6 +60,7 @@ class Intake:
     def __init__(self, path: Path, program: str, hold: Path | None = None) -> None:
         self.path, self.program, self.hold = path, program, hold
         self.paused: set[str] = set()
+        self.cancelled: dict[str, Queue] = {}
         self.was_held = False
         self.on_change: Callable[[], object] = lambda: None
 
@@ -75,14 +78,19 @@ class Intake:
         if consumer.task_consumer is None:
             return  # not connected; this is asked again when it is
         queues = consumer.app.amqp.queues
-        consumed = {queue.name for queue in queues.consume_from.values()}
-        own = consumed | self.paused
+        consumed = labels.consumed(consumer.app)
+        own = {*consumed, *self.paused}
         held = self.is_held
         paused = own if held else pause.paused_queues(pause.read(self.path), self.program, own)
-        for name in sorted(paused & consumed):
-            consumer.cancel_task_queue(name)
-        for name in sorted(self.paused - paused - consumed):
-            consumer.add_task_queue(name)
+        # Before Celery 5.7 a queue is selected by the name that -Q has, which may be an alias.
+        for name, queue in list(queues.consume_from.items()):
+            if (label := labels.label(queue)) in paused:
+                self.cancelled[label] = queue
+                consumer.cancel_task_queue(name)
+        for label in sorted(self.paused - paused - consumed.keys()):
+            queue = self.cancelled.pop(label)
+            queues.select_add(queue)  # before Celery 5.7 the next line does not, and a new connection would lack it
+            consumer.add_task_queue(queue.name)
         if (paused, held) != (self.paused, self.was_held):
             self.paused, self.was_held = paused, held
             self.on_change()

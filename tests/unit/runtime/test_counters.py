@@ -3,10 +3,14 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from celery_ops.worker import counters
 from celery_ops.worker.counters import EXCEPTIONS, OTHER, TASKS, Counters, OfTask
+from kombu import Queue
+from kombu.common import Broadcast
 from support.directory_broker import application
 from support.stage import GENERATION, PROGRAM_NAME
 from support.wait import wait_until
@@ -88,6 +92,21 @@ def test_a_task_that_is_killed_has_failed_once(stage, app):
     worker.stop()
     assert counted(stage)["tasks"]["demo.long"]["failed"] == {"TimeLimitExceeded": 1}
     assert counted(stage)["queues"]["jobs"]["finished"] == 1
+
+
+def test_a_broadcast_is_counted_by_its_alias():
+    """Its queue has another name in each process, so that each start would be another label."""
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.task_queues = [Queue("jobs"), Broadcast("news")]
+    with app.connection_for_read() as connection:
+        tasks = app.amqp.TaskConsumer(connection)
+        tasks.consume()
+        queue_of = counters.Queues(SimpleNamespace(app=app, consumer=SimpleNamespace(task_consumer=tasks)))
+        called = {
+            queue_of(SimpleNamespace(message=SimpleNamespace(delivery_info={"consumer_tag": tag})))
+            for tag in tasks._active_tags.values()
+        }
+    assert called == {"jobs", "news"}
 
 
 def test_when_a_message_was_published():

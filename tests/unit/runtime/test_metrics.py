@@ -226,8 +226,13 @@ class TestMetrics:
         assert text.count("abc") == 1  # nothing else has a label that a deploy changes
         assert text.count("1a2b3c4d") == 1
         assert value(text, "celery_ops_program_memory_bytes", program="demo-worker-default") > 1_000_000
-        assert host.asked == [{"jobs", "mail", "demo.dead"}]
+        assert host.asked == [{name: name for name in ("jobs", "mail", "demo.dead")}]
         assert (host.directory / "demo.prom").stat().st_mode & 0o777 == 0o644
+
+    def test_the_queue_of_a_broadcast_is_asked_for_by_its_name_and_counted_by_its_alias(self, host):
+        host.seen[NAME].heartbeat.update(queues={"jobs": True, "mail": True}, aliases={"mail": "bcast.5e6f"})
+        host.round(host.metrics())
+        assert host.asked == [{"jobs": "jobs", "demo.dead": "demo.dead", "bcast.5e6f": "mail"}]
 
     def test_the_age_of_the_oldest_task_is_a_bound(self, host):
         found, now = host.metrics(), time.time()
@@ -315,7 +320,7 @@ def test_a_broker_that_accepts_and_says_nothing_holds_nothing_up(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         broker = Broker("demo", f"amqp://u:p@127.0.0.1:{server.getsockname()[1]}/demo")
         began = time.monotonic()
-        broker.ask(["jobs"])
+        broker.ask({"jobs": "jobs"})
         assert time.monotonic() - began < 0.3
         deadline = time.monotonic() + 15
         while not broker.answer.error and time.monotonic() < deadline:
@@ -327,6 +332,6 @@ def test_a_broker_that_accepts_and_says_nothing_holds_nothing_up(monkeypatch):
 
 def test_without_a_broker_of_amqp_nothing_is_asked():
     broker = Broker("demo", "redis://x")
-    broker.ask(["jobs"])
+    broker.ask({"jobs": "jobs"})
     assert broker.thread is None
     assert metrics.EVERY == 10.0

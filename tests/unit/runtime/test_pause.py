@@ -74,39 +74,12 @@ def test_a_web_program_that_comes_after_a_deploys_pause_may_serve():
     assert not pause.is_web_closed([entry("all")], "shop-web-1a2b3c4d")
 
 
-# A worker.
+# A worker; test_intake.py has more of it.
 
 
 @pytest.fixture
 def app(stage):
     return application(stage.directory, TASK.format(directory=stage.directory))
-
-
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_worker_stops_its_intake_keeps_its_process_and_goes_on(stage, app, pool):
-    path = stage.directory / "pause.json"
-    started = stage.worker(GENERATION, "-P", pool, "-l", "INFO")
-    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
-    pause.write(path, [entry("all")])
-    wait_until(lambda: "Canceling queue" in started.output, 20, f"the pause:\n{started.output}")
-    app.send_task("demo.run", ["first"])
-    heartbeat = stage.run / f"{PROGRAM_NAME}.heartbeat"
-    wait_until(lambda: json.loads(heartbeat.read_text())["paused"], 20, "the heartbeat")
-    assert json.loads(heartbeat.read_text())["queues"] == {}
-    assert not (stage.directory / "first").exists()
-    pause.write(path, [])
-    wait_until((stage.directory / "first").exists, 20, f"the task:\n{started.output}")
-    assert started.stop() == 0
-
-
-def test_a_worker_that_starts_paused_takes_nothing(stage, app):
-    path = stage.directory / "pause.json"
-    pause.write(path, [entry("program", PROGRAM_NAME.rpartition("-")[0], until=time.time() + 8)])
-    app.send_task("demo.run", ["early"])
-    started = stage.worker(GENERATION, "-P", "solo", "-l", "INFO")
-    wait_until(lambda: " ready." in started.output, 30, f"the worker:\n{started.output}")
-    assert not (stage.directory / "early").exists()
-    wait_until((stage.directory / "early").exists, 30, f"the end of the pause:\n{started.output}")
 
 
 def test_a_worker_that_a_deploy_holds_says_so_at_once_and_goes_on_when_it_is_let_go(stage, app):
