@@ -30,6 +30,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster im
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
+    members_of_app,
     own_time_limits,
     schedulers,
     worker_programs,
@@ -100,6 +101,7 @@ def wanted_of(variables: Variables) -> dict[str, Any]:
         "scheduler": bool(schedulers(variables)),
         "tls": bool(variables["celery_app_tls"]),
         "nodes": len(nodes) or 1,
+        "groups": members_of_app(variables),
     }
 
 

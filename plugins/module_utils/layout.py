@@ -55,6 +55,8 @@ DELAYED = r".*celery_delayed_\d+"
 """Those of them in which tasks wait for their ETA."""
 CONTROL_QUEUE = re.compile(r"(?P<program>[^@]+)@(?P<host>.+?)(?:\.[0-9a-f]{8})?\.[^.]+\.pidbox")
 """The queue in which a worker hears control commands; it names the worker's program, and its host in the inventory."""
+CONNECTION = re.compile(r"(?P<program>\S+) on (?P<host>\S+)")
+"""What a program calls its connections to the broker (`celery_ops.launch.env.connection_name`)."""
 LEASED = "celery-ops-scheduler"
 """The command of beat as one of several schedulers, of which one leads."""
 CANARY_QUEUE, ECHO_QUEUE, LEASE_QUEUE = "celery-ops.canary", "celery-ops.echo", "celery-ops.scheduler"

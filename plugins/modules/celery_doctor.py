@@ -22,7 +22,7 @@ options:
     elements: str
     required: true
   wanted:
-    description: What the inventory says - C(time_limit), C(queues), C(scheduler), C(tls), C(nodes).
+    description: What the inventory says - C(time_limit), C(queues), C(scheduler), C(tls), C(nodes), C(groups).
     type: dict
     default: {}
   accepted:

@@ -102,7 +102,7 @@ queues:
   returned: always
 unseen: {description: What can't be seen of the broker., type: str, returned: always}
 unlisted:
-  description: "Workers that consume, of hosts not in the group C(worker): C(program), C(host), C(connection)."
+  description: "Programs connected from hosts not in their group: C(program), C(group), C(host), C(connection)."
   type: list
   elements: dict
   returned: always

@@ -34,6 +34,7 @@ def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
         "CELERY_OPS_TASK_TIME_LIMIT": limit,
         "CELERY_OPS_START_TIMEOUT": variables.get("celery_worker_ready_timeout", layout.READY_TIMEOUT),
         "CELERY_OPS_DEFAULT_QUEUE": app,
+        "CELERY_OPS_HOST": variables["inventory_hostname"],
     }
     # Of all hosts: in the default queue, which no program consumes, ticks would pile up and none arrive.
     everywhere = [entry for entries in worker_programs_of_hosts(variables) for entry in entries]

@@ -11,6 +11,7 @@ import os as _os
 import ssl as _ssl
 
 import celery_ops.arrays as _arrays
+import celery_ops.launch.env as _env
 import celery_ops.layout as _layout
 import celery_ops.worker.versions as _versions
 
@@ -44,6 +45,8 @@ _url = _os.environ.get("CELERY_BROKER_URL") or ""
 _is_cluster = ";" in _url
 _patience = 5 if _is_cluster else 10
 broker_transport_options = {"confirm_publish": True, "read_timeout": _patience, "write_timeout": _patience}
+if _client := _env.connection_name():
+    broker_transport_options["client_properties"] = {"connection_name": _client}
 task_publish_retry_policy = {
     "max_retries": 6 if _is_cluster else 1,
     "interval_start": 0.2,

@@ -42,7 +42,7 @@ def test_a_host_that_has_left_the_group_keeps_no_worker(hub, workers, regrouped)
     play, before = regrouped(worker=[stays]), stays.workers()
     named = play("status", hub)
     assert f"{worker} on {leaves.name} (connected from " in named.words, named.text[-4000:]
-    assert f"{leaves.name} is not in the group worker. Remove its workers: ansible-playbook" in named.words
+    assert f"{leaves.name} is not in the group worker. Remove it: ansible-playbook" in named.words
     try:
         left = play("deploy")
         assert left.rc == 0, left.text[-4000:]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from support.control import ROOT, play
+from support.control import EPHEMERAL, GROUPS, ROOT, Inventory, play
 from support.long import LONG
 from support.wait import wait_until
 
@@ -80,6 +80,16 @@ def test_dead_letters_are_told_by_reason_and_stay_where_they_are(host, tmp_path)
     assert "2 dead-lettered tasks (2 rejected). List them: " in done.words
     queues = {queue["name"]: queue for queue in json.loads(file.read_text())["applications"][0]["queues"]}
     assert queues["petct.dead"]["reasons"] == [{"reason": "rejected", "count": 2}]
+
+
+def test_a_scheduler_of_a_host_that_is_not_in_the_group_any_more_is_named(host, tmp_path):
+    groups = [group for group in GROUPS if group != "scheduler"]
+    inventory = Inventory.write(tmp_path / "inventory", host, groups, {"celery_app_name": host.app})
+    name = host.program("scheduler").name
+    done = inventory.play("status", celery_app_secrets_dir=f"{EPHEMERAL}/secrets")
+    assert done.rc == 2, done.text
+    assert f"{name} on {host.name} (connected from 127.0.0.1:" in done.words
+    assert f"schedules tasks, and {host.name} is not in the group scheduler. Remove it: ansible-playbook" in done.words
 
 
 @LONG

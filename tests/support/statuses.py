@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, UnlistedWorker
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, Unlisted
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.metrics import hour_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import text
@@ -119,7 +119,7 @@ def broken() -> dict[str, Any]:
         work={"run": "r", "who": "anna@control", "what": "deploy", "phase": "workers", "since": "noon", "pid": 9},
         draft={"action": "deploy", "who": "anna@control", "release": "r2", "phase": "workers", "begun": ["web"]},
         unsafe=[{"setting": "task_acks_late", "value": False, "write": "app.conf.task_acks_late = True"}],
-        unlisted=[UnlistedWorker("shop-worker-default-0", "gone1", "10.0.0.9:40100")],
+        unlisted=[Unlisted("shop-worker-default-0", "worker", "gone1", "10.0.0.9:40100")],
         flower={**FLOWER, "answers": False},
         rotation=True,
         paused=[PAUSE, {**PAUSE, "what": "all", "name": "", "until": None, "why": ""}],
@@ -153,5 +153,5 @@ def hostile() -> dict[str, Any]:
     wrong.programs = worker("shop-worker-default-1", health="deaf", why=HOSTILE, queues=[HOSTILE], release=HOSTILE)
     wrong.queues = {HOSTILE: {"messages": 3, "ready": 3, "unacked": 0, "consumers": 0}}
     wrong.paused = [{**PAUSE, "name": HOSTILE, "why": HOSTILE, "who": HOSTILE}]
-    wrong.unlisted = [UnlistedWorker(HOSTILE, HOSTILE, HOSTILE)]
+    wrong.unlisted = [Unlisted(HOSTILE, "worker", HOSTILE, HOSTILE)]
     return {HOSTILE: result(wrong), "down1": {"unreachable": True, "msg": HOSTILE}}

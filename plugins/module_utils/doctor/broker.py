@@ -266,6 +266,14 @@ def maintenance(facts: Facts) -> Finding:
     return judge(on, "in maintenance mode" if on else "not in maintenance", "rabbitmq-upgrade revive")
 
 
+@check_broker("rabbitmq-unlisted-programs")
+def unlisted(facts: Facts) -> Finding:
+    """No program is connected from a host that the inventory does not have in the program's group."""
+    found = [f"{one.program} on {one.host}" for one in facts.broker.unlisted]
+    fix = "ansible-playbook playbooks/status.yml names the command for each"
+    return judge(bool(found), ", ".join(found) or "none", fix)
+
+
 @check_broker("rabbitmq-default-vhost")
 def default_vhost(facts: Facts) -> Finding:
     """Nobody's queues are in the vhost /, where an application that lost its settings would land."""

@@ -30,7 +30,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq, redis
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import CERTIFICATES, ends_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import ask
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
+    CERTIFICATES,
+    Unlisted,
+    ends_of,
+    unlisted,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
@@ -109,6 +115,8 @@ class Broker:
     """Whether the user guest has the password that everybody knows."""
     deprecated: tuple[str, ...] | None = None
     """Deprecated features in use; None where this version does not list them."""
+    unlisted: tuple[Unlisted, ...] = ()
+    """Programs that are connected from hosts that are not in their groups."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,8 @@ class Wanted:
     tls: bool = True
     nodes: int = 1
     """The nodes that the broker has."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """The hosts of the kit's groups."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +243,7 @@ def read(app: str, groups: Iterable[str], wanted: Wanted) -> Facts:
     """Return the facts of this host."""
     groups = frozenset(groups)
     with ThreadPoolExecutor(4) as pool:
-        broker = pool.submit(read_broker, app) if "rabbitmq" in groups else None
+        broker = pool.submit(read_broker, app, wanted.groups) if "rabbitmq" in groups else None
         store = pool.submit(read_store) if "result_store" in groups else None
         programs = pool.submit(read_supervisor, app) if APP_GROUPS & groups else None
         host = read_host(app, groups)
@@ -249,7 +259,7 @@ def read(app: str, groups: Iterable[str], wanted: Wanted) -> Facts:
     )
 
 
-def read_broker(app: str) -> Broker:
+def read_broker(app: str, groups: dict[str, list[str]]) -> Broker:
     """Return what RabbitMQ answers: its tool starts a machine of Erlang's each time, so several at once."""
     columns = ("name", "type", "durable", "arguments", "members", "online")
     with ThreadPoolExecutor(3) as pool:
@@ -258,6 +268,7 @@ def read_broker(app: str) -> Broker:
         definitions = pool.submit(rabbitmq.exported_definitions)
         queues = pool.submit(rabbitmq.rows_of, "list_queues", *columns, vhost=app)
         timeout = pool.submit(rabbitmq.consumer_timeout)
+        clients = pool.submit(ask, app, Layout(app).dead_queue)
         used = pool.submit(rabbitmq.rabbitmqctl, "list_deprecated_features", "--used", "--formatter", "json")
         try:
             found = Broker(
@@ -270,7 +281,11 @@ def read_broker(app: str) -> Broker:
             deprecated = tuple(str(row["name"]) for row in used.result())
     guest = [user for user in found.definitions["users"] if user["name"] == "guest"]
     is_open = any(rabbitmq.is_password(user["password_hash"], "guest") for user in guest)
-    return Broker(**{**vars(found), "guest_is_open": is_open, "deprecated": deprecated})
+    elsewhere: list[Unlisted] = []
+    with suppress(OperatorError, ValueError):
+        elsewhere = unlisted(clients.result(), app, groups)
+    more = {"guest_is_open": is_open, "deprecated": deprecated, "unlisted": tuple(elsewhere)}
+    return Broker(**{**vars(found), **more})
 
 
 def read_store() -> Store:

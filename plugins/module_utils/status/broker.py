@@ -65,11 +65,24 @@ Reason = fun(Message) ->
         _ -> base64:encode(<<"purged">>)
     end
 end,
+Called = fun(Properties) ->
+    case lists:keyfind(<<"connection_name">>, 1, Properties) of {_, _, Said} when is_binary(Said) -> Said; _ -> <<>> end
+end,
+Connection = fun(C) ->
+    case catch rabbit_networking:connection_info(C, [vhost, name, client_properties]) of
+        [{vhost, Vhost}, {name, Ends}, {client_properties, Properties}] ->
+            [#{pid => list_to_binary(rabbit_misc:pid_to_string(C)), ends => base64:encode(Ends),
+               name => base64:encode(Called(Properties))}];
+        _ -> []
+    end
+end,
+Connections = fun() -> lists:append([Connection(C) || C <- rabbit_networking:connections()]) end,
 Alarm = fun({{resource_limit, What, N}, _}) -> #{node => N, alarm => What};
            (Other) -> #{node => node(), alarm => list_to_binary(lists:flatten(io_lib:format("~0p", [Other])))} end,
 Answer = #{
     queues => [Queue(Q) || Q <- rabbit_amqqueue:list(Vhost)],
     consumers => [Consumer(C) || C <- Call(node(), rabbit_amqqueue, consumers_all, [Vhost], [])],
+    connections => Call(node(), erlang, apply, [Connections, []], []),
     reasons => [Reason(M) || M <- Peek(base64:decode(<<"%s">>), 1, %d, erlang:monotonic_time(millisecond) + 800)],
     nodes => [Node(N) || N <- lists:usort([node() | nodes()])],
     alarms => [Alarm(A) || A <- rabbit_alarm:get_alarms()]
@@ -86,6 +99,8 @@ class Answer:
     """`name`, `messages`, `messages_ready`, `messages_unacknowledged`, `consumers` and `state` of each."""
     consumers: list[dict[str, Any]] = field(default_factory=list)
     """`queue_name` and `channel_pid` of each, as list_consumers names them."""
+    connections: list[dict[str, str]] = field(default_factory=list)
+    """`pid`, `peer` (the client's address) and `name` (what the client calls itself) of each in the vhost."""
     reasons: list[str] = field(default_factory=list)
     """Why each of the first dead-lettered messages died."""
     nodes: list[dict[str, Any]] = field(default_factory=list)
@@ -106,8 +121,12 @@ def answer_of(said: str) -> Answer:
     given = json.loads(base64.b64decode(found[1]))
     queues = [{**row, "name": text(row["name"])} for row in given["queues"]]
     consumers = [{"queue_name": text(row["queue"]), "channel_pid": row["channel"]} for row in given["consumers"]]
+    connections = [
+        {"pid": row["pid"], "peer": text(row["ends"]).partition(" ")[0], "name": text(row["name"])}
+        for row in given["connections"]
+    ]
     reasons = [text(one) if one else "unknown" for one in given["reasons"]]
-    return Answer(queues, consumers, reasons, given["nodes"], given["alarms"])
+    return Answer(queues, consumers, connections, reasons, given["nodes"], given["alarms"])
 
 
 def encoded(text: str) -> str:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,8 +21,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    CONNECTION,
     CONTROL_QUEUE,
     HOUSEKEEPING_QUEUES,
+    PROGRAMS_OF,
     Layout,
     Release,
     program_of,
@@ -58,12 +60,14 @@ RELEASE = re.compile(r"/releases/([^/\s]+)/")
 
 
 @dataclass(frozen=True)
-class UnlistedWorker:
-    """A worker of the kit that consumes from a host that is not in the group worker."""
+class Unlisted:
+    """A program of the kit that is connected to the broker from a host that is not in the program's group."""
 
     program: str
+    group: str
+    """The group whose hosts run such programs."""
     host: str
-    """What the inventory called the host when the worker was deployed."""
+    """What the inventory called the host when the program was deployed."""
     connection: str
     """The address that it connects from."""
 
@@ -114,7 +118,7 @@ class Status:
     """Flower, where the inventory has it on this host: `state`, `pid`, `uptime`, `memory`, `answers`, `url`."""
     unsafe: list[dict[str, Any]] = field(default_factory=list)
     """Settings of the current release that can lose tasks, as its inspection reported them."""
-    unlisted: list[UnlistedWorker] = field(default_factory=list)
+    unlisted: list[Unlisted] = field(default_factory=list)
     groups: dict[str, list[str]] = field(default_factory=dict)
     """The hosts of the kit's groups in the inventory, where the broker is on this host."""
     consumed: set[str] = field(default_factory=set)
@@ -281,7 +285,7 @@ def look_at_versions(seen: Status) -> None:
 
 
 def look_at_broker(seen: Status, groups: dict[str, list[str]]) -> None:
-    """Add what the broker on this host has in the application's vhost, and the workers of hosts not in the group."""
+    """Add what the broker on this host has in the application's vhost, and programs of hosts not in their groups."""
     seen.groups = groups
     try:
         answer = broker.ask(seen.app, Layout(seen.app).dead_queue)
@@ -305,27 +309,43 @@ def look_at_broker(seen: Status, groups: dict[str, list[str]]) -> None:
             }
     if dead := seen.queues.get(Layout(seen.app).dead_queue):
         dead["reasons"] = dict(Counter(answer.reasons).most_common())
-    found = unlisted_workers(answer.consumers, seen.app, groups)
+    seen.unlisted = unlisted(answer, seen.app, groups)
+
+
+def unlisted(answer: broker.Answer, app: str, groups: dict[str, list[str]]) -> list[Unlisted]:
+    """Return the kit's programs among the broker's clients that are not of their groups' hosts.
+
+    Programs with the kit's settings name their connections, schedulers with a lease as well; any other worker is known
+    by the queue of its control commands.
+    """
+    found: dict[tuple[str, str, str], str] = {}
+    for row in answer.connections:
+        for program in _elsewhere(CONNECTION.fullmatch(row["name"]), app, groups):
+            found.setdefault(program, row["peer"])
+    channels = {
+        program: str(row["channel_pid"])
+        for row in answer.consumers
+        for program in _elsewhere(CONTROL_QUEUE.fullmatch(row["queue_name"]), app, groups)
+        if program not in found
+    }
     try:
-        channels = rows_of("list_channels", "pid", "connection") if found else []
-        connections = rows_of("list_connections", "pid", "name") if found else []
+        rows = rows_of("list_channels", "pid", "connection") if channels else []
     except OperatorError:
-        channels, connections = [], []  # they are named without the address
-    peers = {row["pid"]: str(row["name"]).partition(" ")[0] for row in connections}
-    places = {row["pid"]: peers.get(row["connection"], "") for row in channels}
-    seen.unlisted = [UnlistedWorker(program, host, places.get(channel, "")) for program, host, channel in found]
+        rows = []  # they are named without the address
+    peers = {row["pid"]: row["peer"] for row in answer.connections}
+    places = {row["pid"]: peers.get(row["connection"], "") for row in rows}
+    found |= {program: places.get(channel, "") for program, channel in channels.items()}
+    return [Unlisted(*program, peer) for program, peer in sorted(found.items())]
 
 
-def unlisted_workers(
-    consumers: Iterable[dict[str, Any]], app: str, groups: dict[str, list[str]]
-) -> list[tuple[str, str, str]]:
-    """Return program, host and channel of the kit's workers among these consumers that are not of the group's hosts."""
-    found = ((CONTROL_QUEUE.fullmatch(row["queue_name"]), str(row["channel_pid"])) for row in consumers)
-    return sorted(
-        (queue["program"], queue["host"], channel)
-        for queue, channel in found
-        if queue and queue["program"].startswith(f"{app}-worker-") and queue["host"] not in groups.get("worker", [])
-    )
+def _elsewhere(named: re.Match[str] | None, app: str, groups: dict[str, list[str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield program, group and host of a name, where the host is not in the group."""
+    if not named:
+        return
+    program, host = named["program"], named["host"]
+    for group, names in PROGRAMS_OF.items():
+        if program.startswith(tuple(f"{app}-{name}-" for name in names)) and host not in groups.get(group, []):
+            yield program, group, host
 
 
 def node_of_several(data: Path = rabbitmq_versions.DATA) -> list[str]:

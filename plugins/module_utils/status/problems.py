@@ -17,6 +17,9 @@ CERTIFICATE_DAYS = 30
 STORE_FULL = 0.9
 """The share of the result store's memory from which on it is a problem."""
 
+DOES = {"worker": "takes tasks", "scheduler": "schedules tasks", "web": "is connected"}
+"""By group, what a program does that is connected to the broker."""
+
 UNHEALTHY = frozenset({"frozen", "stuck", "deaf", "broker away", "reconnecting", "overdue"})
 """What the watchdog may report of a program that an operator should know (docs/watchdog.md)."""
 
@@ -186,17 +189,17 @@ def _unlisted(seen: Status) -> Iterator[str]:
     for one in seen.unlisted:
         remove = f"ansible-playbook playbooks/uninstall.yml --limit {one.host}"
         if one.host in in_app:
-            where, what = "the group worker", "Remove its workers: ansible-playbook playbooks/site.yml"
+            where, what = f"the group {one.group}", "Remove it: ansible-playbook playbooks/site.yml"
         elif one.host in in_kit:
             where, what = "the groups worker, scheduler and web", f"Remove {seen.app} from it: {remove}"
         else:
             where = "the inventory's groups"
             what = (
-                f"Write it into the group worker again and type: {remove}; or type on it: supervisorctl stop "
-                f"{one.program}"
+                f"Write {one.host} into the group {one.group} again and type: {remove}; or type on it: supervisorctl "
+                f"stop {one.program}"
             )
         place = f" (connected from {one.connection})" if one.connection else ""
-        yield f"{one.program} on {one.host}{place} takes tasks, and {one.host} is not in {where}. {what}"
+        yield f"{one.program} on {one.host}{place} {DOES[one.group]}, and {one.host} is not in {where}. {what}"
 
 
 def _deploys(seen: Status) -> Iterator[str]:

@@ -26,6 +26,7 @@ SET_BY_KIT = {
     "CELERY_OPS_TASK_TIME_LIMIT": "celery_app_task_time_limit",
     "CELERY_OPS_START_TIMEOUT": "celery_worker_ready_timeout",
     "CELERY_OPS_DEFAULT_QUEUE": "celery_app_name",
+    "CELERY_OPS_HOST": "the host's name in the inventory",
     **dict.fromkeys(("LISTEN_FDS", "LISTEN_PID", "CELERY_OPS_APP", "CELERY_OPS_PROGRAM"), "the program it starts"),
 }
 

@@ -32,6 +32,12 @@ def application_name(otherwise: str) -> str:
     return os.environ.get("CELERY_OPS_APP") or os.environ.get("CELERY_OPS_DEFAULT_QUEUE") or otherwise
 
 
+def connection_name() -> str:
+    """Return what this program calls its connections to the broker, by which status.yml finds it; "" for no program."""
+    program, host = os.environ.get("CELERY_OPS_PROGRAM"), os.environ.get("CELERY_OPS_HOST")
+    return f"{program} on {host}" if program and host else ""
+
+
 def parse(text: str, name: str = "<env>") -> dict[str, str]:
     """Return the variables in `text`; `name` is the file named in errors.
 

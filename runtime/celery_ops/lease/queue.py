@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import PermanentError
+from celery_ops.launch.env import connection_name
 from celery_ops.layout import LEASE_QUEUE
 from celery_ops.lease.state import HEARTBEAT, Lease, Lost, Runs, State, Token
 
@@ -80,7 +81,7 @@ class LeaseQueue:
             "confirm_publish": True,
             "read_timeout": ANSWER,
             "write_timeout": ANSWER,
-            "client_properties": {"connection_name": self.by},
+            "client_properties": {"connection_name": connection_name() or self.by},
         }
         connection = self.app.connection_for_write(
             heartbeat=HEARTBEAT, connect_timeout=CONNECT, transport_options=options

@@ -43,6 +43,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     Supervisor,
     Wanted,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Unlisted
 
 CONF = """[program:shop-worker-default-0a1b2c3d]
 command=/x/celery -A shop worker -P prefork --soft-time-limit 270 --time-limit 300
@@ -242,6 +243,10 @@ FAULTS: dict[str, tuple[Callable[[], Facts], str]] = {
     "rabbitmq-cluster-size": (lambda: wanting(with_cluster(**TWO), nodes=2), FAIL),
     "rabbitmq-partitions": (lambda: with_cluster(partitions={"a": ["b"]}), FAIL),
     "rabbitmq-maintenance": (lambda: with_status(is_under_maintenance=True), FAIL),
+    "rabbitmq-unlisted-programs": (
+        lambda: with_broker(unlisted=(Unlisted("shop-scheduler-0a1b2c3d", "scheduler", "gone", ""),)),
+        FAIL,
+    ),
     "rabbitmq-default-vhost": (lambda: with_definitions(queues=[{"name": "celery", "vhost": "/"}]), WARN),
     "rabbitmq-management-open": (lambda: with_host(listeners=OPEN), FAIL),
     "rabbitmq-plain-listener": (lambda: with_host(listeners=OPEN), FAIL),

@@ -14,13 +14,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look, metrics
-from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import answer_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import Answer, answer_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
     Status,
-    UnlistedWorker,
+    Unlisted,
     ask_for_queues,
     store_of,
-    unlisted_workers,
+    unlisted,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import UNHEALTHY, problems
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.text import pause, queue_table, size, text, verdict
@@ -270,14 +270,15 @@ def shown(seen):
     return text(seen, has_programs=True, has_queues=True)
 
 
-GROUPS = {"rabbitmq": ["hub"], "worker": ["one", "db.example.com"], "web": ["two"]}
+GROUPS = {"rabbitmq": ["hub"], "worker": ["one", "db.example.com"], "web": ["two"], "scheduler": ["one"]}
+SCHEDULER = "demo-scheduler-1a2b3c4d"
 
 
 def consumer(queue, channel="<rabbit@hub.1.9.0>"):
     return {"queue_name": queue, "channel_pid": channel}
 
 
-def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_control_commands():
+def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_control_commands(monkeypatch):
     others = [
         consumer(f"{WORKER}@one.celery.pidbox"),
         consumer(f"{WORKER}@db.example.com.celery.pidbox"),
@@ -285,27 +286,67 @@ def test_a_worker_whose_host_is_not_in_the_group_is_found_by_the_queue_of_its_co
         consumer("celery@laptop.celery.pidbox"),  # somebody's own
         consumer("demo"),
     ]
-    assert unlisted_workers(others, "demo", GROUPS) == []
+    assert unlisted(Answer(consumers=others), "demo", GROUPS) == []
     gone = [consumer(f"{WORKER}@two.celery.pidbox", "a"), consumer(f"{WORKER}@gone.example.com.0a1b2c3d.x.pidbox", "b")]
-    assert unlisted_workers([*others, *gone], "demo", GROUPS) == [
-        (WORKER, "gone.example.com", "b"),
-        (WORKER, "two", "a"),
+    monkeypatch.setattr(look, "rows_of", lambda *_: [{"pid": "a", "connection": "c1"}])
+    nameless = [{"pid": "c1", "peer": "10.0.0.9:40100", "name": ""}]
+    assert unlisted(Answer(consumers=[*others, *gone], connections=nameless), "demo", GROUPS) == [
+        Unlisted(WORKER, "worker", "gone.example.com", ""),
+        Unlisted(WORKER, "worker", "two", "10.0.0.9:40100"),
+    ]
+
+
+def connection(name, peer="10.0.0.9:40100"):
+    return {"pid": peer, "peer": peer, "name": name}
+
+
+def test_a_program_whose_host_is_not_in_the_group_is_found_by_the_name_of_its_connections():
+    others = [
+        connection(f"{SCHEDULER} on one"),
+        connection(f"{WORKER} on db.example.com"),
+        connection("demo-web-1a2b3c4d on two"),
+        connection("demo-watchdog"),
+        connection("demo-watchdog-1a2b3c4d on gone"),
+        connection(f"{SCHEDULER}@gone"),  # what a lease's connection was called before
+        connection("other-scheduler-1a2b3c4d on gone"),
+        connection("somebody's own tool on gone"),
+    ]
+    assert unlisted(Answer(connections=others), "demo", GROUPS) == []
+    gone = [
+        connection(f"{SCHEDULER} on two", "10.0.0.9:1"),
+        connection(f"{WORKER} on two", "10.0.0.9:2"),
+        connection(f"{WORKER} on two", "10.0.0.9:3"),
+    ]
+    consumers = [consumer(f"{WORKER}@two.celery.pidbox")]
+    assert unlisted(Answer(consumers=consumers, connections=[*others, *gone]), "demo", GROUPS) == [
+        Unlisted(SCHEDULER, "scheduler", "two", "10.0.0.9:1"),
+        Unlisted(WORKER, "worker", "two", "10.0.0.9:2"),
     ]
 
 
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        ("gone", "is not in the inventory's groups. Write it into the group worker again and type: ansible-playbook "),
+        (
+            "gone",
+            "is not in the inventory's groups. Write gone into the group worker again and type: ansible-playbook ",
+        ),
         ("gone", f"playbooks/uninstall.yml --limit gone; or type on it: supervisorctl stop {WORKER}"),
-        ("two", "two is not in the group worker. Remove its workers: ansible-playbook playbooks/site.yml"),
+        ("two", "two is not in the group worker. Remove it: ansible-playbook playbooks/site.yml"),
         ("hub", "worker, scheduler and web. Remove demo from it: ansible-playbook playbooks/uninstall.yml --limit hub"),
     ],
 )
 def test_a_worker_of_a_host_that_is_not_in_the_group_is_named_with_what_to_type(host, says):
-    [sentence] = wrong(found(groups=GROUPS, unlisted=[UnlistedWorker(WORKER, host, "10.0.0.9:40100")]))
+    [sentence] = wrong(found(groups=GROUPS, unlisted=[Unlisted(WORKER, "worker", host, "10.0.0.9:40100")]))
     assert sentence.startswith(f"{WORKER} on {host} (connected from 10.0.0.9:40100) takes tasks, and {host} is not in ")
     assert says in sentence
+
+
+def test_a_scheduler_of_a_host_that_was_taken_out_of_all_groups_is_named():
+    [sentence] = wrong(found(groups=GROUPS, unlisted=[Unlisted(SCHEDULER, "scheduler", "gone", "")]))
+    assert sentence.startswith(f"{SCHEDULER} on gone schedules tasks, and gone is not in the inventory's groups.")
+    assert "Write gone into the group scheduler again and type: ansible-playbook playbooks/uninstall.yml" in sentence
+    assert sentence.endswith(f"or type on it: supervisorctl stop {SCHEDULER}")
 
 
 STORE = [
@@ -366,11 +407,14 @@ def test_names_of_queues_may_be_any_bytes():
     name = base64.b64encode("Wörter <b>".encode()).decode()
     coded["queues"] = [{"name": name, "messages": 3, "messages_ready": None, "state": "down"}]
     coded["consumers"] = [{"queue": name, "channel": "<c>"}]
+    ends, called = (base64.b64encode(one).decode() for one in (b"10.0.0.9:1 -> 10.0.0.2:5672", b"w on h"))
+    coded["connections"] = [{"pid": "<p>", "ends": ends, "name": called}]
     coded["reasons"] = [base64.b64encode(b"rejected").decode(), None]
     said = f"warning\nanswer {base64.b64encode(json.dumps(coded).encode()).decode()}\nok\n"
     answer = answer_of(said)
     assert answer.queues[0]["name"] == "Wörter <b>"
     assert answer.consumers == [{"queue_name": "Wörter <b>", "channel_pid": "<c>"}]
+    assert answer.connections == [{"pid": "<p>", "peer": "10.0.0.9:1", "name": "w on h"}]
     assert answer.reasons == ["rejected", "unknown"]
     with pytest.raises(ValueError, match="no answer"):
         answer_of("Error: unable to perform an operation on node")

@@ -39,6 +39,26 @@ def test_an_app_without_django_takes_them():
 
 
 @pytest.mark.parametrize(
+    ("environment", "client"),
+    [
+        (
+            {"CELERY_OPS_PROGRAM": "demo-worker-x-0a1b2c3d", "CELERY_OPS_HOST": "w.example"},
+            "demo-worker-x-0a1b2c3d on w.example",
+        ),
+        ({"CELERY_OPS_HOST": "w.example"}, None),
+        ({"CELERY_OPS_PROGRAM": "demo-web-0a1b2c3d"}, None),
+    ],
+)
+def test_a_program_names_its_connections_and_a_command_does_not(environment, client):
+    code = """
+with app.connection_for_write() as one:
+    sent = one.transport.Connection(**one.transport_options, host="x").client_properties
+print(json.dumps(sent.get("connection_name")))
+"""
+    assert ask(code, CELERY_BROKER_URL="amqp://x", **environment) == client
+
+
+@pytest.mark.parametrize(
     "name",
     [
         pytest.param(
