@@ -191,13 +191,23 @@ def to_upgrade(node: str) -> list[str]:
 
 
 def since(unit: str) -> float:
-    """Return when a unit of systemd became active, as Unix time; 0 where it is not, or systemd is not there."""
-    rc, out = run("systemctl", "show", unit, "--property=ActiveEnterTimestampMonotonic,ActiveState")
-    said = dict(line.partition("=")[::2] for line in out.splitlines()) if not rc else {}
-    if said.get("ActiveState") not in ("active", "activating"):
+    """Return when a unit of systemd was started, as Unix time; 0 where it does not run, or systemd is not there."""
+    names = ("ActiveState", "MainPID", "ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+    rc, out = run("systemctl", "show", unit, f"--property={','.join(names)}")
+    begun = started({} if rc else dict(line.partition("=")[::2] for line in out.splitlines()))
+    return begun and time.time() - (time.clock_gettime(time.CLOCK_MONOTONIC) - begun)
+
+
+def started(said: dict[str, str]) -> float:
+    """Return when a unit with these properties was started, by the monotonic clock; 0 where it does not run.
+
+    A service reads its files when its process starts, and not when it is active, which takes RabbitMQ many seconds. One
+    that is activating has no process between two attempts.
+    """
+    if said.get("ActiveState") not in ("active", "activating") or said.get("MainPID") == "0":
         return 0.0
-    ago = time.clock_gettime(time.CLOCK_MONOTONIC) - int(said.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-    return time.time() - ago
+    # A socket has no process.
+    return int(said.get("ExecMainStartTimestampMonotonic") or said.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
 
 
 def newer(files: list[str], moment: float) -> list[str]:

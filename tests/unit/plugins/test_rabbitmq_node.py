@@ -15,7 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
-from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer, started
 
 NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]
 
@@ -151,3 +151,26 @@ def test_what_a_node_speaks_with_others_is_what_it_was_started_with(tmp_path):
     file.write_text('CTL_ERL_ARGS="-proto_dist inet_tls -ssl_dist_optfile /etc/x"\n')
     assert distribution(None, file) == {"runs": False, "tls": True}
     assert distribution(started[:4], file) == {"runs": True, "tls": False}
+
+
+@pytest.mark.parametrize(
+    ("state", "pid", "process", "active", "begun"),
+    [
+        ("active", "7", "20000000", "32000000", 20.0),
+        ("activating", "7", "40000000", "32000000", 40.0),  # again: it was active before
+        ("activating", "7", "40000000", "0", 40.0),  # for the first time
+        ("activating", "0", "40000000", "32000000", 0.0),  # systemd waits before the next attempt
+        ("failed", "0", "40000000", "32000000", 0.0),
+        ("deactivating", "7", "40000000", "32000000", 0.0),
+    ],
+)
+def test_a_service_runs_since_its_process_was_started(state, pid, process, active, begun):
+    said = {"ActiveState": state, "MainPID": pid}
+    times = {"ExecMainStartTimestampMonotonic": process, "ActiveEnterTimestampMonotonic": active}
+    assert started({**said, **times}) == begun
+
+
+def test_a_socket_runs_since_it_is_active():
+    assert started({"ActiveState": "active", "ActiveEnterTimestampMonotonic": "5000000"}) == 5.0
+    assert started({"ActiveState": "inactive", "ActiveEnterTimestampMonotonic": "5000000"}) == 0.0
+    assert started({}) == 0.0
