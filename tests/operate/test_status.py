@@ -85,7 +85,8 @@ def test_dead_letters_are_told_by_reason_and_stay_where_they_are(host, tmp_path)
 def test_a_scheduler_of_a_host_that_is_not_in_the_group_any_more_is_named(host, tmp_path):
     groups = [group for group in GROUPS if group != "scheduler"]
     inventory = Inventory.write(tmp_path / "inventory", host, groups, {"celery_app_name": host.app})
-    name = host.program("scheduler").name
+    name, clients = host.program("scheduler").name, f"rabbitmqctl -q -p {host.app} list_connections client_properties"
+    wait_until(lambda: f"{name} on {host.name}" in host.output(clients), 40, "its connection, made with its first tick")
     done = inventory.play("status", celery_app_secrets_dir=f"{EPHEMERAL}/secrets")
     assert done.rc == 2, done.text
     assert f"{name} on {host.name} (connected from 127.0.0.1:" in done.words
