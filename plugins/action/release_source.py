@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import gzip
 import hashlib
@@ -9,23 +10,28 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import requirements_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import (
+    how_to_make,
+    requirements_of,
+    there_instead,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import (
     Files,
@@ -35,23 +41,26 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import
     refuse_pointers,
 )
 
-GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^[\w.-]+@[\w.-]+:|\.git/?$")
-REQUIREMENTS = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "pyproject.toml")
+GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^([\w.-]+@)?[\w.-]+:(?!//)|\.git/?$")
 ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
 
 
 def is_git(source: str) -> bool:
-    """Whether `source` is a git address rather than a directory."""
-    return bool(GIT_ADDRESS.search(source)) and not (Path(source).is_dir() and not source.rstrip("/").endswith(".git"))
+    """Whether `source` is a git address, a repository without a working copy included, rather than a directory."""
+    directory = Path(source).expanduser()
+    if directory.is_dir() and not source.rstrip("/").endswith(".git"):
+        return (directory / "HEAD").is_file() and all((directory / name).is_dir() for name in ("objects", "refs"))
+    return bool(GIT_ADDRESS.search(source))
 
 
-def pack(files: dict[str, Path], links: dict[str, str] | None = None, texts: dict[str, str] | None = None) -> bytes:
-    """Files by their name in it, links and texts, as a tar that depends on nothing but names, contents and modes.
+def pack(
+    into: IO[bytes], files: dict[str, Path], links: dict[str, str] | None = None, texts: dict[str, str] | None = None
+) -> None:
+    """Write files by their name in it, links and texts, as a tar of nothing but names, contents and modes.
 
     Of the modes counts whether a file can be run, and whether it is for root and the application only.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, path in files.items():
             entry = tar.gettarinfo(path, arcname=name)
             entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
@@ -71,13 +80,14 @@ def pack(files: dict[str, Path], links: dict[str, str] | None = None, texts: dic
             entry = tarfile.TarInfo(name)
             entry.size = len(text.encode())
             tar.addfile(entry, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 class Address:
     """A git address, and the login in it, which is to be seen neither in a process list nor in any output."""
 
     def __init__(self, given: str) -> None:
+        if (directory := Path(given).expanduser()).is_dir():  # the same words name another one elsewhere
+            given = str(directory.resolve())
         self.user, self.password, self.bare = "", "", given
         if found := re.match(r"(https?://)([^/@\s]+)@(.*)", given):
             user, _, password = found[2].partition(":")
@@ -120,12 +130,21 @@ def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
     Raises AnsibleActionFail when the repository or the version is not there.
     """
     mirror = mirror_of(address, cache)
-    if mirror.exists():
-        git(address, "--git-dir", str(mirror), "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
-    else:
-        git(address, "clone", "--quiet", "--mirror", address.bare, str(mirror))
     at = ("--git-dir", str(mirror))
-    commit = git(address, *at, "rev-parse", "--verify", version + "^{commit}").strip()
+    if mirror.exists():
+        git(address, *at, "fetch", "--quiet", "--prune", "--force", "origin", "+refs/*:refs/*")
+        if version == "HEAD":
+            follow_default_branch(address, mirror)
+    else:
+        half = mirror.with_name(f"{mirror.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        git(address, "clone", "--quiet", "--mirror", "--", address.bare, str(half))
+        half.replace(mirror)
+    try:
+        commit = git(address, *at, "rev-parse", "--verify", "--quiet", version + "^{commit}").strip()
+    except AnsibleActionFail:
+        raise NoVersion(no_version(address, mirror, version)) from None
+    (mirror / "index.lock").unlink(missing_ok=True)  # of a run that was killed: no other works with the cache
     git(address, *at, "--work-tree", str(into), "checkout", "--quiet", "--force", commit, "--", ".")
     entries = (entry.partition("\t") for entry in git(address, *at, "ls-tree", "-rz", commit).split("\0"))
     for about, _, path in entries:
@@ -134,9 +153,41 @@ def checkout(address: Address, version: str, cache: Path, into: Path) -> str:
             (into / path).mkdir(parents=True, exist_ok=True)
             try:
                 checkout(url, about.split()[2], cache, into / path)
+            except NoVersion:
+                raise AnsibleActionFail(
+                    f"The submodule {path} of {address.bare}: {url.bare} does not have its commit "
+                    f"{about.split()[2][:12]}. Type, in {path} of your working copy: git push"
+                ) from None
             except AnsibleActionFail as error:
                 raise AnsibleActionFail(f"The submodule {path} of {address.bare}: {error}") from None
     return commit
+
+
+class NoVersion(AnsibleActionFail):
+    """A repository does not have the branch, tag or commit that was asked for."""
+
+
+def no_version(address: Address, mirror: Path, version: str) -> str:
+    """What an operator reads where a repository does not have a version, and what to write."""
+    listed = ("for-each-ref", "--sort=-creatordate", "--format=%(refname:lstrip=2)", "refs/heads", "refs/tags")
+    there = git(address, "--git-dir", str(mirror), *listed).splitlines()
+    meant = version.removeprefix("refs/remotes/").removeprefix("origin/")
+    write = meant if meant in there else next(iter(difflib.get_close_matches(meant, there, 1) or there), "<a branch>")
+    problem = "its default branch is not there" if version == "HEAD" else "no such branch, tag or commit"
+    return (
+        f"celery_app_version is {version}: {problem} in {address.bare}. There is {some(there) or 'none'}. "
+        f"Write: celery_app_version: {write}"
+    )
+
+
+def follow_default_branch(address: Address, mirror: Path) -> None:
+    """Make HEAD of the control node's copy what it is at the origin; a fetch leaves it at the branch of the clone."""
+    at = ("--git-dir", str(mirror))
+    said = git(address, *at, "ls-remote", "--symref", "origin", "HEAD")
+    if branch := re.search(r"^ref: (\S+)\tHEAD$", said, re.MULTILINE):
+        git(address, *at, "symbolic-ref", "HEAD", branch[1])
+    elif commit := re.search(r"^([0-9a-f]{40,})\tHEAD$", said, re.MULTILINE):
+        git(address, *at, "update-ref", "--no-deref", "HEAD", commit[1])
 
 
 def submodule_url(address: Address, mirror: Path, commit: str, path: str) -> Address:
@@ -174,9 +225,15 @@ def host_of(url: str) -> str:
     return (re.match(r"https?://[^/]+", url) or [""])[0]
 
 
+def configured_ssh() -> str:
+    """The ssh that git would use without us: of the user's configuration, where it may name a deploy key."""
+    asked = subprocess.run(["git", "config", "--global", "core.sshCommand"], capture_output=True, text=True)
+    return asked.stdout.strip() or shlex.quote(os.environ.get("GIT_SSH") or "ssh")
+
+
 def git(address: Address, *arguments: str) -> str:
     """Run git; no prompt ever blocks a headless run."""
-    ssh = os.environ.get("GIT_SSH_COMMAND") or "ssh"
+    ssh = os.environ.get("GIT_SSH_COMMAND") or configured_ssh()
     environment = {
         **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": f"{ssh} -o BatchMode=yes", "LC_ALL": "C.UTF-8",
         **address.environment(),
@@ -191,17 +248,26 @@ def git(address: Address, *arguments: str) -> str:
 
 def what_to_do(said: str, address: str) -> str:
     """What an operator does about a git that failed."""
-    server = re.match(r"(?:ssh://)?(?:[^@/]+@)?(?:\[?([^/:\]]+)\]?)", address)
-    host = server[1] if server else address
+    if damaged := re.search(r"['( ](/\S*/git-[0-9a-f]{16})[/']", said):
+        return f"The control node's copy of the repository is damaged. Type: rm -r {damaged[1]}; then run this again."
+    server = re.match(r"(?:ssh://)?(?:([^@/]+)@)?\[?([^/:\]]+)\]?(?::([0-9]+)/)?", address)
+    user, host, port = server.groups() if server else (None, address, None)
+    at = f"-p {port} {host}" if port else host
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+        name = f"'[{host}]:{port}'" if port else host
+        return (
+            f"{host} has another key than the control node knows. Ask its administrator whether it was changed; if so, "
+            f"type: ssh-keygen -R {name}; ssh-keyscan {at} >> ~/.ssh/known_hosts"
+        )
     if "Host key verification failed" in said:
         return (
-            f"The control node does not know {host}. Compare its key, then type: "
-            f"ssh-keyscan {host} >> ~/.ssh/known_hosts"
+            f"The control node does not know {host}. Compare its key, then type: ssh-keyscan {at} >> ~/.ssh/known_hosts"
         )
     if "Permission denied (publickey" in said:
+        login = f"-p {port} {user or 'git'}@{host}" if port else f"{user or 'git'}@{host}"
         return (
             f"{host} takes no key of the user who runs ansible-playbook, and no passphrase is asked for. Load one "
-            f"(ssh-add), or name it: export GIT_SSH_COMMAND='ssh -i /path/to/key'. Look: ssh -o BatchMode=yes {host}"
+            f"(ssh-add), or name it: export GIT_SSH_COMMAND='ssh -i /path/to/key'. Look: ssh -o BatchMode=yes {login}"
         )
     return "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
 
@@ -238,20 +304,37 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             members, links, texts = layout(tree, source, found, arguments)
         except OperatorError as error:
             raise AnsibleActionFail(str(error)) from None
-        tar = pack({**runtime_files(runtime), **members}, links, texts)
         settings = json.dumps([str(arguments["requirements"]), list(arguments.get("commands") or [])])
-        identity = hashlib.sha256(tar + settings.encode()).hexdigest()[:12]
-        archive = cache / f"{identity}.tar.gz"
-        if archive.exists():
-            archive.touch()  # another run that packs meanwhile forgets the oldest
-        else:
-            write_atomically(archive, gzip.compress(tar, 6, mtime=0), SECRET_FILE)
-            forget_old(cache, keep=20)
+        with tempfile.TemporaryFile(dir=cache) as tar:  # it may be larger than the memory
+            pack(tar, {**runtime_files(runtime), **members}, links, texts)
+            tar.seek(0)
+            digest = hashlib.file_digest(tar, "sha256")
+            digest.update(settings.encode())
+            identity = digest.hexdigest()[:12]
+            archive = cache / f"{identity}.tar.gz"
+            if archive.exists():
+                archive.touch()  # another run that packs meanwhile forgets the oldest
+            else:
+                tar.seek(0)
+                compress(tar, archive)
+                forget_old(cache, keep=20)
     listener = listener_version(runtime / "celery_ops")
     return {
         "id": identity, "archive": str(archive), "commit": commit, "source": source, "listener": listener,
         "left_out": [f"{len(names)} ({why}): {some(names)}" for why, names in found.left_out.items()],
     }  # fmt: skip
+
+
+def compress(tar: IO[bytes], archive: Path) -> None:
+    """Write the archive in one step; nobody else reads it."""
+    draft = archive.with_name(f".{archive.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_FILE), "wb") as file:
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed:
+            shutil.copyfileobj(tar, packed, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(archive)
 
 
 def known(release: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +347,8 @@ def known(release: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def some(names: list[str]) -> str:
     """The first of some names."""
-    return ", ".join(names[:5]) + (", ..." if names[5:] else "")
+    shown = [name if name.isprintable() else ascii(name) for name in names[:5]]
+    return ", ".join(shown) + (", ..." if names[5:] else "")
 
 
 def layout(
@@ -285,10 +369,15 @@ def layout(
             "Write: celery_app_directory: a directory of the source, or leave it out."
         )
     if os.path.normpath(Path(directory, requirements)) not in names:
-        there = [name for name in REQUIREMENTS if str(Path(directory, name)) in names]
+        inside = [
+            name.removeprefix(f"{directory}/")
+            for name in names
+            if name.startswith(f"{directory}/" if directory else "")
+        ]
+        there = there_instead(inside)
         raise AnsibleActionFail(
             f"celery_app_requirements is {requirements}: no such file in {Path(source) / directory}. "
-            + (f"There is {there[0]}: set celery_app_requirements: {there[0]}" if there else "Name a lock file in it.")
+            + (f"There is {some(there)}. Write: celery_app_requirements: {there[0]}" if there else how_to_make(inside))
         )
     texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
     if not texts:

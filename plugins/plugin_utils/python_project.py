@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,54 @@ LOCKS = {
 """The export of the tool that wrote a lock file; extras and groups follow."""
 TIMEOUT = 120
 
+REQUIREMENTS = ("requirements.txt", *LOCKS, "pyproject.toml")
+"""Names by which requirements are known, the most exact first."""
+BY_NAME = re.compile(r"(requirements|reqs?)([-_./][^/]*)?\.(txt|in)")
+MADE_WITH = {
+    "Pipfile.lock": "type, in the source: pipenv requirements > requirements.txt",
+    "Pipfile": "type, in the source: pipenv lock && pipenv requirements > requirements.txt",
+    "setup.py": "write a file requirements.txt with the line: -e .",
+    "setup.cfg": "write a file requirements.txt with the line: -e .",
+    "pylock.toml": "type, in the source: uv export --format requirements-txt > requirements.txt (or pdm export)",
+    "environment.yml": "write a file requirements.txt with what pip is to install: celery[redis], ...",
+}
+"""Files that say what a project needs, and that pip does not read: how to make one that it reads."""
+
+
+def there_instead(names: Iterable[str]) -> list[str]:
+    """Which of an application's files pip reads for requirements, the likeliest first."""
+    found = set(names)
+    known = [name for name in REQUIREMENTS if name in found]
+    return known + sorted((name for name in found - set(known) if BY_NAME.fullmatch(name)), key=lambda name: (
+        "prod" not in name, "dev" in name or "test" in name, name,
+    ))  # fmt: skip
+
+
+def how_to_make(names: Iterable[str]) -> str:
+    """What to do where no file has a form that pip reads."""
+    found = set(names)
+    how = next((how for name, how in MADE_WITH.items() if name in found), MADE_WITH["environment.yml"])
+    return f"{how[0].upper()}{how[1:]}"
+
+
+def refuse_foreign(name: str) -> None:
+    """Raise OperatorError for a file that pip would take for a list of requirements, and that is none."""
+    kind = Path(name).name
+    kind = "pylock.toml" if re.fullmatch(r"pylock(\..*)?\.toml", kind) else kind
+    kind = "environment.yml" if kind.endswith((".yml", ".yaml")) else kind
+    if kind in MADE_WITH:
+        raise OperatorError(
+            f"celery_app_requirements is {name}: pip reads no requirements from it. {how_to_make([kind])}; commit that "
+            "file, and write: celery_app_requirements: requirements.txt"
+        )
+
 
 def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, str]:
     """Texts of the requirement files to make, `requirements.txt` and `project.txt`; none for a plain requirements file.
 
     `project.txt` is installed without its dependencies, after the other. Raises OperatorError.
     """
+    refuse_foreign(name)
     path = directory / name
     if path.name in LOCKS:
         project = _read(path.with_name("pyproject.toml"))

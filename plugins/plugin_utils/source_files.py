@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
+import shlex
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +29,11 @@ LFS, POINTER = b"version https://git-lfs.github.com/spec/", 1024
 
 @dataclass
 class Files:
-    """The files of a release, by their names below the source, and what was left out, by reason."""
+    """The files of a release, by their names below the source, what was left out, by reason, and closed directories."""
 
     names: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     def leave_out(self, why: str, name: str) -> None:
         """Leave a file out, to be said."""
@@ -66,21 +69,45 @@ def files_of(directory: Path, exclude: list[str], checked_out: bool = False) -> 
     """Every file and link of a source that belongs to a release, sorted.
 
     What is in git is in the release. Of a directory what git ignores is left out, and what `UNTRACKED` names.
-    `exclude` are the operator's own patterns. Raises OperatorError for a submodule that was not fetched.
+    `exclude` are the operator's own patterns. Raises OperatorError for a submodule that was not fetched, and for what
+    can't be read.
     """
     found = Files()
     _collect(directory, "", found, checked_out)
     kept = []
+    for name in sorted(set(found.unreadable)):
+        if not excluded(name, [*UNTRACKED, *exclude]):
+            raise _closed(directory, name)
     for name in sorted(set(found.names)):
         path = directory / name
         if excluded(name, exclude):
             continue
-        if path.is_symlink() or path.is_file():
+        if path.is_symlink():
             kept.append(name)
-        elif path.exists():
-            found.leave_out("no regular file", name)
+            if leads_out(name, str(path.readlink())):
+                found.leave_out("what a link out of the source leads to", name)
+        elif path.is_file():
+            kept.append(name)
+            if not os.access(path, os.R_OK, effective_ids=True):
+                raise _closed(directory, name)
+        else:
+            found.leave_out("no regular file" if path.exists() else "in git, but not in the working copy", name)
     found.names = kept
     return found
+
+
+def leads_out(name: str, target: str) -> bool:
+    """Whether a link leads to what a host does not get with the source."""
+    return target.startswith("/") or os.path.normpath(Path(name).parent / target).split("/")[0] == ".."
+
+
+def _closed(directory: Path, name: str) -> OperatorError:
+    pattern = name.rstrip("/")
+    return OperatorError(
+        f"celery_app_source is {directory}: the user who runs ansible-playbook may not read {name}. Type: "
+        f"chmod -R a+rX {shlex.quote(str(directory / pattern))}. Or leave it out: "
+        f"celery_app_source_exclude: [{pattern}]"
+    )
 
 
 def refuse_pointers(directory: Path, names: list[str]) -> None:
@@ -99,10 +126,11 @@ def refuse_pointers(directory: Path, names: list[str]) -> None:
 def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
     directory = root / below
     tracked = [] if checked_out else _git_list(directory, "--cached")
-    others = [] if checked_out else _git_list(directory, "--others", "--exclude-standard")
+    others, closed = ([], []) if checked_out else _untracked(directory)
+    found.unreadable += [below + name for name in closed]
     if not tracked and not others:
         # A checkout, no repository, or a directory that the repository around it does not know.
-        names = [below + name for name in _walk(directory)]
+        names = [below + name for name in _walk(directory, below, found)]
         found.names += names if checked_out else [name for name in names if not excluded(name, UNTRACKED)]
         return
     for name in _git_list(directory, "--others", "--ignored", "--exclude-standard", "--directory"):
@@ -111,7 +139,7 @@ def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
     for name in [*tracked, *(name for name in others if not excluded(below + name.rstrip("/"), UNTRACKED))]:
         path = directory / name
         if path.is_dir() and not path.is_symlink():  # a submodule, or a repository inside this one
-            if name in tracked and not any(path.iterdir()):
+            if name in tracked and not (path / ".git").exists():
                 raise OperatorError(
                     f"{below}{name} is a git submodule that was not fetched. Type, in {root}: "
                     "git submodule update --init --recursive"
@@ -121,9 +149,12 @@ def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
             found.names.append(below + name)
 
 
-def _walk(directory: Path) -> list[str]:
+def _walk(directory: Path, below: str, files: Files) -> list[str]:
+    def closed(error: OSError) -> None:
+        files.unreadable.append(below + str(Path(error.filename).relative_to(directory)))
+
     found = []
-    for at, directories, names in os.walk(directory):
+    for at, directories, names in os.walk(directory, onerror=closed):
         here = Path(at).relative_to(directory)
         links = [name for name in directories if (Path(at) / name).is_symlink()]
         directories[:] = [name for name in directories if not excluded(str(here / name), ("**/.git",))]
@@ -133,11 +164,23 @@ def _walk(directory: Path) -> list[str]:
 
 def _git_list(directory: Path, *options: str) -> list[str]:
     """What `git ls-files` lists below a directory; nothing where there is no git or no repository."""
+    return _ls_files(directory, *options)[0]
+
+
+def _untracked(directory: Path) -> tuple[list[str], list[str]]:
+    """What git neither has nor ignores below a directory, and the directories that it could not read."""
+    names, said = _ls_files(directory, "--others", "--exclude-standard")
+    return names, re.findall(r"could not open directory '(.*?)/?': Permission denied", said)
+
+
+def _ls_files(directory: Path, *options: str) -> tuple[list[str], str]:
     # The owner of a working copy may be another; nothing of its configuration is run by listing.
     command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C", str(directory), "ls-files", "-z"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["LC_ALL"] = "C.UTF-8"
     try:
         done = subprocess.run([*command, *options], capture_output=True, env=environment, check=False)
     except OSError:
-        return []
-    return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name] if done.returncode == 0 else []
+        return [], ""
+    names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name] if done.returncode == 0 else []
+    return names, os.fsdecode(done.stderr)

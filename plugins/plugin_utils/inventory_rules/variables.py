@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible_collections.celery_ops.kit.plugins.action.release_source import REQUIREMENTS, is_git
+from ansible_collections.celery_ops.kit.plugins.action.release_source import is_git
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
@@ -32,6 +32,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     type_of,
     wrong,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import how_to_make, there_instead
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 
@@ -317,9 +318,18 @@ def source(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     elif not (top / directory).is_dir():
         yield wrong("celery_app_directory", directory, f"no such directory in {where}.", "a directory of the source")
     elif not (top / directory / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
-        there = [file for file in REQUIREMENTS if (top / directory / file).is_file()]
-        problem = f"no such file in {Path(where) / directory}."
-        yield wrong("celery_app_requirements", requirements, problem, there[0] if there else "one that is there")
+        inside = [
+            str(path.relative_to(top / directory))
+            for depth in ("*", "*/*.txt")
+            for path in (top / directory).glob(depth)
+        ]
+        there = there_instead(inside)
+        problem = f"no such file in {Path(where) / directory}." + ("" if there else f" {how_to_make(inside)}.")
+        yield wrong("celery_app_requirements", requirements, problem, there[0] if there else "requirements.txt")
+    elif host.given.get("celery_app_version") not in (None, "HEAD"):
+        problem = f"celery_app_source is a directory, {where}, which is deployed as it stands."
+        fix = f"HEAD, or: celery_app_source: {(top / '.git').absolute()}"
+        yield wrong("celery_app_version", host["celery_app_version"], problem, fix)
 
 
 def shared(host: Host) -> Iterator[Mistake]:

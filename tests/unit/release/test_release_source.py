@@ -5,10 +5,12 @@ import contextlib
 import functools
 import http.server
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import threading
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +18,8 @@ from typing import ClassVar
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.celery_ops.kit.plugins.action import release_source
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import files_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -136,13 +140,89 @@ def test_git_branch_tag_and_commit(prepare, source, tmp_path):
     ("changes", "words"),
     [
         ({"source": "/nonexistent/shop"}, "celery_app_source is /nonexistent/shop: no such directory"),
-        ({"requirements": "lock.txt"}, "set celery_app_requirements: requirements.txt"),
+        ({"requirements": "lock.txt"}, r"There is requirements.txt. Write: celery_app_requirements: requirements.txt"),
         ({"source": "file:///nonexistent/shop.git"}, "celery_app_source and celery_app_version"),
     ],
 )
 def test_what_is_wrong_is_named(prepare, changes, words):
     with pytest.raises(AnsibleActionFail, match=words):
         prepare(**changes)
+
+
+@pytest.mark.parametrize("called", ["plain", "shop.git"])
+def test_a_repository_without_a_working_copy_is_known_wherever_it_is(prepare, source, tmp_path, monkeypatch, called):
+    commit(source)
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        git(tmp_path, "clone", "-q", "--bare", str(source), str(tmp_path / place / called))
+        monkeypatch.chdir(tmp_path / place)
+        assert prepare(source=f"./{called}")["commit"] == git(source, "rev-parse", "HEAD")
+        write(source, f"shop/{place}.py")
+        commit(source)
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    assert "shop/here.py" not in packed(prepare(source=f"~/{called}"))
+
+
+def test_the_default_branch_is_the_one_that_the_repository_has_now(prepare, source):
+    commit(source)
+    first = prepare(source=f"file://{source}")
+    git(source, "checkout", "-q", "-b", "trunk")
+    write(source, "new.py")
+    commit(source)
+    assert prepare(source=f"file://{source}")["id"] != first["id"]
+    git(source, "checkout", "-q", "--detach", "HEAD~1")
+    assert prepare(source=f"file://{source}")["id"] == first["id"]
+
+
+@pytest.mark.parametrize(
+    ("version", "write_this"), [("origin/main", "main"), ("maim", "main"), ("v1.0", "v1"), ("HEAD", "main")]
+)
+def test_a_version_that_is_not_there_is_named_with_those_that_are(prepare, source, version, write_this):
+    commit(source)
+    git(source, "tag", "v1")
+    git(source, "symbolic-ref", "HEAD", "refs/heads/other")
+    words = rf"celery_app_version is {version}: .*There is main, v1\. Write: celery_app_version: {write_this}$"
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(source=f"file://{source}", version=version)
+
+
+def test_a_run_that_was_killed_leaves_no_copy_that_the_next_one_stumbles_over(prepare, source, tmp_path):
+    commit(source)
+    mirror = release_source.mirror_of(release_source.Address(f"file://{source}"), tmp_path / "cache")
+    half = mirror.with_name(f"{mirror.name}.half")
+    half.mkdir(parents=True)
+    (half / "HEAD").write_text("")
+    first = prepare(source=f"file://{source}")
+    (mirror / "index.lock").write_text("")
+    assert prepare(source=f"file://{source}") == first
+    (mirror / "HEAD").unlink()
+    with pytest.raises(AnsibleActionFail, match=rf"copy of the repository is damaged. Type: rm -r {mirror};"):
+        prepare(source=f"file://{source}")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("requirements-dev.txt requirements/base.txt requirements/prod.txt", "Write: .*: requirements/prod.txt"),
+        ("reqs.txt dev-requirements.in", "There is reqs.txt. Write: celery_app_requirements: reqs.txt"),
+        ("setup.py", "Write a file requirements.txt with the line: -e ."),
+        ("Pipfile Pipfile.lock", "pipenv requirements > requirements.txt"),
+        ("README", "Write a file requirements.txt with what pip is to install"),
+    ],
+)
+def test_what_there_is_instead_of_the_requirements_is_named(prepare, tmp_path, files, words):
+    write(tmp_path / "other/services/api", *files.split())
+    for changes in ({"source": str(tmp_path / "other/services/api")}, {"directory": "services/api"}):
+        with pytest.raises(AnsibleActionFail, match=words):
+            prepare(**{"source": str(tmp_path / "other"), **changes})
+
+
+@pytest.mark.parametrize("name", ["Pipfile.lock", "setup.cfg", "deploy/environment.yml", "pylock.prod.toml"])
+def test_a_file_that_pip_would_misread_is_refused_with_what_to_type(prepare, source, name):
+    write(source, name)
+    words = rf"is {name}: pip reads no requirements from it.*requirements.txt.*write: celery_app_requirements: requir"
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(requirements=name)
 
 
 def test_an_empty_directory_is_refused(prepare, tmp_path):
@@ -348,6 +428,68 @@ def test_a_submodule_that_is_not_there_is_refused_by_name(prepare, source, libra
         prepare(source=f"file://{source}")
 
 
+def test_a_submodule_that_was_not_fetched_is_refused_though_something_is_in_its_directory(prepare, source, library):
+    with_submodule(source, library)
+    git(source, "submodule", "deinit", "-q", "-f", "libs/money")
+    write(source, "libs/money/left.py")
+    with pytest.raises(AnsibleActionFail, match="libs/money is a git submodule that was not fetched"):
+        prepare()
+
+
+def test_a_submodules_commit_that_was_not_pushed_is_named(prepare, source, library):
+    with_submodule(source, library)
+    write(source, "libs/money/local.py")
+    commit(source / "libs/money")
+    commit(source)
+    words = r"submodule libs/money of .* does not have its commit [0-9a-f]{12}\. Type, in libs/money .*: git push"
+    with pytest.raises(AnsibleActionFail, match=words):
+        prepare(source=f"file://{source}")
+
+
+def test_what_a_working_copy_lacks_and_what_links_lead_to_is_said(prepare, source):
+    (source / "there").symlink_to("shop/../shop/tasks.py")
+    (source / "shop/up").symlink_to("../requirements.txt")
+    (source / "data").symlink_to("/srv/data")
+    (source / "shop/beside").symlink_to("../../beside")
+    write(source, "big/a.py")
+    commit(source)
+    git(source, "sparse-checkout", "set", "shop")
+    assert prepare()["left_out"] == [
+        "1 (in git, but not in the working copy): big/a.py",
+        "2 (what a link out of the source leads to): data, shop/beside",
+    ]
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+@pytest.mark.parametrize("closed", ["shop/secret", "shop/secret/key.txt"])
+def test_what_the_user_may_not_read_is_refused_by_name_and_not_dropped(in_git, closed):
+    words = (
+        rf"may not read {closed}/?\. Type: chmod -R a\+rX .*/{closed}\. Or .*celery_app_source_exclude: \[{closed}\]"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        write(top, "shop/secret/key.txt", "shop/tasks.py")
+        if in_git:
+            git(top, "init", "-q")
+        (top / closed).chmod(0)
+        with without_rights_of_root():
+            with pytest.raises(OperatorError, match=words):
+                files_of(top, [])
+            assert files_of(top, [closed]).names == ["shop/tasks.py"]
+
+
+@contextlib.contextmanager
+def without_rights_of_root():
+    """Root may read everything."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 def test_a_file_of_git_lfs_that_was_not_fetched_is_refused_by_name(prepare, source):
     write(source, ".gitattributes", text="*.bin filter=lfs\n")
     write(source, "model.bin", text="\0 a model")
@@ -362,6 +504,10 @@ def test_a_file_of_git_lfs_that_was_not_fetched_is_refused_by_name(prepare, sour
     [
         ("git@git.example: Permission denied (publickey).", "takes no key of the user who runs.*ssh-add"),
         ("Host key verification failed.", "ssh-keyscan git.example >> ~/.ssh/known_hosts"),
+        (
+            "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!\nHost key verification failed.",
+            "ssh-keygen -R git.example;",
+        ),
         ("Connection timed out", "needs read access to the repository"),
     ],
 )
@@ -373,6 +519,34 @@ def test_a_private_repository_by_ssh_never_asks_and_says_what_to_do(prepare, tmp
     with pytest.raises(AnsibleActionFail, match=words):
         prepare(source="git@git.example:acme/acme.git")
     assert "-o BatchMode=yes" in (tmp_path / "words").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Permission denied (publickey)", "Look: ssh -o BatchMode=yes -p 2222 deploy@git.example"),
+        ("Host key verification failed.", r"git\.example\. .*ssh-keyscan -p 2222 git.example"),
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED!", r"ssh-keygen -R '\[git.example\]:2222'; ssh-keyscan -p 2222 git"),
+    ],
+)
+def test_what_to_type_has_the_port_and_the_user_of_the_address(said, words):
+    assert re.search(words, release_source.what_to_do(said, "ssh://deploy@git.example:2222/acme/acme.git"))
+
+
+@pytest.mark.parametrize("by", ["configuration", "GIT_SSH"])
+def test_the_ssh_that_git_is_told_of_is_used(prepare, tmp_path, monkeypatch, by):
+    ssh = tmp_path / "my ssh"
+    ssh.write_text("#!/bin/sh\necho my own >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.delenv("GIT_SSH_COMMAND", raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    if by == "GIT_SSH":
+        monkeypatch.setenv("GIT_SSH", str(ssh))
+    else:
+        git(tmp_path, "config", "--global", "core.sshCommand", f"'{ssh}' -i key")
+    for address in ("git@git.example:acme/acme.git", "git.example:acme/acme"):
+        with pytest.raises(AnsibleActionFail, match="my own"):
+            prepare(source=address)
 
 
 def test_a_directory_of_the_source_is_the_application_and_all_of_the_source_is_there(prepare, source):
