@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit import PLAYBOOKS, ROOT, load, tracked_files
+from kit import PLAYBOOKS, ROLES, ROOT, load, tracked_files
 
 # What has a requirements.in is locked; tests/apps are other people's applications, as they come.
 LOCKS = [path for path in tracked_files() if path.name == "requirements.txt" and "tests/apps" not in str(path)]
@@ -73,6 +73,27 @@ def test_every_playbook_is_a_verb_of_the_readme_and_every_playbook_named_anywher
     named = {(path, name) for path in sources for name in re.findall(PLAYBOOK, path.read_text(errors="replace"))}
     assert len(named) > 20
     assert [f"{path}: {name}" for path, name in named if name not in stems and path.name != "CHANGELOG.md"] == []
+
+
+def test_every_variable_of_a_command_to_type_exists_and_may_have_that_value():
+    choices: dict[str, set[str]] = {}
+    for role in ROLES:
+        for entry_point in load(role / "meta/argument_specs.yml")["argument_specs"].values():
+            for name, option in (entry_point.get("options") or {}).items():
+                choices.setdefault(name, set()).update(map(str, option.get("choices") or ()))
+    defaults = "".join(path.read_text() for role in ROLES for path in role.glob("defaults/main/*.yml"))
+    also = set(re.findall(r"On the command line also: (\w+)\.", defaults))
+    also |= set(re.findall(r"\b(?:rabbitmq_move|uninstall)_\w+", "".join(path.read_text() for path in PLAYBOOKS)))
+    pages = [path for path in tracked_files() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    typed = {
+        (str(path.relative_to(ROOT)), *found)
+        for path in [*pages, *PLAYBOOKS]
+        for found in re.findall(r"-e [\"']?(\w+)=([\w.<]*)", path.read_text())
+    }
+    assert len(typed) > 50
+    assert [one for one in typed if one[1] not in {*choices, *also}] == []
+    wrong = [one for one in typed if choices.get(one[1]) and one[2].rstrip(".") not in choices[one[1]]]
+    assert wrong == []
 
 
 def test_each_place_that_the_architecture_names_exists():
