@@ -38,6 +38,25 @@ store = redis.from_url(os.environ["CELERY_RESULT_BACKEND"])
 keys = {key.decode(): [list(store.get(key)), store.ttl(key) > 4000] for key in store.keys("kept-*")}
 print(json.dumps({"tasks": seen, "keys": keys}))
 """
+PRIORITIES = """
+import base64, json, os, subprocess
+import amqp
+from kombu import Connection
+with Connection(os.environ["CELERY_BROKER_URL"]) as connection:
+    channel = connection.default_channel
+    channel.queue_declare("urgent", durable=True, auto_delete=False, arguments={"x-max-priority": 10})
+    for n in range(20):
+        channel.basic_publish(amqp.Message(str(n), priority=9 * (n % 2)), routing_key="urgent")
+    channel.queue_declare("urgent", passive=True)
+    path = os.path.expanduser("~/urgent")
+    subprocess.run(["celery-ops-backup", "read", "-A", "petct", "--file", path, "urgent"], check=True, stdout=2)
+    saved = [int(base64.b64decode(json.loads(line)["body"])) for line in open(path)]
+    there = []
+    while message := channel.basic_get("urgent", no_ack=True):
+        there.append(int(message.body))
+    channel.queue_delete("urgent")
+    print(json.dumps([saved, there]))
+"""
 LOSE = "import os, redis; redis.from_url(os.environ['CELERY_RESULT_BACKEND']).flushdb()"
 
 
@@ -105,6 +124,12 @@ def test_the_restored_tasks_run(host):
     for queue in waiting(host):
         host.output(f"rabbitmqctl -q -p petct purge_queue {queue}")
     assert host.task_comes_back()
+
+
+def test_a_queue_with_priorities_is_saved_whole(host):
+    """A copy of high priority is ahead of what was not read yet."""
+    saved, there = json.loads(python(host, PRIORITIES).splitlines()[-1])
+    assert saved == there == [*range(1, 20, 2), *range(0, 20, 2)]
 
 
 @LONG

@@ -1,9 +1,11 @@
 """``celery-ops-backup``: writes the messages of queues into a file, and publishes them from one again; loses none.
 
 RabbitMQ has no way to look at a message: a consumer takes it, and what it gives back counts as a delivery (after five
-the task is dead-lettered) and comes back in another order (tried with 3.10). So each message is taken, written down, a
-confirmed copy goes to the end of the same queue, and only then is it acknowledged: once through the queue, in order,
-with no delivery counted. Interrupted, one task may be there twice, none is lost. The dead queue has no limit: there
+the task is dead-lettered) and comes back in another order (tried with 3.10). So all that is in the queues is taken and
+written down; then a confirmed copy of each goes to the end of its queue, and only then is it acknowledged: in order,
+with no delivery counted. Not one by one: the next message would be such a copy, where it has a high priority, where
+workers empty the queue, or where it waits for its ETA in another of the delay queues now. Interrupted, one task may be
+there twice, none is lost, and what was held comes back with one delivery counted. The dead queue has no limit: there
 messages are given back.
 """
 
@@ -15,7 +17,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -85,6 +87,11 @@ def without_counts(properties: dict[str, Any]) -> dict[str, Any]:
     return {**properties, "application_headers": {key: headers[key] for key in headers if key not in COUNTS}}
 
 
+def position(queue: str) -> tuple[int, str]:
+    """Return a key that sorts queues as a task goes through them, so that one that moves meanwhile is seen."""
+    return (-int(queue.rpartition("_")[2]) if re.fullmatch(DELAYED, queue) else 1), queue
+
+
 def way_of(queue: str, routing_key: str, headers: dict[str, Any], now: float) -> tuple[str, str]:
     """Return exchange and routing key that bring a message into its queue again.
 
@@ -141,20 +148,21 @@ class Queues:
             raise OperatorError(f"there is no queue {about['queue']}. Type first: ansible-playbook playbooks/site.yml")
         return about["queue"]
 
-    def read(self, queue: str) -> Iterator[str]:
-        """Yield the messages that are in a queue now, a line each; they stay in it."""
-        gives_back, most = queue.endswith(DEAD), self.count(queue)
-        for _ in range(most):
+    def taken(self, queue: str) -> Iterator[tuple[int, str]]:
+        """Take the messages that are in a queue now; yield of each its delivery tag and its line."""
+        for _ in range(self.count(queue)):
             message = self.channel.basic_get(queue, no_ack=False)
             if message is None:
                 break
-            line = line_of(queue, message)
-            yield line  # it is written down before the original goes
-            if not gives_back:
+            yield message.delivery_tag, line_of(queue, message)
+
+    def give_back(self, held: Iterable[tuple[str, int]], lines: Iterable[str]) -> None:
+        """Put what was taken into its queues again: queue and delivery tag of each, and its line."""
+        for (queue, tag), line in zip(held, lines, strict=True):
+            if not queue.endswith(DEAD):
                 self.publish(line)
-                self.channel.basic_ack(message.delivery_tag)
-        if gives_back:
-            self.channel.basic_recover(requeue=True)
+                self.channel.basic_ack(tag)
+        self.channel.basic_recover(requeue=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -182,14 +190,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _read(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:
+    held: list[tuple[str, int]] = []
     with os.fdopen(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        for queue in options.queues:
+        for queue in sorted(options.queues, key=position):
             done[queue] = 0
-            for line in queues.read(queue):
+            for tag, line in queues.taken(queue):
                 file.write(f"{line}\n")
-                file.flush()
+                held.append((queue, tag))
                 done[queue] += 1
+        file.flush()
         os.fsync(file.fileno())
+    with options.file.open() as lines:
+        queues.give_back(held, lines)
 
 
 def _write(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:

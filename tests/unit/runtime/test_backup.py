@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from celery_ops.cli.backup import BITS, decode, encode, line_of, way_of, without_counts
+from celery_ops.cli.backup import BITS, decode, encode, line_of, position, way_of, without_counts
 
 
 class Message:
@@ -34,6 +34,11 @@ def test_a_line_holds_the_body_as_it_is_and_not_what_the_broker_counts():
     assert decode(known["properties"]) == {"priority": 3, "application_headers": {"id": "1"}}
     assert json.loads(line_of("shop", Message("é")))["body"] == "w6k="
     assert without_counts({"priority": 1}) == {"priority": 1}
+
+
+def test_queues_are_read_as_a_task_goes_through_them():
+    queues = ["shop", "celery_delayed_9", "a.dead", "celery_delayed_10"]
+    assert sorted(queues, key=position) == ["celery_delayed_10", "celery_delayed_9", "a.dead", "shop"]
 
 
 def test_a_task_goes_straight_into_its_queue():
