@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops import pause
 from celery_ops.errors import RetryLater
-from celery_ops.layout import TICK_INTERVAL
+from celery_ops.launch.env import application_name
+from celery_ops.layout import TICK_INTERVAL, Layout
 from celery_ops.probe import Deadline, answer, connected, load_app
+from celery_ops.worker.heartbeat import READY, workers
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     def probe(clock: Deadline, found: dict[str, Any]) -> None:
         app = load_app(options.app, results=True)
         with connected(app, clock, found) as connection:
-            RoundTrip(app, connection, clock, found).make()
+            RoundTrip(app, connection, clock, found, Layout(application_name("")).run).make()
         if found["busy"]:
             return
         if options.no_scheduler:
@@ -62,8 +65,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
 class RoundTrip:
     """A task through a queue that a worker consumes, and its answer: over the broker, and by the result store."""
 
-    def __init__(self, app: "Celery", connection: "Connection", clock: Deadline, found: dict[str, Any]) -> None:
-        self.app, self.connection, self.clock, self.found = app, connection, clock, found
+    def __init__(
+        self, app: "Celery", connection: "Connection", clock: Deadline, found: dict[str, Any], run: Path
+    ) -> None:
+        self.app, self.connection, self.clock, self.found, self.run = app, connection, clock, found, run
         self.busy_after = min(BUSY_AFTER, clock.left / 3)
         self.sent = time.monotonic()
 
@@ -99,8 +104,12 @@ class RoundTrip:
         return getattr(self.app.control.inspect(connection=self.connection, **who), command)() or {}
 
     def _consumed(self) -> dict[str, list[str]]:
-        """Return the nodes that consume from each queue; those of a worker that somebody started by hand count last."""
-        nodes = self._ask("active_queues")
+        """Return the nodes that consume from each queue; those of a worker that somebody started by hand count last.
+
+        This host's are asked first: of them it is known who has to reply, and nothing waits for more.
+        """
+        here = [one["node"] for one in workers(self.run) if one["state"] == READY and one["node"]]
+        nodes = (self._ask("active_queues", here) if here else {}) or self._ask("active_queues")
         ours = {node: queues for node, queues in nodes.items() if "-worker-" in node} or nodes
         found: dict[str, list[str]] = {}
         for node, queues in ours.items():

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 from celery_ops import pause
 from celery_ops.launch.env import application_name
 from celery_ops.launch.process import Process, of_this_user
-from celery_ops.layout import HEARTBEAT, Layout, program_of
+from celery_ops.layout import Layout, program_of
 from celery_ops.pause import Entry
-from celery_ops.watchdog.watchdog import read as heartbeat_of
+from celery_ops.worker.heartbeat import workers
 
 DEPLOY = "deploy"
 """The verb whose pause leaves the programs alone that it brings."""
@@ -77,19 +77,6 @@ def close_web(entries: list[Entry]) -> None:
     for one in web_programs():
         if pause.is_web_closed(entries, one.identity.program):
             one.send(signal.SIGTERM)
-
-
-def workers(run: Path) -> list[dict[str, Any]]:
-    """Return the workers of this host as their heartbeats tell: queues, what is paused, what runs and since when."""
-    found = []
-    for path in sorted(run.glob(f"*{HEARTBEAT}")):
-        beat = heartbeat_of(path)
-        if beat.get("kind") == "worker" and Path(f"/proc/{beat['pid']}").exists():
-            name = path.name.removesuffix(HEARTBEAT)
-            keys = ("state", "paused", "active", "slots", "oldest", "time")
-            found.append({"name": name, "program": program_of(name), **{key: beat.get(key) for key in keys}})
-            found[-1]["queues"] = sorted({*beat.get("queues", {}), *(beat.get("paused") or [])})
-    return found
 
 
 def await_heeded(run: Path, entries: list[Entry]) -> list[str]:

@@ -9,7 +9,6 @@ table of all states.
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from celery_ops.watchdog.orphans import Orphan, started_by_hand
 from celery_ops.watchdog.recycling import Recycler
 from celery_ops.watchdog.telling import Teller
 from celery_ops.watchdog.tracker import Tracker
-from celery_ops.worker.heartbeat import Heartbeat
+from celery_ops.worker.heartbeat import Heartbeat, read
 
 GONE = 5.0
 """Seconds without a process after which a program counts as down."""
@@ -211,15 +210,6 @@ class Watchdog:
         for path in self.run.glob(f"{self.app}-*"):
             if path.suffix in (HEARTBEAT, CANARY) and path.stem not in keep:
                 path.unlink(missing_ok=True)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Return a heartbeat, empty where there is none that can be read."""
-    try:
-        beat = json.loads(path.read_text(encoding="utf-8"))
-        return beat if {"kind", "pid", "state", "since", "beat", "due"} <= set(beat) else {}
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def answers(address: str) -> bool:

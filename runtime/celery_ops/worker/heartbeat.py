@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery_ops.layout import HEARTBEAT, program_of
 from celery_ops.worker import failover, labels
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class WorkerHeartbeat(Heartbeat):
         from celery.worker import state
 
         found: dict[str, Any] = {
+            "node": self.worker.hostname,
             "pool": self.worker.pool_cls.__module__.rpartition(".")[2],
             "slots": self.worker.concurrency,
             "active": len(state.active_requests),
@@ -107,6 +109,28 @@ class WorkerHeartbeat(Heartbeat):
             names = {label: queue.name for label, queue in labels.consumed(self.worker.app).items()}
             found["aliases"] = {label: name for label, name in names.items() if label != name}
         return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a heartbeat, empty where there is none that can be read."""
+    try:
+        beat = json.loads(path.read_text(encoding="utf-8"))
+        return beat if {"kind", "pid", "state", "since", "beat", "due"} <= set(beat) else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def workers(run: Path) -> list[dict[str, Any]]:
+    """Return the workers of this host as their heartbeats tell: queues, what is paused, what runs and since when."""
+    found = []
+    for path in sorted(run.glob(f"*{HEARTBEAT}")):
+        beat = read(path)
+        if beat.get("kind") == "worker" and Path(f"/proc/{beat['pid']}").exists():
+            name = path.name.removesuffix(HEARTBEAT)
+            keys = ("node", "state", "paused", "active", "slots", "oldest", "time")
+            found.append({"name": name, "program": program_of(name), **{key: beat.get(key) for key in keys}})
+            found[-1]["queues"] = sorted({*beat.get("queues", {}), *(beat.get("paused") or [])})
+    return found
 
 
 def address(app: "Celery") -> str:

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from celery_ops.watchdog import watchdog
 from celery_ops.worker import heartbeat
-from celery_ops.worker.heartbeat import DRAINING, READY, Heartbeat
+from celery_ops.worker.heartbeat import DRAINING, READY, Heartbeat, read
 from support.stage import BIN, GENERATION, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
@@ -27,7 +26,7 @@ def schedule(sender, **_):
 def beat(stage):
     """What a program of an app without the kit's settings says of itself."""
     (stage.directory / "demo.py").write_text(APP)
-    return lambda: watchdog.read(stage.run / f"{PROGRAM_NAME}.heartbeat")
+    return lambda: read(stage.run / f"{PROGRAM_NAME}.heartbeat")
 
 
 @pytest.mark.parametrize(("pool", "module"), [("prefork", "prefork"), ("threads", "thread"), ("solo", "solo")])
@@ -95,9 +94,9 @@ def test_what_a_signal_says_in_the_midst_of_a_heartbeat_stays(tmp_path):
 
     beat = Interrupted(str(tmp_path / "x.heartbeat"), "worker")
     beat.enter(READY)
-    assert watchdog.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    assert read(tmp_path / "x.heartbeat")["state"] == DRAINING
     beat.enter(READY)
-    assert watchdog.read(tmp_path / "x.heartbeat")["state"] == DRAINING
+    assert read(tmp_path / "x.heartbeat")["state"] == DRAINING
     assert [path.name for path in tmp_path.iterdir()] == ["x.heartbeat"]
 
 

@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from support.stage import GENERATION, clean_environment
+from celery_ops.cli.check import REPLY
+from celery_ops.layout import HEARTBEAT
+from celery_ops.worker.heartbeat import READY, read
+from support.stage import GENERATION, PROGRAM_NAME, clean_environment
 from support.wait import wait_until
 
 APP = """
@@ -79,6 +82,25 @@ def test_the_check_goes_through_a_queue_that_a_worker_consumes(system, stage, ba
     assert (answer["queue"], answer["result"], answer["busy"]) == ("queue3", result, "")
     assert answer["round_trip"] < 10
     assert not (stage.directory / "control/celery.exchange").exists(), "the default queue was declared"
+
+
+def test_of_workers_on_this_host_nothing_waits_for_more_replies(system, stage, tmp_path):
+    """Which replies come is not known elsewhere: all of the time for them goes by."""
+    system.write()
+    system.work("-c", "1", "-Q", "queue3")
+    beat = stage.run / f"{PROGRAM_NAME}{HEARTBEAT}"
+    wait_until(lambda: read(beat).get("state") == READY, 30, "its heartbeat")
+    code = (
+        "import sys, time, demo; from pathlib import Path; from celery_ops.cli.check import RoundTrip; "
+        "from celery_ops.probe import Deadline\n"
+        "with demo.app.connection_for_write() as connection:\n"
+        "    trip = RoundTrip(demo.app, connection, Deadline(20), {}, Path(sys.argv[1]))\n"
+        "    begun = time.monotonic(); found = trip._consumed()\n"
+        "    print(list(found), time.monotonic() - begun)"
+    )
+    for run, waits in ((stage.run, False), (tmp_path / "elsewhere", True)):
+        queues, seconds = system.run("-c", code, run).stdout.split()
+        assert (queues, float(seconds) >= REPLY) == ("['queue3']", waits), seconds
 
 
 def test_with_no_worker_it_says_so(system):

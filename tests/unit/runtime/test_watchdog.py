@@ -19,6 +19,7 @@ from celery_ops.watchdog import assessment, orphans, recycling, tracker, watchdo
 from celery_ops.watchdog.assessment import Assessment, Seen, assess, remedy
 from celery_ops.watchdog.tracker import Tracker
 from celery_ops.watchdog.watchdog import Watchdog
+from celery_ops.worker.heartbeat import read
 from support.stage import APP, PROGRAM_NAME, alive, clean_environment
 from support.wait import wait_until
 
@@ -509,7 +510,7 @@ class TestRecycling:
         assert alive(program.pid)
 
     def test_in_vain_it_is_tried_less_and_less_often(self):
-        recycler = recycling.Recycler(Path("/nowhere"), Path("/nowhere"), watchdog.read, lambda _: None)
+        recycler = recycling.Recycler(Path("/nowhere"), Path("/nowhere"), read, lambda _: None)
 
         def begins(now, age=1000.0, outgrown=500.0):
             """Look at a worker that takes too much, and whether that begins to replace it."""
@@ -611,7 +612,7 @@ def test_the_watchdog_itself_under_the_guard(stage):
     )
     path = stage.run / f"{APP}-watchdog-1a2b3c4d.heartbeat"
     wait_until(path.exists, 15, f"its heartbeat:\n{started.output}")
-    beat_ = watchdog.read(path)
+    beat_ = read(path)
     assert (beat_["kind"], beat_["pid"], beat_["programs"], beat_["orphans"]) == ("watchdog", started.pid, {}, [])
     assert started.stop() == 0
     assert f"the watchdog of {APP} starts" in started.output
