@@ -86,7 +86,7 @@ def broker():
     rabbitmqctl = ["rabbitmqctl", "-q"]
     subprocess.run([*rabbitmqctl, "add_vhost", APP], check=True)
     subprocess.run([*rabbitmqctl, "set_permissions", "-p", APP, "guest", ".*", ".*", ".*"], check=True)
-    yield f"amqp://guest:guest@127.0.0.1/{APP}"
+    yield f"amqp://guest:guest@127.0.0.1:5672/{APP}"
     subprocess.run([*rabbitmqctl, "delete_vhost", APP], check=True)
 
 
@@ -172,7 +172,7 @@ def link():
 )
 def test_a_worker_leaves_a_node_that_is_frozen_and_consumes_again(stage, broker, link, style, options):
     """The broker still has the frozen connection, and with it a control queue and a canary queue of this worker."""
-    nodes = f"{broker.replace('127.0.0.1', f'127.0.0.1:{link.port}')};{broker}"
+    nodes = f"{broker.replace(':5672', f':{link.port}')};{broker}"
     run, start = application(stage, nodes, style, options)
     worker, _ = start("1a2b3c4d")
     link.freeze()
@@ -188,8 +188,8 @@ def test_a_worker_leaves_a_node_that_is_frozen_and_consumes_again(stage, broker,
 
 
 def test_a_worker_connects_again_after_a_broker_that_goes_while_it_does(stage, broker):
-    """What kombu raises then is none of the errors after which Celery's worker connects again: it would end."""
+    """What newer kombus raise then is none of the errors after which Celery's worker connects again: it would end."""
     _, start = application(stage, broker, "without settings", "prefork", GOES)
     worker, _ = start("1a2b3c4d")
-    assert "the connection was lost" in worker.output
+    assert "Connection to broker lost" in worker.output
     assert worker.stop() == 0, worker.output

@@ -10,7 +10,10 @@ from support.stage import RUNTIME
 
 ROOT = RUNTIME.parent
 VERSIONS = (ROOT / "tests/matrix/versions.txt").read_text().splitlines()
-TESTS = ("contract", "apply", "settings", "consumer", "clock", "prefork", "schedule", "lease", "leader")
+TESTS = (
+    *("contract", "apply", "settings", "consumer", "clock", "prefork", "schedule"),
+    *("lease", "leader", "large_results"),
+)
 
 
 @pytest.mark.timeout(300)
