@@ -19,6 +19,12 @@ def broker_url(text: str) -> str:
         if problem := _of_one(url):
             which = f", URL {number} of {len(urls)}," if len(urls) > 1 else ""
             return f"(not shown){which} {problem}"
+    for part, of in (("port", lambda url: urlsplit(url).port), ("vhost", lambda url: urlsplit(url).path.strip("/"))):
+        if len({bool(of(url)) for url in urls}) > 1:
+            return (
+                f"(not shown) has URLs with a {part} and URLs without: there Celery's client takes the {part} "
+                f"of the URL before. Write the {part} in each of them."
+            )
     return ""
 
 
