@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
 from ansible_collections.celery_ops.kit.plugins.module_utils import notices
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
@@ -20,9 +21,9 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of, scheduler_class
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, schedulers, worker_programs
 
 
 class ActionModule(HostModule):
@@ -105,6 +106,12 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
             raise OperatorError(problem)
         made["environment_text"] = environment_text(environment_of(variables))
         made["notify_text"] = notify_text(variables)
+        made["pools"] = sorted({str(entry.get("pool", "prefork")) for entry in worker_programs(variables)})
+        made["has_scheduler"] = (
+            bool(schedulers(variables))
+            and boolean(variables["celery_scheduler_enabled"])
+            and not scheduler_class(variables["celery_scheduler_options"])
+        )
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.
     alone = is_alone(variables) and variables.get("celery_app_deploy") != "stop"

@@ -61,6 +61,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
     files = list(damaged_files(release)) if proven else []
     damage = [*files, *damaged_virtualenv(release / "venv")] if proven else []
     if proven and not damage and (check_mode or is_inspected(releases, options)):
+        refuse(report_of(releases, options), options)
         changed = not check_mode and install_listener(releases.base, package_of(release))
         return {"changed": changed, "inspect": report_of(releases, options)}
     warnings = [f"release {options['id']} is damaged and is built anew: {'; '.join(damage)}"] if damage else []
@@ -83,7 +84,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         raise
     releases.write_note(options["id"], status=status if proven else "built", reason="")
     report = report_of(releases, options)
-    return {"changed": True, "inspect": report, "warnings": warnings + list(unsafe(report))}
+    return {"changed": True, "inspect": report, "warnings": [*warnings, *unsafe(report), *ignored(report)]}
 
 
 def rebuild_others(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -137,6 +138,43 @@ def unsafe(report: dict[str, Any]) -> Iterator[str]:
         yield (
             f"The application's settings can lose tasks: {settings}. Write, after its own configuration: {lines} "
             "(or celery_ops.apply(app), which sets all that the application does not set itself)"
+        )
+
+
+def ignored(report: dict[str, Any]) -> Iterator[str]:
+    """A warning for each of the application's own settings that the inventory's takes the place of."""
+    for one in report.get("ignored", []):
+        yield (
+            f"The application's {one['setting']} is {one['value']}, and {one['used']} is used in its place. For the "
+            f"application's own, write: {one['write']}"
+        )
+
+
+def unfit(report: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """What the programs of the inventory can't do with this application, and what to write."""
+    pool = report.get("pool") or "prefork"
+    if pool not in ("prefork", "processes") and "prefork" in options["pools"]:
+        yield {
+            "problem": f"worker_pool is {pool} in its settings, and Celery takes that in place of the pool prefork, "
+            "the default of celery_worker_programs",
+            "write": f"celery_worker_programs: [{{name: default, pool: {pool}, concurrency: ...}}], or no worker_pool",
+        }
+    if options["has_scheduler"] and (lacks := report.get("scheduler_lacks")):
+        yield {
+            "problem": f"beat_scheduler is {report['scheduler']}, which can't be imported ({lacks})",
+            "write": f"its package (into {options['requirements']}), or celery_scheduler_enabled: false",
+        }
+
+
+def refuse(report: dict[str, Any], options: dict[str, Any]) -> None:
+    """Raise ReleaseError where the application can't work as it is installed, or as the inventory runs it."""
+    of_release, of_inventory = report.get("refused", []), list(unfit(report, options))
+    if refused := [*of_release, *of_inventory]:
+        lines = [f"{one['problem']}. Write: {one['write']}" for one in refused]
+        raise ReleaseError(
+            f"{options['celery_module']} (release {options['id']}) can't work as it is. "
+            + "\n".join(["Nothing that runs was touched. Correct it and deploy again.", *lines]),
+            release_fault=bool(of_release),
         )
 
 
@@ -238,14 +276,13 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
     except ReleaseError as error:
         where = where_it_is(release, options) if "No module named" in str(error) else ""
         raise ReleaseError(f"{error}{where}", error.release_fault) from None
-    report = json.loads(out.splitlines()[-1])
-    if refused := report["refused"]:
-        lines = [f"{one['problem']}. Write: {one['write']}" for one in refused]
+    if not out.strip():
         raise ReleaseError(
-            f"{options['celery_module']} (release {release.name}) can't work as it is. "
-            + "\n".join(["Nothing that runs was touched. Correct it and deploy again.", *lines]),
-            release_fault=True,
-        )
+            f"{options['celery_module']} (release {release.name}) ends the process when it is imported, without an "
+            "exception (os._exit). Nothing that runs was touched. Fix the source and deploy again.", release_fault=True,
+        )  # fmt: skip
+    report = json.loads(out.splitlines()[-1])
+    refuse(report, options)
     return report
 
 

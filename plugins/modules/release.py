@@ -35,6 +35,15 @@ options:
   python: {description: The Python that makes the virtualenv., type: path, default: /usr/bin/python3}
   celery_module: {description: What C(celery -A) gets; it is imported as a check., type: str}
   import_timeout: {description: Seconds that the import may take., type: int, default: 60}
+  pools:
+    description: The pools of the inventory's worker programs, which the application has to work with.
+    type: list
+    elements: str
+    default: []
+  has_scheduler:
+    description: Whether the inventory has a scheduler of the class that the application's settings name.
+    type: bool
+    default: false
   environment_file: {description: The environment file that goes with the release., type: path}
   environment_text: {description: What it is to hold., type: str}
   notify_text: {description: "Whom the watchdog tells what it did, as JSON; empty for nobody.", type: str, default: ""}
@@ -205,6 +214,8 @@ ARGUMENTS: dict[str, Any] = {
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "celery_module": {"type": "str"},
     "import_timeout": {"type": "int", "default": 60},
+    "pools": {"type": "list", "elements": "str", "default": []},
+    "has_scheduler": {"type": "bool", "default": False},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},
     "notify_text": {"type": "str", "default": "", "no_log": True},

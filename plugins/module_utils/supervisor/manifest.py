@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.broker_refusal import refused_by_broker
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
@@ -291,8 +292,9 @@ class Manifest:
             program, since = error.program, handover.log_starts.get(error.program.name, 0)
             facts["failed_program"] = program.name
             facts["log_tail"] = log_tail(program.log, since)
-            # The release works as soon as the queue is another.
-            conflict = advice(log_tail(program.log, since, 1000), self.app, self._running_olds(program))
+            # The release works as soon as the queue is another, or the broker lets it in.
+            log = log_tail(program.log, since, 1000)
+            conflict = advice(log, self.app, self._running_olds(program)) or refused_by_broker(log)
             facts["release_fault"] = error.is_release_fault(self.release_root) and not conflict
             said.append(conflict or _advice(program, facts["release_fault"]))
             if facts["log_tail"]:

@@ -12,7 +12,9 @@ import platform
 import re
 import ssl
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -51,6 +53,8 @@ CLIENTS = {
     },
 }  # fmt: skip
 """The requirement that brings the client of a broker or backend, by the scheme of its URL."""
+SERIALIZERS = {"msgpack": "celery[msgpack]", "yaml": "celery[yaml]"}
+"""The requirement that brings a serializer, by its name."""
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """The requirement that brings a database's driver, by the module that SQLAlchemy misses."""
 
@@ -71,10 +75,22 @@ def main(argv: list[str] | None = None) -> NoReturn:
         report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app))
     except NoApplication as found:
         report = {"versions": installed(), "refused": [{"problem": found.problem, "write": found.write}]}
+    except SystemExit as end:
+        problem = f"{options.app} ends the process when it is imported (sys.exit({end.code!r}), {where(end)})"
+        write = "what it does as a program below: if __name__ == '__main__':"
+        report = {"versions": installed(), "refused": [{"problem": problem, "write": write}]}
     print(json.dumps(report, default=str), file=line, flush=True)
     sys.stderr.flush()
     # Not sys.exit: the application may have started a thread that never ends.
     os._exit(0)
+
+
+def where(error: BaseException) -> str:
+    """Return the file and line of the last code outside of Python's own that an exception came through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_file()]
+    own = [frame for frame in frames if not frame.filename.startswith((sys.prefix, sys.base_prefix))]
+    last = (own or frames)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 class NoApplication(Exception):
@@ -139,7 +155,10 @@ def inspect(app: "Celery") -> Report:
         "broker": broker(app),
         "backend": backend(app),
         "scheduler": str(app.conf.beat_scheduler),
+        "scheduler_lacks": without_scheduler(app),
         "schedule": sorted(map(str, schedule)),
+        "pool": str(app.conf.worker_pool or ""),
+        "ignored": list(ignored(app)),
     }
     report["unsafe"] = list(unsafe(app))
     report["refused"] = [refusal for refuse in REFUSALS for refusal in refuse(app, report)]
@@ -194,7 +213,8 @@ def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
 
 def without_password(url: Any) -> str:
     """Return a URL, or several, without the password in them."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:********@", str(url or ""))
+    # Up to the last @: a password with one in it, or a /, is not encoded as it should be, and is read all the same.
+    return re.sub(r"(://[^:/@\s]*):[^\s;]*@", r"\1:********@", str(url or ""))
 
 
 def broker(app: "Celery") -> Report:
@@ -239,6 +259,32 @@ def unsafe(app: "Celery") -> Iterator[Report]:
     if settings_of(app):
         for lack in dict.fromkeys(versions.missing_settings().values()):
             yield {"setting": "celery", "value": f"{versions.version('celery')}: {lack.loss}", "write": lack.write}
+
+
+def ignored(app: "Celery") -> Iterator[Report]:
+    """Yield a result backend of the application's own that the environment's replaces, and that is of another kind."""
+    own, used = str(app.conf.first("result_backend", "CELERY_RESULT_BACKEND") or ""), backend(app)
+    redis = {"rediss": "redis", "sentinel": "redis"}
+    kinds = {redis.get(kind, kind) for kind in (scheme(own), used["kind"])}
+    if own and used["kind"] and os.environ.get("CELERY_RESULT_BACKEND") and len(kinds) > 1:
+        yield {
+            "setting": "result_backend",
+            "value": without_password(own),
+            "used": used["url"],
+            "write": "celery_app_result_backend: app",
+        }
+
+
+def without_scheduler(app: "Celery") -> str:
+    """Return why the scheduler that the settings name can't be imported; empty where it can."""
+    from celery.utils.imports import load_extension_class_names, symbol_by_name
+
+    try:
+        aliases = dict(load_extension_class_names("celery.beat_schedulers") or ())
+        symbol_by_name(app.conf.beat_scheduler, aliases=aliases)
+    except (ImportError, AttributeError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def unverified_broker(app: "Celery") -> Iterator[Report]:
@@ -309,6 +355,61 @@ def redis_without_verification(app: "Celery", report: Report) -> Iterator[Report
         }
     except ImportError:
         return  # refused by `missing_client`
+
+
+def unusable_serializers(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse serializers that can't be used here, and messages and results that nobody would take: each is lost."""
+    from kombu import serialization
+    from kombu.exceptions import SerializerNotInstalled
+
+    keeps_results = bool(report["backend"]["kind"])
+    for setting, accepting in (("task_serializer", "accept_content"), ("result_serializer", "result_accept_content")):
+        name = str(app.conf.get(setting))
+        if setting == "result_serializer" and not keeps_results:
+            continue
+        if setting == "result_serializer" and app.conf.result_accept_content is None:
+            accepting = "accept_content"
+        accepted = list(app.conf.get(accepting) or ())
+        try:
+            serialization.dumps([[], {}], serializer=name)
+            types = serialization.prepare_accept_content(accepted)
+        except SerializerNotInstalled as error:
+            yield {
+                "problem": f"{setting} is {name}, {accepting} is {accepted}, and what they name is missing ({error})",
+                "write": f"{SERIALIZERS.get(name, 'the package that brings it')} (in celery_app_requirements), or "
+                f"app.conf.{setting} = 'json'",
+            }
+            continue
+        if serialization.registry.name_to_type[name] not in types:
+            lost = "workers refuse each task" if setting == "task_serializer" else "nobody can read a result"
+            widened = "result_accept_content" if setting == "result_serializer" else accepting
+            yield {
+                "problem": f"{setting} is {name}, and {accepting} is {accepted}: {lost}",
+                "write": f"app.conf.{setting} = 'json', or app.conf.{widened} = {[*accepted, name]!r}",
+            }
+
+
+def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse a timezone that is not known, and entries of the schedule at which every scheduler fails."""
+    try:
+        _ = app.timezone
+    except Exception as error:
+        yield {
+            "problem": f"timezone is {app.conf.timezone} ({type(error).__name__}: {error})",
+            "write": "app.conf.timezone = 'UTC' (or another name of timedatectl list-timezones)",
+        }
+    for name, entry in (app.conf.beat_schedule or {}).items():
+        if not isinstance(entry, dict):
+            continue
+        when = entry.get("schedule")
+        if not entry.get("task"):
+            problem, write = "has no task", "'task': 'package.module.function'"
+        elif not isinstance(when, (int, float, timedelta)) and not hasattr(when, "is_due"):
+            problem = f"has the schedule {when!r}, which is no number of seconds, timedelta or schedule"
+            write = "'schedule': 30.0 (seconds), or crontab(hour=4, minute=0)"
+        else:
+            continue
+        yield {"problem": f"beat_schedule[{name!r}] {problem}", "write": write}
 
 
 def sentinel_without_settings(app: "Celery", report: Report) -> Iterator[Report]:
@@ -388,6 +489,8 @@ def is_quorum(queue: Any) -> bool:
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
     redis_without_verification,
+    unusable_serializers,
+    unusable_schedule,
     sentinel_without_settings,
     other_brokers,
     quorum_queues_too_early,

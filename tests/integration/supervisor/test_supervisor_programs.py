@@ -265,6 +265,18 @@ def test_a_bad_generation_never_replaces_a_good_one(host, worker, more, seen):
     assert host.rpc.reloadConfig() == [[[], [], []]]
 
 
+def test_a_broker_that_refuses_the_login_is_told_from_a_crash(host):
+    words = host.directory / "words"
+    words.write_text("amqp.exceptions.AccessRefused: (0, 0): (403) ACCESS_REFUSED - Login was refused using PLAIN.\n")
+    new = host.program(A2, ["--die-after", 0], min_uptime=3)
+    new["conf"] = new["conf"].replace(
+        f"command={sys.executable}", f"command=/bin/sh -c 'cat {words}; sleep 0.2; exit 1' --"
+    )
+    result = host.refuse([new], app="app")
+    assert "The broker refuses the application (Login was refused)" in result["msg"]
+    assert not result["release_fault"]
+
+
 def test_a_queue_that_exists_with_other_arguments_is_told_from_a_crash(host):
     refusal = (
         "PRECONDITION_FAILED - inequivalent arg 'x-max-priority' for queue 'build:default' in vhost 'shop': "

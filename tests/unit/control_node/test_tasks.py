@@ -2,12 +2,17 @@
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.celery_ops.kit.plugins.module_utils.delayed import LOOKED, tasks_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.tasks import by_queue, tasks
 
+ROOT = Path(__file__).resolve().parents[3]
 ID = "0c4e0d3e-4f0e-4c38-9d0a-6f1c7c1f0a11"
 WORKER = {
     "program": "worker-a", "generation": "shop-worker-a-11111111", "release": "r1", "time": 1000.0, "left_out": 0,
@@ -119,3 +124,14 @@ def test_what_can_not_be_seen_of_delay_queues_is_said():
     assert "somebody else's" in by_queue({"tasks": [], "more": False}, Chosen())[0]
     with pytest.raises(ValueError, match="no answer"):
         tasks_of("Error: no")
+
+
+@pytest.mark.parametrize("brokers", [[], ["b1", "b2"]])
+def test_where_no_broker_is_a_host_of_the_inventory_the_list_goes_without_a_look_into_it(brokers):
+    # Ansible evaluates the host of a task that is skipped, too.
+    entries = yaml.safe_load((ROOT / "roles/celery/tasks/tasks.yml").read_text())
+    host = next(entry["delegate_to"] for entry in entries if "delegate_to" in entry)
+    known = {"__celery_app_tasks_brokers": brokers, "inventory_hostname": "w1"}
+    assert Templar(DataLoader(), variables=known).template(trust_as_template(host)) == (brokers or ["w1"])[0]
+    skipped = of(**{"__celery_app_tasks_asked": {"stdout": ""}, "__celery_app_tasks_delayed": {"skipped": True}})
+    assert "shop.add" in skipped["text"]

@@ -450,6 +450,37 @@ def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(buil
     assert "Nothing that runs was touched" in str(error)
 
 
+def test_an_application_that_ends_the_process_when_it_is_imported_is_refused_by_name(built, tmp_path):
+    host = like(built, tmp_path)
+    (host.source / "shop.py").write_text("import os\nos._exit(0)\n")
+    host.packed = host.pack()
+    error = host.fail()
+    assert error.release_fault and "shop (release" in str(error) and "os._exit" in str(error)
+
+
+def test_what_the_inventory_runs_and_the_application_can_not_is_refused_built_or_not(built, tmp_path):
+    host = like(built, tmp_path)
+    own = "app.conf.update(worker_pool='gevent', beat_scheduler='sched:Mine')\n"
+    (host.source / "shop.py").write_text(APP + own)
+    host.packed = host.pack()
+    for _ in ("not built", "built"):
+        error = host.fail(pools=["prefork", "threads"], has_scheduler=True)
+        assert "Write: celery_worker_programs: [{name: default, pool: gevent" in str(error)
+        assert "beat_scheduler is sched:Mine" in str(error) and "celery_scheduler_enabled: false" in str(error)
+        assert not error.release_fault, "another inventory can run it"
+        assert host.build(pools=["gevent"])["inspect"]["pool"] == "gevent"
+
+
+def test_a_setting_that_the_inventorys_takes_the_place_of_is_said_once(built, tmp_path):
+    host = like(built, tmp_path)
+    (host.source / "shop.py").write_text(APP + "app.conf.result_backend = 'rpc://'\n")
+    host.environment.write_text("CELERY_RESULT_BACKEND=cache+memory://\n")
+    host.packed = host.pack()
+    told = "The application's result_backend is rpc://, and cache+memory:// is used in its place. "
+    assert told in host.build()["warnings"][-1]
+    assert "warnings" not in host.build()
+
+
 @pytest.mark.parametrize(
     ("place", "write"),
     [

@@ -273,3 +273,108 @@ def test_a_setting_that_leads_to_another_broker_is_refused(ask, setting):
     assert f"the application's {setting} is amqp://shop:********@other/shop, and the rest of" in refusal["problem"]
     assert refusal["write"].startswith(f"app.conf.{setting} = None")
     assert ask(f"app.conf.{setting} = None\n", **ours)["refused"] == []
+
+
+@pytest.mark.parametrize("code", ["import sys\nsys.exit(0)\n", "raise SystemExit('usage')\n"])
+def test_a_module_that_ends_the_process_is_refused_with_the_line(ask, code):
+    [refused] = ask(code)["refused"]
+    assert "ends the process when it is imported" in refused["problem"]
+    assert f"shop.py:{3 if 'raise' in code else 4}" in refused["problem"]
+    assert "if __name__ ==" in refused["write"]
+
+
+def of_serializers(report):
+    return [one for one in report["refused"] if "serializer" in one["problem"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "problem", "write"),
+    [
+        (
+            "app.conf.task_serializer = 'pickle'",
+            "task_serializer is pickle, and accept_content is ['json']: workers refuse each task",
+            "app.conf.task_serializer = 'json', or app.conf.accept_content = ['json', 'pickle']",
+        ),
+        (
+            "import celery_ops; celery_ops.apply(app); app.conf.task_serializer = 'yaml'",
+            "task_serializer is yaml, and accept_content is ['json']",
+            "app.conf.accept_content = ['json', 'yaml']",
+        ),
+        (
+            "app.conf.update(result_serializer='pickle', result_backend='redis://r/1')",
+            "result_serializer is pickle, and accept_content is ['json']: nobody can read a result",
+            "app.conf.result_accept_content = ['json', 'pickle']",
+        ),
+        ("app.conf.update(task_serializer='nope')", "task_serializer is nope", "the package that brings it"),
+        ("app.conf.update(accept_content=['json', 'nope'])", "accept_content is ['json', 'nope']", "'json'"),
+    ],
+)
+def test_messages_and_results_that_nobody_takes_are_refused(ask, code, problem, write):
+    [refused] = of_serializers(ask(code + "\n"))
+    assert problem in refused["problem"] and write in refused["write"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import celery_ops; celery_ops.apply(app)",
+        "app.config_from_object('celery_ops.settings')",
+        "app.conf.update(task_serializer='yaml', accept_content=['application/x-yaml'])",
+        "app.conf.update(result_serializer='pickle')",
+        "app.conf.update(result_serializer='pickle', result_accept_content=['pickle'], result_backend='redis://r/1')",
+    ],
+)
+def test_messages_that_are_taken_are_not_refused(ask, code):
+    assert of_serializers(ask(code + "\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("app.conf.timezone = 'Europe/Nowhere'", "timezone is Europe/Nowhere"),
+        ("app.conf.beat_schedule = {'x': {'schedule': 30}}", "beat_schedule['x'] has no task"),
+        ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': 'daily'}}", "has the schedule 'daily', which is no"),
+        ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': lambda: 30}}", "has the schedule <function"),
+    ],
+)
+def test_what_no_scheduler_can_work_with_is_refused(ask, code, problem):
+    [refused] = ask(code + "\n")["refused"]
+    assert problem in refused["problem"] and refused["write"]
+
+
+def test_schedules_of_every_kind_are_not_refused(ask):
+    report = ask(
+        "from datetime import timedelta\nfrom celery.schedules import crontab, schedule\n"
+        "class Own(schedule):\n    pass\n"
+        "kinds = [30, 0.5, timedelta(seconds=3), crontab(hour=2), Own(5)]\n"
+        "app.conf.timezone = 'America/New_York'\n"
+        "app.conf.beat_schedule = {str(n): {'task': 't', 'schedule': each} for n, each in enumerate(kinds)}\n"
+    )
+    assert report["refused"] == [] and len(report["schedule"]) == 5
+
+
+def test_pool_and_scheduler_of_the_settings_are_reported(ask):
+    assert ask("")["pool"] in ("", "prefork") and ask("")["scheduler_lacks"] == ""
+    report = ask("app.conf.update(worker_pool='gevent', beat_scheduler='sched:Mine')\n")
+    assert (report["pool"], report["refused"]) == ("gevent", [])
+    assert "No module named 'sched'" in report["scheduler_lacks"] or "Mine" in report["scheduler_lacks"]
+
+
+@pytest.mark.parametrize(
+    ("own", "used", "said"),
+    [
+        ("db+sqlite://u:s3cret@x/y.db", "redis://r/1", True),
+        ("redis://localhost/0", "rediss://r/1?ssl_cert_reqs=required", False),
+        ("rpc://", "disabled", False),
+        ("rpc://", "", False),
+    ],
+)
+def test_a_result_backend_of_its_own_that_is_not_used_is_named(ask, own, used, said):
+    ignored = ask(f"app.conf.result_backend = {own!r}\n", **({"CELERY_RESULT_BACKEND": used} if used else {}))[
+        "ignored"
+    ]
+    assert [one["write"] for one in ignored] == ["celery_app_result_backend: app"] * said
+
+
+def test_a_password_that_is_not_encoded_is_not_shown_either(ask):
+    ask("app.conf.result_backend = 'redis://u:p@s3cret/x@r/1'\n")
