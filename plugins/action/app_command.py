@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand, check_failed
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -20,4 +20,7 @@ class ActionModule(AppCommand):
         arguments = self._task.args
         words = arguments["argv"] if "argv" in arguments else shlex.split(arguments["command"])
         variables = Variables(task_vars or {}, self._templar.template)
-        return self.as_app(map(str, words), variables, arguments.get("stdin"))
+        answer = self.as_app(map(str, words), variables, arguments.get("stdin"))
+        if answer.get("rc") and "variable" in arguments:
+            answer["msg"] = check_failed(arguments["variable"], arguments["command"], answer["msg"])
+        return answer

@@ -111,7 +111,7 @@ def named(
         return found, wanted
     if any(history["releases"].get(wanted, {}).get("status") in USABLE for history in histories.values()):
         return "", wanted
-    raise OperatorError(f"celery_app_release is {wanted}: no host has it. There are: {listing(histories)}.")
+    raise OperatorError(f"celery_app_release is {wanted}: no host has it. {offer(histories)}")
 
 
 def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Mapping[str, History]) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Ma
         good = []  # the first deployment of all: an older good release is one that was rolled back
     if good:
         return "", max(good, key=lambda name: releases[name].get("good_at") or 0.0)
-    raise OperatorError(f"There is no earlier deployment to go back to. Releases: {listing(histories)}.")
+    raise OperatorError(f"There is no earlier deployment to go back to. {offer(histories)}")
 
 
 def refuse_after_failure(
@@ -147,12 +147,16 @@ def refuse_after_failure(
             )
 
 
-def listing(histories: Mapping[str, History]) -> str:
-    """Return all releases of all hosts with their status."""
+def offer(histories: Mapping[str, History]) -> str:
+    """Return all releases of all hosts with their status, and how to go to one of them."""
     known = {
         name: note.get("status", "?") for history in histories.values() for name, note in history["releases"].items()
     }
-    return ", ".join(f"{name} ({status})" for name, status in sorted(known.items())) or "none"
+    listing = ", ".join(f"{name} ({status})" for name, status in sorted(known.items())) or "none"
+    runs = {history["release"] for history in histories.values()}
+    others = [name for name in known if known[name] in USABLE and name not in runs]
+    how = " Name one: ansible-playbook playbooks/rollback.yml -e celery_app_release=<release>" if others else ""
+    return f"Releases: {listing}.{how}"
 
 
 class ActionModule(ActionBase):

@@ -38,6 +38,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import 
     virtualenv,
 )
 
+MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 NICER = 5  # a build lets the tasks that run go first
 
 
@@ -274,7 +275,8 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
             f"celery_worker_ready_timeout: {5 * options['import_timeout']}",
         )  # fmt: skip
     except ReleaseError as error:
-        where = where_it_is(release, options) if "No module named" in str(error) else ""
+        missing = MISSING.findall(str(error))
+        where = where_it_is(missing[-1], release, options) if missing else ""
         raise ReleaseError(f"{error}{where}", error.release_fault) from None
     if not out.strip():
         raise ReleaseError(
@@ -286,9 +288,8 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def where_it_is(release: Path, options: dict[str, Any]) -> str:
-    """Where the application's package is, one directory below, and what to write; empty where it isn't there."""
-    name = re.split(r"[.:]", options["celery_module"])[0]
+def where_it_is(name: str, release: Path, options: dict[str, Any]) -> str:
+    """Where a module is, one directory below the application's, and what to write; empty where it isn't there."""
     app = (release / "app").resolve()
     if list(app.glob(name)) + list(app.glob(f"{name}.py")):
         return ""
@@ -296,7 +297,10 @@ def where_it_is(release: Path, options: dict[str, Any]) -> str:
     if not found:
         return ""
     if app / "src" in found:
-        write = f"`-e .` into {options['requirements']}, or celery_app_environment: {{PYTHONPATH: src}}"
+        file = options["requirements"]
+        is_plain = not file.endswith((".toml", ".lock"))
+        install = f"`-e .` into {file}" if is_plain else "[build-system] into pyproject.toml, to have it installed"
+        write = f"{install}, or celery_app_environment: {{PYTHONPATH: src}}"
     else:
         write = f"celery_app_directory: {found[0].relative_to(Release(release).source.resolve())}"
     return f"\n{name} is in {found[0].name}/ of the source, where Python does not look. Write: {write}"

@@ -35,6 +35,14 @@ def last_words(answer: dict[str, Any]) -> str:
     return f"status {answer['rc']}, {' / '.join(lines) or 'nothing said'}"
 
 
+def check_failed(variable: str, command: str, why: str) -> str:
+    """Return what to say of the application's own check, which ended as `why` says."""
+    return (
+        f"{variable}: {command} failed: {why}. What runs was left as it is. Correct the command or what it checks, then "
+        "type: ansible-playbook playbooks/check.yml"
+    )
+
+
 def not_deployed(variables: Variables) -> str:
     """Return what to say where the application's commands are missing."""
     return (

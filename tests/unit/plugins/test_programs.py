@@ -16,7 +16,7 @@ from ansible_collections.celery_ops.kit.plugins.action.celery_programs import (
 from ansible_collections.celery_ops.kit.plugins.action.celery_status import arguments_of as status_arguments
 from ansible_collections.celery_ops.kit.plugins.action.round_trip import command as check_command
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import last_words
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import check_failed, last_words
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import service_host, tick_queue
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
@@ -245,6 +245,8 @@ def test_a_command_that_fails_is_quoted_with_its_last_lines():
     said = {"rc": 2, "stdout_lines": [str(number) for number in range(20)], "stderr_lines": ["no such file"]}
     assert last_words(said) == f"status 2, {' / '.join(map(str, range(11, 20)))} / no such file"
     assert last_words({"rc": 3}) == "status 3, nothing said"
+    failed = check_failed("celery_app_check_command", "shop-check -v", last_words(said))
+    assert failed.startswith("celery_app_check_command: shop-check -v failed: status 2, 11 / ")
 
 
 def test_a_variable_is_evaluated_once_and_only_when_it_is_asked_for():

@@ -497,6 +497,24 @@ def test_an_application_that_is_one_directory_below_is_found_and_said(built, tmp
     assert "No module named 'prices'" in str(error) and f"Write: {write}" in str(error)
 
 
+@pytest.mark.parametrize("requirements", ["pyproject.toml", "uv.lock"])
+def test_a_project_in_src_that_nobody_installs_is_told_how(tmp_path, requirements):
+    (tmp_path / "app/src/prices").mkdir(parents=True)
+    said = release_build.where_it_is("prices", tmp_path, {"requirements": requirements})
+    assert "Write: [build-system] into pyproject.toml, to have it installed, or celery_app_environment" in said
+
+
+def test_another_module_that_is_missing_is_not_looked_for_where_the_application_is(built, tmp_path):
+    host = like(built, tmp_path)
+    (host.source / "src").mkdir()
+    (host.source / "src/shop.py").write_text(APP + "import nowhere\n")
+    (host.source / "shop.py").unlink()
+    host.packed = host.pack()
+    host.environment.write_text("PYTHONPATH=src\n")
+    error = host.fail()
+    assert "No module named 'nowhere'" in str(error) and "Write" not in str(error)
+
+
 def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):
     for python in ("/usr/bin/python3.2", "/bin/true"):
         error = host.fail(python=python)

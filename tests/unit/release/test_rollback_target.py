@@ -102,7 +102,7 @@ def test_a_release_that_is_asked_for_comes_with_its_last_settings():
     assert choose({"a": history(ONE, TWO, THREE)}, "r2").deployment == "three"
     target = choose({"a": history(THREE, releases={"r1": "good", "r2": "good"}), "b": history(THREE)}, "r1")
     assert (target.deployment, target.release, target.without_release) == ("", "r1", ["b"])
-    with pytest.raises(OperatorError, match=r"celery_app_release is r9: no host has it. There are: r1 \(good\)"):
+    with pytest.raises(OperatorError, match=r"celery_app_release is r9: no host has it. Releases: r1 \(good\)"):
         choose({"a": history(ONE)}, "r9")
 
 
@@ -115,5 +115,7 @@ def test_what_an_older_kit_deployed_goes_back_by_its_releases():
 
 
 def test_the_first_deployment_of_all_has_nothing_before_it():
-    with pytest.raises(OperatorError, match=r"no earlier deployment.*r1 \(good\)"):
+    with pytest.raises(OperatorError, match=r"no earlier deployment.*r1 \(good\)\.$"):
         choose({"a": history(ONE)})
+    with pytest.raises(OperatorError, match=r"r2 \(good\).*rollback.yml -e celery_app_release=<release>$"):
+        choose({"a": history(ONE, releases={"r1": "good", "r2": "good"})})
