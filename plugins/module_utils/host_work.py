@@ -200,7 +200,7 @@ def detach(module: AnsibleModule, phase: str) -> Work:
     try:
         directory = directory_of(options["app"])
         if options["job"]:
-            fetch(module, directory, options["job"])
+            fetch(directory, options["job"])
         work = Work(take(directory))
         lease = refuse_without_lock(options["app"], directory, options["run"])
         prune(directory)
@@ -217,7 +217,7 @@ def detach(module: AnsibleModule, phase: str) -> Work:
         work.close()
         os.close(answer)
         try:
-            fetch(module, directory, job)
+            fetch(directory, job)
         except SystemExit:
             sys.stdout.flush()
             os._exit(0)  # past Ansible's wrapper, which removes the files that the other process runs from
@@ -251,26 +251,33 @@ def _answer_at_exit(directory: Path, job: str) -> None:
     atexit.register(complete)
 
 
-def fetch(module: AnsibleModule, directory: Path, job: str) -> NoReturn:
-    """Answer with what the job answered, that it runs, or that it ended without an answer."""
+def fetch(directory: Path, job: str) -> NoReturn:
+    """Answer with what the job answered, that it runs, or that it ended without an answer.
+
+    Not by AnsibleModule, which would import more: a process that ends removes the files that this one runs from.
+    """
     path, deadline = directory / f"answer-{Path(job).name}", time.monotonic() + CALL
     while True:
         worker = worker_of(directory)  # first: one that ends now has answered before
         if path.exists():
             text = path.read_text()
             path.unlink()
-            print(text)
-            sys.exit(0)
+            break
         if worker is None or worker.get("job", job) != job:
-            module.fail_json(
-                msg="The process that worked on this host ended without an answer: it was killed, the host ran out of "
+            reason = (
+                "The process that worked on this host ended without an answer: it was killed, the host ran out of "
                 "memory (journalctl -k | grep -i 'out of memory') or was started again, or /run is full (df -h /run). "
                 "See how far it came: ansible-playbook playbooks/status.yml; then deploy again, or go back: "
                 "ansible-playbook playbooks/rollback.yml"
             )
+            text = json.dumps({"failed": True, "msg": reason})
+            break
         if time.monotonic() >= deadline:
-            module.exit_json(running=job)
+            text = json.dumps({"changed": False, "running": job})
+            break
         time.sleep(POLL)
+    print(text)
+    sys.exit(0)
 
 
 def prune(directory: Path) -> None:

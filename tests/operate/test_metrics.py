@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.control import ROOT, play
+from support.control import ROOT, Variants, deployed, play
 from support.host import APP, Host
 from support.long import LONG
 from support.wait import wait_until
@@ -261,6 +261,37 @@ def test_a_program_that_starts_again_and_again_is_an_alert(host, prometheus):
 
         wait_until(counted, 60, "the restart counted")
     wait_until(lambda: "CeleryOpsProgramRestarts" in firing(host), 60, "the alert")
+
+
+@LONG
+def test_a_deploy_that_failed_is_an_alert_until_one_succeeds(host, prometheus, tmp_path):
+    broken = Variants(tmp_path).make("broken", {"petct/celery.py": "\nraise RuntimeError('no release')\n"})
+    failed = play("deploy", celery_app_source=str(broken))
+    assert failed.rc != 0, failed.text
+    wait_until(lambda: "CeleryOpsDeployFailed" in firing(host), 60, "the alert")
+    deployed()
+    wait_until(lambda: "CeleryOpsDeployFailed" not in firing(host), 60, "the end of the alert")
+
+
+@LONG
+def test_a_pause_that_lasts_is_an_alert_and_what_it_causes_is_none(host, prometheus):
+    """Its hour is a minute here; nothing consumes meanwhile, a task waits, no tick runs."""
+    rules = (DOCS / "rules.yml").read_text()
+    assert rules.count("for: 1h") == 1
+    host.output("cat >/etc/prometheus/celery-ops.yml", stdin=rules.replace("for: 1h", "for: 1m"))
+    host.output("systemctl reload prometheus")
+    try:
+        paused = play("pause", celery_app_pause_queue=APP)
+        assert paused.rc == 0, paused.text
+        send(host, "loadArray")
+        host.await_consumers(0)
+        wait_until(lambda: "CeleryOpsPaused" in firing(host), 110, "the alert")
+        assert not firing(host) & {"CeleryOpsNoConsumer", "CeleryOpsOldestTask", "CeleryOpsTickStale"}
+    finally:
+        play("resume")
+        host.copy(DOCS / "rules.yml", "/etc/prometheus/celery-ops.yml")
+        host.output("systemctl reload prometheus")
+    wait_until(lambda: "CeleryOpsPaused" not in firing(host), 60, "the end of the alert")
 
 
 @LONG

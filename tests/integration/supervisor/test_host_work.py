@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from ansible.module_utils import basic
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
@@ -87,6 +88,19 @@ def test_what_takes_long_is_asked_for_in_short_calls(here, tmp_path):
     done.touch()
     assert call(job=first["running"]).result()["did"] == "done"
     assert rest(here) == ["work"]
+
+
+def test_what_takes_long_is_said_without_the_files_that_its_process_removes_when_it_ends(here, monkeypatch):
+    encoder = basic._json.get_module_encoder
+
+    def imported(*arguments):
+        if os.getsid(0) != os.getpid():  # the process that waits
+            raise FileNotFoundError("the module's zip file")
+        return encoder(*arguments)
+
+    monkeypatch.setattr(basic._json, "get_module_encoder", imported)
+    first = call(last(1)).result()
+    wait_until(lambda: call(job=first["running"]).result().get("did") == "done", 10, "the answer")
 
 
 def test_the_work_goes_on_when_the_connection_is_lost_and_nobody_else_begins(here):
