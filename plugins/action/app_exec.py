@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
@@ -63,7 +63,10 @@ def words_of(variables: Mapping[str, Any]) -> list[str]:
         )
     if on not in ON:
         raise OperatorError(f"celery_app_exec_on is {on!r}: it has to be one or all.")
-    if boolean(variables["celery_app_exec_shell"]):
+    shell = str(variables["celery_app_exec_shell"]).lower()
+    if shell not in BOOLEANS:
+        raise OperatorError(f"celery_app_exec_shell is {shell!r}: it has to be true or false. Nothing was run.")
+    if boolean(shell):
         return [*SHELL, line]
     try:
         words = shlex.split(line)

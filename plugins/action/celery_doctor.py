@@ -12,6 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (
     FAIL,
     ORDER,
     SKIP,
+    WARN,
     Finding,
     count,
     examine,
@@ -26,6 +27,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     Wanted,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled, spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
@@ -36,6 +38,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     worker_programs,
     worker_programs_of_hosts,
 )
+
+SHOW = ("problems", "all")
 
 
 class ActionModule(ActionBase):
@@ -48,7 +52,9 @@ class ActionModule(ActionBase):
         """Return the findings, a text of them, and how many of each level there are."""
         super().run(tmp, task_vars)
         variables = Variables(task_vars or {}, self._templar.template)
-        app, accepted = variables["celery_app_name"], list(variables["celery_app_doctor_accept"])
+        app, accepted = variables["celery_app_name"], names_in(variables["celery_app_doctor_accept"])
+        if (shown := str(variables["celery_app_doctor_show"])) not in SHOW:
+            return {"failed": True, "msg": f"celery_app_doctor_show: {shown!r} is neither {' nor '.join(SHOW)}"}
         wanted = wanted_of(variables)
         arguments = {"app": app, "groups": variables["group_names"], "wanted": wanted, "accepted": accepted}
         before = time.time()
@@ -60,13 +66,21 @@ class ActionModule(ActionBase):
         )
         local = examine(Facts(app, Wanted(), control=control), accepted)
         of_host = [Finding(**one) for one in answer["findings"]]
-        found = merged(of_host, local)
+        found = merged([*of_host, *unknown(accepted, of_host)], local)
         said = text(
             [Finding(**spelled(vars(one))) for one in found], variables["inventory_hostname"], everything(variables)
         )
         counts = count(found)
         return {"changed": False, "findings": [vars(one) for one in found], "counts": counts, "text": "\n".join(said),
                 "line": said[-1], "bad": counts[FAIL]}  # fmt: skip
+
+
+def unknown(accepted: list[str], found: list[Finding]) -> list[Finding]:
+    """Return a warning of what is accepted and is no check."""
+    if not (names := sorted({*accepted} - {one.id for one in found})):
+        return []
+    evidence = f"there is no check {', '.join(names)}"
+    return [Finding(WARN, evidence, "take it out of celery_app_doctor_accept", "celery_app_doctor_accept")]
 
 
 def everything(variables: Variables) -> bool:

@@ -13,7 +13,7 @@ description:
   - Needs no release, so it reads the logs of an application that can't start, too.
 options:
   app: {description: The application's name., type: str, required: true}
-  lines: {description: The last this many entries., type: int, default: 100}
+  lines: {description: The last this many entries; a number., type: str, default: "100"}
   program:
     description: Only this program, such as V(worker-default), a pattern of such names, or one generation's whole name.
     type: str
@@ -46,6 +46,7 @@ wrong:
   type: str
 """
 
+import re
 import time
 from dataclasses import asdict
 from typing import Any
@@ -65,16 +66,26 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import
 
 
 def read(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that are asked for. Raises ValueError for a time that is none."""
+    """Return the entries that are asked for. Raises ValueError for a number or a time that is none."""
     app = options["app"]
-    since = time.time() - seconds(options["since"]) if options["since"] else 0.0
+    if not re.fullmatch(r"[1-9]\d{0,5}", options["lines"]):
+        raise ValueError(f"lines: {options['lines']!r} is no number of entries. Write 1 or more, such as 100")
+    since = time.time() - seconds_of(options["since"]) if options["since"] else 0.0
     records = Deployments(app).all().values()
     recorded = [(one["name"], one["conf"]) for record in records for one in record.get("programs", [])]
     logs = Logs(app, Layout(app).log, releases_of([*recorded, *conf_files(CONF_D, app)]))
     if wrong := mistake(options, logs):
         return {"entries": [], "wrong": wrong}
     wanted = Wanted(options["program"], options["task"], options["release"], since)
-    return {"entries": [asdict(entry) for entry in logs.last(options["lines"], wanted)], "wrong": ""}
+    return {"entries": [asdict(entry) for entry in logs.last(int(options["lines"]), wanted)], "wrong": ""}
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds in a time. Raises ValueError."""
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise ValueError(f"since: {error}") from None
 
 
 def main() -> None:
@@ -83,7 +94,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "app": {"type": "str", "required": True},
-            "lines": {"type": "int", "default": 100},
+            "lines": {"type": "str", "default": "100"},
             "program": {"type": "str", "default": ""},
             "task": {"type": "str", "default": ""},
             "release": {"type": "str", "default": ""},
@@ -94,7 +105,7 @@ def main() -> None:
     try:
         module.exit_json(changed=False, **read(module.params))
     except ValueError as error:
-        module.fail_json(msg=f"celery_app_logs_since: {error}")
+        module.fail_json(msg=f"celery_app_logs_{error}")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ description:
 options:
   app: {description: The application's name., type: str, required: true}
   over:
-    description: Which samples are read, those of the last day or of the last hour.
+    description: Which samples are read, those of the last V(day) or of the last V(hour).
     type: str
-    choices: [day, hour]
     default: day
 attributes:
   check_mode: {support: full, description: The module changes nothing.}
@@ -44,7 +43,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.usage import usage
 
 ARGUMENTS: dict[str, Any] = {
     "app": {"type": "str", "required": True},
-    "over": {"type": "str", "choices": ["day", "hour"], "default": "day"},
+    "over": {"type": "str", "default": "day"},
 }
 
 
@@ -75,6 +74,8 @@ def main() -> None:
     """Run the module."""
     take_over()
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    if module.params["over"] not in ("day", "hour"):
+        module.fail_json(msg=f"celery_app_report_over: {module.params['over']!r} is neither day nor hour")
     layout = Layout(module.params["app"])
     hour, day = read_json(layout.hour), read_json(layout.day)
     # On the first day, the hour knows more.

@@ -25,8 +25,13 @@ class AppCommand(ActionBase):
             if not answer.get("rc"):
                 return answer
             if self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0:
-                return answer | {"msg": last_words(answer)}
-        return answer | {"msg": not_deployed(variables)}
+                return said(answer, last_words(answer))
+        return said(answer, not_deployed(variables))
+
+
+def said(answer: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Return the answer with a reason; Ansible's own, "non-zero return code", would be shown first."""
+    return {key: value for key, value in answer.items() if key != "exception"} | {"msg": reason}
 
 
 def last_words(answer: dict[str, Any]) -> str:

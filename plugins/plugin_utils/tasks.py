@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import re
@@ -10,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import task_lists
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import soft_limit
 from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
@@ -27,7 +29,8 @@ ACTIONS = ("list", "revoke", "terminate", "rate_limit", "time_limit")
 def tasks(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is `wrong` with what is asked, the `words` of its command, its `ids`, and the `text` to show."""
     workers = lists_of(variables)
-    wrong = mistake(variables, task_lists.ids(one for found in workers.values() for one in found))
+    there = [one for found in workers.values() for one in found]
+    wrong = mistake(variables, task_lists.ids(there), {one["program"] for one in there})
     return {
         "wrong": wrong,
         "ids": [] if wrong else ids_of(variables),
@@ -56,12 +59,25 @@ def subject(variables: Mapping[str, Any]) -> str:
     return f"{variables['celery_app_tasks_name']} to {variables[to]}" if to else ""
 
 
-def mistake(variables: Mapping[str, Any], seen: Iterable[str]) -> str:
-    """Return why this can't be asked; empty where it can. `seen` are the ids that workers have."""
+def limit(variables: Mapping[str, Any]) -> float:
+    """Return the seconds to which a task is limited; 0 for what is no number."""
+    try:
+        return float(variables["celery_app_tasks_limit"])
+    except ValueError:
+        return 0.0
+
+
+def mistake(variables: Mapping[str, Any], seen: Iterable[str], programs: Iterable[str]) -> str:
+    """Return why this can't be asked; empty where it can. `seen` are the ids that workers have, by their `programs`."""
     what, name = variables["celery_app_tasks"], str(variables["celery_app_tasks_name"])
     again = "List the tasks: ansible-playbook playbooks/tasks.yml"
     if what not in ACTIONS:
         return f"celery_app_tasks: {what!r} is none of {', '.join(ACTIONS)}"
+    if str(variables["celery_app_tasks_arguments"]).lower() not in BOOLEANS:
+        return f"celery_app_tasks_arguments: {variables['celery_app_tasks_arguments']!r} is neither true nor false"
+    program, known = str(variables["celery_app_tasks_program"]), sorted(programs)
+    if program and known and not fnmatch.filter(known, program):
+        return f"celery_app_tasks_program: no worker is called {program!r}. There are: {', '.join(known)}"
     if what in ("revoke", "terminate"):
         if not (ids := ids_of(variables)):
             return f"celery_app_tasks_id: name the task to {what}, or several with commas between. {again}"
@@ -75,7 +91,7 @@ def mistake(variables: Mapping[str, Any], seen: Iterable[str]) -> str:
     if what == "rate_limit" and not RATE.fullmatch(str(variables["celery_app_tasks_rate"])):
         rate = variables["celery_app_tasks_rate"]
         return f"celery_app_tasks_rate: {rate!r} is no rate. Write 10/s, 10/m, 10/h, or 0 for none"
-    if what == "time_limit" and not 2 <= float(variables["celery_app_tasks_limit"]) <= 30 * 86400:
+    if what == "time_limit" and not 2 <= limit(variables) <= 30 * 86400:
         return f"celery_app_tasks_limit: {variables['celery_app_tasks_limit']} is no limit. Write seconds, 2 or more"
     return ""
 
@@ -97,14 +113,14 @@ def words(variables: Mapping[str, Any]) -> list[str]:
     what, module = variables["celery_app_tasks"], str(variables["celery_app_module"])
     command = ["celery-ops-tasks", "ask" if what == "list" else what, "-A", module]
     if what == "list":
-        return command + (["--arguments"] if variables["celery_app_tasks_arguments"] else [])
+        return command + (["--arguments"] if boolean(variables["celery_app_tasks_arguments"]) else [])
     if what in ("revoke", "terminate"):
         ids = [word for one in ids_of(variables) for word in ("--id", one)]
         return [*command, *ids, "--signal", str(variables["celery_app_tasks_signal"])]
     command += ["--name", str(variables["celery_app_tasks_name"])]
     if what == "rate_limit":
         return [*command, "--rate", str(variables["celery_app_tasks_rate"])]
-    hard = float(variables["celery_app_tasks_limit"])
+    hard = limit(variables)
     return [*command, "--hard", f"{hard:g}", "--soft", f"{soft_limit(int(hard)):g}"]
 
 
@@ -129,8 +145,10 @@ def listed(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLi
         str(variables["celery_app_tasks_id"]),
     )
     times = [answer["time"] for host in workers if (answer := variables["hostvars"][host][LISTS])]
-    arguments = found["arguments"] if variables["celery_app_tasks_arguments"] else None
+    arguments = found["arguments"] if boolean(variables["celery_app_tasks_arguments"]) else None
     lines = task_lists.lines(workers, chosen, max(times, default=0.0), arguments)
+    idle = [host for host, there in workers.items() if not there]
+    lines += [f"{host}: no worker runs. Look: ansible-playbook playbooks/status.yml" for host in idle]
     if asked.get("rc") == 0:
         total = sum(count for _, count in found["delayed"])
         parts = [f"{count} due within {task_lists.span(seconds)}" for seconds, count in found["delayed"]]

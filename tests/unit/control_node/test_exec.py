@@ -23,6 +23,7 @@ def test_a_command_is_split_as_a_shell_does_and_no_shell_runs_it():
     [
         ({"line": " "}, "celery_app_exec is empty"),
         ({"line": "echo 'a"}, "celery_app_exec_shell=true"),
+        ({"line": "true", "shell": "maybe"}, "celery_app_exec_shell is 'maybe': it has to be true or false"),
         ({"line": "true", "on": "web1"}, "celery_app_exec_on is 'web1': it has to be one or all"),
     ],
 )

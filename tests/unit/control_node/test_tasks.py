@@ -20,8 +20,8 @@ WORKER = {
 }  # fmt: skip
 
 
-def of(**given):
-    lists = {"__celery_app_tasks": {"workers": [WORKER], "time": 1000.0}}
+def of(workers=(WORKER,), **given):
+    lists = {"__celery_app_tasks": {"workers": [*workers], "time": 1000.0}}
     return tasks(
         {
             "celery_app_tasks": "list", "celery_app_tasks_id": "", "celery_app_tasks_name": "",
@@ -47,6 +47,9 @@ def of(**given):
         ({"tasks": "rate_limit", "tasks_name": "a", "tasks_rate": "1 a minute"}, "celery_app_tasks_rate: '1 a minute'"),
         ({"tasks": "time_limit", "tasks_name": "shop.*", "tasks_limit": 9}, "celery_app_tasks_name: write the name"),
         ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": 1}, "celery_app_tasks_limit: 1 is no limit"),
+        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": "soon"}, "celery_app_tasks_limit: soon is no limit"),
+        ({"tasks_program": "worker-b"}, "no worker is called 'worker-b'. There are: worker-a"),
+        ({"tasks_arguments": "maybe"}, "celery_app_tasks_arguments: 'maybe' is neither true nor false"),
     ],
 )
 def test_refused(given, said):
@@ -68,6 +71,7 @@ def test_commands():
     assert of(tasks="time_limit", tasks_name="a", tasks_limit=60)["words"][-4:] == ["--hard", "60", "--soft", "54"]
     assert of()["words"] == ["celery-ops-tasks", "ask", "-A", "shop"]
     assert of(tasks_arguments=True)["words"][-1] == "--arguments"
+    assert of(tasks_arguments="false")["words"] == of()["words"], "as -e gives it"
 
 
 def test_the_list_says_what_the_broker_says_and_why_it_says_nothing():
@@ -78,6 +82,12 @@ def test_the_list_says_what_the_broker_says_and_why_it_says_nothing():
     down = of(__celery_app_tasks_asked={"rc": 1, "stderr_lines": ["celery-ops-tasks: connection refused"]})["text"]
     assert "RUNNING: 1" in down
     assert down.endswith("SCHEDULED in the broker: not known (celery-ops-tasks: connection refused)")
+
+
+def test_a_host_without_a_worker_is_named_and_no_program_is_wrong_there():
+    text = of(workers=(), tasks_program="worker-b", __celery_app_tasks_asked={"rc": 1, "msg": "no broker"})["text"]
+    assert "RUNNING: 0" in text
+    assert "w1: no worker runs. Look: ansible-playbook playbooks/status.yml" in text
 
 
 def test_the_outcome_names_who_did_not_answer():

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.celery_doctor import control_of, merged, skew
+from ansible_collections.celery_ops.kit.plugins.action.celery_doctor import control_of, merged, skew, unknown
 from ansible_collections.celery_ops.kit.plugins.module_utils import doctor
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (  # noqa: F401 - they register their checks
     ACCEPTED,
@@ -387,6 +387,12 @@ def test_a_check_that_breaks_hides_no_other():
     facts = with_status(processes={})
     assert finding(facts, "rabbitmq-processes").level == WARN
     assert finding(facts, "rabbitmq-alarms").level == PASS
+
+
+def test_what_is_accepted_and_is_no_check_is_a_warning():
+    [found] = unknown(["reboot-pending", "reboot"], [doctor.Finding(doctor.PASS, "none", "", "reboot-pending")])
+    assert (found.level, found.evidence) == (doctor.WARN, "there is no check reboot")
+    assert unknown(["reboot-pending"], [doctor.Finding(doctor.PASS, "none", "", "reboot-pending")]) == []
 
 
 def test_the_control_nodes_findings_take_the_place_of_those_that_the_host_skipped():

@@ -12,7 +12,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.log_lines import (
     seconds,
     time_of,
 )
+from ansible_collections.celery_ops.kit.plugins.modules import celery_logs, celery_report
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.logs import logs as logs_of_hosts
+from support.module_run import ModuleRun
 
 A, B = "shop-worker-a-11111111", "shop-web-22222222"
 AT = "2026-11-26 15:0"
@@ -169,3 +171,16 @@ def test_a_program_of_one_host_is_no_mistake_on_the_other():
     here, elsewhere = {"entries": [], "wrong": ""}, {"entries": [], "wrong": "program: 'a' has no log here"}
     assert logs_of_hosts(hosts(h1=here, h2=elsewhere))["wrong"] == ""
     assert logs_of_hosts(hosts(h2=elsewhere))["wrong"] == "celery_app_logs_program: 'a' has no log here (h2)"
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "says"),
+    [
+        (celery_logs, {"lines": "many"}, "celery_app_logs_lines: 'many' is no number of entries. Write 1 or more"),
+        (celery_logs, {"lines": "-5"}, "celery_app_logs_lines: '-5' is no number"),
+        (celery_logs, {"since": "yesterday"}, "celery_app_logs_since: 'yesterday' is no time. Write a number and"),
+        (celery_report, {"over": "week"}, "celery_app_report_over: 'week' is neither day nor hour"),
+    ],
+)
+def test_a_verb_refuses_by_its_variables_name(module, options, says):
+    assert says in ModuleRun(module.main, {"app": "shop", **options}).result()["msg"]
