@@ -160,6 +160,13 @@ def unfit(report: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str,
             "the default of celery_worker_programs",
             "write": f"celery_worker_programs: [{{name: default, pool: {pool}, concurrency: ...}}], or no worker_pool",
         }
+    known = report.get("only_queues") or options["queues"]
+    for queue in [queue for queue in options["queues"] if queue not in known]:
+        yield {
+            "problem": f"celery_worker_programs names the queue {queue}, and with task_create_missing_queues = False "
+            f"the application has those of task_queues only ({', '.join(known)})",
+            "write": f"Queue({queue!r}) in task_queues, or another queue in celery_worker_programs",
+        }
     if options["has_scheduler"] and (lacks := report.get("scheduler_lacks")):
         yield {
             "problem": f"beat_scheduler is {report['scheduler']}, which can't be imported ({lacks})",

@@ -40,6 +40,11 @@ options:
     type: list
     elements: str
     default: []
+  queues:
+    description: The queues that the inventory's worker programs name, which the application has to know.
+    type: list
+    elements: str
+    default: []
   has_scheduler:
     description: Whether the inventory has a scheduler of the class that the application's settings name.
     type: bool
@@ -215,6 +220,7 @@ ARGUMENTS: dict[str, Any] = {
     "celery_module": {"type": "str"},
     "import_timeout": {"type": "int", "default": 60},
     "pools": {"type": "list", "elements": "str", "default": []},
+    "queues": {"type": "list", "elements": "str", "default": []},
     "has_scheduler": {"type": "bool", "default": False},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},

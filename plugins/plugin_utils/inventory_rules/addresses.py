@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 BACKENDS = ("redis", "app", "none")
 OPTIONS = frozenset({"heartbeat", "connect_timeout", "login_method"})
 """What the client takes after a `?`. It takes nothing of TLS there: `ssl_...` options are for Redis."""
-EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode }}@rabbitmq.example.com:5671/shop"
+EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode | replace('/', '%2F') }}@rabbitmq.example.com:5671/shop"
 
 
 def broker_url(text: str) -> str:
@@ -47,7 +47,7 @@ def _of_one(url: str) -> str:
     if re.search(r"\s", url) or not host or url.count("@") > 1:
         return (
             "can't be taken apart into user, password, host, port and vhost. In a password every special character "
-            f"has to be encoded (@ as %40, / as %2F): the filter urlencode does it. {write}"
+            f"has to be encoded (@ as %40, / as %2F): the filter urlencode does it, except for the /. {write}"
         )
     if not user:
         return f"names no user. {write}"

@@ -158,6 +158,7 @@ def inspect(app: "Celery") -> Report:
         "scheduler_lacks": without_scheduler(app),
         "schedule": sorted(map(str, schedule)),
         "pool": str(app.conf.worker_pool or ""),
+        "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
         "ignored": list(ignored(app)),
     }
     report["unsafe"] = list(unsafe(app))

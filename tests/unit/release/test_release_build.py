@@ -471,6 +471,17 @@ def test_what_the_inventory_runs_and_the_application_can_not_is_refused_built_or
         assert host.build(pools=["gevent"])["inspect"]["pool"] == "gevent"
 
 
+@pytest.mark.parametrize(
+    ("known", "refused"), [([], []), (["a", "mail"], []), (["a", "b"], ["mail"])], ids=["makes any", "known", "unknown"]
+)
+def test_a_queue_that_the_application_does_not_make_is_refused(known, refused):
+    options = {"pools": ["prefork"], "queues": ["a", "mail"], "has_scheduler": False}
+    found = list(release_build.unfit({"only_queues": known}, options))
+    assert [one["write"] for one in found] == [
+        f"Queue({name!r}) in task_queues, or another queue in celery_worker_programs" for name in refused
+    ]
+
+
 def test_a_setting_that_the_inventorys_takes_the_place_of_is_said_once(built, tmp_path):
     host = like(built, tmp_path)
     (host.source / "shop.py").write_text(APP + "app.conf.result_backend = 'rpc://'\n")

@@ -353,6 +353,12 @@ def test_schedules_of_every_kind_are_not_refused(ask):
     assert report["refused"] == [] and len(report["schedule"]) == 5
 
 
+def test_the_only_queues_are_reported_where_a_worker_makes_no_others(ask):
+    declared = "from kombu import Queue\napp.conf.update(task_queues=[Queue('a'), Queue('b')], "
+    assert ask(declared + "task_create_missing_queues=False)\n")["only_queues"] == ["a", "b"]
+    assert ask(declared + "task_default_queue='a')\n")["only_queues"] == []
+
+
 def test_pool_and_scheduler_of_the_settings_are_reported(ask):
     assert ask("")["pool"] in ("", "prefork") and ask("")["scheduler_lacks"] == ""
     report = ask("app.conf.update(worker_pool='gevent', beat_scheduler='sched:Mine')\n")
