@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
@@ -53,18 +54,29 @@ def is_git(source: str) -> bool:
     return bool(GIT_ADDRESS.search(source))
 
 
+LOGIN = re.compile(r"https?://[^/@\s]+@")
+"""In a requirement file: an address with a token, of an index or a repository."""
+
+
 def pack(
-    into: IO[bytes], files: dict[str, Path], links: dict[str, str] | None = None, texts: dict[str, str] | None = None
+    into: IO[bytes],
+    files: dict[str, Path],
+    links: dict[str, str] | None = None,
+    texts: dict[str, str] | None = None,
+    private: Collection[str] = (),
 ) -> None:
     """Write files by their name in it, links and texts, as a tar of nothing but names, contents and modes.
 
-    Of the modes counts whether a file can be run, and whether it is for root and the application only.
+    Of the modes counts whether a file can be run, and whether it is for root and the application only: by its name, or
+    as one of those that are `private`.
     """
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, path in files.items():
             entry = tar.gettarinfo(path, arcname=name)
             entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
-            entry.mode = (0o755 if entry.mode & 0o100 else 0o644) & (0o750 if is_private(name) else 0o755)
+            entry.mode = (0o755 if entry.mode & 0o100 else 0o644) & (
+                0o750 if name in private or is_private(name) else 0o755
+            )
             if entry.islnk():  # a second name of a file that is there already
                 entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
             if entry.isreg():
@@ -79,6 +91,7 @@ def pack(
         for name, text in (texts or {}).items():
             entry = tarfile.TarInfo(name)
             entry.size = len(text.encode())
+            entry.mode = 0o640 if name in private else 0o644
             tar.addfile(entry, io.BytesIO(text.encode()))
 
 
@@ -301,12 +314,12 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
         try:
             found = files_of(tree, list(arguments.get("exclude") or []), checked_out=bool(commit))
             refuse_pointers(tree, found.names)
-            members, links, texts = layout(tree, source, found, arguments)
+            members, links, texts, private = layout(tree, source, found, arguments)
         except OperatorError as error:
             raise AnsibleActionFail(str(error)) from None
         settings = json.dumps([str(arguments["requirements"]), list(arguments.get("commands") or [])])
         with tempfile.TemporaryFile(dir=cache) as tar:  # it may be larger than the memory
-            pack(tar, {**runtime_files(runtime), **members}, links, texts)
+            pack(tar, {**runtime_files(runtime), **members}, links, texts, private)
             tar.seek(0)
             digest = hashlib.file_digest(tar, "sha256")
             digest.update(settings.encode())
@@ -353,8 +366,8 @@ def some(names: list[str]) -> str:
 
 def layout(
     tree: Path, source: str, found: Files, arguments: dict[str, Any]
-) -> tuple[dict[str, Path], dict[str, str], dict[str, str]]:
-    """The files, links and texts of a release, by their names in it.
+) -> tuple[dict[str, Path], dict[str, str], dict[str, str], set[str]]:
+    """The files, links and texts of a release, by their names in it, and the names of those that hold a login.
 
     Raises OperatorError or AnsibleActionFail for what is not there.
     """
@@ -380,11 +393,15 @@ def layout(
             + (f"There is {some(there)}. Write: celery_app_requirements: {there[0]}" if there else how_to_make(inside))
         )
     texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
+    read = {str(Path(directory, requirements)): (root / requirements).read_text(errors="replace")}
     if not texts:
-        for name in included(tree, str(Path(directory, requirements))):
+        read = included(tree, str(Path(directory, requirements)))
+        for name in read:
             if name not in names:
                 raise OperatorError(f"{requirements} includes {name}, which is not part of the release. Add it.")
     top = "source" if directory else "app"
+    private = {f"{top}/{name}" for name, text in read.items() if LOGIN.search(text)}
+    private |= {name for name, text in texts.items() if LOGIN.search(text)}
     shared = {str(Path(directory, path)): path.strip("/") for path in arguments.get("shared") or []}
     kept = [name for name in found.names if not excluded(name, list(shared))]
     links = {f"{top}/{name}": f"{arguments.get('shared_directory')}/{path}" for name, path in shared.items()}
@@ -392,7 +409,7 @@ def layout(
         links["app"] = f"source/{directory}"
     for name in sorted(names - set(kept)):
         found.leave_out("celery_app_shared", name)
-    return {f"{top}/{name}": tree / name for name in kept}, links, texts
+    return {f"{top}/{name}": tree / name for name in kept}, links, texts, private
 
 
 def forget_old(cache: Path, keep: int) -> None:

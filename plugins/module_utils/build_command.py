@@ -164,7 +164,7 @@ def end_group(leader: subprocess.Popen[str]) -> None:
 def masked(text: str, values: Iterable[str]) -> str:
     """`text` without what may be a secret in these values of an environment: of an address the password, else all.
 
-    Paths stay, and what is too short to be one.
+    Paths stay, and what is too short to be one. No login in an address is shown, wherever it comes from.
     """
     hidden: set[str] = set()
     for value in values:
@@ -175,4 +175,5 @@ def masked(text: str, values: Iterable[str]) -> str:
             hidden.add(value)
     for secret in sorted((piece for piece in hidden if len(piece) >= 4), key=len, reverse=True):
         text = text.replace(secret, "********")
-    return text
+    text = re.sub(r"(://[^/@:\s]*:)[^/@\s]+@", r"\1********@", text)
+    return re.sub(r"(https?://)[^/@:\s]+@", r"\1********@", text)

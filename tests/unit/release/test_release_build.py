@@ -585,6 +585,12 @@ def test_only_what_may_be_a_secret_is_masked():
     )
 
 
+def test_no_login_in_an_address_is_shown_wherever_it_comes_from():
+    text = f"x @ https://{TOKEN}@h/x.git redis://:{TOKEN}@h/1 'db+psycopg://me:{TOKEN}@h/y' git+ssh://git@h/z"
+    said = "x @ https://********@h/x.git redis://:********@h/1 'db+psycopg://me:********@h/y' git+ssh://git@h/z"
+    assert masked(text, []) == said
+
+
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):
     error = release_build.of_host(OSError(28, "No space left on device", "/srv/shop/x"), Path("/srv/shop"))
     assert "/srv/shop/x: No space left on device. Make room, then run this again: df -h /srv/shop" in str(error)

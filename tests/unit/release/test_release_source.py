@@ -387,6 +387,23 @@ def test_names_of_secrets_keys_and_logs(name, private):
     assert release_source.is_private(name) is private
 
 
+@pytest.mark.parametrize(
+    ("requirements", "private"),
+    [
+        ("requirements.txt", {"requirements.txt", "libs/base.txt"}),
+        ("pyproject.toml", {"pyproject.toml", "../requirements.txt"}),
+    ],
+)
+def test_requirements_with_a_token_are_for_root_and_the_application_only(prepare, source, requirements, private):
+    write(source, "requirements.txt", text="--extra-index-url https://ci:token@i/simple\n-r libs/base.txt\n-r c.txt\n")
+    write(source, "libs/base.txt", text="x @ git+https://token@git.example/x.git\n")
+    write(source, "c.txt", text="celery @ git+ssh://git@git.example/celery.git # https://github.com/celery/celery\n")
+    write(source, "pyproject.toml", text='[project]\nname="x"\ndependencies = ["x @ https://token@git.example/x"]\n')
+    with tarfile.open(prepare(requirements=requirements)["archive"]) as tar:
+        found = {os.path.relpath(one.name, "app") for one in tar if one.mode == 0o640}
+    assert found == private
+
+
 @pytest.fixture
 def library(tmp_path):
     """A repository that others have as a submodule."""
