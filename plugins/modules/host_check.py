@@ -226,10 +226,7 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         )
         yield from in_use
         if not in_use and not want["broker_shared"]:
-            yield from broker.node(want["node_name"])
-            yield from broker.members(want["node_name"], want["cluster_nodes"])
-            if not want["cluster_nodes"]:
-                yield from broker.distribution_address(want["node_name"], want["distribution_bind"])
+            yield from broker.identity(want["node_name"], want["cluster_nodes"], want["distribution_bind"])
     if "result_store" in groups:
         if want["store_address"]:
             yield from store.member(want["store_primary"][0], want["store_address"])

@@ -68,6 +68,16 @@ def foreign_vhost(app: str) -> Iterator[str]:
         yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
 
 
+def identity(node_name: str, nodes: list[str], bind: str, data: Path = rabbitmq_versions.DATA) -> Iterator[str]:
+    """Name, address and cluster of the node. How to drop its data is not said where a cluster has its share there."""
+    if strange := list(members(node_name, nodes, data)):
+        yield from strange
+        return
+    yield from node(node_name, data)
+    if not nodes:
+        yield from distribution_address(node_name, bind)
+
+
 def node(wanted: str, data: Path = rabbitmq_versions.DATA) -> Iterator[str]:
     """The node's name does not hide the data of an earlier one."""
     found = rabbitmq_versions.nodes(data)

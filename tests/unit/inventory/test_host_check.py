@@ -80,7 +80,8 @@ def test_a_member_of_a_cluster_is_refused_as_a_broker_alone_with_what_to_type(wa
     config = tmp_path / "rabbit@a/cluster_nodes.config"
     config.write_text("{[rabbit@a,rabbit@b,rabbit@c],[rabbit@a]}.\n")
     assert list(broker.members("rabbit@a", ["rabbit@a", "rabbit@b", "rabbit@c"], tmp_path)) == []
-    [said] = broker.members(wanted, [], tmp_path)
+    [said] = broker.identity(wanted, [], "127.0.0.1", tmp_path)
+    assert "rm -r" not in said, "of data that a cluster needs"
     assert "rabbit@a is a member of a cluster with rabbit@b, rabbit@c, and the inventory (group rabbitmq) has" in said
     assert "rabbitmq_move.yml" in said
     assert "forget_cluster_node" not in said, "of two nodes, the one that is left can't forget the other"
