@@ -10,7 +10,7 @@ description:
 options:
   command: {description: "The command line, split as a shell does; no shell runs it.", type: str}
   argv: {description: The command's words; instead of O(command)., type: list, elements: str}
-  variable: {description: "The variable that holds O(command), the application's own check; named where it fails.", type: str}
+  variable: {description: "The variable that holds O(command), a check; named where it fails.", type: str}
   stdin: {description: What the command reads., type: str}
 author:
   - celery-ops (@celery-ops)

@@ -43,8 +43,8 @@ def last_words(answer: dict[str, Any]) -> str:
 def check_failed(variable: str, command: str, why: str) -> str:
     """Return what to say of the application's own check, which ended as `why` says."""
     return (
-        f"{variable}: {command} failed: {why}. What runs was left as it is. Correct the command or what it checks, then "
-        "type: ansible-playbook playbooks/check.yml"
+        f"{variable}: {command} failed: {why}. What runs was left as it is. Correct the command or what it checks, "
+        "then type: ansible-playbook playbooks/check.yml"
     )
 
 

@@ -190,6 +190,9 @@ def test_a_worker_leaves_a_node_that_is_frozen_and_consumes_again(stage, broker,
 def test_a_worker_connects_again_after_a_broker_that_goes_while_it_does(stage, broker):
     """What newer kombus raise then is none of the errors after which Celery's worker connects again: it would end."""
     _, start = application(stage, broker, "without settings", "prefork", GOES)
-    worker, _ = start("1a2b3c4d")
+    worker, heartbeat = start("1a2b3c4d")
     assert "Connection to broker lost" in worker.output
+    # Its timer goes on.
+    last = json.loads(heartbeat.read_text())["beat"]
+    wait_until(lambda: json.loads(heartbeat.read_text())["beat"] > last, 20, f"the heartbeat:\n{worker.output}")
     assert worker.stop() == 0, worker.output

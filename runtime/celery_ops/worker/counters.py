@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from celery_ops.files import replace_text
 from celery_ops.layout import COUNTERS
 from celery_ops.worker import labels
+from celery_ops.worker.repeat import repeat
 
 if TYPE_CHECKING:
     from celery.worker import WorkController
@@ -357,7 +358,7 @@ def _add_step(worker: "WorkController", counters: Counters) -> None:
             counters.expect(worker.app.tasks)
             worker.pool.apply_async = counting(counters, worker.pool.apply_async, Queues(worker))
             counters.write()
-            worker.timer.call_repeatedly(EVERY, counters.write)
+            repeat(worker, EVERY, counters.write)
 
     worker.app.steps["worker"].add(Count)
     signals.task_unknown.connect(lambda **_: counters.refuse("unknown"), weak=False)

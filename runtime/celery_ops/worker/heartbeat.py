@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.layout import HEARTBEAT, program_of
 from celery_ops.worker import failover, labels
+from celery_ops.worker.repeat import repeat
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -193,7 +194,7 @@ def _add_steps(worker: "WorkController", heartbeat: WorkerHeartbeat) -> None:
 
         def start(self, worker: "WorkController") -> None:
             heartbeat.write()
-            worker.timer.call_repeatedly(EVERY, heartbeat.write)
+            repeat(worker, EVERY, heartbeat.write)
 
         def close(self, worker: "WorkController") -> None:
             """A shutdown begins, be it by a signal or by an error."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from celery_ops import pause
 from celery_ops.layout import HOLD
 from celery_ops.worker import labels
+from celery_ops.worker.repeat import repeat
 
 if TYPE_CHECKING:
     from celery.beat import Service
@@ -105,7 +106,7 @@ def _add_steps(worker: WorkController, intake: Intake) -> None:
         requires = ("celery.worker.components:Timer",)
 
         def start(self, worker: WorkController) -> None:
-            worker.timer.call_repeatedly(EVERY, look)
+            repeat(worker, EVERY, look)
 
     class Paused(bootsteps.StartStopStep):
         """Cancels what is paused before the first message could come, with each new connection."""

@@ -17,6 +17,7 @@ from celery_ops import proc
 from celery_ops.files import replace_text
 from celery_ops.launch.env import RUNTIME
 from celery_ops.layout import HEARTBEAT, REQUESTS
+from celery_ops.worker.repeat import repeat
 
 if TYPE_CHECKING:
     from celery.worker import WorkController
@@ -114,7 +115,7 @@ def _add_step(worker: "WorkController", tasks: TaskList) -> None:
             if worker.pool_cls.__module__.endswith(".solo"):
                 threading.Thread(target=_go_on, args=(tasks,), name="celery-ops-tasks", daemon=True).start()
             else:
-                worker.timer.call_repeatedly(EVERY, tasks.write)
+                repeat(worker, EVERY, tasks.write)
 
     class Lost(bootsteps.StartStopStep):
         """Writes when the connection is gone: the timer stands still while a worker reconnects."""
