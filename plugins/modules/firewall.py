@@ -178,7 +178,7 @@ class Firewall:
         rc, _, err = self.module.run_command(["nft", "--check", "--file", "-"], data=text)
         if rc:
             raise OperatorError(
-                f"nftables does not take the rules on this host: {err.strip()[:500]} Nothing was changed. Where "
+                f"nftables does not take the rules on this host: {err.strip()[:500]}. Nothing was changed. Where "
                 "another firewall keeps others from broker and result store, write: celery_app_firewall: false"
             )
 
