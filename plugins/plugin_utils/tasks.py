@@ -155,7 +155,7 @@ def listed(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLi
         lines.append(f"SCHEDULED in the broker: {total}{': ' if parts else ''}{', '.join(parts)}")
         return [*lines, *(by_queue(variables.get(DELAYED) or {}, chosen) if total else [])]
     reason = (asked.get("stderr_lines") or [asked.get("msg") or "not asked"])[-1]
-    return [*lines, f"SCHEDULED in the broker: not known ({reason})"]
+    return [*lines, f"SCHEDULED in the broker: not known ({reason}). Look: ansible-playbook playbooks/status.yml"]
 
 
 def by_queue(seen: Mapping[str, Any], chosen: Chosen) -> list[str]:

@@ -53,6 +53,19 @@ def test_the_status_ends_with_2_if_something_is_wrong_and_a_script_can_take_it(h
     assert queues["petct"]["consumers"] == 1
 
 
+def test_a_result_store_that_is_down_is_a_problem_and_fails_the_doctor(host):
+    host.output("systemctl stop redis-server")
+    try:
+        done, doctor = play("status"), play("doctor")
+    finally:
+        host.output("systemctl start redis-server")
+    refused = "Could not connect to Redis at 127.0.0.1:6379: Connection refused"
+    assert done.rc == 2, done.text
+    assert f"The result store does not answer ({refused}). Start it: service redis-server start" in done.words
+    assert doctor.rc == 2
+    assert f"FAIL redis-answers: {refused}" in doctor.words
+
+
 def test_waiting_tasks_that_nothing_consumes_are_a_problem_and_exit_false_keeps_0(host):
     worker = host.program("worker-default").name
     count = "rabbitmqctl -q -p petct list_queues name messages_ready"

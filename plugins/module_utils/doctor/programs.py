@@ -9,6 +9,7 @@ from functools import partial
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts, Program
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 
 DEPLOY, SITE = "ansible-playbook playbooks/deploy.yml", "ansible-playbook playbooks/site.yml"
 LATE = 60.0
@@ -101,27 +102,28 @@ def boot(facts: Facts) -> Finding:
 def running(facts: Facts) -> Finding:
     """Each program in conf.d runs."""
     down = [
-        f"{one.name} ({one.state})"
+        one
         for one in facts.supervisor.programs
         if one.conf and one.state and one.state not in ("RUNNING", "STARTING", "STOPPING") and not one.retires
     ]
-    return judge(
-        bool(down), ", ".join(down) or "all", "supervisorctl start NAME; look: tail -n 30 /var/log/APP/NAME.log"
-    )
+    evidence = ", ".join(f"{one.name} ({one.state})" for one in down)
+    names, log = [one.name for one in down], Layout(facts.app).log
+    fix = f"supervisorctl start {' '.join(names)}; look: tail -n 30 {' '.join(f'{log}/{name}.log' for name in names)}"
+    return judge(bool(down), evidence or "all", fix)
 
 
 @check_programs("programs-loaded")
 def loaded(facts: Facts) -> Finding:
     """Supervisor knows each program in conf.d."""
     unknown = [one.name for one in facts.supervisor.programs if one.conf and not one.state]
-    return judge(bool(unknown), ", ".join(unknown) or "all", f"supervisorctl update NAME, or: {DEPLOY}")
+    return judge(bool(unknown), ", ".join(unknown) or "all", f"supervisorctl update {' '.join(unknown)}, or: {DEPLOY}")
 
 
 @check_programs("programs-surplus")
 def surplus(facts: Facts) -> Finding:
     """Nothing runs that conf.d does not have: after a reboot it would be gone."""
     found = [one.name for one in facts.supervisor.programs if not one.conf and one.pid]
-    return judge(bool(found), ", ".join(found) or "none", f"supervisorctl stop NAME, then: {DEPLOY}")
+    return judge(bool(found), ", ".join(found) or "none", f"supervisorctl stop {' '.join(found)}, then: {DEPLOY}")
 
 
 @check_programs("programs-recorded")
@@ -140,14 +142,14 @@ def recorded(facts: Facts) -> Finding:
 @check_programs("programs-heartbeat")
 def heartbeat(facts: Facts) -> Finding:
     """Workers, scheduler and watchdog give signs of life."""
-    late = [
-        f"{one.name} ({one.heartbeat:.0f} s)"
+    late = {
+        one.name: one.heartbeat
         for one in facts.supervisor.programs
         if one.state == "RUNNING" and one.heartbeat is not None and one.heartbeat > LATE
-    ]
-    return judge(
-        bool(late), ", ".join(late) or "all recent", "ansible-playbook playbooks/status.yml; supervisorctl restart NAME"
-    )
+    }
+    evidence = ", ".join(f"{name} ({age:.0f} s)" for name, age in late.items())
+    fix = f"ansible-playbook playbooks/status.yml; supervisorctl restart {' '.join(late)}"
+    return judge(bool(late), evidence or "all recent", fix)
 
 
 @check_programs("programs-watchdog")

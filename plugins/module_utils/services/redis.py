@@ -62,12 +62,15 @@ def ask(address: Address, *commands: str, user: str = "", password: str = "") ->
         **environment,
     )
     lines = [line.strip() for line in out.splitlines() if line.strip()]
-    bad = next(
-        (line for line in lines if re.match(r"(\(error\) )?(ERR|NOAUTH|NOPERM|WRONGPASS|AUTH failed)", line)), ""
-    )
-    if rc or bad:
+    if (bad := refusal(lines)) or rc:
         raise OperatorError(bad or out.strip()[-300:])
     return lines
+
+
+def refusal(lines: list[str]) -> str:
+    """Return the line in which Redis refuses; "" for none. redis-cli ends with 0 where its commands come by stdin."""
+    words = r"(\(error\) )?(ERR|NOAUTH|NOPERM|WRONGPASS|LOADING|AUTH failed)|Could not connect to Redis|Error:"
+    return next((line for line in lines if re.match(words, line)), "")
 
 
 def listens_at(conf: Path = CONFIGURATION) -> Address | None:

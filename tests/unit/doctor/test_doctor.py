@@ -383,6 +383,11 @@ def test_failures_come_first_and_what_was_accepted_counts_for_nothing():
     assert doctor.count(accepted)[ACCEPTED] == 2
 
 
+def test_programs_that_are_down_are_named_in_what_to_type():
+    found = finding(with_programs(replace(WORKER, state="FATAL")), "programs-running")
+    assert found.fix.startswith(f"supervisorctl start {WORKER.name}; look: tail -n 30 /var/log/shop/{WORKER.name}.log")
+
+
 def test_a_check_that_breaks_hides_no_other():
     facts = with_status(processes={})
     assert finding(facts, "rabbitmq-processes").level == WARN

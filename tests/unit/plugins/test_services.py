@@ -129,3 +129,16 @@ def test_the_keys_of_an_application_go_with_it_unless_another_one_has_the_same_d
     assert redis_users.removal("shop", known, ["shop"]) == ["ACL DELUSER shop", "SELECT 1", "FLUSHDB"]
     assert redis_users.removal("notes", known, ["notes"]) == ["ACL DELUSER notes"]
     assert redis_users.removal("notes", known, ["notes", "old"])[1:] == ["SELECT 2", "FLUSHDB"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Could not connect to Redis at 127.0.0.1:6379: Connection refused",
+        "(error) NOAUTH Authentication required.",
+        "LOADING Redis is loading the dataset in memory",
+    ],
+)
+def test_redis_that_refuses_is_no_answer_though_its_client_ends_with_0(line):
+    assert redis.refusal(["redis_version:7.0.15", line]) == line
+    assert redis.refusal(["redis_version:7.0.15", "loading:0"]) == ""
