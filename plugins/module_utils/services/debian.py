@@ -17,8 +17,10 @@ RECORD = KIT_STATE / "packages.json"
 TIMEOUT = 60  # seconds that a service has to answer
 
 
-def run(*words: str, stdin: str = "", timeout: float = TIMEOUT, **environment: str) -> tuple[int, str]:
-    """Return exit code and output of a command."""
+def run(
+    *words: str, stdin: str = "", timeout: float = TIMEOUT, errors: bool = False, **environment: str
+) -> tuple[int, str]:
+    """Return exit code and output of a command, with what it says on stderr where it fails, or if `errors`."""
     try:
         done = subprocess.run(
             words, input=stdin, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
@@ -27,7 +29,7 @@ def run(*words: str, stdin: str = "", timeout: float = TIMEOUT, **environment: s
         return 127, f"{words[0]} is not installed"
     except subprocess.TimeoutExpired:
         return 124, f"{words[0]} did not answer within {timeout} s"
-    return done.returncode, done.stdout + (done.stderr if done.returncode else "")
+    return done.returncode, done.stdout + (done.stderr if done.returncode or errors else "")
 
 
 def carry_out(*words: str) -> None:

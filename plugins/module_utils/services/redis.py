@@ -59,6 +59,7 @@ def ask(address: Address, *commands: str, user: str = "", password: str = "") ->
         *tls,
         *who,
         stdin="\n".join(commands) + "\n",
+        errors=True,
         **environment,
     )
     lines = [line.strip() for line in out.splitlines() if line.strip()]
