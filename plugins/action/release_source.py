@@ -26,7 +26,7 @@ from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
-from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included, text_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import (
     how_to_make,
@@ -393,7 +393,7 @@ def layout(
             + (f"There is {some(there)}. Write: celery_app_requirements: {there[0]}" if there else how_to_make(inside))
         )
     texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
-    read = {str(Path(directory, requirements)): (root / requirements).read_text(errors="replace")}
+    read = {str(Path(directory, requirements)): text_of(root / requirements)}
     if not texts:
         read = included(tree, str(Path(directory, requirements)))
         for name in read:

@@ -18,8 +18,8 @@ def refused_by_broker(log: Iterable[str]) -> str:
     if found is None:
         return ""
     return (
-        f"The broker refuses the application ({found['said']}); the release is not at fault. With a broker of your "
-        "own, correct celery_app_broker_url: user, password (special characters encoded, @ as %40, / as %2F) and vhost "
-        "(/shop is written /%2Fshop), or the user's permissions (look: rabbitmqctl list_user_permissions <user>). With "
-        "the kit's own, type: ansible-playbook playbooks/site.yml"
+        f"The broker refuses the application ({found['said']}); the release is not at fault. With the kit's own "
+        "broker, type: ansible-playbook playbooks/site.yml. With a broker of your own, correct celery_app_broker_url: "
+        "user, password (special characters encoded, @ as %40, / as %2F) and vhost (/shop is written /%2Fshop), or "
+        "the user's permissions (look: rabbitmqctl list_user_permissions <user>)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(
 EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
 URL = re.compile(r"\S+://")
 LOCKED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*===?\s*[^\s;]+.*\s--hash[=\s]")
+MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 ARCHIVE = (".whl", ".tar.gz", ".zip", ".tar.bz2")
 
 
@@ -20,6 +22,18 @@ def lines_of(text: str) -> Iterator[str]:
     for line in re.sub(r"\\\r?\n", " ", text).splitlines():
         if line := re.sub(r"(^|\s)#.*", "", line).strip():
             yield line
+
+
+def text_of(path: Path) -> str:
+    """The text of a requirement file in whatever encoding pip takes it, such as PowerShell's UTF-16. Raises OSError."""
+    content = path.read_bytes()
+    for mark, encoding in MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding, "replace")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def included(root: Path, name: str) -> dict[str, str]:
@@ -39,7 +53,7 @@ def _include(path: Path, root: Path, by: str, found: dict[str, str]) -> None:
     if name in found:
         return
     try:
-        found[name] = path.read_text()
+        found[name] = text_of(path)
     except OSError as error:
         raise OperatorError(f"{by} names {name}: {error.strerror}. Add it to the source.") from None
     for line in lines_of(found[name]):

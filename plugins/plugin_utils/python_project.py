@@ -90,7 +90,7 @@ def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or no UTF-8
         raise OperatorError(f"celery_app_requirements: {path.name}: {error}") from None
     except OSError as error:
         raise OperatorError(f"celery_app_requirements: {path.name}: {error.strerror}. Add it to the source.") from None

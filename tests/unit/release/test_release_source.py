@@ -387,6 +387,22 @@ def test_names_of_secrets_keys_and_logs(name, private):
     assert release_source.is_private(name) is private
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+def test_requirements_are_read_in_the_encodings_that_pip_reads(prepare, source, encoding):
+    text = "# für alle\r\n-r base.txt\r\nx @ https://ci:token@i/x.whl\r\n"
+    (source / "requirements.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(AnsibleActionFail, match=r"requirements.txt names base.txt: No such file"):
+        prepare()
+    write(source, "base.txt", text="celery\n")
+    assert packed(prepare())["requirements.txt"].mode == 0o640
+
+
+def test_a_project_file_that_is_no_utf_8_is_named(prepare, source):
+    (source / "pyproject.toml").write_bytes('[project]\nname = "für"\n'.encode("latin-1"))
+    with pytest.raises(AnsibleActionFail, match=r"celery_app_requirements: pyproject.toml: 'utf-8' codec"):
+        prepare(requirements="pyproject.toml")
+
+
 @pytest.mark.parametrize(
     ("requirements", "private"),
     [
