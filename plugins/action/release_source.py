@@ -246,6 +246,10 @@ def configured_ssh() -> str:
 
 def git(address: Address, *arguments: str) -> str:
     """Run git; no prompt ever blocks a headless run."""
+    if not shutil.which("git"):
+        raise AnsibleActionFail(
+            f"celery_app_source is {address.bare}, and git is not on the control node. Type there: apt-get install git"
+        )
     ssh = os.environ.get("GIT_SSH_COMMAND") or configured_ssh()
     environment = {
         **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": f"{ssh} -o BatchMode=yes", "LC_ALL": "C.UTF-8",

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 BACKENDS = ("redis", "app", "none")
 OPTIONS = frozenset({"heartbeat", "connect_timeout", "login_method"})
 """What the client takes after a `?`. It takes nothing of TLS there: `ssl_...` options are for Redis."""
+SYNONYMS = ("pyamqp", "py-amqp", "librabbitmq")
 EXAMPLE = "amqps://shop:{{ vault_broker_password | urlencode | replace('/', '%2F') }}@rabbitmq.example.com:5671/shop"
 
 
@@ -33,6 +34,8 @@ def _of_one(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
         return f"is no URL. {write}"
+    if scheme in SYNONYMS:
+        return f"begins with {scheme}://, another name of Celery for amqp://. Write: amqp://... (or amqps://...)"
     if scheme not in ("amqp", "amqps"):
         return (
             f"begins with {scheme}://, and the kit works with RabbitMQ alone (amqp:// or amqps://): no "

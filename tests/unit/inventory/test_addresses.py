@@ -25,3 +25,8 @@ def test_a_password_of_any_characters_arrives_as_it_is(example):
     url = Templar(DataLoader(), variables={name: password}).template(trust_as_template(example))
     assert broker_url(url) == "", "the rule takes it"
     assert parse_url(url)["password"] == password
+
+
+def test_another_name_for_rabbitmq_is_not_taken_for_another_broker():
+    assert "Write: amqp://" in broker_url("pyamqp://shop:secret@host//")
+    assert "RabbitMQ alone" in broker_url("redis://host/1")

@@ -149,6 +149,15 @@ def test_what_is_wrong_is_named(prepare, changes, words):
         prepare(**changes)
 
 
+def test_a_control_node_without_git_is_told_so(prepare, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        AnsibleActionFail, match=r"is https://git.example/x.git, and git is not on the control node.*apt"
+    ):
+        prepare(source="https://git.example/x.git")
+    assert prepare()["id"], "a directory needs none"
+
+
 @pytest.mark.parametrize("called", ["plain", "shop.git"])
 def test_a_repository_without_a_working_copy_is_known_wherever_it_is(prepare, source, tmp_path, monkeypatch, called):
     commit(source)
