@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery_ops.errors import OperatorError, PermanentError, RetryLater
+from celery_ops.errors import TAKES_NOTHING, OperatorError, PermanentError, RetryLater
 from celery_ops.worker import failover
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def connected(app: "Celery", clock: Deadline, found: dict[str, Any]) -> "Connect
             failover.Nodes(app, urls).connected_to(connection)
         address = connection.as_uri()  # hides the password
         # Stands until there is a better reason: from here on, what hangs is a publish.
-        found["reason"] = (
-            f"broker {address} accepts connections but takes no messages: memory or disk alarm? "
-            "type on its host: rabbitmq-diagnostics check_local_alarms"
-        )
+        found["reason"] = f"broker {address} accepts connections but {TAKES_NOTHING}"
         yield connection
 
 

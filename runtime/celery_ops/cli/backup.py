@@ -23,7 +23,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery_ops.errors import OperatorError
+from celery_ops.errors import TAKES_NOTHING, OperatorError
 from celery_ops.layout import DEAD, DELAYED
 from celery_ops.probe import Deadline, connected, load_app
 
@@ -140,10 +140,7 @@ class Queues:
                 timeout=PATIENCE,
             )
         except TimeoutError:
-            raise OperatorError(
-                "the broker takes no messages: memory or disk alarm? "
-                "Type on its host: rabbitmq-diagnostics check_local_alarms"
-            ) from None
+            raise OperatorError(f"the broker {TAKES_NOTHING}") from None
         if self.returned:
             raise OperatorError(f"there is no queue {about['queue']}. Type first: ansible-playbook playbooks/site.yml")
         return about["queue"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from celery_ops.errors import OperatorError, PermanentError
+from celery_ops.errors import TAKES_NOTHING, OperatorError, PermanentError
 from celery_ops.layout import HOUSEKEEPING_QUEUES
 from celery_ops.task_lists import span
 
@@ -177,10 +177,7 @@ class DeadQueue:
                 message, exchange="", routing_key=queue, mandatory=True, timeout=PATIENCE
             )
         except TimeoutError:
-            raise OperatorError(
-                "the broker takes no messages: memory or disk alarm? "
-                "Type on its host: rabbitmq-diagnostics check_local_alarms"
-            ) from None
+            raise OperatorError(f"the broker {TAKES_NOTHING}") from None
         return not self.returned
 
     def take_from(self, source: str, most: int) -> Iterator[DeadTask]:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from support.stage import RUNTIME, clean_environment
@@ -10,6 +11,7 @@ from support.stage import RUNTIME, clean_environment
 sys.path.insert(0, str(RUNTIME))
 from amqp import Message
 from celery_ops.cli.dead_letters import DeadQueue, DeadTask, Known, Selection, report, revived, span, work
+from celery_ops.errors import OperatorError
 
 NOW = datetime.now(UTC)
 
@@ -180,3 +182,12 @@ def test_what_a_kept_task_raised_is_named():
     known = Known(frozenset({"shop.add"}), frozenset(), {"1": "ValueError"})
     assert known.judge(dead()) == ("failed: ValueError", "mend what raised it, deploy, then replay")
     assert known.judge(dead(id_="2"))[0].startswith("rejected: by the task itself")
+
+
+def test_a_broker_that_confirms_nothing_may_be_apart_from_its_cluster_as_well():
+    def silent(*_, **__):
+        raise TimeoutError
+
+    channel = SimpleNamespace(events={"basic_return": set()}, basic_publish_confirm=silent)
+    with pytest.raises(OperatorError, match=r"alarm, or a network partition\? Type .*: rabbitmqctl cluster_status"):
+        DeadQueue(channel, "shop.dead").publish(Message("{}"), "shop")
