@@ -12,6 +12,7 @@ description:
   - The kit's groups are C(rabbitmq), C(result_store), C(worker), C(scheduler) and C(web). In an inventory that has
     one of them with C(celery_) before its name, such as C(celery_web), all five are called so, and groups of the
     plain names are somebody else's.
+  - A variable of the command line whose name is nearly one of the kit's, or whose value has another type, is refused.
 options:
   _terms:
     description: The groups, by their plain names.
@@ -30,20 +31,26 @@ _raw:
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.vars import load_extra_vars
 
 # Ansible evaluates a play's hosts in the process of which it makes a copy for each task: what is loaded here, no task
 # compiles and reads again.
 from ansible_collections.celery_ops.kit.plugins.lookup import derived, input  # noqa: F401
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import prefix_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.command_line import refuse_mistakes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import role_defaults
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.packed_modules import keep_packed_modules
 
 
 class LookupModule(LookupBase):
-    """Looks at the names of the inventory's groups alone: plays have no other variables yet."""
+    """Looks at the names of the inventory's groups: plays have no other variables yet but those of the command line.
+
+    Every verb begins with it, so that here a mistake in those is refused for all of them.
+    """
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return one pattern for all groups."""
+        refuse_mistakes(load_extra_vars(self._loader))
         role_defaults()
         keep_packed_modules()
         prefix = prefix_of((variables or {})["groups"])

@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None) -> None:
     except (Exception, KeyboardInterrupt) as error:
         said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         print(f"celery-ops-dead-letters: {said}", file=sys.stderr)
-        if options.action in ("replay", "purge"):
+        if options.action in ("replay", "purge") and not isinstance(error, PermanentError):
             print(
                 f"{len(done)} moved before that. None is lost; one may be in both queues and run twice. "
                 "Mend the cause, then type the same again.",

@@ -6,6 +6,7 @@ import pytest
 from amqp import Message
 from celery_ops.cli import dead_letters
 from celery_ops.cli.dead_letters import PURGED, DeadTask, no_queue_of, purged, revived
+from celery_ops.errors import OperatorError, PermanentError
 
 DELAYED = {"queue": "celery_delayed_3", "reason": "expired", "time": datetime(2026, 1, 1)}
 
@@ -42,6 +43,18 @@ def test_only_the_applications_own_queues(queue, why, monkeypatch):
     monkeypatch.setattr(dead_letters, "queues_of", lambda app: {"mail"})
     said = no_queue_of("shop", queue, "shop.dead", ["shop"])
     assert (said == "") is (why == "") and why in said
+
+
+@pytest.mark.parametrize(("error", "moved"), [(PermanentError("no queue"), False), (OperatorError("no broker"), True)])
+def test_what_is_refused_before_it_begins_is_not_told_as_a_half_done_purge(error, moved, monkeypatch, capsys):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(dead_letters, "_run", refuse)
+    with pytest.raises(SystemExit):
+        dead_letters.main(["purge", "--queue", "shop.dead", "--source", "photos", "--count"])
+    said = capsys.readouterr().err
+    assert str(error) in said and ("None is lost" in said) is moved
 
 
 def test_the_queues_that_an_application_names_itself(tmp_path, monkeypatch):
