@@ -67,6 +67,11 @@ KNOWN = [
     ),
 ]
 """In the output of a command: what is known to be behind it, and the packages to write."""
+VARIABLE_MISSING = re.compile(
+    r"""<frozen os>", line \d+, in __getitem__(?:\n.*){0,3}?\nKeyError: '(\w+)'"""
+    r"|UndefinedValueError: (\w+) not found|Set the (\w+) environment variable"
+)
+"""In the output of a command: an environment variable that Python, decouple or django-environ misses."""
 
 
 class ReleaseError(OperatorError):
@@ -131,6 +136,11 @@ def known_causes(said: str) -> Iterator[str]:
         if re.search(pattern, said):
             write = f" Write: celery_app_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
             yield text + (write if packages else "")
+    for name in dict.fromkeys(next(filter(None, found)) for found in VARIABLE_MISSING.findall(said)):
+        yield (
+            f"The application needs the environment variable {name}. Write: celery_app_environment: {{{name}: ...}}, "
+            f"or, if it is a secret: celery_app_secrets: {{{name}: ...}}"
+        )
 
 
 def reason(said: str) -> str:

@@ -322,9 +322,12 @@ def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
             if not isinstance(error, ImportError) and type(error).__name__ != "ImproperlyConfigured":
                 continue
             reason = without_password(" ".join(str(error).split()))
+            write = f"{requirement_of(kind, error)} (in celery_app_requirements)"
+            if what == "result backend" and (own := next(ignored(app), None)):
+                write = f"{own['write']} (the application's own is {own['value']}), or {write}"
             yield {
                 "problem": f"the application's {what} is {kind}, and its client can't be imported ({reason})",
-                "write": f"{requirement_of(kind, error)} (in celery_app_requirements)",
+                "write": write,
             }
 
 

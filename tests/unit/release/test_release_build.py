@@ -450,6 +450,29 @@ def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(buil
     assert "Nothing that runs was touched" in str(error)
 
 
+def test_an_environment_variable_that_the_application_misses_is_named_with_where_to_write_it(built, tmp_path):
+    host = like(built, tmp_path)
+    (host.source / "shop.py").write_text(f"import os\nos.environ['SHOP_KEY']\n{APP}")
+    host.packed = host.pack()
+    assert "needs the environment variable SHOP_KEY. Write: celery_app_environment: {SHOP_KEY: ...}" in str(host.fail())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "decouple.UndefinedValueError: SHOP_KEY not found. Declare it as envvar or define a default value.",
+        "django.core.exceptions.ImproperlyConfigured: Set the SHOP_KEY environment variable",
+    ],
+)
+def test_so_is_one_that_a_library_for_settings_misses(said):
+    [told] = build_command.known_causes(f"Traceback\n{said}\n")
+    assert "celery_app_secrets: {SHOP_KEY: ...}" in told
+
+
+def test_another_key_that_is_missing_is_none():
+    assert list(build_command.known_causes("  File \"shop.py\", line 2\n    {}['x']\nKeyError: 'x'\n")) == []
+
+
 def test_an_application_that_ends_the_process_when_it_is_imported_is_refused_by_name(built, tmp_path):
     host = like(built, tmp_path)
     (host.source / "shop.py").write_text("import os\nos._exit(0)\n")

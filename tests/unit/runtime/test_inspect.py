@@ -382,5 +382,10 @@ def test_a_result_backend_of_its_own_that_is_not_used_is_named(ask, own, used, s
     assert [one["write"] for one in ignored] == ["celery_app_result_backend: app"] * said
 
 
+def test_the_applications_own_result_backend_is_offered_where_the_client_of_the_other_is_missing(ask):
+    [refused] = ask("app.conf.result_backend = 'rpc://'\n", CELERY_RESULT_BACKEND="mongodb://there/")["refused"]
+    assert refused["write"].startswith("celery_app_result_backend: app (the application's own is rpc://), or celery[mo")
+
+
 def test_a_password_that_is_not_encoded_is_not_shown_either(ask):
     ask("app.conf.result_backend = 'redis://u:p@s3cret/x@r/1'\n")
