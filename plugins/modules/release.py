@@ -183,7 +183,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     identity,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
-from ansible_collections.celery_ops.kit.plugins.module_utils.environments import refresh
+from ansible_collections.celery_ops.kit.plugins.module_utils.environments import is_of_kit, refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
@@ -357,9 +357,11 @@ def refuse_other_services(app: str, wanted: dict[str, Any]) -> None:
 
 
 def refuse_to_move_results(releases: Releases, text: str) -> None:
-    """Raise ReleaseError where a new environment looks for results in another database of the same Redis."""
+    """Raise ReleaseError where a new environment looks for results in another database of the kit's Redis."""
     now, then = (backend_of(environment) for environment in ((releases.environments / "env"), text))
-    if now and then and now.netloc.rpartition("@")[2] == then.netloc.rpartition("@")[2] and now.path != then.path:
+    if not all(url and is_of_kit(url.geturl(), releases.app) for url in (now, then)):
+        return  # nowhere, or an address that the inventory names
+    if now.netloc.rpartition("@")[2] == then.netloc.rpartition("@")[2] and now.path != then.path:
         old, new = (url.path.strip("/") or "0" for url in (now, then))
         raise ReleaseError(
             f"celery_app_result_store_database is not set, and the results of {releases.app} are in database {old}, "

@@ -183,9 +183,14 @@ def url_part(text: Any) -> str:
 
 
 def tick_queue(programs: list[dict[str, Any]], default: str) -> str:
-    """Return the queue for the scheduler's ticks; "" for the default queue, where a program consumes it."""
-    names = [str(queue) for program in programs for queue in program.get("queues") or [default]]
-    return names[0] if names and default not in names else ""
+    """Return the queue for the scheduler's ticks, one that a program consumes; "" for one of the application's own.
+
+    Which queue is the default is the application's to say: with programs that all name theirs, it may be none of them.
+    """
+    if not all(program.get("queues") for program in programs):
+        return ""
+    names = [str(queue) for program in programs for queue in program["queues"]]
+    return default if default in names else next(iter(names), "")
 
 
 def environment_text(environment: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery, Task, shared_task
@@ -62,12 +63,22 @@ def add_tick(app: Celery, conf: Any = None) -> None:
         "schedule": float(TICK_INTERVAL),
         "options": {"expires": 60, "ignore_result": True},
     }
-    if queue := os.environ.get("CELERY_OPS_TICK_QUEUE"):
-        entry["options"]["queue"] = queue
+    conf = app.conf if conf is None else conf
     # Read first: before that, it is only the promise of a configuration.
-    schedule = (app.conf if conf is None else conf).beat_schedule
+    schedule = conf.beat_schedule
+    if not isinstance(schedule, Mapping):
+        return  # celery-ops-inspect refuses it by name
+    if queue := os.environ.get("CELERY_OPS_TICK_QUEUE") or consumed_instead(conf):
+        entry["options"]["queue"] = queue
     # A new dict: Celery's default is one object shared by all apps.
-    put(app.conf if conf is None else conf, "beat_schedule", {**schedule, "celery-ops-tick": entry})
+    put(conf, "beat_schedule", {**schedule, "celery-ops-tick": entry})
+
+
+def consumed_instead(conf: Any) -> str:
+    """Return the first of ``task_queues`` where the default queue is none of them: no worker consumes that one."""
+    queues = conf.task_queues or ()
+    names = [str(queue if isinstance(queue, str) else queue.name) for queue in queues]
+    return names[0] if names and conf.task_default_queue not in names else ""
 
 
 def put(conf: Any, name: str, value: Any) -> None:

@@ -13,7 +13,7 @@ import re
 import ssl
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import FunctionType
@@ -143,7 +143,7 @@ def load(name: str) -> "Celery":
 
 def inspect(app: "Celery") -> Report:
     """Return the report; see `UNSAFE` and `REFUSALS` for what is judged in it."""
-    schedule = dict(app.conf.beat_schedule or {})
+    schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
     report: Report = {
         "python": platform.python_version(),
         "versions": installed(),
@@ -402,7 +402,14 @@ def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
             "problem": f"timezone is {app.conf.timezone} ({type(error).__name__}: {error})",
             "write": "app.conf.timezone = 'UTC' (or another name of timedatectl list-timezones)",
         }
-    for name, entry in (app.conf.beat_schedule or {}).items():
+    schedule = app.conf.beat_schedule or {}
+    if not isinstance(schedule, Mapping):
+        yield {
+            "problem": f"beat_schedule is a {type(schedule).__name__}, and has to be a dict",
+            "write": "app.conf.beat_schedule = {'name of the entry': {'task': ..., 'schedule': ...}}",
+        }
+        return
+    for name, entry in schedule.items():
         if not isinstance(entry, dict):
             continue
         when = entry.get("schedule")

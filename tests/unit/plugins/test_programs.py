@@ -155,8 +155,8 @@ def test_queues_that_nobody_can_tell_are_known_to_be_unknown():
 @pytest.mark.parametrize(
     ("queues", "expected"),
     [
-        ([["shop"]], ""),
-        ([["mail"], ["shop", "bulk"]], ""),
+        ([["shop"]], "shop"),
+        ([["mail"], ["shop", "bulk"]], "shop"),
         ([["mail", "bulk"], ["reports"]], "mail"),
         ([["mail"], None], ""),
         ([], ""),

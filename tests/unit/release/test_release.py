@@ -87,6 +87,9 @@ def test_activating_makes_a_deployment_current_and_its_release_good(releases):
         ("redis://shop:p@127.0.0.1:6379/0", "redis://shop:p@store:6379/1", False),
         ("", "redis://shop:p@127.0.0.1:6379/1", False),
         ("redis://shop:p@127.0.0.1:6379/0", "", False),
+        ("disabled", "db+sqlite:////srv/shop/shared/results.sqlite", False),
+        ("db+sqlite:////srv/shop/a.sqlite", "db+sqlite:////srv/shop/b.sqlite", False),
+        ("redis://own:p@127.0.0.1:6379/0", "redis://own:p@127.0.0.1:6379/1", False),
     ],
 )
 def test_results_do_not_move_to_another_database_unless_the_inventory_says_so(releases, now, then, refused):

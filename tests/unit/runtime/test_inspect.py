@@ -332,6 +332,11 @@ def test_messages_that_are_taken_are_not_refused(ask, code):
     ("code", "problem"),
     [
         ("app.conf.timezone = 'Europe/Nowhere'", "timezone is Europe/Nowhere"),
+        ("app.conf.beat_schedule = [{'task': 'x', 'schedule': 30, 'args': ()}]", "beat_schedule is a list"),
+        (
+            "import celery_ops; app.conf.beat_schedule = [{'task': 'x'}]; celery_ops.apply(app)",
+            "beat_schedule is a list",
+        ),
         ("app.conf.beat_schedule = {'x': {'schedule': 30}}", "beat_schedule['x'] has no task"),
         ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': 'daily'}}", "has the schedule 'daily', which is no"),
         ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': lambda: 30}}", "has the schedule <function"),

@@ -102,6 +102,24 @@ def test_the_tick_joins_the_apps_own_schedule(queue):
     assert tick["options"] == {"expires": 60, "ignore_result": True, **({"queue": queue} if queue else {})}
 
 
+@pytest.mark.parametrize(
+    ("queues", "expected"),
+    [("['a', 'b']", "a"), ("['a', 'celery']", None), ("[]", None), ("{'a': {'exchange': 'a'}}", "a")],
+)
+@pytest.mark.parametrize("early", [True, False])
+def test_the_tick_goes_to_a_queue_that_is_consumed_where_the_default_one_is_not(queues, expected, early):
+    apply = "import celery_ops; celery_ops.apply(app)\n"
+    code = (
+        (apply if early else "")
+        + f"from kombu import Queue\nqueues = {queues}\n"
+        + "app.conf.task_queues = queues if isinstance(queues, dict) else [Queue(name) for name in queues]\n"
+        + ("" if early else apply)
+        + "app.conf.timezone\napp.finalize()\nprint(json.dumps(app.conf.beat_schedule))"
+    )
+    schedule = json.loads(in_fresh_python(code).stdout)
+    assert schedule["celery-ops-tick"]["options"].get("queue") == expected
+
+
 def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
     code = (
         "from celery_ops.tasks import tick_id\napp.finalize(); app.conf.task_acks_late\n"
