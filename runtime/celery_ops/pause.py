@@ -41,14 +41,21 @@ def read(path: Path, now: float | None = None) -> list[Entry]:
 
 
 def write(path: Path, entries: Iterable[Entry]) -> None:
-    """Replace the file in one step, so that no reader sees half of it. It is read after a loss of power, too."""
+    """Replace the file in one step, so that no reader sees half of it. It is read after a loss of power, too.
+
+    Raises OSError, and leaves all as it was.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with fresh.open("w", encoding="utf-8") as written:
-        json.dump(list(entries), written, indent=1)
-        written.write("\n")
-        written.flush()
-        os.fsync(written.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as written:
+            json.dump(list(entries), written, indent=1)
+            written.write("\n")
+            written.flush()
+            os.fsync(written.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def key(entry: Entry) -> tuple[str, str, str]:

@@ -421,7 +421,7 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
         files=files,
         secrets_in=tuple(readable_secrets([*CONF_D.glob(f"{app}-*.conf"), SUPERVISORD_CONF])),
         listeners=frozenset(listening()),
-        disks=tuple(filter(None, map(disk_of, PLACES))),
+        disks=tuple(filter(None, map(disk_of, (*PLACES, *map(str, (layout.base, layout.state, layout.log)))))),
         logs=tuple(filter(None, map(file_of, layout.log.glob("*.log*")))),
         synchronised={"yes": True, "no": False}.get(timesync),
         reboot=tuple(lines_of("/run/reboot-required.pkgs"))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
-from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
+from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Disk, Facts
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS
 
 GB = 10**9
 SERVICES = ("supervisor", "rabbitmq-server", "redis-server")
+
+
+def places(disks: list[Disk]) -> str:
+    """Return the paths to look at."""
+    return " ".join(one.path for one in disks)
 
 
 @check("disk-space", "host")
@@ -16,9 +21,8 @@ def space(facts: Facts) -> Finding:
     full = [one for one in facts.host.disks if one.space >= 85]
     evidence = ", ".join(f"{one.path} {one.space:.0f} %" for one in full or facts.host.disks)
     level = "fail" if any(one.space >= 95 for one in full) else "warn"
-    return judge(
-        bool(full), evidence, "du -xh -d2 PLACE | sort -h | tail; journalctl --vacuum-size=100M; apt-get clean", level
-    )
+    fix = f"du -xh -d2 {places(full)} | sort -h | tail; journalctl --vacuum-size=100M; apt-get clean"
+    return judge(bool(full), evidence, fix, level)
 
 
 @check("disk-inodes", "host")
@@ -27,14 +31,17 @@ def inodes(facts: Facts) -> Finding:
     full = [one for one in facts.host.disks if one.inodes >= 85]
     level = "fail" if any(one.inodes >= 95 for one in full) else "warn"
     evidence = ", ".join(f"{one.path} {one.inodes:.0f} %" for one in full) or "enough"
-    return judge(bool(full), evidence, "du -x --inodes -d2 PLACE | sort -n | tail", level)
+    return judge(bool(full), evidence, f"du -x --inodes -d2 {places(full)} | sort -n | tail", level)
 
 
 @check("disk-writable", "host")
 def writable(facts: Facts) -> Finding:
     """No file system there is read-only, as after an error of the disk."""
-    bad = [one.path for one in facts.host.disks if one.readonly]
-    return judge(bool(bad), ", ".join(bad) or "all writable", "dmesg | tail -n 50; then: mount -o remount,rw PLACE")
+    bad = [one for one in facts.host.disks if one.readonly]
+    evidence = ", ".join(one.path for one in bad) or "all writable"
+    return judge(
+        bool(bad), evidence, f"dmesg | tail -n 50; then: mount -o remount,rw $(findmnt -no TARGET -T {places(bad[:1])})"
+    )
 
 
 @check("log-growth", "host")

@@ -47,8 +47,11 @@ def main(argv: list[str] | None = None) -> NoReturn:
             after = pause.removed(after, [(one["what"], one["name"]) for one in given], by)
     changed = after != before
     if changed:
-        pause.write(path, after)
-    if changed:
+        try:
+            pause.write(path, after)
+        except OSError as error:
+            reason = f"{path} can't be written ({error.strerror}). Nothing was changed. Look: df -h {path.parent}"
+            parser.exit(1, f"{parser.prog}: {reason}\n")
         close_web(after)
     late = await_heeded(run, after) if changed else []
     if options.what == "wait":

@@ -383,6 +383,11 @@ def test_failures_come_first_and_what_was_accepted_counts_for_nothing():
     assert doctor.count(accepted)[ACCEPTED] == 2
 
 
+def test_a_file_system_that_is_full_is_named_in_what_to_type():
+    found = finding(with_host(disks=(Disk("/srv", 20, 1), Disk("/var/lib/shop", 97, 10))), "disk-space")
+    assert (found.evidence, found.fix.split(" | ")[0]) == ("/var/lib/shop 97 %", "du -xh -d2 /var/lib/shop")
+
+
 def test_programs_that_are_down_are_named_in_what_to_type():
     found = finding(with_programs(replace(WORKER, state="FATAL")), "programs-running")
     assert found.fix.startswith(f"supervisorctl start {WORKER.name}; look: tail -n 30 /var/log/shop/{WORKER.name}.log")

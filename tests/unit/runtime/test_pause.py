@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake as hold
 from celery_ops import pause
-from celery_ops.cli.pause import heeds
+from celery_ops.cli.pause import heeds, main
 from celery_ops.worker import intake
 from support.directory_broker import application
 from support.stage import GENERATION, PROGRAM_NAME
@@ -58,6 +58,23 @@ def test_the_queues_of_a_program_that_are_paused(entries, expected):
 def test_what_is_paused_again_is_paused_since_then_with_the_new_end():
     [one] = pause.added([entry("queue", "a", since=1.0)], [entry("queue", "a", since=9.0, until=50.0)])
     assert (one["since"], one["until"]) == (1.0, 50.0)
+
+
+def test_on_a_full_disk_nothing_changes_and_the_command_says_what_to_look_at(tmp_path, monkeypatch, capsys):
+    def full(_file):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "pause.json"
+    pause.write(path, [entry("queue", "a")])
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setenv("CELERY_OPS_STATE_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(["add", json.dumps([entry("queue", "b")])])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert f"{path} can't be written (No space left on device). Nothing was changed. Look: df -h {tmp_path}" in said
+    assert [one["name"] for one in pause.read(path)] == ["a"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_each_verb_removes_what_it_has_added():
