@@ -177,6 +177,13 @@ def test_no_shell_and_no_waiting_for_a_fixed_time():
     assert [str(task) for task in all_tasks() if re.search(r"\bsleep\b", str(task.body))] == []
 
 
+def test_what_looks_at_a_host_works_on_a_full_disk():
+    looks = [f"celery_ops.kit.celery_{name}" for name in ("status", "doctor", "logs", "tasks", "delayed", "report")]
+    found = [task for task in all_tasks() if task.uses(*looks)]
+    assert len(found) >= len(looks)
+    assert [str(task) for task in found if task.body.get("environment") != {"TMPDIR": "/run"}] == []
+
+
 def test_services_have_the_names_that_the_host_knows():
     services = [task for task in all_tasks() if task.uses("service", "systemd_service")]
     names = [str(body.get("name", "")) for task in services for body in task.body.values() if isinstance(body, dict)]
