@@ -204,10 +204,7 @@ def restored(options: dict[str, Any]) -> dict[str, Any]:
     if options["broker"] and (part / "definitions.json").exists():
         found = json.loads((part / "definitions.json").read_text())
         found = {kind: found[kind] for kind in DEFINITIONS}
-        # By stdin: RabbitMQ's tool becomes the user rabbitmq, who reads no file of root's.
-        rc, out = run("rabbitmqctl", "--quiet", "import_definitions", "--format", "json", stdin=json.dumps(found))
-        if rc:
-            raise OperatorError(f"RabbitMQ does not take the definitions: {out.strip()[-300:]}")
+        rabbitmq.import_definitions(found)
         counts["queues"] = len(found["queues"])
     if "result_store" in groups and (part / "redis").exists() and redis_data.is_primary():
         done, there = redis_data.restored(app, (part / "redis").read_text().splitlines())

@@ -7,10 +7,7 @@ and what waits here for its time, follows by itself.
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_S
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
     exported_definitions,
+    import_definitions,
     rabbitmqctl,
     rows_of,
 )
@@ -164,12 +162,8 @@ def noted(vhost: str) -> dict[str, Any]:
 
 
 def define(parameters: list[dict[str, Any]]) -> None:
-    """Define shovels, by a file that only the broker's user can read: a URL has a password."""
-    with tempfile.NamedTemporaryFile("w", dir="/var/lib/rabbitmq", suffix=".json") as file:
-        shutil.chown(file.name, "rabbitmq", "rabbitmq")
-        json.dump({"parameters": parameters}, file)
-        file.flush()
-        rabbitmqctl("import_definitions", file.name, raw=True)
+    """Define shovels; no list of processes shows them, as a URL has a password."""
+    import_definitions({"parameters": parameters})
 
 
 def left(vhost: str, to_move: Iterable[str], timed: Iterable[str]) -> Left:
