@@ -143,6 +143,8 @@ def load(name: str) -> "Celery":
 
 def inspect(app: "Celery") -> Report:
     """Return the report; see `UNSAFE` and `REFUSALS` for what is judged in it."""
+    if refused := list(queues_as_texts(app)):  # Celery can tell nothing of the application then
+        return {"versions": installed(), "refused": refused}
     schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
     report: Report = {
         "python": platform.python_version(),
@@ -361,6 +363,17 @@ def redis_without_verification(app: "Celery", report: Report) -> Iterator[Report
         return  # refused by `missing_client`
 
 
+def queues_as_texts(app: "Celery") -> Iterator[Report]:
+    """Refuse names in place of queues."""
+    queues = app.conf.task_queues or ()
+    if not isinstance(queues, Mapping) and (names := [queue for queue in queues if isinstance(queue, str)]):
+        made = ", ".join(f"Queue({name!r})" for name in names)
+        yield {
+            "problem": f"task_queues has {', '.join(map(repr, names))}: a text in place of a queue",
+            "write": f"from kombu import Queue; app.conf.task_queues = [{made}]",
+        }
+
+
 def unusable_serializers(app: "Celery", report: Report) -> Iterator[Report]:
     """Refuse serializers that can't be used here, and messages and results that nobody would take: each is lost."""
     from kombu import serialization
@@ -373,10 +386,13 @@ def unusable_serializers(app: "Celery", report: Report) -> Iterator[Report]:
             continue
         if setting == "result_serializer" and app.conf.result_accept_content is None:
             accepting = "accept_content"
-        accepted = list(app.conf.get(accepting) or ())
+        given = app.conf.get(accepting) or ()
+        accepted = [given] if isinstance(given, str) else list(given)
         try:
             serialization.dumps([[], {}], serializer=name)
             types = serialization.prepare_accept_content(accepted)
+            if isinstance(given, str):  # Celery would take it character by character
+                raise SerializerNotInstalled(f"a text in place of a list: write {accepted!r}")
         except SerializerNotInstalled as error:
             yield {
                 "problem": f"{setting} is {name}, {accepting} is {accepted}, and what they name is missing ({error})",

@@ -306,6 +306,7 @@ def of_serializers(report):
             "app.conf.result_accept_content = ['json', 'pickle']",
         ),
         ("app.conf.update(task_serializer='nope')", "task_serializer is nope", "the package that brings it"),
+        ("app.conf.update(accept_content='json')", "a text in place of a list: write ['json']", "'json'"),
         ("app.conf.update(accept_content=['json', 'nope'])", "accept_content is ['json', 'nope']", "'json'"),
     ],
 )
@@ -356,6 +357,12 @@ def test_schedules_of_every_kind_are_not_refused(ask):
         "app.conf.beat_schedule = {str(n): {'task': 't', 'schedule': each} for n, each in enumerate(kinds)}\n"
     )
     assert report["refused"] == [] and len(report["schedule"]) == 5
+
+
+def test_names_in_place_of_queues_are_refused(ask):
+    [refused] = ask("app.conf.task_queues = ['a', 'b']\n")["refused"]
+    assert "task_queues has 'a', 'b'" in refused["problem"]
+    assert "[Queue('a'), Queue('b')]" in refused["write"]
 
 
 def test_the_only_queues_are_reported_where_a_worker_makes_no_others(ask):
