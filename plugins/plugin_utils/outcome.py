@@ -38,8 +38,10 @@ def summary(variables: Mapping[str, Any]) -> list[str]:
     """Return what runs, and what to type next."""
     app = variables["celery_app_name"]
     found = (variables.get(CHECK) or {}).get("found", {})
+    # A release that an older version of the kit has built does not say which it is.
+    release = release_of_run(variables) or found.get("release") or "current"
     return [
-        f"{app} runs on {variables['inventory_hostname']}, release {release_of_run(variables) or 'current'}.",
+        f"{app} runs on {variables['inventory_hostname']}, release {release}.",
         f"Page:         {page(variables)}",
         f"Round trip:   {round_trip(found)}",
         f"Scheduler:    {ticks(found)}",

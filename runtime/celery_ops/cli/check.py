@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops import pause
 from celery_ops.errors import RetryLater
-from celery_ops.launch.env import application_name
+from celery_ops.launch.env import RUNTIME, application_name
 from celery_ops.layout import TICK_INTERVAL, Layout
 from celery_ops.probe import Deadline, answer, connected, load_app
 from celery_ops.worker.heartbeat import READY, workers
@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             _await_tick(app, options.scheduler or app.conf.beat_scheduler, clock, found)
 
     found = {
+        "release": RUNTIME.parent.name,
         "queue": None,
         "round_trip": None,
         "worker": None,

@@ -53,6 +53,8 @@ def test_the_summary_says_what_runs():
     assert line(found, "Page") == "http://127.0.0.1:8000/page"
     assert "shop runs on a, release 0123456789ab." in summary(KNOWN)
     assert "shop runs on a, release current." in summary(KNOWN | {"__celery_app_source": {}})
+    checked = {"__celery_app_source": {}, "__celery_app_check": {"found": {"release": "ba9876543210"}}}
+    assert "shop runs on a, release ba9876543210." in summary(KNOWN | checked)
 
 
 def test_the_summary_says_what_is_missing_or_waits():
