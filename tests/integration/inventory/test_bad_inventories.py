@@ -446,7 +446,7 @@ FOREIGN = {"rabbitmq": [], "result_store": [], "worker": ["a"], "scheduler": ["a
 @pytest.mark.parametrize("backend", ["app", "none", "redis://:{{ password }}@cache:6379/3", "db+postgresql://x@db/y"])
 def test_services_of_somebody_else_need_no_group_and_make_no_password(backend, first_play, tmp_path):
     said = {
-        "celery_app_broker_url": "amqps://shop:{{ password }}@broker.example.com:5671/shop;amqp://shop:x@other/shop",
+        "celery_app_broker_url": "amqps://shop:{{ password }}@broker.example.com:5671/shop;amqp://shop:x@other:5672/shop",
         "celery_app_result_backend": backend,
         "celery_app_environment": {},
         "celery_app_secrets": {"CLOUDAMQP_URL": "{{ celery_app_broker_url_effective }}"},
