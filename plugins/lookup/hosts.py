@@ -12,7 +12,8 @@ description:
   - The kit's groups are C(rabbitmq), C(result_store), C(worker), C(scheduler) and C(web). In an inventory that has
     one of them with C(celery_) before its name, such as C(celery_web), all five are called so, and groups of the
     plain names are somebody else's.
-  - A variable of the command line whose name is nearly one of the kit's, or whose value has another type, is refused.
+  - A variable of the command line whose name is nearly one of the kit's, or whose value has another type, is refused,
+    as is a tag that nothing in the playbook has.
 options:
   _terms:
     description: The groups, by their plain names.
@@ -30,6 +31,7 @@ _raw:
 
 from typing import Any
 
+from ansible import context
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.vars import load_extra_vars
 
@@ -50,7 +52,8 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return one pattern for all groups."""
-        refuse_mistakes(load_extra_vars(self._loader))
+        line = context.CLIARGS
+        refuse_mistakes(load_extra_vars(self._loader), line.get("tags") or (), line.get("args") or ())
         role_defaults()
         keep_packed_modules()
         prefix = prefix_of((variables or {})["groups"])

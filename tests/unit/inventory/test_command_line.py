@@ -56,3 +56,26 @@ def test_a_verb_that_is_misheard_does_nothing(tmp_path):
     refused = run(words)
     assert refused.rc != 0 and "did you mean celery_app_restart?" in refused.text
     assert "TASK" not in refused.text
+    refused = run([*words[:3], "playbooks/deploy.yml", "--tags", "celery"])
+    assert refused.rc != 0 and "nothing in deploy.yml has this tag" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("playbook", "tag", "said"),
+    [
+        ("playbooks/site.yml", "rabbit", "nothing in site.yml has this tag; it has check, deploy, "),
+        ("celery_ops.kit.deploy", "celery", "nothing in deploy.yml has this tag; it has none, leave --tags out"),
+    ],
+)
+def test_a_tag_for_which_nothing_would_be_done_is_refused(playbook, tag, said, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(AnsibleError) as refused:
+        refuse_mistakes({}, [tag], [playbook])
+    assert said in str(refused.value)
+
+
+def test_tags_that_something_has_and_those_of_other_playbooks_are_let_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    refuse_mistakes({}, ["rabbitmq", "flower", "always"], ["playbooks/site.yml"])
+    refuse_mistakes({}, ["all"], ["playbooks/deploy.yml"])
+    refuse_mistakes({}, ["ours"], [str(tmp_path / "site.yml"), "celery_ops_of_ours.yml"])
