@@ -440,12 +440,23 @@ def directories(host: Host) -> Iterator[Mistake]:
             problem = f"{there} is no directory that you may write to, on the control node."
             yield wrong(variable, str(directory), problem, "a directory of yours")
         elif there == directory and variable == "celery_app_secrets_dir":
-            for path in [directory, *directory.iterdir()]:
-                if path.stat().st_mode & stat.S_IRWXO:
-                    line = f"chmod {'700' if path.is_dir() else '600'} {shlex.quote(str(path))}"
-                    yield Mistake(
-                        variable, f"{variable} is {shown(str(directory))}: others may read {path}. Type: {line}"
-                    )
+            for path in filter(is_open, [directory, *directory.iterdir()]):
+                line = f"chmod {'700' if path.is_dir() else '600'} {shlex.quote(str(path))}"
+                yield Mistake(variable, f"{variable} is {shown(str(directory))}: others may read {path}. Type: {line}")
+
+
+def is_open(path: Path) -> bool:
+    """Whether others may read a secret, or a directory of them.
+
+    Another run may be making its passwords: Ansible's lock file comes and goes, a new file is empty until it is closed
+    to others.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    is_empty = stat.S_ISREG(found.st_mode) and not found.st_size
+    return bool(found.st_mode & stat.S_IRWXO) and not is_empty
 
 
 def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:

@@ -157,7 +157,7 @@ def test_first_runs_at_once_make_one_release_and_one_set_of_passwords(checkout, 
         for _ in range(3)
     ]
     said = [run.communicate(timeout=100)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0], said
+    assert [run.returncode for run in runs] == [0, 0, 0], "\n=====\n".join(said)
     answers = {tuple(re.findall(r"^ +- (.+)$", text.partition("TASK [Say]")[2], re.M)) for text in said}
     assert len(answers) == 1, answers
     assert len(next(iter(answers))) == 2, said
