@@ -75,8 +75,11 @@ def add_tick(app: Celery, conf: Any = None) -> None:
 
 
 def consumed_instead(conf: Any) -> str:
-    """Return the first of ``task_queues`` where the default queue is none of them: no worker consumes that one."""
-    queues = conf.task_queues or ()
+    """Return the first of ``task_queues`` where the default queue is none of them: no worker consumes that one.
+
+    A `Broadcast` counts for nothing: its queue has another name in each process.
+    """
+    queues = [queue for queue in conf.task_queues or () if not getattr(queue, "alias", None)]
     names = [str(queue if isinstance(queue, str) else queue.name) for queue in queues]
     return names[0] if names and conf.task_default_queue not in names else ""
 

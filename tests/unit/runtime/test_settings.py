@@ -104,15 +104,22 @@ def test_the_tick_joins_the_apps_own_schedule(queue):
 
 @pytest.mark.parametrize(
     ("queues", "expected"),
-    [("['a', 'b']", "a"), ("['a', 'celery']", None), ("[]", None), ("{'a': {'exchange': 'a'}}", "a")],
+    [
+        ("['a', 'b']", "a"),
+        ("['a', 'celery']", None),
+        ("[]", None),
+        ("{'a': {'exchange': 'a'}}", "a"),
+        ("[Broadcast('news'), 'b']", "b"),
+    ],
 )
 @pytest.mark.parametrize("early", [True, False])
 def test_the_tick_goes_to_a_queue_that_is_consumed_where_the_default_one_is_not(queues, expected, early):
     apply = "import celery_ops; celery_ops.apply(app)\n"
     code = (
         (apply if early else "")
-        + f"from kombu import Queue\nqueues = {queues}\n"
-        + "app.conf.task_queues = queues if isinstance(queues, dict) else [Queue(name) for name in queues]\n"
+        + f"from kombu import Queue\nfrom kombu.common import Broadcast\nqueues = {queues}\n"
+        + "made = [Queue(one) if isinstance(one, str) else one for one in queues]\n"
+        + "app.conf.task_queues = queues if isinstance(queues, dict) else made\n"
         + ("" if early else apply)
         + "app.conf.timezone\napp.finalize()\nprint(json.dumps(app.conf.beat_schedule))"
     )
