@@ -24,6 +24,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import replacing
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included, text_of
@@ -344,14 +345,11 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def compress(tar: IO[bytes], archive: Path) -> None:
     """Write the archive in one step; nobody else reads it."""
-    draft = archive.with_name(f".{archive.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_FILE), "wb") as file:
-        with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed:
-            shutil.copyfileobj(tar, packed, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(archive)
+    with (
+        replacing(archive, SECRET_FILE) as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed,
+    ):
+        shutil.copyfileobj(tar, packed, 1 << 20)
 
 
 def known(release: str, arguments: dict[str, Any]) -> dict[str, Any]:

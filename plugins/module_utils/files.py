@@ -7,20 +7,32 @@ import json
 import os
 import shutil
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def write_atomically(
     path: Path, content: str | bytes, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
 ) -> None:
-    """Replace a file in one step, with its content on the disk. Raises OSError naming `path`; the old file stays then.
+    """Replace a file in one step, with its content on the disk. Raises OSError naming `path`; the old stays then."""
+    encoded = in_bytes(content)
+    with replacing(path, mode, owner, group) as file:
+        file.write(encoded)
 
-    The new one is written beside it, under a name that begins with a dot.
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
+) -> Iterator[IO[bytes]]:
+    """Give a file to write that replaces `path` in one step, once it is complete and on the disk. Raises OSError.
+
+    It is beside it, under a name that begins with a dot. Where it fails, the old file stays.
     """
     draft = path.with_name(f".{path.name}.new")
     try:
-        write_new(draft, content, mode, owner, group)
+        with new_file(draft, mode, owner, group) as file:
+            yield file
         draft.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
@@ -30,14 +42,29 @@ def write_atomically(
 def write_new(
     path: Path, content: str | bytes, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
 ) -> None:
-    """Write a new file, to the disk, in place of what is there. Raises OSError, and leaves nothing half written.
+    """Write a new file, to the disk, in place of what is there. Raises OSError, and leaves nothing half written."""
+    encoded = in_bytes(content)
+    with new_file(path, mode, owner, group) as file:
+        file.write(encoded)
+
+
+def in_bytes(content: str | bytes) -> bytes:
+    """Return a file's content as it is written."""
+    return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+
+
+@contextlib.contextmanager
+def new_file(
+    path: Path, mode: int = 0o644, owner: str | int | None = None, group: str | int | None = None
+) -> Iterator[IO[bytes]]:
+    """Give a new file to write, in place of what is there. Raises OSError, and leaves nothing half written.
 
     Until it is complete and has its owner and mode, nobody else can open it.
     """
     try:
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+            yield file
             file.flush()
             if owner is not None or group is not None:
                 shutil.chown(path, owner, group)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import UNPACK_IN
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import unpack_in_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
@@ -21,9 +21,7 @@ class AppCommand(ActionBase):
         words = [*words]
         for of_0_1 in (False, True):
             deployment = Deployment.current(variables["celery_app_name"], of_0_1)
-            # Ansible unpacks its module where a disk is seldom full; the command's temporary files go elsewhere.
-            if UNPACK_IN not in (environments := self._task.environment or []):
-                self._task.environment = [UNPACK_IN, *environments]
+            unpack_in_run(self._task)  # the command's own temporary files go elsewhere
             argv = ["env", "-u", "TMPDIR", *deployment.as_app(words)]
             arguments = {"argv": argv, **({} if stdin is None else {"stdin": stdin})}
             answer = self._execute_module("ansible.legacy.command", arguments, task_vars=dict(variables.raw))

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
+from ansible.playbook.task import Task
 from ansible.plugins.action import ActionBase
 
 from .runs import run_id
@@ -14,6 +15,13 @@ UNPACK_IN = {"TMPDIR": "/run"}
 """Ansible unpacks a module in the directory for temporary files, which is elsewhere on a disk that may be full."""
 
 LOST = "the connection to it was lost"
+
+
+def unpack_in_run(task: Task) -> None:
+    """Make a task's module be unpacked where a disk is seldom full."""
+    environments = task.environment or []
+    if UNPACK_IN not in environments:
+        task.environment = [UNPACK_IN, *environments]
 
 
 class HostModule(ActionBase):
@@ -38,9 +46,7 @@ class HostModule(ActionBase):
         A lost connection is a failure like others: Ansible would end the run, and restore no host, where an unreachable
         one was alone in its batch or group.
         """
-        environments = self._task.environment or []
-        if UNPACK_IN not in environments:
-            self._task.environment = [UNPACK_IN, *environments]
+        unpack_in_run(self._task)
         quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
         try:
             return self._execute_module(self.MODULE, arguments, task_vars=quiet)
