@@ -92,7 +92,8 @@ class ActionModule(AppCommand):
     def outcome(self, variables: Variables) -> dict[str, Any]:
         """Return the line; failed where a worker does not heed the change."""
         verb = self._task.args["verb"]
-        line, late = pausing.outcome(verb, results_of(variables, RESULT))
+        all_hosts = pausing.whole(variables) == ("all", "")
+        line, late = pausing.outcome(verb, results_of(variables, RESULT), all_hosts=all_hosts)
         if self._task.check_mode:
             whats = {one for result in results_of(variables, RESULT).values() for one in result.get("what", [])}
             line = f"{verb} (check mode): would {verb} {', '.join(sorted(whats)) or 'nothing'}. Now: {line}"

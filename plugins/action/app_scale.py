@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, time, timedelta
+from itertools import chain
 from os import environ
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import shortest, spells_commands
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
     worker_programs,
@@ -79,13 +80,16 @@ def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
             "at a time, several with commas between. Nothing was changed. Type: ansible-playbook playbooks/scale.yml "
             f"{EXAMPLE}"
         )
-    refuse_unknown_programs("celery_app_scale", [name for name, _, _ in pairs], variables)
-    entries = {str(entry["name"]): entry for entry in worker_programs(variables)}
+    # A program of other hosts alone is one, too; where hosts differ, this one's entry counts.
+    lists = [*worker_programs_of_hosts(variables), worker_programs(variables)]
+    entries = {str(entry["name"]): entry for entry in chain(*lists)}
+    scalable = [name for name, entry in entries.items() if entry.get("pool") != "solo"]
     for name, _, _ in pairs:
-        if name not in entries or entries[name].get("pool") == "solo":
-            why = "it is no entry of celery_worker_programs" if name not in entries else "its pool, solo, runs one task"
+        if name not in scalable:
+            why = "its pool, solo, runs one task" if name in entries else "it is no entry of celery_worker_programs"
             raise OperatorError(
-                f"celery_app_scale: {name} has no number of tasks at a time: {why}. Nothing was changed."
+                f"celery_app_scale: {name} has no number of tasks at a time: {why}. Nothing was changed. "
+                f"There is {', '.join(scalable) or 'none that has'}"
             )
     return [(entries[name], int(number)) for name, _, number in pairs]
 

@@ -1,9 +1,10 @@
-"""Say of a full disk which one it is, how full, and what may be removed."""
+"""How full the file systems are on which an application works; of a full one, which it is and what may be removed."""
 
 from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout
@@ -15,8 +16,40 @@ SAID = ("No space left on device", "Disk quota exceeded")
 PLACES = (CONF_D, Path("/var/tmp"), Path("/tmp"), Path("/run"))
 """Where else the kit and what it calls write."""
 
+SERVICES = ("/", "/srv", "/etc", "/var/lib", "/var/log", "/var/lib/rabbitmq", "/var/lib/redis", "/run", "/tmp")
+"""Where application, broker and store write, whatever the application's name."""
+
+FULL_SHARE = 95.0
+"""Percent from which on a file system is as good as full."""
+
 NEARLY = 1024 * 1024
 """A file system with fewer bytes left is full: what did not fit may have been larger than what is left."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """How full a file system is, in percent, by where it is mounted."""
+
+    path: str
+    space: float
+    inodes: float
+    readonly: bool = False
+
+    @classmethod
+    def of(cls, mount: Path) -> Disk:
+        """Look at a file system; for its space as `df` does, without what is kept for root."""
+        seen = os.statvfs(mount)
+        used = seen.f_blocks - seen.f_bfree
+        inodes = 100 * (seen.f_files - seen.f_favail) / seen.f_files if seen.f_files else 0.0
+        space = 100 * used / max(1, used + seen.f_bavail)
+        return cls(str(mount), space, inodes, bool(seen.f_flag & os.ST_RDONLY))
+
+
+def disks(app: str) -> list[Disk]:
+    """Return the file systems on which an application, its broker and its store write, each once."""
+    layout = Layout(app)
+    places = [*map(Path, SERVICES), layout.base, layout.state, layout.log]
+    return [Disk.of(mount) for mount in dict.fromkeys(map(mount_of, places))]
 
 
 def is_full(error: OSError | str) -> bool:
@@ -65,6 +98,5 @@ def describe(mount: Path) -> str:
     seen = os.statvfs(mount)
     if seen.f_files and not seen.f_favail:
         return f"The file system of {mount} has no inode left of {seen.f_files}."
-    used, whole = seen.f_blocks - seen.f_bfree, seen.f_blocks * seen.f_frsize / 1e6
-    share = 100 * used / max(1, used + seen.f_bavail)
+    share, whole = Disk.of(mount).space, seen.f_blocks * seen.f_frsize / 1e6
     return f"The file system of {mount} is full: {share:.0f} % of {whole:,.0f} MB, {left(mount) / 1e6:.1f} MB left."

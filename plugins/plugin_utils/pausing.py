@@ -121,8 +121,11 @@ def words(entry: Mapping[str, Any]) -> str:
     return kinds.get(entry["what"]) or f"{entry['what']} {entry['name']}"
 
 
-def outcome(verb: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """Return the line on what is paused and what still runs, and the workers that do not heed it yet."""
+def outcome(verb: str, results: Mapping[str, Mapping[str, Any]], *, all_hosts: bool = True) -> tuple[str, list[str]]:
+    """Return the line on what is paused and what still runs, and the workers that do not heed it yet.
+
+    `all_hosts`: whether the run is about all hosts of the application, so that "nothing" means nothing anywhere.
+    """
     paused: dict[str, list[str]] = {}
     for host, result in results.items():
         for one in result["entries"]:
@@ -136,7 +139,8 @@ def outcome(verb: str, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, l
         if worker.get("active")
     ]
     late = [f"{name} on {host}" for host, result in results.items() for name in result["late"]]
-    there = "; ".join(f"{what} on {', '.join(hosts)}" for what, hosts in paused.items()) or "nothing"
+    there = "; ".join(f"{what} on {', '.join(hosts)}" for what, hosts in paused.items())
+    there = there or ("nothing" if all_hosts else f"nothing on {', '.join(results)} (the run is about no other host)")
     return f"{verb}: paused is {there}. Still running: {'; '.join(running) or 'nothing'}.", late
 
 

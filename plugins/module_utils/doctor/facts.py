@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -16,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils import disk, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
@@ -40,7 +40,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
-PLACES = ("/", "/srv", "/etc", "/var/lib", "/var/log", "/var/lib/rabbitmq", "/var/lib/redis", "/run", "/tmp")
 UNITS = ("supervisor", "rabbitmq-server", "redis-server")
 UNIT_SETTINGS = "TimeoutStopUSec,KillMode,LimitCORE,UnitFileState"
 ERLANG_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
@@ -60,16 +59,6 @@ class File:
     size: int = 0
     age: float = 0.0
     """Seconds since it was changed."""
-
-
-@dataclass(frozen=True)
-class Disk:
-    """How full the file system of a place is, in percent."""
-
-    path: str
-    space: float
-    inodes: float
-    readonly: bool = False
 
 
 @dataclass(frozen=True)
@@ -421,7 +410,7 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
         files=files,
         secrets_in=tuple(readable_secrets([*CONF_D.glob(f"{app}-*.conf"), SUPERVISORD_CONF])),
         listeners=frozenset(listening()),
-        disks=tuple(filter(None, map(disk_of, (*PLACES, *map(str, (layout.base, layout.state, layout.log)))))),
+        disks=tuple(disk.disks(app)),
         logs=tuple(filter(None, map(file_of, layout.log.glob("*.log*")))),
         synchronised={"yes": True, "no": False}.get(timesync),
         reboot=tuple(lines_of("/run/reboot-required.pkgs"))
@@ -471,18 +460,6 @@ def readable_secrets(paths: Iterable[Path]) -> Iterable[str]:
         with suppress(OSError):
             if path.stat().st_mode & 0o004 and re.search(r"://[^\s:/@]*:[^\s@/]+@", path.read_text()):
                 yield str(path)
-
-
-def disk_of(place: str) -> Disk | None:
-    """Return how full a place is; None where it is not there, or on the file system of the directory above."""
-    path = Path(place)
-    if not path.exists() or (place != "/" and not path.is_mount() and place not in ("/srv", "/var/lib", "/var/log")):
-        return None
-    seen = os.statvfs(path)
-    used = seen.f_blocks - seen.f_bfree
-    space = 100 * used / max(1, used + seen.f_bavail)
-    inodes = 100 * (seen.f_files - seen.f_favail) / seen.f_files if seen.f_files else 0.0
-    return Disk(place, space, inodes, bool(seen.f_flag & os.ST_RDONLY))
 
 
 def listening() -> Iterable[tuple[str, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL_SHARE, Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, fail, fine, judge, skip, warn
-from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Disk, Facts
+from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS
 
 GB = 10**9
@@ -20,7 +21,7 @@ def space(facts: Facts) -> Finding:
     """There is room wherever the application, broker and store write."""
     full = [one for one in facts.host.disks if one.space >= 85]
     evidence = ", ".join(f"{one.path} {one.space:.0f} %" for one in full or facts.host.disks)
-    level = "fail" if any(one.space >= 95 for one in full) else "warn"
+    level = "fail" if any(one.space >= FULL_SHARE for one in full) else "warn"
     fix = f"du -xh -d2 {places(full)} | sort -h | tail; journalctl --vacuum-size=100M; apt-get clean"
     return judge(bool(full), evidence, fix, level)
 
@@ -29,7 +30,7 @@ def space(facts: Facts) -> Finding:
 def inodes(facts: Facts) -> Finding:
     """There are inodes left there."""
     full = [one for one in facts.host.disks if one.inodes >= 85]
-    level = "fail" if any(one.inodes >= 95 for one in full) else "warn"
+    level = "fail" if any(one.inodes >= FULL_SHARE for one in full) else "warn"
     evidence = ", ".join(f"{one.path} {one.inodes:.0f} %" for one in full) or "enough"
     return judge(bool(full), evidence, f"du -x --inodes -d2 {places(full)} | sort -n | tail", level)
 

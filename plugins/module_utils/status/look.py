@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk, disks
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
@@ -131,6 +132,8 @@ class Status:
     """What can't be seen of the broker."""
     certificates: dict[str, float] = field(default_factory=dict)
     """The end of each certificate on this host, as Unix time, by its file."""
+    disks: list[Disk] = field(default_factory=list)
+    """The file systems on which application, broker and result store write."""
     rotation: bool = False
     """Whether a rotation of passwords was not completed."""
     refused: list[str] = field(default_factory=list)
@@ -160,7 +163,7 @@ def look(app: str, host: str) -> Status:
     seen.work = host_work.worker_of(host_work.RUN / app) or {}
     seen.deploys = deployments.last(ENTRIES)
     seen.certificates = ends_of([*CERTIFICATES, str(layout.tls_ca)])
-    seen.paused = pauses(layout)
+    seen.paused, seen.disks = pauses(layout), disks(app)
     seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return seen
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL_SHARE
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import flower
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
@@ -33,6 +34,7 @@ def problems(seen: Status, *, has_programs: bool) -> list[str]:
         *(line for name, program in seen.programs.items() for line in _program(seen, name, program)),
         *_watchdog(seen),
         *_flower(seen),
+        *_disks(seen),
         *_cluster(seen),
         *_store(seen),
         *_queues(seen),
@@ -124,6 +126,18 @@ def _flower(seen: Status) -> Iterator[str]:
         yield f"{name} is {state}. Look: {log}; restart it: supervisorctl restart {name}"
     elif state == "RUNNING" and not seen.flower["answers"]:
         yield f"Flower does not answer at {seen.flower['url']}. Look: {log}; restart it: supervisorctl restart {name}"
+
+
+def _disks(seen: Status) -> Iterator[str]:
+    for one in seen.disks:
+        if one.readonly:
+            yield f"The file system of {one.path} is read-only: nothing is written there. Look: dmesg | tail -n 50"
+        elif one.space >= FULL_SHARE:
+            look = f"df -h {one.path}; du -xh -d2 {one.path} | sort -h | tail"
+            yield f"The file system of {one.path} is {one.space:.0f} % full. Make room, look: {look}"
+        elif one.inodes >= FULL_SHARE:
+            look = f"du -x --inodes -d2 {one.path} | sort -n | tail"
+            yield f"The file system of {one.path} has {one.inodes:.0f} % of its inodes in use. Look: {look}"
 
 
 def _cluster(seen: Status) -> Iterator[str]:

@@ -83,3 +83,10 @@ def test_the_outcome_is_a_line():
         "shop-worker-default on w1 2 tasks, the oldest since 1970-01-01 01:00:00 UTC."
     )
     assert late == ["shop-x on w2"]
+
+
+def test_that_nothing_is_paused_is_said_of_the_hosts_that_were_asked():
+    nothing = {"w1": {"entries": [], "workers": [], "late": []}}
+    assert pausing.outcome("resume", nothing)[0].startswith("resume: paused is nothing. ")
+    line, _ = pausing.outcome("resume", nothing, all_hosts=False)
+    assert line.startswith("resume: paused is nothing on w1 (the run is about no other host). ")

@@ -30,6 +30,7 @@ HOST = {
         {"name": "slow", "pool": "solo"},
     ],
 }
+MAIL = {"name": "mail", "concurrency": 1}
 WORKER = {"program": "shop-worker-default", "state": "ready", "slots": 2, "active": 1}
 LOOKS = {"w1": {"workers": [WORKER, {**WORKER, "state": "draining", "slots": 9}]}}
 
@@ -46,9 +47,16 @@ def test_what_is_no_number_of_a_program_is_refused(text):
 
 
 @pytest.mark.parametrize(("text", "says"), [("scheduler=2", "no entry of"), ("slow=2", "solo, runs one task")])
-def test_what_has_no_number_is_refused(text, says):
+def test_what_has_no_number_is_refused_with_what_has_one(text, says):
+    with pytest.raises(OperatorError, match=r"There is default, photos$"):
+        entry(text)
     with pytest.raises(OperatorError, match=says):
         entry(text)
+
+
+def test_a_program_of_other_hosts_is_found():
+    others = {"groups": {"worker": ["w1", "w2"]}, "hostvars": {"w1": {}, "w2": {"celery_worker_programs": [MAIL]}}}
+    assert numbers({**HOST, **others, "celery_app_scale": "mail=3"}) == [(MAIL, 3)]
 
 
 def test_the_line_to_edit_and_what_runs_now():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_doctor import control_of, merged, skew, unknown
 from ansible_collections.celery_ops.kit.plugins.module_utils import doctor
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (  # noqa: F401 - they register their checks
     ACCEPTED,
     CHECKS,
@@ -32,7 +33,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     ERLANG_COOKIE,
     Broker,
     Control,
-    Disk,
     Facts,
     File,
     Host,

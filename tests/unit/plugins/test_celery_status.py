@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look, metrics
@@ -121,6 +122,12 @@ def test_nothing_is_wrong_with_a_healthy_system():
                 ("RUNNING", {"answers": False}, "Flower does not answer at http://127.0.0.1:5555/. Look: tail"),
             ]
         ],
+        (
+            found(disks=[Disk("/", 94, 9), Disk("/srv", 97, 9)]),
+            "The file system of /srv is 97 % full. Make room, look: df",
+        ),
+        (found(disks=[Disk("/srv", 7, 100)]), "The file system of /srv has 100 % of its inodes in use. Look: du -x"),
+        (found(disks=[Disk("/srv", 97, 9, readonly=True)]), "The file system of /srv is read-only"),
         (found(lock={"renewed": time.time() - 3600}), "playbooks/unlock.yml"),
         (found(work=WORK), "The work of an interrupted run goes on: deploy of anna@control, phase workers, since noon"),
     ],

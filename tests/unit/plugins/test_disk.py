@@ -1,4 +1,4 @@
-"""A full disk is named, with what may be removed from it."""
+"""How full the disks are that an application works on; a full one is named, with what may be removed from it."""
 
 import errno
 import os
@@ -53,3 +53,14 @@ def test_every_other_error_is_what_it_was():
     error = PermissionError(errno.EACCES, "Permission denied", "/srv/shop")
     assert disk.explain(error, "shop") == "[Errno 13] Permission denied: '/srv/shop'"
     assert disk.explain("Importing shop failed.", "shop") == "Importing shop failed."
+
+
+def test_each_file_system_is_looked_at_once(small, monkeypatch):
+    places = (str(small), str(small / "not/yet/there"), str(small.parent), "/")
+    monkeypatch.setattr(disk, "SERVICES", places)
+    before = {one.path: one for one in disk.disks("shop")}
+    assert len(before) == len(disk.disks("shop")) and before[str(small)].space < disk.FULL_SHARE
+    write_until_full(small)
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    [after] = [one for one in disk.disks("shop") if one.path == str(small)]
+    assert after.space == 100 and after.readonly
