@@ -18,6 +18,8 @@ KIT_STATE = Path("/var/lib/celery-ops")
 """What the kit notes of a host: installed packages, users of the services."""
 KIT_RUN = Path("/run/celery-ops")
 """Leases, work under way and the Supervisor files that a reboot has to forget: a directory for each application."""
+COMPILED = KIT_RUN / ".compiled"
+"""What the kit's modules were compiled to on this host; no application has such a name."""
 TMPFILES_DIR = Path("/etc/tmpfiles.d")
 COMMANDS_DIR = Path("/usr/local/bin")
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"

@@ -26,6 +26,7 @@ tasks: {description: "Of each V(queue), V(id), V(name) and V(eta).", returned: s
 more: {description: Whether a delay queue has more than were looked at., returned: success, type: bool}
 """
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.delayed import delayed
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError

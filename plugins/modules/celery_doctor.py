@@ -57,6 +57,7 @@ now: {description: The host's clock., type: float, returned: always}
 import time
 from dataclasses import asdict
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (  # noqa: F401 - they register their checks
     broker,

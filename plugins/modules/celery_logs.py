@@ -51,6 +51,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout

@@ -159,6 +159,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (

@@ -37,6 +37,7 @@ time:
 
 import time
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import REQUESTS, Layout

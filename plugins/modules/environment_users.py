@@ -38,6 +38,7 @@ waited: {description: Seconds., type: float, returned: success}
 import re
 import time
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over

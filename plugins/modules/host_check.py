@@ -154,6 +154,7 @@ ansible_facts:
 from collections.abc import Iterator
 from typing import Any
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import (
     application,

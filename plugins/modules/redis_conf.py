@@ -25,6 +25,7 @@ EXAMPLES = r"""
 
 from pathlib import Path
 
+import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import without_contradictions

@@ -113,6 +113,12 @@ def test_other_users_cannot_enter_the_applications_directories(host):
         assert host.run(f"runuser -u nobody -- ls {directory}").rc != 0, directory
 
 
+def test_what_the_kits_modules_were_compiled_to_is_there_for_root_alone(host):
+    store = host.file("/run/celery-ops/.compiled")
+    assert (store.user, store.mode) == ("root", 0o700)
+    assert len(store.listdir()) > 50
+
+
 def test_every_program_is_in_the_sandbox(host):
     if not host.has_systemd:
         pytest.skip("without systemd there is no sandbox")

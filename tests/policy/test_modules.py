@@ -22,6 +22,13 @@ def test_it_begins_with_a_umask_and_a_path_of_its_own(name):
     assert "    take_over()\n" in main
 
 
+@pytest.mark.parametrize("name", ON_HOSTS)
+def test_what_it_imports_is_compiled_once_on_a_host(name):
+    lines = (MODULES / f"{name}.py").read_text().splitlines()
+    of_ansible = [line for line in lines if line.startswith(("import ansible", "from ansible"))]
+    assert of_ansible[0].startswith("import ansible_collections.celery_ops.kit.plugins.module_utils.compiled ")
+
+
 def test_there_are_modules():
     assert len(ON_HOSTS) > 5
 
