@@ -18,7 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_v
 
 def in_use(app: str, shared: bool, time_limit: int) -> Iterator[str]:
     """A broker that the kit did not install serves nobody else, or is left as it is."""
-    if not debian.is_installed("rabbitmq") or debian.from_kit("rabbitmq"):
+    if not debian.was_there_before("rabbitmq"):
         if shared:
             yield "rabbitmq_shared is true, and the host has no RabbitMQ of its own. Write: rabbitmq_shared: false"
         return

@@ -12,7 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import deb
 
 def in_use(instance: str) -> Iterator[str]:
     """A Redis that the kit did not install serves nobody else, or is left as it is."""
-    was_there = debian.is_installed("result_store") and not debian.from_kit("result_store")
+    was_there = debian.was_there_before("result_store")
     if instance and not was_there:
         yield "result_store_instance is set, and the host has no Redis of its own. Write: result_store_instance: ''"
     elif instance and not Path("/run/systemd/system").exists():
@@ -57,7 +57,7 @@ def member(primary: str, address: str) -> Iterator[str]:
     """A host that becomes a replica has nothing that the primary's results would replace, and runs systemd."""
     if not Path("/run/systemd/system").exists():
         yield "celery_app_result_store_sentinel is true, and needs systemd. Use other hosts in group result_store"
-    if debian.is_installed("result_store") and not debian.from_kit("result_store"):
+    if debian.was_there_before("result_store"):
         yield (
             "celery_app_result_store_sentinel is true, and this host had a Redis before the kit, which the primary's "
             "results would replace. Use another host in group result_store"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
@@ -14,6 +15,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_S
 PACKAGES = {"rabbitmq": "rabbitmq-server", "result_store": "redis-server", "supervisor": "supervisor"}
 RECORD = KIT_STATE / "packages.json"
 """The packages that the kit installed: it removes no other."""
+ON_HOST = ("installed", "half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
+"""dpkg's states of a package whose files are there, also of one that does not start or is being upgraded."""
 TIMEOUT = 60  # seconds that a service has to answer
 
 
@@ -39,10 +42,15 @@ def carry_out(*words: str) -> None:
         raise OperatorError(f"{' '.join(words)} ended with {rc}: {out.strip()}")
 
 
-def is_installed(service: str) -> bool:
-    """Tell whether Debian's package of the service is installed."""
+def is_installed(service: str, states: Collection[str] = ("installed",)) -> bool:
+    """Tell whether Debian's package of the service is installed, or in one of these states."""
     rc, out = run("dpkg-query", "-W", "-f", "${db:Status-Status}", PACKAGES[service])
-    return rc == 0 and out == "installed"
+    return rc == 0 and out in states
+
+
+def was_there_before(service: str) -> bool:
+    """Tell whether the service's package is on the host, in whatever state, and not by the kit."""
+    return is_installed(service, ON_HOST) and not from_kit(service)
 
 
 def from_kit(service: str) -> bool:

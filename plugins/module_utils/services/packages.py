@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import package_source
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import RECORD, run
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import ON_HOST, RECORD, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import candidate_in
 
 APT = ["apt-get", "-q", "-y"]
@@ -27,20 +27,25 @@ LOCKED = re.compile(r"Could not get lock .*")
 LOCK_TIMEOUT = 300.0  # seconds
 LOCK_POLL = 1.0  # seconds
 KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+SELECTED = re.compile(r"Selecting previously \w+ package (\S+?)(?::\w+)?\.$", re.MULTILINE)
+"""dpkg's words for a package that this very call brings.
+
+What is on the host after the call and was not before it may be somebody else's, who had locked apt until then.
+"""
 LISTS_MAX_AGE = 3600.0  # seconds
 USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "redis-sentinel": "redis", "erlang-base": "epmd"}
 STOP_TIMEOUT = 60.0  # seconds
 
 
-def installed() -> dict[str, str]:
-    """Return the versions of the packages that dpkg has installed, by name."""
+def installed(states: Collection[str] = ("installed",)) -> dict[str, str]:
+    """Return the versions of the packages that dpkg has in one of these states, by name."""
     out = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    return {words[0]: words[1] for words in map(str.split, out.splitlines()) if words[-1] == "installed"}
+    return {words[0]: words[1] for words in map(str.split, out.splitlines()) if words[-1] in states}
 
 
 def read_record() -> list[str]:
@@ -87,14 +92,20 @@ def install(
             f"The package source does not have the wanted version ({each}); nothing was installed. Look: apt-cache "
             f"policy {' '.join(other)}"
         )
-    apt([*KEEP_CONFIG, "install", "--no-install-recommends", *missing], "Try: apt-get install " + " ".join(missing))
-    after = installed()
-    new = sorted(after.keys() - before)
-    write_record(sorted({*read_record(), *new}))
+    said: list[str] = []
+    removed = installed(("config-files",))  # of these something is left, such as data, that is not the kit's to purge
+    try:
+        words = [*KEEP_CONFIG, "install", "--no-install-recommends", *missing]
+        apt(words, "Try: apt-get install " + " ".join(missing), said.append)
+    finally:  # also of an apt that has failed: a package that does not start is on the host
+        selected = set(SELECTED.findall("".join(said)))
+        if fresh := selected - removed.keys():
+            write_record(sorted({*read_record(), *fresh}))
+    new = sorted({*missing, *selected})
     return {
         "changed": True,
         "packages": new,
-        "unlike": package_source.unlike(pins, after),
+        "unlike": package_source.unlike(pins, installed()),
         "diff": diff_of(new, files),
     }
 
@@ -121,7 +132,7 @@ def purge(check: bool = False) -> dict[str, Any]:
     Raises OperatorError.
     """
     noted = set(read_record())
-    ours = noted & installed().keys()
+    ours = noted & installed(ON_HOST).keys()
     kept: set[str] = set()
     while ours:
         plan = apt(["--simulate", "purge", *sorted(ours)], "")
@@ -177,8 +188,11 @@ def needed_by(name: str, others: set[str]) -> bool:
     return any(line.startswith(("Remv ", "Purg ")) and line.split()[1] in others for line in plan.splitlines())
 
 
-def apt(arguments: list[str], hint: str) -> str:
-    """Run apt-get, once nobody else does; return its output. Raises OperatorError with its last lines and a hint."""
+def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) -> str:
+    """Run apt-get, once nobody else does; return its output. Raises OperatorError with its last lines and a hint.
+
+    `hear` gets the output also where it has failed.
+    """
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         done = subprocess.run(
@@ -188,6 +202,7 @@ def apt(arguments: list[str], hint: str) -> str:
             check=False,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
         )
+        hear(done.stdout)
         if not done.returncode:
             return done.stdout
         locked = LOCKED.search(done.stderr)

@@ -1,6 +1,8 @@
 """Waiting for apt's locks; and which processes a removal may end: those of this host, not those of containers on it."""
 
 import contextlib
+import fcntl
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, packages
 from support.wait import wait_until
 
 # For a time of its own: other runs of this test on the machine have theirs.
 SECONDS = f"61.{os.getpid()}"
 SLEEP = ["setpriv", "--reuid", "games", "--clear-groups", "sleep", SECONDS]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs dpkg, or processes of another user")
 HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
@@ -34,7 +37,7 @@ def sleeping():
     return found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of another user")
+@needs_root
 def test_a_process_in_a_container_is_not_one_of_ours():
     outside = subprocess.Popen(SLEEP)
     # A pid namespace of its own is what every container's process has.
@@ -94,3 +97,92 @@ def test_locks_that_are_not_released_are_named_with_their_holder(holder, monkeyp
     said = str(caught.value)
     assert f"lists/lock. It is held by process {holder.pid}" in said
     assert "then run this again" in said
+
+
+@pytest.fixture
+def debs(tmp_path, monkeypatch):
+    """A host of its own for apt and dpkg, with a repository; returns the directory of its packages."""
+    root, repository = tmp_path / "root", tmp_path / "repository"
+    for directory in (root / "var/lib/dpkg/info", root / "var/lib/dpkg/updates", repository):
+        directory.mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    for place in ("lists/partial", "cache/archives/partial", "log"):
+        (tmp_path / place).mkdir(parents=True)
+    stanzas = []
+    for name in ("mine", "theirs", "configured", "broken", "rabbitmq-server"):
+        control = tmp_path / name / "DEBIAN"
+        control.mkdir(parents=True)
+        about = {"Package": name, "Version": "1", "Architecture": "all", "Maintainer": "a <a@b.example>"}
+        stanza = "".join(f"{key}: {of}\n" for key, of in about.items()) + "Description: x\n"
+        (control / "control").write_text(stanza)
+        if name in ("broken", "rabbitmq-server"):  # the root has no shell for it
+            (control / "postinst").write_text("#!/bin/sh\n")
+            (control / "postinst").chmod(0o755)
+        if name == "configured":
+            (control / "conffiles").write_text("/settings\n")
+            (control.parent / "settings").touch()
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", control.parent, repository], check=True)
+        packed = (repository / f"{name}_1_all.deb").read_bytes()
+        digest = hashlib.sha256(packed).hexdigest()
+        stanzas.append(f"{stanza}Filename: ./{name}_1_all.deb\nSize: {len(packed)}\nSHA256: {digest}\n")
+    (repository / "Packages").write_text("\n".join(stanzas))
+    (tmp_path / "sources").write_text(f"deb [trusted=yes] file:{repository} ./\n")
+    settings = {
+        "Dir::State::lists": "lists", "Dir::State::status": "root/var/lib/dpkg/status", "Dir::Cache": "cache",
+        "Dir::Log": "log", "Dir::Etc::sourcelist": "sources", "Dir::Etc::sourceparts": "log", "Dir::Etc::parts": "log",
+    }  # fmt: skip
+    lines = [f'{name} "{tmp_path / place}";\n' for name, place in settings.items()]
+    (tmp_path / "apt.conf").write_text("".join(lines) + 'APT::Sandbox::User "root";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setenv("DPKG_ROOT", str(root))
+    monkeypatch.setattr(packages, "RECORD", tmp_path / "record/packages.json")
+    monkeypatch.setattr(debian, "RECORD", tmp_path / "record/packages.json")
+    return repository
+
+
+def install(package):
+    """Install a package as an administrator does; where it does not start it stays half-configured."""
+    environment = {**os.environ, "DPKG_FRONTEND_LOCKED": "1"}
+    subprocess.run(["dpkg", "--install", str(package)], capture_output=True, check=False, env=environment)
+
+
+@needs_root
+def test_what_others_install_while_apt_is_locked_is_not_recorded(debs, tmp_path, monkeypatch):
+    # As unattended-upgrades, cloud-init or an administrator's apt does.
+    with (tmp_path / "root/var/lib/dpkg/lock-frontend").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(packages.time, "sleep", lambda _: (install(debs / "theirs_1_all.deb"), lock.close()))
+        assert packages.install(["mine"], {})["packages"] == ["mine"]
+    assert set(packages.installed()) == {"mine", "theirs"}
+    assert packages.read_record() == ["mine"]
+    assert packages.purge()["packages"] == ["mine"]
+    assert set(packages.installed()) == {"theirs"}
+
+
+@needs_root
+def test_what_apt_could_not_start_is_recorded_and_purged(debs, monkeypatch):
+    with pytest.raises(OperatorError, match="post-installation"):
+        packages.install(["broken", "mine"], {})
+    assert packages.read_record() == ["broken", "mine"]
+    assert packages.purge()["packages"] == ["broken", "mine"]
+    assert not packages.installed(debian.ON_HOST)
+
+
+@needs_root
+def test_a_broker_that_was_there_and_could_not_be_started_is_no_package_of_the_kits(debs):
+    install(debs / "rabbitmq-server_1_all.deb")
+    assert debian.was_there_before("rabbitmq")
+    with pytest.raises(OperatorError):
+        packages.install(["rabbitmq-server"], {})
+    assert packages.read_record() == []
+    assert debian.was_there_before("rabbitmq")
+    assert not debian.was_there_before("supervisor")
+
+
+@needs_root
+def test_what_was_removed_and_not_purged_is_no_package_of_the_kits(debs):
+    install(debs / "configured_1_all.deb")
+    subprocess.run(["dpkg", "--remove", "configured"], capture_output=True, check=True)
+    assert packages.installed(["config-files"])
+    assert packages.install(["configured", "mine"], {})["packages"] == ["configured", "mine"]
+    assert packages.read_record() == ["mine"]
