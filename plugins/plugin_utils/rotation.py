@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.parsing.splitter import parse_kv
 from ansible.template import trust_as_template
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
@@ -125,4 +126,10 @@ def password_files(value: Any, evaluate: Callable[[Any], Any]) -> Iterable[Path]
             text = str(evaluate(trust_as_template("{{ " + expression + " }}")))
         except AnsibleError:
             continue
-        yield Path(text.split(" ")[0]).expanduser()
+        yield Path(password_file(text)).expanduser()
+
+
+def password_file(term: str) -> str:
+    """Return the file in a term of Ansible's lookup `password`: what its options (`length=20`) leave, spaces included."""
+    first, _, rest = term.partition(" ")
+    return " ".join(filter(None, (first, parse_kv(rest).get("_raw_params"))))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, is_under_way, old
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, is_under_way, old, password_files
 
 
 @pytest.fixture
@@ -103,3 +105,18 @@ def test_what_is_not_rotated_is_named_with_the_reason(secrets):
         "shop_secret_key (not of broker or store)",
     ]
     assert Secrets(secrets.directory / "none", "shop").left_out == []
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "lookup('ansible.builtin.password', kept ~ '/my secrets/shop one', length=24)",
+        "lookup('password', kept ~ '/my secrets/shop one length=24 chars=ascii_letters')",
+    ],
+)
+def test_a_password_s_file_is_the_one_that_ansible_writes_also_where_its_path_has_spaces(lookup, tmp_path):
+    evaluate = Templar(DataLoader(), {"kept": str(tmp_path)}).template
+    [file] = password_files("{{ " + lookup + " }}", evaluate)
+    assert not file.exists()
+    made = evaluate(trust_as_template("{{ " + lookup + " }}"))
+    assert (len(made), file.read_text().split()[0]) == (24, made)
