@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (
     FAIL,
@@ -113,7 +114,7 @@ def wanted_of(variables: Variables) -> dict[str, Any]:
         "time_limit": max([int(variables["celery_app_task_time_limit"]), *own_time_limits(programs)]),
         "queues": sorted(queues),
         "scheduler": bool(schedulers(variables)),
-        "tls": bool(variables["celery_app_tls"]),
+        "tls": boolean(variables["celery_app_tls"]),
         "nodes": len(nodes) or 1,
         "groups": members_of_app(variables),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
@@ -42,7 +43,7 @@ def environment_of(variables: Mapping[str, Any]) -> dict[str, Any]:
         environment["CELERY_OPS_TICK_QUEUE"] = queue
     if variables.get("celery_app_log_format") == "json":
         environment["CELERY_OPS_LOG_FORMAT"] = "json"
-    if variables.get("celery_app_keep_failed"):
+    if boolean(variables.get("celery_app_keep_failed", False)):
         environment["CELERY_OPS_KEEP_FAILED"] = "1"
     if (backend := result_backend(variables)) is not None:
         environment["CELERY_RESULT_BACKEND"] = backend

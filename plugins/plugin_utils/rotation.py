@@ -130,6 +130,6 @@ def password_files(value: Any, evaluate: Callable[[Any], Any]) -> Iterable[Path]
 
 
 def password_file(term: str) -> str:
-    """Return the file in a term of Ansible's lookup `password`: what its options (`length=20`) leave, spaces included."""
+    """Return the file in a term of the lookup `password`: all but its options (`length=20`), spaces included."""
     first, _, rest = term.partition(" ")
     return " ".join(filter(None, (first, parse_kv(rest).get("_raw_params"))))

@@ -228,3 +228,23 @@ def test_secrets_are_marked_in_the_specs():
     secret = [(name, option) for name, option in options if SECRET.search(name)]
     assert len(secret) > 2
     assert [f"{name} wants no_log: true" for name, option in secret if option.get("no_log") is not True] == []
+
+
+def test_a_yes_or_no_is_asked_for_as_one():
+    """From an INI inventory or from -e it is text, and the text "false" is true to Jinja."""
+    options = [
+        option for role in ROLES for entry in specs(role).values() for option in entry.get("options", {}).items()
+    ]
+    names = "|".join(sorted({name for name, option in options if option.get("type") == "bool"}))
+    condition = re.compile(
+        rf"(?:\b(?:if|elif|not|and|or)|when:|that:|^ *-) +\(?({names})\b(?!:)(?! \|(?: default\(\w+\) \|)? bool\b)"
+    )
+    files = [
+        file for role in ROLES for part in ("tasks", "vars", "templates") for file in sorted(role.glob(f"{part}/*"))
+    ]
+    assert [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in [*files, *PLAYBOOKS]
+        for line in file.read_text().splitlines()
+        if condition.search(line)
+    ] == []
