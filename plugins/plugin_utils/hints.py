@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -40,7 +41,14 @@ def spells_commands(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
 
 def command(verb: str) -> str:
     """Return the command that runs a playbook of the kit."""
-    return shlex.join(["ansible-playbook", *inventories(), playbook(verb)])
+    return shlex.join([program(), *inventories(), playbook(verb)])
+
+
+def program() -> str:
+    """Return ansible-playbook as it was called: make calls it by its path in the checkout, where PATH may not have it."""
+    called = Path(sys.argv[0])
+    is_by_path = called.name == "ansible-playbook" and len(called.parts) > 1 and not called.is_absolute()
+    return str(called) if is_by_path else "ansible-playbook"
 
 
 def playbook(verb: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fnmatch
 import os
 import re
 import subprocess
@@ -110,6 +111,17 @@ def test_the_version_is_the_same_everywhere():
     newest = re.search(r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
     runtime = re.search(r'^__version__ = "(.*)"$', (ROOT / "runtime/celery_ops/__init__.py").read_text(), re.M)[1]
     assert newest == runtime == load(ROOT / "galaxy.yml")["version"]
+
+
+def test_the_collection_leaves_out_what_git_ignores():
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    patterns = [*load(ROOT / "galaxy.yml")["build_ignore"], "*.pyc"]  # Ansible leaves these out by itself
+
+    def is_left_out(path: str) -> bool:
+        return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+    # At the top, or beside an inventory.
+    assert [name for name in ignored if not is_left_out(name) and not is_left_out(f"inventories/shop/{name}")] == []
 
 
 def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():

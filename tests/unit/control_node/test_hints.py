@@ -30,6 +30,15 @@ def test_from_the_checkout_with_its_own_inventory(called):
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [(".venv/bin/ansible-playbook", ".venv/bin/ansible-playbook"), ("/opt/bin/ansible-playbook", "ansible-playbook")],
+)
+def test_by_the_path_in_the_checkout_as_make_calls_it(called, monkeypatch, typed, shown):
+    monkeypatch.setattr("sys.argv", [typed])
+    assert called("celery_ops.kit.deploy").endswith(f" Type: {shown} celery_ops.kit.site -e x=yes")
+
+
 def test_with_the_inventories_that_were_given(called, tmp_path):
     said = called(
         "celery_ops.kit.deploy", str(tmp_path / "my hosts"), "a,b", kit=tmp_path / "ansible_collections/x/kit"
