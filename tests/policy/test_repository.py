@@ -107,6 +107,35 @@ def test_each_place_that_the_architecture_names_exists():
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_a_file_and_a_heading_that_are_there():
+    found, broken = 0, []
+    for page in (path for path in tracked_files() if path.suffix == ".md"):
+        for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text())):
+            if re.match(r"\w+:", target):
+                continue
+            found += 1
+            file = (page.parent / target).resolve() if target else page
+            if not file.exists() or (anchor and anchor not in anchors(file)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
+    assert found > 50
+    assert broken == []
+
+
+def test_tests_that_the_pages_name_are_there():
+    pages = [path for path in tracked_files() if path.suffix == ".md"]
+    named = {(page, name) for page in pages for name in re.findall(r"\b([\w/]*test_\w+\.py)\b", page.read_text())}
+    there = [f"/{path.relative_to(ROOT)}" for path in tracked_files()]
+    assert len(named) > 20
+    assert [f"{page}: {name}" for page, name in named if not any(path.endswith(f"/{name}") for path in there)] == []
+
+
 def test_the_version_is_the_same_everywhere():
     newest = re.search(r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
     runtime = re.search(r'^__version__ = "(.*)"$', (ROOT / "runtime/celery_ops/__init__.py").read_text(), re.M)[1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,6 +357,12 @@ def test_there_are_at_least_forty_and_each_has_a_fault_here():
     ids = [one.id for one in CHECKS]
     assert len(ids) == len(set(ids)) >= 40
     assert set(FAULTS) == set(ids)
+
+
+def test_the_pages_say_how_many_there_are():
+    pages = [Path(__file__).resolve().parents[3] / name for name in ("README.md", "docs/operations.md")]
+    said = {int(number) for page in pages for number in re.findall(r"(\d+) checks", page.read_text())}
+    assert said == {len(CHECKS)}
 
 
 def test_a_host_that_is_as_it_should_be_passes_all():
