@@ -45,7 +45,7 @@ def command(verb: str) -> str:
 
 
 def program() -> str:
-    """Return ansible-playbook as it was called: make calls it by its path in the checkout, where PATH may not have it."""
+    """Return ansible-playbook as it was called: make has it in the checkout, and PATH may not."""
     called = Path(sys.argv[0])
     is_by_path = called.name == "ansible-playbook" and len(called.parts) > 1 and not called.is_absolute()
     return str(called) if is_by_path else "ansible-playbook"
