@@ -40,8 +40,9 @@ def put_right(scheduler: "Scheduler") -> list[str]:
 
     names, most = [], TOLERANCE
     for name, entry in scheduler.schedule.items():
-        now = entry.default_now()
-        ahead = entry.schedule.maybe_make_aware(entry.last_run_at) - now
+        now, aware = entry.default_now(), entry.schedule.maybe_make_aware
+        # A `nowfun` of the application may well return a time without a zone, as datetime.now does.
+        ahead = aware(entry.last_run_at) - aware(now)
         if ahead > TOLERANCE:
             entry.last_run_at, most = now, max(most, ahead)
             names.append(name)

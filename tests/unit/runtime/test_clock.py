@@ -1,9 +1,10 @@
 """The scheduler and a clock that was set back, with Celery's own scheduler and its file."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from celery import Celery, beat, signals
+from celery.schedules import crontab
 from celery_ops.worker import clock
 
 HOUR = timedelta(hours=1)
@@ -54,6 +55,16 @@ def test_an_entry_that_ran_in_the_future_counts_from_now(scheduler):
 def test_a_clock_that_is_slewed_is_left_alone(scheduler):
     ran(scheduler, "often", timedelta(seconds=-2))
     assert clock.put_right(scheduler) == []
+
+
+def test_an_entry_with_a_clock_of_its_own_that_has_no_time_zone_ends_no_scheduler(app, service, scheduler):
+    app.conf.beat_schedule["own"] = {"task": "demo.own", "schedule": crontab(nowfun=datetime.now)}
+    scheduler.setup_schedule()
+    assert scheduler.schedule["own"].last_run_at.tzinfo is None
+    assert clock.put_right(scheduler) == []
+    ran(scheduler, "own", -HOUR)
+    assert clock.put_right(scheduler) == ["own"]
+    assert scheduler.tick() <= 60
 
 
 def test_every_tick_looks(service, scheduler, monkeypatch):
