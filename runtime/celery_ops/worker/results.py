@@ -8,9 +8,12 @@ client formats each message of a subscription for its log, wanted or not: a resu
 of 0.05.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 import time
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +30,8 @@ from celery_ops.worker.large_results import SentOnce
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
+ANSWER = 1.0
+"""Seconds that the store has for what is not worth waiting for."""
 AWAY = (OSError, exceptions.ConnectionError, exceptions.TimeoutError)
 """The client's own errors. Celery knows none of them where kombu's Redis transport lacks a package (`packaging`)."""
 NO_PRIMARY = ("NOREPLICAS", "READONLY")
@@ -38,9 +43,23 @@ SENTINEL_TIMEOUT = 2.0
 class StoresPatiently:
     """Tries again to store a result while Redis is away, in the process or thread that ran the task."""
 
+    hurries = False
+    """Whether it gives up at once."""
+
+    @cached_property
+    def hurried(self) -> StoresPatiently:
+        """This backend for what comes again in seconds, as the tick does: it must hold no task up."""
+        # Not copy.copy, for which Celery makes another one of the current app.
+        hurried = object.__new__(type(self))
+        vars(hurried).update({name: value for name, value in vars(self).items() if name != "client"})
+        times = {"socket_timeout": ANSWER, "socket_connect_timeout": ANSWER, "retry_on_timeout": False}
+        hurried.connparams = {**self.connparams, **times}
+        hurried.hurries, hurried.always_retry = True, False
+        return hurried
+
     def store_result(self, *arguments: Any, **options: Any) -> Any:
         """Store a result, within `PATIENCE` seconds. An application that sets Celery's own retries has those."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + (0.0 if self.hurries else PATIENCE)
         while True:
             try:
                 return super().store_result(*arguments, **options)
