@@ -8,9 +8,14 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SBIN,
 
 
 def take_over() -> None:
-    """Give this process Debian's umask, and a PATH on which runuser and rabbitmqctl are found.
+    """Give this process Debian's umask, a PATH with sbin, English, and no settings of a login's own Python.
 
-    A hardened host has a umask of 027 or 077, and `su` comes without sbin.
+    A hardened host has a umask of 027 or 077, and `su` comes without sbin. What apt, dpkg, pip and compilers say is
+    read: a German host's full disk would be the release's fault. With a login's PYTHONPATH, pip leaves out what it
+    finds there, and the programs, which Supervisor starts, do not.
     """
     os.umask(UMASK)
     os.environ["PATH"] = f"{SBIN}:{os.environ.get('PATH', os.defpath)}"
+    os.environ["LC_ALL"] = "C.UTF-8"
+    for name in [name for name in os.environ if name == "LANGUAGE" or name.startswith("PYTHON")]:
+        del os.environ[name]  # up to Debian 12, LANGUAGE counts beside C.UTF-8

@@ -29,6 +29,7 @@ PIP_ENVIRONMENT = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "PIP_ROOT_USER_ACTION": "ignore",
+    "PIP_USER": "0",
     "GIT_TERMINAL_PROMPT": "0",
 }
 

@@ -173,8 +173,7 @@ class Restart:
 def apt(*words: str) -> str:
     """Run apt-get, once nobody else does; return what it prints. Raises OperatorError."""
     options = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
-    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    rc, out = run("apt-get", *options, *words, timeout=APT_TIMEOUT, **environment)
+    rc, out = run("apt-get", *options, *words, timeout=APT_TIMEOUT, DEBIAN_FRONTEND="noninteractive")
     if rc:
         raise OperatorError(f"apt-get {' '.join(words)} ended with {rc}: {out.strip()[-400:]}")
     return out

@@ -1,4 +1,4 @@
-"""Every module works under any login: a hardened host's umask of 077, and the PATH of a user who became root by su."""
+"""Every module works under any login: a umask of 077, the PATH of a user who became root by su, another language."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ON_HOSTS = sorted(path.stem for path in MODULES.glob("*.py") if "\ndef main(" in
 
 
 @pytest.mark.parametrize("name", ON_HOSTS)
-def test_it_begins_with_a_umask_and_a_path_of_its_own(name):
+def test_it_begins_with_surroundings_of_its_own(name):
     main = (MODULES / f"{name}.py").read_text().partition("\ndef main(")[2]
     assert "    take_over()\n" in main
 
@@ -34,7 +34,9 @@ def test_there_are_modules():
 
 
 def test_what_they_begin_with(monkeypatch):
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    login = {"PATH": "/usr/bin:/bin", "LC_ALL": "de_DE.UTF-8", "LANGUAGE": "de_DE:de", "PYTHONPATH": "/opt/lib"}
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
     before = os.umask(0o077)
     try:
         take_over()
@@ -42,6 +44,7 @@ def test_what_they_begin_with(monkeypatch):
     finally:
         os.umask(before)
     assert os.environ["PATH"].startswith("/usr/local/sbin:/usr/sbin:/sbin:/usr/bin")
+    assert os.environ["LC_ALL"] == "C.UTF-8" and not {"LANGUAGE", "PYTHONPATH"} & os.environ.keys()
 
 
 @pytest.mark.parametrize(("role", "package"), PACKAGES.items())

@@ -122,7 +122,7 @@ def diff_of(packages: list[str], files: Mapping[Path, str]) -> dict[str, str] | 
 
 def unlike_candidates(pins: Mapping[str, str], names: list[str]) -> dict[str, str]:
     """Return the versions that apt would install, and that are not those of the pins; "" for none."""
-    lines = {name: run("apt-cache", "policy", name, LC_ALL="C.UTF-8")[1].splitlines() for name in names if name in pins}
+    lines = {name: run("apt-cache", "policy", name)[1].splitlines() for name in names if name in pins}
     return package_source.unlike(pins, {name: candidate_in(policy) for name, policy in lines.items()})
 
 
@@ -200,7 +200,7 @@ def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) ->
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )
         hear(done.stdout)
         if not done.returncode:

@@ -134,7 +134,7 @@ def versions(node: str, debian: str = "", data: Path = DATA) -> Versions:
         node,
         data_version(flags.read_text()) if flags.is_file() else None,
         installed,
-        candidate_in(run("apt-cache", "policy", package, LC_ALL="C.UTF-8")[1].splitlines()),
+        candidate_in(run("apt-cache", "policy", package)[1].splitlines()),
         package in run("apt-mark", "showhold", package)[1].split(),
         debian,
     )

@@ -21,6 +21,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import build_comman
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, masked
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import locked
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.modules import release
 from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
@@ -563,6 +564,33 @@ def test_a_migration_that_fails_is_the_releases_fault_unless_the_host_is_to_blam
         "kill -9 $$": False,
     }.items():
         assert built.fail(archive=False, migrate=[["true"], ["sh", "-c", script]]).release_fault is fault
+
+
+@pytest.fixture
+def login(monkeypatch):
+    """Take over from a login that has set this."""
+
+    def set_(**variables):
+        for name, value in {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **variables}.items():
+            monkeypatch.setenv(name, value)
+        take_over()
+
+    return set_
+
+
+def test_a_full_disk_of_a_german_host_is_not_the_releases_fault(built, login):
+    login(LANGUAGE="de_DE:de")
+    error = built.fail(archive=False, migrate=[["true"], ["cp", "/proc/self/status", "/dev/full"]])
+    assert not error.release_fault and "No space left on device" in str(error)
+
+
+def test_what_a_login_has_set_for_its_own_python_is_no_part_of_a_virtualenv(host, login):
+    make_wheel(host.directory, "celery", metadata.version("celery"), CELERY)
+    with zipfile.ZipFile(next(host.directory.glob("celery-*.whl"))) as wheel:
+        wheel.extractall(host.directory / "opt")
+    login(PYTHONPATH=str(host.directory / "opt"), PIP_USER="1")
+    host.build()
+    assert (host.venv / "bin/celery").exists()
 
 
 def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
