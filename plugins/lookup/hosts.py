@@ -13,11 +13,14 @@ description:
     one of them with C(celery_) before its name, such as C(celery_web), all five are called so, and groups of the
     plain names are somebody else's.
   - A variable of the command line whose name is nearly one of the kit's, or whose value has another type, is refused,
-    as is a tag that nothing in the playbook has.
+    as is a tag that nothing in the playbook has, and what has hosts not wait for each other.
 options:
   _terms:
     description: The groups, by their plain names.
     required: true
+  otherwise:
+    description: The pattern where none of the groups has a host.
+    type: str
 """
 EXAMPLES = r"""
 - name: Programs
@@ -31,9 +34,20 @@ _raw:
 
 from typing import Any
 
+from ansible import constants as C
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
+from ansible.release import __version__
 from ansible.utils.vars import load_extra_vars
+
+try:
+    from ansible.template import trust_as_template  # noqa: F401
+except ImportError:
+    raise AnsibleError(
+        f"This is ansible-core {__version__}, and celery-ops needs 2.19 or newer; nothing was changed on any host. "
+        "Use the checkout's .venv/bin/ansible-playbook (`make up` makes it), or type: pip install 'ansible-core>=2.19'"
+    ) from None
 
 # Ansible evaluates a play's hosts in the process of which it makes a copy for each task: what is loaded here, no task
 # compiles and reads again.
@@ -52,9 +66,10 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return one pattern for all groups."""
-        line = context.CLIARGS
-        refuse_mistakes(load_extra_vars(self._loader), line.get("tags") or (), line.get("args") or ())
+        refuse_mistakes(load_extra_vars(self._loader), context.CLIARGS, C.DEFAULT_STRATEGY)
         role_defaults()
         keep_packed_modules()
-        prefix = prefix_of((variables or {})["groups"])
-        return [":".join(f"{prefix}{group}" for group in terms)]
+        groups = (variables or {})["groups"]
+        names = [f"{prefix_of(groups)}{group}" for group in terms]
+        is_empty = not any(groups.get(name) for name in names)
+        return [kwargs["otherwise"] if is_empty and "otherwise" in kwargs else ":".join(names)]

@@ -166,3 +166,12 @@ def test_an_idle_ssh_connection_shows_that_it_lives_and_is_used_again():
 def test_generated_pages_are_current(writer):
     check = subprocess.run((sys.executable, ROOT / writer, "--check"), capture_output=True, text=True, check=False)
     assert check.returncode == 0, f"{check.stdout}{check.stderr}Type: python3 {writer}"
+
+
+def test_every_place_that_says_which_ansible_it_takes_says_the_same():
+    oldest = {load(role / "meta/main.yml")["galaxy_info"]["min_ansible_version"] for role in ROLES}
+    environment = load(ROOT / "meta/execution-environment.yml")["dependencies"]["ansible_core"]["package_pip"]
+    said = {load(ROOT / "meta/runtime.yml")["requires_ansible"], environment.removeprefix("ansible-core")}
+    assert {text.removeprefix(">=").removesuffix(".0") for text in said} == oldest
+    [refused] = re.findall(r"needs ([\d.]+) or newer", (ROOT / "plugins/lookup/hosts.py").read_text())
+    assert {refused} == oldest

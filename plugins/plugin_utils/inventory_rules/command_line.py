@@ -1,8 +1,9 @@
-"""Rules for the variables of a command line: a verb that would not hear what it is told is refused."""
+"""Rules for how a verb is called: one that would not hear what it is told, or do a part of its work, is refused."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,41 @@ ANSIBLES = {"all", "always", "never", "tagged", "untagged"}
 """Tags that every playbook has."""
 
 
-def refuse_mistakes(given: Mapping[str, Any], tags: Iterable[str] = (), playbooks: Iterable[str] = ()) -> None:
-    """Raise AnsibleError that lists what would not be heard.
+def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy: str = "linear") -> None:
+    """Raise AnsibleError that lists what is wrong with a call: its variables, the options of its line, the strategy.
 
     That is each variable whose name is nearly one of the kit's, each of another type, and each tag that nothing has.
     """
     plain = {name: value for name, value in given.items() if "{{" not in str(value)}
     found = [mistake.text for mistake in (*unknown(Host("", given)), *types(Host("", plain)))]
-    found += without_tags(tags, playbooks)
+    playbooks = list(line.get("args") or ())
+    found += without_tags("tags", line.get("tags") or (), playbooks)
+    found += without_tags("skip-tags", line.get("skip_tags") or (), playbooks)
+    found += without_order(line.get("start_at_task") or "", strategy)
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         raise AnsibleError(spelled("\n".join(["The command line is wrong; nothing was changed on any host.", *lines])))
 
 
-def without_tags(tags: Iterable[str], playbooks: Iterable[str]) -> Iterator[str]:
-    """Yield each tag for which the kit's playbooks that were called would do nothing; of others nothing is known."""
+def without_order(start: str, strategy: str) -> Iterator[str]:
+    """Yield what would keep tasks from coming one after the other on all hosts, which the kit's playbooks live on."""
+    if start:
+        yield (
+            f"--start-at-task {shlex.quote(start)} leaves out all that comes before it: the checks, the lock, and what "
+            "later tasks read. Leave it out: what is right already is not touched."
+        )
+    if strategy.endswith(("free", "host_pinned")):
+        yield (
+            f"strategy is {strategy} (in ansible.cfg, or ANSIBLE_STRATEGY): hosts would not wait for each other, and "
+            "each would do what is to be done once. Type before the command: ANSIBLE_STRATEGY=linear"
+        )
+
+
+def without_tags(option: str, tags: Iterable[str], playbooks: Iterable[str]) -> Iterator[str]:
+    """Yield each tag that nothing in the kit's playbooks that were called has; of others nothing is known.
+
+    To skip what is always done is to skip the checks.
+    """
     named = (
         KIT / f"playbooks/{name.rpartition('.')[2]}.yml" if name.startswith(f"{COLLECTION}.") else Path(name)
         for name in playbooks
@@ -39,8 +60,22 @@ def without_tags(tags: Iterable[str], playbooks: Iterable[str]) -> Iterator[str]
     if any(path.parent != KIT / "playbooks" for path in paths):
         return
     for path in paths:
-        known = {tag.strip() for listed in re.findall(r"tags: \[(.*)\]", path.read_text()) for tag in listed.split(",")}
-        for tag in sorted({*tags} - known - ANSIBLES):
+        is_skip = option == "skip-tags"
+        known = {tag for part in (parts_of(path) if is_skip else [path]) for tag in tags_in(part)}
+        for tag in sorted({*tags} - (known - ANSIBLES if is_skip else known | ANSIBLES)):
             names = ", ".join(sorted(known - ANSIBLES))
-            write = f"it has {names}" if names else "it has none, leave --tags out"
-            yield f"--tags {tag}: nothing in {path.name} has this tag; {write}."
+            write = f"it has {names}" if names else f"it has none, leave --{option} out"
+            yield f"--{option} {tag}: nothing in {path.name} has this tag{' to skip' * is_skip}; {write}."
+
+
+def tags_in(playbook: Path) -> Iterator[str]:
+    """Yield the tags in a playbook."""
+    for listed in re.findall(r"tags: \[(.*)\]", playbook.read_text()):
+        yield from (tag.strip() for tag in listed.split(","))
+
+
+def parts_of(playbook: Path) -> Iterator[Path]:
+    """Yield a playbook and those that it imports."""
+    yield playbook
+    for name in re.findall(r"import_playbook: (\S+)", playbook.read_text()):
+        yield from parts_of(playbook.with_name(name))

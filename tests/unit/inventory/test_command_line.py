@@ -21,7 +21,7 @@ from support.control import ROOT, run
 )
 def test_what_is_nearly_a_variable_and_what_has_another_type_is_refused(given, said):
     with pytest.raises(AnsibleError) as refused:
-        refuse_mistakes(given)
+        refuse_mistakes(given, {})
     assert said in str(refused.value) and "nothing was changed" in str(refused.value)
 
 
@@ -35,7 +35,7 @@ def test_what_is_nearly_a_variable_and_what_has_another_type_is_refused(given, s
     ],
 )
 def test_what_is_right_templates_and_what_is_not_the_kits_is_let_through(given):
-    refuse_mistakes(given)
+    refuse_mistakes(given, {})
 
 
 def test_every_verb_begins_with_it():
@@ -61,21 +61,50 @@ def test_a_verb_that_is_misheard_does_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("playbook", "tag", "said"),
+    ("playbook", "option", "tag", "said"),
     [
-        ("playbooks/site.yml", "rabbit", "nothing in site.yml has this tag; it has check, deploy, "),
-        ("celery_ops.kit.deploy", "celery", "nothing in deploy.yml has this tag; it has none, leave --tags out"),
+        ("playbooks/site.yml", "tags", "rabbit", "nothing in site.yml has this tag; it has check, deploy, "),
+        (
+            "celery_ops.kit.deploy",
+            "tags",
+            "celery",
+            "nothing in deploy.yml has this tag; it has none, leave --tags out",
+        ),
+        ("playbooks/deploy.yml", "skip_tags", "migrate", "nothing in deploy.yml has this tag to skip; it has none"),
+        ("playbooks/site.yml", "skip_tags", "always", "--skip-tags always: nothing in site.yml has this tag to skip"),
     ],
 )
-def test_a_tag_for_which_nothing_would_be_done_is_refused(playbook, tag, said, monkeypatch):
+def test_a_tag_that_nothing_has_is_refused(playbook, option, tag, said, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(AnsibleError) as refused:
-        refuse_mistakes({}, [tag], [playbook])
+        refuse_mistakes({}, {option: [tag], "args": [playbook]})
     assert said in str(refused.value)
 
 
 def test_tags_that_something_has_and_those_of_other_playbooks_are_let_through(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    refuse_mistakes({}, ["rabbitmq", "flower", "always"], ["playbooks/site.yml"])
-    refuse_mistakes({}, ["all"], ["playbooks/deploy.yml"])
-    refuse_mistakes({}, ["ours"], [str(tmp_path / "site.yml"), "celery_ops_of_ours.yml"])
+    refuse_mistakes({}, {"tags": ["rabbitmq", "flower", "always"], "args": ["playbooks/site.yml"]})
+    refuse_mistakes({}, {"skip_tags": ["monitoring"], "args": ["playbooks/site.yml"]})
+    refuse_mistakes({}, {"skip_tags": ["check"], "args": ["playbooks/restore.yml", "playbooks/rabbitmq_move.yml"]})
+    refuse_mistakes({}, {"tags": ["all"], "args": ["playbooks/deploy.yml"]})
+    refuse_mistakes({}, {"tags": ["ours"], "args": [str(tmp_path / "site.yml"), "celery_ops_of_ours.yml"]})
+
+
+@pytest.mark.parametrize("strategy", ["free", "ansible.builtin.host_pinned", "mitogen_free"])
+def test_a_strategy_in_which_hosts_do_not_wait_for_each_other_is_refused(strategy):
+    with pytest.raises(AnsibleError, match=f"strategy is {strategy} .*ANSIBLE_STRATEGY=linear"):
+        refuse_mistakes({}, {}, strategy)
+
+
+@pytest.mark.parametrize("strategy", ["linear", "ansible.builtin.linear", "debug", "mitogen_linear"])
+def test_others_are_let_through(strategy):
+    refuse_mistakes({}, {}, strategy)
+
+
+def test_every_verb_hears_of_the_strategy_and_of_where_to_start(tmp_path):
+    (tmp_path / "hosts.yml").write_text("worker: {hosts: {nowhere: {ansible_connection: local}}}")
+    words = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "playbooks/deploy.yml"]
+    refused = run([*words, "--start-at-task", "Web"], environment={"ANSIBLE_STRATEGY": "free"})
+    assert refused.rc != 0 and "TASK" not in refused.text
+    assert "--start-at-task Web leaves out all that comes before it" in refused.text
+    assert "ANSIBLE_STRATEGY=linear" in refused.text
