@@ -23,6 +23,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMPI
 
 MOST = 1000
 """Files that are kept; what is more is of earlier versions of the kit."""
+LEAST = 16 * 2**20
+"""Bytes that are left to others in /run, which may be small: leases and work under way are there as well."""
 
 
 class Compiled(zipimport.zipimporter):
@@ -52,11 +54,15 @@ class Compiled(zipimport.zipimporter):
 
 
 def keep(store: Path, name: str, content: bytes) -> None:
-    """Write a file; where there are many, without the others. Of one that was half written nothing can be made."""
+    """Write a file where there is room, in one step: another call may read it. Where there are many, the others go."""
     if len(others := list(store.iterdir())) >= MOST:
         for other in others:
             other.unlink(missing_ok=True)
-    (store / name).write_bytes(content)
+    seen = os.statvfs(store)
+    if seen.f_bavail * seen.f_frsize >= LEAST + len(content):
+        draft = store / f"{name}.{os.getpid()}"
+        draft.write_bytes(content)
+        draft.replace(store / name)
 
 
 def store_on(host: Path, state: Path) -> Path | None:

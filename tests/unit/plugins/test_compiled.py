@@ -93,6 +93,22 @@ def test_what_earlier_versions_have_left_goes(store, monkeypatch):
     assert [path.name for path in store.iterdir()] == ["c"]
 
 
+def test_a_small_file_system_is_left_to_others(store, monkeypatch):
+    compiled.keep(store, "a", b"there is room")
+    seen = os.statvfs(store)
+    monkeypatch.setattr(compiled, "LEAST", seen.f_bavail * seen.f_frsize * 2)
+    compiled.keep(store, "b", b"there is none")
+    assert [path.name for path in store.iterdir()] == ["a"]
+
+
+def test_nobody_reads_half_of_what_is_kept(store):
+    compiled.keep(store, "a", b"old")
+    with (store / "a").open("rb") as file:
+        compiled.keep(store, "a", b"new")
+        assert file.read() == b"old"
+    assert (store / "a").read_bytes() == b"new"
+
+
 @pytest.mark.skipif(os.geteuid(), reason="what is not root's is not used")
 def test_a_place_that_others_can_write_to_is_not_used(tmp_path):
     place, state = tmp_path / "run/.compiled", tmp_path / "state"
