@@ -18,7 +18,7 @@ export ANSIBLE_HOME ?= $(CURDIR)/.ansible
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test lint unit integration molecule apps sanity bench matrix chaos operate
+.PHONY: help up down test lint unit integration templates policy molecule apps sanity bench matrix chaos operate
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -29,10 +29,10 @@ up: .venv/tools ## set up this machine (or INVENTORY=...) and check that it work
 down: .venv/tools ## remove what `make up` made (asks first; CONFIRM=yes does not; SERVICES=no keeps RabbitMQ, Redis, Supervisor)
 	$(PLAY) playbooks/uninstall.yml -e uninstall_services=$(SERVICES) $(if $(CONFIRM),-e uninstall_confirm=$(CONFIRM))
 
-test: .venv/tests ## everything CI runs
+test: .venv/tests ## everything CI runs; one part of it: make lint, unit, integration, templates, policy or molecule
 	tests/run
 
-lint unit integration molecule: .venv/tests ## one part of it
+lint unit integration templates policy molecule: .venv/tests
 	tests/run $@
 
 .venv/tools: requirements.txt
@@ -47,7 +47,7 @@ lint unit integration molecule: .venv/tests ## one part of it
 sanity: .venv/tests ## run ansible-test sanity over the plugins (it makes virtualenvs of its own from your package index)
 	tests/sanity/run
 
-bench: .venv/tests ## measure deploys against the plain way, and print a table
+bench: .venv/tests ## measure the kit beside plain tools, and write docs/performance.md and the README's table
 	bench/run
 
 apps: .venv/tests ## deploy every application of tests/apps all the way: second run, load, rollback, broken release

@@ -21,7 +21,7 @@ options:
     description:
       - V(collected) makes the part; V(read) returns a piece of a file of it; V(removed) removes it.
       - V(received) takes O(source), a file on the host, in its place; V(restored) restores what is in it.
-      - V(empty) fails where queues of the application have messages.
+      - V(empty) returns in RV(counts) the queues of the application that have messages.
     choices: [collected, read, removed, received, restored, empty]
     type: str
     default: collected
@@ -30,7 +30,7 @@ options:
   offset: {description: The first byte to read., type: int, default: 0}
   source: {description: A file on the host that is moved., type: path, default: ""}
 attributes:
-  check_mode: {support: none, description: The action plugin calls it not.}
+  check_mode: {support: none, description: In check mode the action plugin does not call the module.}
 author:
   - celery-ops (@celery-ops)
 """

@@ -9,7 +9,7 @@ short_description: Refuse an inventory that can't work, with all of its mistakes
 description:
   - Runs on the control node alone and changes nothing. Looks at the hosts of the play, and at the inventory around
     them; each mistake names the variable, its value, what is wrong and the line to write.
-  - The rules are in C(plugins/inventory_rules/); types come from the roles' argument specs.
+  - The rules are in C(plugins/plugin_utils/inventory_rules/); types come from the roles' argument specs.
 options:
   only:
     description: Look at mistakes of these variables only; empty for all.

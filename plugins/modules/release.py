@@ -14,11 +14,10 @@ options:
   state:
     description:
       - V(built) unpacks, makes the virtualenv, inspects the application and, if told how, migrates; nothing that runs
-        is touched.
+        is touched. It writes the environment file - one of its own for every content, so that what runs keeps what it
+        was started with - and notes that O(deployment) is under way.
       - V(migrated) only migrates, for where several hosts have to be built before.
       - V(history) returns what a rollback chooses from.
-      - V(built) writes the environment file - one of its own for every content, so that what runs keeps what it was
-        started with - and notes that O(deployment) is under way.
       - V(active) points C(current) and the environment's link at the release, marks it good, writes the deployment's
         record and the audit log, and prunes.
       - V(failed) records a deploy or rollback that failed, and marks the release if that was its fault.
