@@ -61,8 +61,9 @@ def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: 
     known, are_several = reader.hostvars[host.name], len(reader.members("rabbitmq")) > 1
     names = names_of(host.name, known, is_cluster=are_several, is_own=is_own)
     hosts = reader.kit_hosts
-    said = {str(reader.hostvars.raw_get(name).get(variable, "")) for name in hosts for variable in ADDRESSES}
-    more = [each for text in sorted(said) if "{{" not in text for each in text.split(",") if each]
+    given = [reader.host(name, not_generated).known for name in hosts]
+    said = {str(known.get(variable) or "") for known in given for variable in ADDRESSES}
+    more = [each for text in sorted(said) for each in text.split(",") if each]
     # Whose address it is, an inventory with one service of a kind leaves no doubt about.
     here = ["127.0.0.1"] if host.runs_app and "result_store" in host.groups else []
     return list(dict.fromkeys([*names, *here, *([] if are_several or is_own else more)]))

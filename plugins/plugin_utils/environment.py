@@ -15,7 +15,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_loopback
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, is_loopback
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
@@ -117,7 +117,7 @@ def broker_host(variables: Mapping[str, Any]) -> str:
     here = str(variables["inventory_hostname"])
     drawn = int(hashlib.sha256(here.encode()).hexdigest(), 16) % len(members)
     first = members.index(here) if here in members else drawn
-    return ",".join(address_of(variables, host) for host in members[first:] + members[:first])
+    return ",".join(address_of(host, variables["hostvars"][host]) for host in members[first:] + members[:first])
 
 
 def redis_url(variables: Mapping[str, Any]) -> str:
@@ -140,7 +140,7 @@ def service_host(variables: Mapping[str, Any], group: str) -> str:
     members = variables["groups"].get(group) or []
     if group in variables["group_names"] or not members:
         return "127.0.0.1"
-    return address_of(variables, members[0])
+    return address_of(members[0], variables["hostvars"][members[0]])
 
 
 def users_left_out(variables: Mapping[str, Any], group: str) -> list[str]:
@@ -157,11 +157,6 @@ def users_left_out(variables: Mapping[str, Any], group: str) -> list[str]:
     here = set(variables["ansible_play_hosts_all"])
     elsewhere = [host for host in app_hosts(variables["groups"]) if host not in here]
     return [host for host in elsewhere if host not in members or host in serving]
-
-
-def address_of(variables: Mapping[str, Any], host: str) -> str:
-    """Return the address at which a host of the inventory is reached."""
-    return str(variables["hostvars"][host].get("ansible_host", host))
 
 
 def result_backend(variables: Mapping[str, Any]) -> str | None:

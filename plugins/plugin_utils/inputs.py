@@ -17,6 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cro
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 
@@ -113,17 +114,17 @@ def result_store_applications(host: Host, reader: Reader) -> list[dict[str, Any]
 
 def stores_of(reader: Reader) -> list[str]:
     """The hosts that keep the results together; none where each store is alone."""
-    return store_members(reader.groups, reader.hostvars.raw_get)
+    return store_members(reader.groups, reader.hostvars.__getitem__)
 
 
 def result_store_nodes(host: Host, reader: Reader) -> list[str]:
     """The addresses of the hosts that keep the results together; the first one's is the primary at first."""
-    return [store_address(name, reader.hostvars.raw_get(name)) for name in stores_of(reader)]
+    return [store_address(name, reader.hostvars[name]) for name in stores_of(reader)]
 
 
 def result_store_address(host: Host, reader: Reader) -> str:
     """The host's own among them."""
-    return store_address(host.name, host.given) if host.name in stores_of(reader) else ""
+    return store_address(host.name, host.known) if host.name in stores_of(reader) else ""
 
 
 def result_store_replication_password(host: Host, reader: Reader) -> str:
@@ -161,12 +162,12 @@ def bind(group: str) -> Callable[[Host, Reader], str]:
 
 def rabbitmq_cluster_nodes(host: Host, reader: Reader) -> list[dict[str, str]]:
     """The nodes of the cluster that the group's hosts form; none for a broker that is alone."""
-    return given(host, "rabbitmq_cluster_nodes", cluster_nodes(members_of(reader), reader.hostvars.raw_get))
+    return given(host, "rabbitmq_cluster_nodes", cluster_nodes(members_of(reader), reader.hostvars.__getitem__))
 
 
 def members_of(reader: Reader) -> list[str]:
     """The hosts that form a cluster; none where brokers are alone."""
-    return cluster_members(reader.groups, reader.hostvars.raw_get)
+    return cluster_members(reader.groups, reader.hostvars.__getitem__)
 
 
 def own_node(key: str, variable: str, alone: str) -> Callable[[Host, Reader], str]:
@@ -175,7 +176,7 @@ def own_node(key: str, variable: str, alone: str) -> Callable[[Host, Reader], st
     def of(host: Host, reader: Reader) -> str:
         if host.name not in members_of(reader):
             return given(host, variable, alone)
-        return cluster_nodes([host.name], reader.hostvars.raw_get)[0][key]
+        return cluster_nodes([host.name], reader.hostvars.__getitem__)[0][key]
 
     return of
 
@@ -183,7 +184,7 @@ def own_node(key: str, variable: str, alone: str) -> Callable[[Host, Reader], st
 def uses_tls(group: str, host: Host, reader: Reader) -> bool:
     """Whether the host's broker or result store speaks TLS."""
     return group in host.groups and tls.is_on(
-        group, reader.groups, reader.hostvars.raw_get, host.need("celery_app_tls")
+        group, reader.groups, reader.hostvars.__getitem__, host.need("celery_app_tls")
     )
 
 
@@ -229,7 +230,7 @@ def app_authorities(host: Host, reader: Reader) -> str:
     """The file on the control node with the CA that the application's programs trust; "" without TLS."""
     groups = [group for group in ("rabbitmq", "result_store") if host.uses_group(group)]
     wanted = host.need("celery_app_tls")
-    is_on = any(tls.is_on(group, reader.groups, reader.hostvars.raw_get, wanted) for group in groups)
+    is_on = any(tls.is_on(group, reader.groups, reader.hostvars.__getitem__, wanted) for group in groups)
     return str(host.need("celery_app_tls_ca")) if is_on else ""
 
 
@@ -237,7 +238,7 @@ def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
     """Who may reach the services of this host; nothing where no other host uses them."""
 
     def serves_others(group: str) -> bool:
-        return group in host.groups and tls.is_on(group, reader.groups, reader.hostvars.raw_get, True)
+        return group in host.groups and tls.is_on(group, reader.groups, reader.hostvars.__getitem__, True)
 
     if not host.true("celery_app_firewall"):
         return []
@@ -273,7 +274,7 @@ def addresses_of(known: Mapping[str, Any], name: str) -> list[str]:
     facts = known.get("ansible_facts") or {}
     found = [*facts.get("all_ipv4_addresses", []), *facts.get("all_ipv6_addresses", [])]
     local = [each for each in found if not each.lower().startswith(("127.", "::1", "fe80:", "169.254."))]
-    return list(dict.fromkeys([str(known.get("ansible_host") or name), *local]))
+    return list(dict.fromkeys([address_of(name, known), *local]))
 
 
 def changes_firewall(host: Host, reader: Reader) -> bool:
@@ -361,7 +362,7 @@ def services_in_force(host: Host, reader: Reader) -> dict[str, Any]:
     addresses = {
         group: host.need(variable).split(",") for group, variable in SERVICES.items() if host.uses_group(group)
     }
-    hosts = {str(reader.hostvars.raw_get(name).get("ansible_host") or name): name for name in reader.hostvars}
+    hosts = {reader.address(name): name for name in reader.hostvars}
     if "result_store" in addresses and (stores := stores_of(reader)):
         nodes = result_store_nodes(host, reader)
         addresses["result_store"], hosts = nodes, hosts | dict(zip(nodes, stores, strict=True))

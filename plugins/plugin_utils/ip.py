@@ -1,9 +1,18 @@
-"""IP addresses in an inventory's texts."""
+"""Addresses in an inventory: where a host is reached, and IP addresses in its texts."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any
+
+ADDRESS_VARIABLES = ("ansible_host", "ansible_ssh_host")
+"""What says where a host is reached, for Ansible too; the second is the name of before Ansible 2.0."""
+
+
+def address_of(host: str, given: Mapping[str, Any]) -> str:
+    """The address at which Ansible and the other hosts reach a host, by its variables, evaluated."""
+    return str(next(filter(None, map(given.get, ADDRESS_VARIABLES)), host))
 
 
 def as_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import shrinking
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip, is_loopback
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, as_ip, is_loopback
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 
 Given = Callable[[str], Mapping[str, Any]]
@@ -48,7 +48,7 @@ def node_address(host: str, given: Mapping[str, Any]) -> str:
     """The IP address at which the other members reach a host; a name that does not lead to one is returned as it is."""
     if (own := given.get("rabbitmq_distribution_bind")) and not is_loopback(own):
         return str(own)
-    text = str(given.get("ansible_host") or host)
+    text = address_of(host, given)
     if as_ip(text):
         return text
     try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of
 
 VARIABLE = "celery_app_result_store_sentinel"
 """With it the group's hosts form one store."""
@@ -19,4 +20,4 @@ def store_members(groups: Mapping[str, list[str]], given: Callable[[str], Mappin
 
 def store_address(host: str, given: Mapping[str, Any]) -> str:
     """The address at which clients and the other members reach a host's Redis and Sentinel."""
-    return str(given.get("result_store_address") or given.get("ansible_host") or host)
+    return str(given.get("result_store_address") or address_of(host, given))

@@ -12,7 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, SECRET_DIRECTORY, SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, as_ip
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 from cryptography import x509
@@ -45,7 +45,7 @@ def names_of(host: str, known: Mapping[str, Any], is_cluster: bool, is_own: bool
 
     One that the kit makes is for more than they ask for today: any of its names, and the one that all brokers have.
     """
-    address = str(known.get("ansible_host") or host)
+    address = address_of(host, known)
     # Sentinel tells clients this one.
     store = [str(known["result_store_address"])] if known.get("result_store_address") else []
     asked = [address, *store, *([NAME] if is_cluster else [])]

@@ -243,7 +243,7 @@ def store_of_several(group: str, members: list[Host]) -> Iterator[Mistake]:
         )
     seen: dict[str, str] = {}
     for host in members:
-        address = store_address(host.name, host.given)
+        address = store_address(host.name, host.known)
         if not host.true(SENTINEL):
             yield wrong(SENTINEL, False, f"{host.name} is in group {group} with others.", "true (in group_vars/all)")
         if host.text("result_store_instance"):
@@ -276,7 +276,7 @@ def cluster_names(members: list[Host]) -> Iterator[Mistake]:
     """The nodes of a cluster have names of their own, and addresses at which the others reach them."""
     seen: dict[str, str] = {}
     for host in members:
-        [node] = cluster_nodes([host.name], lambda _, host=host: host.given)
+        [node] = cluster_nodes([host.name], lambda _, host=host: host.known)
         if not is_reachable_ipv4(node["address"]):
             text = (
                 f"ansible_host of {host.name} is {shown(node['address'])}: the nodes of a cluster reach each other at "

@@ -16,8 +16,11 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible.template import trust_as_template
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
@@ -193,11 +196,23 @@ class Host:
         """Its value as a yes or no."""
         return boolean(self.text(variable), strict=False)
 
-    @property
+    @cached_property
+    def known(self) -> Mapping[str, Any]:
+        """What the inventory says of it, evaluated; None for what can't be."""
+
+        def evaluate(value: Any) -> Any:
+            try:
+                return self.evaluate(value)
+            except AnsibleError:
+                return None
+
+        return Variables(self.given, evaluate)
+
+    @cached_property
     def machine(self) -> str:
         """What two names for one machine have in common."""
-        local = self.given.get("ansible_connection") == "local"
-        return str(self.given.get("ansible_host") or ("localhost" if local else self.name))
+        local = self.known.get("ansible_connection") == "local"
+        return address_of("localhost" if local else self.name, self.known)
 
     @property
     def runs_app(self) -> bool:
@@ -207,7 +222,14 @@ class Host:
     def uses_group(self, group: str) -> bool:
         """Whether its broker or result store is that of the group, and not one of somebody else."""
         variable, ours = OWN_SERVICE[group]
-        return str(self.given.get(variable) or ours) == ours
+        return (self.service(variable) or ours) == ours
+
+    def service(self, variable: str) -> str:
+        """The address of a service of somebody else, as it stands there where evaluating it would make a password."""
+        value = self.given.get(variable)
+        is_made = any(not file.exists() for file in password_files(value, self.evaluate))
+        known = value if is_made else self.known.get(variable)
+        return str((value if known is None else known) or "")
 
     @property
     def web_port(self) -> int | None:
@@ -243,13 +265,13 @@ class Inventory:
     @cached_property
     def cluster(self) -> list[str]:
         """The hosts that form a RabbitMQ cluster; none where each broker is alone."""
-        given = {host.name: host.given for host in [*self.hosts, *self.others]}
+        given = {host.name: host.known for host in [*self.hosts, *self.others]}
         return cluster_members(self.groups, lambda name: given.get(name, {}))
 
     @cached_property
     def stores(self) -> list[str]:
         """The hosts that keep the results together; none where each result store is alone."""
-        given = {host.name: host.given for host in [*self.hosts, *self.others]}
+        given = {host.name: host.known for host in [*self.hosts, *self.others]}
         return store_members(self.groups, lambda name: given.get(name, {}))
 
     def server(self, group: str, host: Host) -> Host | None:
@@ -270,7 +292,7 @@ class Inventory:
     def broker(self, host: Host) -> str:
         """What the hosts that use one broker have in common; it may be a secret."""
         if not host.uses_group("rabbitmq"):
-            return str(host.given["celery_app_broker_url"])
+            return host.service("celery_app_broker_url")
         server = self.server("rabbitmq", host)
         return (
             server.name

@@ -18,6 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     declared,
     trusted,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import ADDRESS_VARIABLES, address_of
 
 Evaluate = Callable[[Any], Any]
 
@@ -53,6 +54,12 @@ class Reader:
     def app_hosts(self) -> list[str]:
         """The hosts that run a program of the application."""
         return app_hosts(self.groups)
+
+    def address(self, name: str) -> str:
+        """Where a host is reached, also one that is not the kit's; its name where that can't be evaluated."""
+        given = self.hostvars.raw_get(name)
+        is_plain = not any(self.templar.is_template(given.get(variable)) for variable in ADDRESS_VARIABLES)
+        return address_of(name, given if is_plain else self.host(name).known)
 
     def host(
         self, name: str, instead: Callable[[Mapping[str, Any], Evaluate], dict[str, Any]] = nothing_instead

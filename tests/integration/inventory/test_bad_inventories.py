@@ -465,6 +465,17 @@ def test_the_urls_for_names_of_the_applications_own_make_no_password_while_they_
     assert not list(tmp_path.glob("control/secrets/*"))
 
 
+def test_addresses_may_be_templates_that_are_for_hosts_alone(first_play, tmp_path):
+    members = [*"abc", "w1", "w2"]
+    groups = {"rabbitmq": ["a", "b", "c"], "result_store": ["a"], "worker": ["w1", "w2"], "scheduler": ["w1", "w2"]}
+    hosts = inventory(groups | {"web": ["w1"]}, {}, {"ansible_host": "{{ places[inventory_hostname] }}"})
+    hosts["all"]["vars"]["places"] = {name: f"10.0.0.{number}" for number, name in enumerate(members, 1)}
+    for given in hosts["all"]["hosts"].values():
+        del given["ansible_host"]
+    run = play(first_play, hosts, tmp_path / "control")
+    assert (run.rc, run.mistakes) == (0, []), run.text
+
+
 @pytest.mark.parametrize("case", GOOD)
 def test_a_good_inventory_passes_without_a_word(case, first_play, tmp_path):
     run = play(first_play, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", GOOD[case])

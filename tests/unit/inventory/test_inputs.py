@@ -112,6 +112,46 @@ def test_three_brokers_are_told_of_each_other(ask, tmp_path):
     assert ask("rabbitmq_erlang_cookie", CLUSTER, "hub", PLACES) == cookie
 
 
+PLACED = {
+    "plain": {name: {"ansible_host": address} for name, address in ADDRESSES.items()},
+    "of another variable": {
+        name: {"ansible_host": "{{ private_ip }}", "private_ip": address} for name, address in ADDRESSES.items()
+    },
+    "of a table": {
+        name: {"ansible_host": "{{ places[inventory_hostname] }}", "places": ADDRESSES} for name in ADDRESSES
+    },
+    "by its old name": {name: {"ansible_ssh_host": address} for name, address in ADDRESSES.items()},
+}
+
+
+@pytest.mark.parametrize("way", PLACED)
+def test_addresses_are_what_ansible_takes_them_for(way, ask):
+    nodes = ask("rabbitmq_cluster_nodes", CLUSTER, "b3", PLACED[way])
+    assert [node["address"] for node in nodes] == list(ADDRESSES.values())
+    assert ask("rabbitmq_distribution_bind", CLUSTER, "b2.example.com", PLACED[way]) == "10.0.0.2"
+    _, erlang = ask("firewall_rules", CLUSTER, "b3", PLACED[way])
+    assert [peer[0] for peer in erlang["peers"].values()] == list(ADDRESSES.values())
+    known = ask("services_in_force", CLUSTER, "one", PLACED[way], celery_app_broker_host="10.0.0.2")["hosts"]
+    assert {address: known[address] for address in ADDRESSES.values()} == {v: k for k, v in ADDRESSES.items()}
+
+
+@pytest.mark.parametrize("said", [True, "true", "{{ stores == 'several' }}"])
+def test_a_store_of_several_hosts_may_be_asked_for_by_a_template(said, ask):
+    stores = FLEET | {"result_store": list(ADDRESSES)}
+    given = {"celery_app_result_store_sentinel": said, "stores": "several"}
+    assert ask("result_store_nodes", stores, "b3", PLACES, **given) == list(ADDRESSES.values())
+
+
+def test_a_service_is_somebody_elses_only_where_its_address_is_one(ask, tmp_path):
+    ca = f"{tmp_path}/secrets/tls/ca.crt"
+    ours = {"celery_app_broker_url": "{{ theirs | default('') }}", "celery_app_result_backend": "{{ backend }}"}
+    assert ask("tls_ca", FLEET, "one", backend="redis", **ours) == ca
+    assert ask("tls_ca", FLEET, "one", backend="none", theirs="amqp://x@y/z", **ours) == ""
+    made = "amqp://shop:{{ lookup('password', celery_app_secrets_dir ~ '/of_theirs') }}@mq/shop"
+    assert ask("tls_ca", FLEET, "one", celery_app_broker_url=made, celery_app_result_backend="none") == ""
+    assert not (tmp_path / "secrets").exists()
+
+
 def test_a_broker_that_is_alone_is_told_of_nobody_and_no_cookie_is_made(ask, tmp_path):
     names = ("rabbitmq_cluster_nodes", "rabbitmq_node_name", "rabbitmq_distribution_bind", "rabbitmq_erlang_cookie")
     assert [ask(name, FLEET, "hub") for name in names] == [[], "rabbit@localhost", "127.0.0.1", ""]
