@@ -44,5 +44,11 @@ def test_afterwards_nothing_is_left_and_nothing_runs(host):
     assert [name for name in PACKAGES if host.testinfra.package(name).is_installed] == []
     assert not host.testinfra.user(APP).exists
     assert host.run(RUNNING).stdout == ""
+
+
+@pytest.mark.only_on("bookworm")
+@pytest.mark.timeout(300)
+def test_a_second_time_there_is_nothing_to_do(host):
     again = play("uninstall", host, **ALL)
     assert again.rc == 0, again.text[-4000:]
+    assert again.changed == {host.name: 0}
