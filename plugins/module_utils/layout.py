@@ -107,6 +107,8 @@ STOP_MARGIN = 30
 SCHEDULER_STOP_TIMEOUT = 30
 HELPER_STOP_TIMEOUT = 10
 """For what has no tasks to finish: the watchdog, the web's listener."""
+TICK_ENTRY = "celery-ops-tick"
+"""The scheduler's entry for the tick, the task by which a check knows that it works."""
 TICK_INTERVAL = 15
 LEASE_TIMEOUT = 45.0
 """Without a renewal within that time, a deploy lock counts for nothing."""

@@ -15,7 +15,7 @@ from celery.utils.log import get_task_logger
 import celery_ops.ledger  # their tasks are the kit's, too
 import celery_ops.worker.echo
 from celery_ops.launch.env import application_name
-from celery_ops.layout import TICK_INTERVAL
+from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL
 from celery_ops.worker import (
     acks,
     canary,
@@ -77,7 +77,7 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     if queue := os.environ.get("CELERY_OPS_TICK_QUEUE") or consumed_instead(conf):
         entry["options"]["queue"] = queue
     # A new dict: Celery's default is one object shared by all apps.
-    put(conf, "beat_schedule", {**schedule, "celery-ops-tick": entry})
+    put(conf, "beat_schedule", {**schedule, TICK_ENTRY: entry})
 
 
 def consumed_instead(conf: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery_ops import pause
 from celery_ops.errors import RetryLater
 from celery_ops.launch.env import RUNTIME, application_name
-from celery_ops.layout import TICK_INTERVAL, Layout
+from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL, Layout
 from celery_ops.probe import Deadline, answer, connected, load_app
 from celery_ops.worker.heartbeat import READY, workers
 
@@ -230,7 +230,7 @@ def _store(app: "Celery") -> str:
 
 def _untold(app: "Celery") -> str:
     """Return why nothing can be told of the scheduler; empty where its ticks are kept."""
-    if "celery-ops-tick" not in (app.conf.beat_schedule or {}):
+    if TICK_ENTRY not in (app.conf.beat_schedule or {}):
         return "the tick is not in the beat schedule (the application does not take celery_ops.settings)"
     return "" if _store(app) == "shared" else "no result store keeps the tick"
 

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL
 
 if TYPE_CHECKING:
     from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
@@ -37,6 +40,7 @@ def connect() -> None:
         scheduler.reserve, scheduler.apply_async = reserving, sending
         if filename := getattr(scheduler, "schedule_filename", ""):
             keep_last_runs(scheduler, last_runs_file(filename))
+            send_first_tick_at_once(scheduler)
 
 
 def complete(entry: ScheduleEntry, schedule: dict[str, Any]) -> ScheduleEntry:
@@ -66,6 +70,13 @@ def keep_last_runs(scheduler: PersistentScheduler, path: Path) -> None:
         write_last_runs(scheduler, path)
 
     scheduler.sync = sync
+
+
+def send_first_tick_at_once(scheduler: PersistentScheduler) -> None:
+    """Make a tick due that has never been sent: who set the application up waits for it."""
+    tick = scheduler.schedule.get(TICK_ENTRY)
+    if tick is not None and not tick.total_run_count:
+        tick.last_run_at -= timedelta(seconds=TICK_INTERVAL)
 
 
 def carry_over(scheduler: Scheduler, path: Path) -> list[str]:

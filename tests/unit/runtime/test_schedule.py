@@ -117,3 +117,25 @@ def test_last_runs_that_can_not_be_read_stop_no_scheduler(tmp_path, capsys, text
     assert "can't be read, entries count from now on" in capsys.readouterr().out
     assert set(scheduler.schedule) >= {"nightly", "hourly"}
     scheduler.close()
+
+
+def test_the_first_tick_is_due_at_once_and_no_later_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(signals.beat_init, "receivers", [])
+    schedule.connect()
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.beat_schedule = {name: {"task": "demo", "schedule": 15.0} for name in ("celery-ops-tick", "mine")}
+    file = str(tmp_path / "schedule")
+
+    def due():
+        service = beat.Service(app=app, schedule_filename=file)
+        signals.beat_init.send(service)
+        return service.scheduler, [name for name, entry in service.scheduler.schedule.items() if entry.is_due()[0]]
+
+    scheduler, found = due()
+    assert found == ["celery-ops-tick"]
+    tick = scheduler.schedule["celery-ops-tick"]
+    tick.last_run_at, tick.total_run_count = datetime.now(UTC), 1
+    scheduler.close()
+    scheduler, found = due()
+    assert found == []
+    scheduler.close()
