@@ -19,7 +19,14 @@ HOST_RULES = (
     variables.directories, variables.packages,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
-PLACE_RULES = (variables.source, cross_host.times, cross_host.migrate_host, cross_host.flower, cross_host.services)
+PLACE_RULES = (
+    variables.source,
+    cross_host.times,
+    cross_host.migrate_host,
+    cross_host.flower,
+    cross_host.services,
+    cross_host.secrets_dir,
+)
 INVENTORY_RULES = (
     cross_host.groups, cross_host.scheduler, cross_host.clusters, cross_host.one_application, cross_host.neighbours,
     cross_host.migration,
