@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
@@ -16,7 +18,7 @@ OLDEST_PYTHON = (3, 11)
 
 
 def name(app: str) -> Iterator[str]:
-    """The application's user and directories are the kit's, or not there yet."""
+    """The application's user, group and directories are the kit's, or not there yet."""
     layout = Layout(app)
     try:
         account = pwd.getpwnam(app)
@@ -27,12 +29,25 @@ def name(app: str) -> Iterator[str]:
         if found:
             problem = f"{', '.join(found)} is there already, and not from this kit."
             yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
+        yield from group(app)
         return
     if account.pw_dir != str(layout.state):
         yield (
             f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
             f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
             f"usermod -d {layout.state} {app}"
+        )
+
+
+def group(app: str) -> Iterator[str]:
+    """There is no group of the application's name without its user: `userdel` would remove the group as well."""
+    with suppress(KeyError):
+        found = grp.getgrnam(app)
+        members = f" with {', '.join(found.gr_mem)}" if found.gr_mem else ""
+        yield (
+            f"celery_app_name is {app}: a group of that name is there (gid {found.gr_gid}{members}), which could read "
+            f"the application's passwords, and would be removed with it. Write: celery_app_name: {app}_app, or, if the "
+            f"group is needed for nothing, type: groupdel {app}"
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import grp
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -61,6 +63,16 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
         f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: preflight_allow_untested: true, or use "
         "Debian 12 and 13"
     )
+
+
+def test_a_group_of_the_systems_is_not_the_applications():
+    name = next(
+        each.gr_name for each in grp.getgrall() if each.gr_name not in {user.pw_name for user in pwd.getpwall()}
+    )
+    [said] = application.name(name)
+    assert f"celery_app_name is {name}: a group of that name is there (gid" in said
+    assert f"Write: celery_app_name: {name}_app, or" in said
+    assert list(application.name("no_such_application")) == []
 
 
 def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
