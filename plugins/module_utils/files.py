@@ -48,6 +48,11 @@ def write_new(
         file.write(encoded)
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a file that may be somebody else's: `in_bytes` gives back what is no UTF-8. Raises OSError."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
 def in_bytes(content: str | bytes) -> bytes:
     """Return a file's content as it is written."""
     return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
