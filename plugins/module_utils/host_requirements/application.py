@@ -23,7 +23,7 @@ def name(app: str) -> Iterator[str]:
     try:
         account = pwd.getpwnam(app)
     except KeyError:
-        places = (layout.base, layout.etc, layout.run, layout.state, layout.log)
+        places = (layout.base, layout.etc, layout.run, layout.state, layout.log, layout.tmpfiles)
         # An empty directory may be somewhere to mount a disk.
         found = [str(place) for place in places if place.is_file() or any(place.glob("*"))]
         if found:
@@ -56,11 +56,26 @@ def command(wanted: str, app: str, place: Path = COMMANDS_DIR, others: str = SYS
     if not wanted:
         return
     path = Path(place, wanted)
-    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
-    found = str(path) if os.path.lexists(path) and not ours else shutil.which(wanted, path=others)
+    found = str(path) if is_foreign(path, app) else shutil.which(wanted, path=others)
     if found:
         why = "is not the kit's, and stays" if found == str(path) else f"would be hidden by {path}"
         yield f"celery_app_command is {wanted}: {found} {why}. Write: celery_app_command: {wanted}_ops, or '' for none"
+
+
+def operators_command(app: str, place: Path = COMMANDS_DIR) -> Iterator[str]:
+    """The name of the operators' command is free there, or the command is the kit's: sudo lets them call it as root."""
+    path = Path(place, f"{app}ctl")
+    if is_foreign(path, app):
+        yield (
+            f"celery_app_name is {app}: {path} is not the kit's, which has a command of that name. Write: "
+            f"celery_app_name: {app}_app, or, if nobody needs it there, type: mv {path} {path}.old"
+        )
+
+
+def is_foreign(path: Path, app: str) -> bool:
+    """Tell whether a command is there and is not one that the kit wrote for the application."""
+    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
+    return os.path.lexists(path) and not ours
 
 
 def python(path: str) -> Iterator[str]:
@@ -70,7 +85,7 @@ def python(path: str) -> Iterator[str]:
     fix = "Write: celery_app_python: /usr/bin/python3"
     try:
         code = "import sys; print(*sys.version_info[:2])"
-        done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, errors="replace", timeout=20)
         version = tuple(map(int, done.stdout.split()))
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         yield f"celery_app_python is {path}: {error}. {fix}"

@@ -80,7 +80,7 @@ def file(
 def accept(draft: Path, path: Path, command: str) -> None:
     """Ask a command whether a file is valid. Raises OperatorError with its answer."""
     words = [word.replace("%s", str(draft)) for word in shlex.split(command)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise OperatorError(
             f"{path} stays as it was: {words[0]} refuses the new one. {(done.stdout + done.stderr).strip()}"

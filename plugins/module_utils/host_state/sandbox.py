@@ -37,7 +37,7 @@ OPTIONS = {"217": {"PrivateUsers": "no"}, "226": MOUNTS}
 
 def systemctl(*words: str) -> str:
     """What systemctl answers."""
-    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, errors="replace", check=False).stdout
 
 
 def properties(unit: str, *names: str) -> dict[str, str]:
@@ -77,7 +77,7 @@ def off(status: str, found: dict[str, str]) -> list[str]:
 def journal_of(unit: str) -> str:
     """The end of what a unit said."""
     words = ["journalctl", "--unit", unit, "--lines", "15", "--no-pager"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout
 
 
 def mend(unit: str, why: str, outcome: Outcome) -> None:

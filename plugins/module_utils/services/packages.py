@@ -43,6 +43,7 @@ def installed(states: Collection[str] = ("installed",)) -> dict[str, str]:
         ["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"],
         capture_output=True,
         text=True,
+        errors="replace",
         check=True,
     ).stdout
     return {words[0]: words[1] for words in map(str.split, out.splitlines()) if words[-1] in states}
@@ -184,7 +185,9 @@ def processes_of(user: str) -> list[int]:
 
 def needed_by(name: str, others: set[str]) -> bool:
     """Whether removing `name` would take any of `others` with it."""
-    plan = subprocess.run(["apt-get", "--simulate", "purge", name], capture_output=True, text=True).stdout
+    plan = subprocess.run(
+        ["apt-get", "--simulate", "purge", name], capture_output=True, text=True, errors="replace"
+    ).stdout
     return any(line.startswith(("Remv ", "Purg ")) and line.split()[1] in others for line in plan.splitlines())
 
 
@@ -199,6 +202,7 @@ def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) ->
             [*APT, *arguments],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )

@@ -301,6 +301,27 @@ def test_somebody_elses_command_of_that_name_is_refused(text, says, tmp_path):
     assert "/usr/bin/env would be hidden by" in next(application.command("env", "shop", str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [(None, False), ("#!/bin/sh\n# owner: celery-ops shop\n", False), ("#!/bin/sh\nexec kubectl\n", True)],
+    ids=["none", "ours", "somebody's"],
+)
+def test_somebody_elses_command_is_not_what_operators_call_as_root(text, refused, tmp_path):
+    if text is not None:
+        (tmp_path / "shopctl").write_text(text)
+    said = list(application.operators_command("shop", tmp_path))
+    assert bool(said) is refused
+    assert all(f"{tmp_path}/shopctl is not the kit's" in each and "Write: celery_app_name" in each for each in said)
+
+
+def test_what_the_system_makes_at_boot_for_somebody_else_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(application.Layout, "tmpfiles", tmp_path / "shop.conf")
+    assert list(application.name("no_such_application")) == []
+    (tmp_path / "shop.conf").touch()
+    [said] = application.name("no_such_application")
+    assert f"{tmp_path}/shop.conf is there already, and not from this kit" in said
+
+
 @pytest.fixture
 def services(tmp_path, monkeypatch):
     """RabbitMQ and Redis as the kit has configured them for two applications; RabbitMQ does not answer."""
