@@ -53,6 +53,14 @@ def text_of(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
+def text_if_there(path: Path) -> str:
+    """Return the text of a file, or of a process's; "" where it is not there, or goes in this moment."""
+    try:
+        return text_of(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def in_bytes(content: str | bytes) -> bytes:
     """Return a file's content as it is written."""
     return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content

@@ -37,6 +37,20 @@ def name(app: str) -> Iterator[str]:
             f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
             f"usermod -d {layout.state} {app}"
         )
+    elif (theirs := group_name(account.pw_gid)) != app:
+        yield (
+            f"celery_app_name is {app}: a user of that name is there, in the group {theirs} rather than in one of its "
+            f"own, which may read its settings. Write: celery_app_name: {app}_app, or, if the user is meant for the "
+            f"application, type: groupadd --system --force {app}; usermod -g {app} {app}"
+        )
+
+
+def group_name(gid: int) -> str:
+    """Return a group's name; the number where there is none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def group(app: str) -> Iterator[str]:

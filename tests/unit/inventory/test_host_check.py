@@ -65,6 +65,13 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
     )
 
 
+def test_a_user_without_a_group_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(application.Layout, "state", pwd.getpwnam("nobody").pw_dir)
+    [said] = application.name("nobody")
+    assert "in the group nogroup" in said
+    assert "type: groupadd --system --force nobody; usermod -g nobody nobody" in said
+
+
 def test_a_group_of_the_systems_is_not_the_applications():
     name = next(
         each.gr_name for each in grp.getgrall() if each.gr_name not in {user.pw_name for user in pwd.getpwall()}
