@@ -30,6 +30,7 @@ from celery_ops.worker import (
     prefork,
     revoked,
     schedule,
+    store_away,
     task_list,
     ticks,
 )
@@ -114,6 +115,7 @@ acks.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()
+store_away.connect()
 task_list.connect()
 schedule.connect()
 ticks.connect()
