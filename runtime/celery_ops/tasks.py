@@ -22,6 +22,7 @@ from celery_ops.worker import (
     clock,
     counters,
     failover,
+    frames,
     heartbeat,
     intake,
     json_logs,
@@ -109,6 +110,7 @@ heartbeat.connect()
 json_logs.connect()
 limits.connect()
 message_size.connect()
+frames.connect()
 clock.connect()
 counters.connect()
 acks.connect()
