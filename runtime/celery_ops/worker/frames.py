@@ -1,7 +1,7 @@
 """One thread at a time writes to a connection with the broker.
 
 Before 5.4.2, py-amqp puts what several threads send at once into one buffer (its issue 462). A worker with a pool of
-threads or greenlets acknowledges from all of them: of 160,000 acknowledgements by eight threads 1,766 were another one's
+threads or greenlets acknowledges from all of them: of 160,000 acknowledgements by eight threads 1,766 were another's
 instead. So tasks run twice, and the broker closes the channel for what it was told twice.
 """
 

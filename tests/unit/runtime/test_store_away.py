@@ -28,10 +28,10 @@ def test_a_worker_outlives_expired_and_revoked_tasks(stage, is_silent):
         worker = stage.worker("1a2b3c4d", "-c", "1", "-l", "INFO")
         wait_until(lambda: " ready." in worker.output, 30, f"the worker:\n{worker.output}")
         app.send_task("demo.run", ["late"], task_id="late", expires=datetime(2026, 1, 1, tzinfo=UTC))
-        app.send_task("demo.run", ["revoked"], task_id="revoked")
+        app.send_task("demo.run", ["cancelled"], task_id="revoked")
         app.send_task("demo.run", ["done"], ignore_result=True)
         said = [f"The state of task {name} can't be kept" for name in ("late", "revoked")]
         over = lambda: (stage.directory / "done").exists() and all(line in worker.output for line in said)  # noqa: E731
         wait_until(over, 20, f"all three:\n{worker.output}")
-        assert not (stage.directory / "late").exists() and not (stage.directory / "revoked").exists()
+        assert not (stage.directory / "late").exists() and not (stage.directory / "cancelled").exists()
         assert worker.stop() == 0
