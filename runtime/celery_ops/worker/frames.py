@@ -28,8 +28,8 @@ def _keep(connection: amqp.Connection, write: Callable[..., Any]) -> None:
     """Keep what writes the frames of a new connection, behind a lock."""
     lock = threading.Lock()  # made here, as gevent or eventlet may have replaced it by now
 
-    def one_by_one(*frame: Any) -> None:
+    def locked(*frame: Any) -> None:
         with lock:
             write(*frame)
 
-    connection._frame_writer = one_by_one
+    connection._frame_writer = locked
