@@ -32,4 +32,4 @@ def _keep(connection: amqp.Connection, write: Callable[..., Any]) -> None:
         with lock:
             write(*frame)
 
-    connection._frame_writer = locked
+    amqp.Connection.frame_writer.fset(connection, locked)
