@@ -12,6 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import rabbi
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import own_address
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates, names_of
 
 ADDRESSES = ("celery_app_broker_host", "celery_app_result_store_host")
@@ -65,5 +66,5 @@ def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: 
     said = {str(known.get(variable) or "") for known in given for variable in ADDRESSES}
     more = [each for text in sorted(said) for each in text.split(",") if each]
     # Whose address it is, an inventory with one service of a kind leaves no doubt about.
-    here = ["127.0.0.1"] if host.runs_app and "result_store" in host.groups else []
+    here = [own_address(host.known.get("result_store_bind"))] if host.runs_app and "result_store" in host.groups else []
     return list(dict.fromkeys([*names, *here, *([] if are_several or is_own else more)]))

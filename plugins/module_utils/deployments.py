@@ -9,10 +9,11 @@ draft beside the records; one that is left over tells of a run that was interrup
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -169,19 +170,30 @@ class Deployments:
         if entry.get("commits"):
             line["commits"] = entry["commits"]
         self.audit.parent.mkdir(exist_ok=True)
-        with self.audit.open("a") as log:
-            log.write(json.dumps(line) + "\n")
+        add_line(self.audit, line)
 
     def last(self, count: int = 1) -> list[dict[str, Any]]:
-        """Return the last entries of the audit log, newest first."""
-        with suppress(OSError, ValueError):
-            return [json.loads(line) for line in self.audit.read_text().splitlines()[-count:]][::-1]
-        return []
+        """Return the last entries of the audit log, newest first; without what a full disk has left half written."""
+        found = []
+        with suppress(OSError):
+            for line in self.audit.read_text().splitlines()[-count:]:
+                with suppress(ValueError):
+                    found.append(json.loads(line))
+        return found[::-1]
 
     def has_failed(self) -> bool:
         """Whether the last deploy or rollback did not end well."""
         tried = (entry for entry in self.last(100) if entry.get("action") in ("deploy", "rollback"))
         return next((entry.get("outcome") != "good" for entry in tried), False)
+
+
+def add_line(log: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to the audit log, after one that a full disk has left half written as well. Raises OSError."""
+    with log.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        before = b"" if file.read(1) in (b"", b"\n") else b"\n"
+        file.write(before + json.dumps(entry).encode() + b"\n")
 
 
 def ready_of(app: str, name: str, conf: str) -> list[str]:

@@ -48,6 +48,19 @@ def write_new(
         file.write(encoded)
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a file that may be somebody else's: `in_bytes` gives back what is no UTF-8. Raises OSError."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def text_if_there(path: Path) -> str:
+    """Return the text of a file, or of a process's; "" where it is not there, or goes in this moment."""
+    try:
+        return text_of(path)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def in_bytes(content: str | bytes) -> bytes:
     """Return a file's content as it is written."""
     return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content

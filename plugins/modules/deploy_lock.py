@@ -49,7 +49,6 @@ working:
 """
 
 import fcntl
-import json
 import os
 import time
 from pathlib import Path
@@ -58,6 +57,7 @@ from typing import Any
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import add_line
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
@@ -180,8 +180,7 @@ def unlock(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     note = f"Taken from {words(holder)}."
     try:
-        with lock.audit.open("a") as log:
-            log.write(json.dumps(entry) + "\n")
+        add_line(lock.audit, entry)
     except OSError as error:  # a full disk is no reason to leave it locked
         note += f" That could not be written to {lock.audit}: {error.strerror}."
     return {"changed": True, "note": note}

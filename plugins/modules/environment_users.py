@@ -40,6 +40,7 @@ import time
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -51,8 +52,9 @@ def of_before(app: str) -> list[str]:
     current, found = Layout(app).environment_link.resolve(), []
     for path in sorted(CONF_D.glob(f"{app}-*.conf")):
         # One that is a link to nowhere was forgotten by a reboot; one that goes meanwhile has ended.
-        text = path.read_text() if path.exists() else ""
-        if (named := ENVIRONMENT.search(text)) and Layout(app).etc.joinpath(named[1]).resolve() != current:
+        if (named := ENVIRONMENT.search(text_if_there(path))) and Layout(app).etc.joinpath(
+            named[1]
+        ).resolve() != current:
             found.append(path.stem)
     return found
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import without_contradictions
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -44,7 +44,7 @@ def main() -> None:
     )
     path = Path(module.params["path"])
     files = [Path(each) for each in module.params["ours"]]
-    text = path.read_text() if path.exists() else ""
+    text = text_of(path) if path.exists() else ""
     fresh = without_contradictions(text, "\n".join(each.read_text() for each in files if each.exists()))
     if fresh != text and not module.check_mode:
         write_atomically(path, fresh, 0o640, "redis", "redis")

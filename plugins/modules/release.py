@@ -185,7 +185,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import is_of_kit, refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, text_if_there, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import Access, file
@@ -291,7 +291,7 @@ class Releases:
 
     def in_use(self) -> str:
         """The text of all program files: what they name must stay."""
-        return "".join(path.read_text() for path in CONF_D.glob("*.conf") if path.exists()) if CONF_D.exists() else ""
+        return "".join(map(text_if_there, CONF_D.glob("*.conf")))
 
 
 def python_of(releases: Releases, options: dict[str, Any], release: str) -> str:

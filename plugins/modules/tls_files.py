@@ -84,7 +84,7 @@ def main() -> None:
                 "Nothing was changed. Inventories that use one broker or result store use one "
                 f"celery_app_tls_directory; if nobody uses the other CA, type on the host: rm -r {directory}"
             )
-    bundle = want["ca"] + (TRUSTED.read_text() if want["bundle"] and TRUSTED.exists() else "")
+    bundle = want["ca"] + (TRUSTED.read_text(errors="replace") if want["bundle"] and TRUSTED.exists() else "")
     # The key before its certificate: a service that reads them in between has neither half.
     files = {
         "key.pem": (want["key"], OWN_FILE),

@@ -17,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cro
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, own_address
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 
@@ -319,9 +319,7 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
     binds = {f"{group}_bind": INPUTS[f"{group}_bind"](host, reader) for group in own}
     listeners = {f"{group}_port": f"{binds[f'{group}_bind']}:{host.text(f'{group}_port')}" for group in own}
     if uses_tls("rabbitmq", host, reader):
-        listeners["rabbitmq_tls_port"] = listeners["rabbitmq_port"].replace(
-            host.text("rabbitmq_port"), host.text("rabbitmq_tls_port")
-        )
+        listeners["rabbitmq_tls_port"] = f"{binds['rabbitmq_bind']}:{host.text('rabbitmq_tls_port')}"
         listeners["rabbitmq_port"] = f"127.0.0.1:{host.text('rabbitmq_port')}"
     if host.name in stores_of(reader):
         port = host.text("result_store_sentinel_port")
@@ -363,6 +361,8 @@ def services_in_force(host: Host, reader: Reader) -> dict[str, Any]:
         group: host.need(variable).split(",") for group, variable in SERVICES.items() if host.uses_group(group)
     }
     hosts = {reader.address(name): name for name in reader.hostvars}
+    # Where it reaches its own, which may listen at no other.
+    hosts |= {own_address(host.known.get(f"{group}_bind")): host.name for group in addresses if group in host.groups}
     if "result_store" in addresses and (stores := stores_of(reader)):
         nodes = result_store_nodes(host, reader)
         addresses["result_store"], hosts = nodes, hosts | dict(zip(nodes, stores, strict=True))

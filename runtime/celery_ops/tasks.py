@@ -22,6 +22,7 @@ from celery_ops.worker import (
     clock,
     counters,
     failover,
+    frames,
     heartbeat,
     intake,
     json_logs,
@@ -30,6 +31,7 @@ from celery_ops.worker import (
     prefork,
     revoked,
     schedule,
+    store_away,
     task_list,
     ticks,
 )
@@ -108,12 +110,14 @@ heartbeat.connect()
 json_logs.connect()
 limits.connect()
 message_size.connect()
+frames.connect()
 clock.connect()
 counters.connect()
 acks.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()
+store_away.connect()
 task_list.connect()
 schedule.connect()
 ticks.connect()

@@ -174,4 +174,5 @@ def test_every_place_that_says_which_ansible_it_takes_says_the_same():
     said = {load(ROOT / "meta/runtime.yml")["requires_ansible"], environment.removeprefix("ansible-core")}
     assert {text.removeprefix(">=").removesuffix(".0") for text in said} == oldest
     [refused] = re.findall(r"needs ([\d.]+) or newer", (ROOT / "plugins/lookup/hosts.py").read_text())
-    assert {refused} == oldest
+    [page] = re.findall(r"ansible-core ([\d.]+) or newer", (ROOT / "README.md").read_text())
+    assert {refused, page} == oldest

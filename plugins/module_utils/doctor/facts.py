@@ -492,7 +492,7 @@ def unattended_upgrades() -> dict[str, str]:
     """Return the settings of unattended-upgrades; empty where it is not on."""
     if not shutil.which("unattended-upgrade") or not shutil.which("apt-config"):
         return {}
-    done = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, errors="replace", timeout=30)
     pairs = re.findall(r'^(\S+) "(.*)";$', done.stdout, re.MULTILINE)
     settings: dict[str, str] = {}
     for name, value in pairs:

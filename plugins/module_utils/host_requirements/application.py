@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
@@ -16,23 +18,50 @@ OLDEST_PYTHON = (3, 11)
 
 
 def name(app: str) -> Iterator[str]:
-    """The application's user and directories are the kit's, or not there yet."""
+    """The application's user, group and directories are the kit's, or not there yet."""
     layout = Layout(app)
     try:
         account = pwd.getpwnam(app)
     except KeyError:
-        places = (layout.base, layout.etc, layout.run, layout.state, layout.log)
+        places = (layout.base, layout.etc, layout.run, layout.state, layout.log, layout.tmpfiles)
         # An empty directory may be somewhere to mount a disk.
         found = [str(place) for place in places if place.is_file() or any(place.glob("*"))]
         if found:
             problem = f"{', '.join(found)} is there already, and not from this kit."
             yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
+        yield from group(app)
         return
     if account.pw_dir != str(layout.state):
         yield (
             f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
             f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
             f"usermod -d {layout.state} {app}"
+        )
+    elif (theirs := group_name(account.pw_gid)) != app:
+        yield (
+            f"celery_app_name is {app}: a user of that name is there, in the group {theirs} rather than in one of its "
+            f"own, which may read its settings. Write: celery_app_name: {app}_app, or, if the user is meant for the "
+            f"application, type: groupadd --system --force {app}; usermod -g {app} {app}"
+        )
+
+
+def group_name(gid: int) -> str:
+    """Return a group's name; the number where there is none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def group(app: str) -> Iterator[str]:
+    """There is no group of the application's name without its user: `userdel` would remove the group as well."""
+    with suppress(KeyError):
+        found = grp.getgrnam(app)
+        members = f" with {', '.join(found.gr_mem)}" if found.gr_mem else ""
+        yield (
+            f"celery_app_name is {app}: a group of that name is there (gid {found.gr_gid}{members}), which could read "
+            f"the application's passwords, and would be removed with it. Write: celery_app_name: {app}_app, or, if the "
+            f"group is needed for nothing, type: groupdel {app}"
         )
 
 
@@ -41,11 +70,26 @@ def command(wanted: str, app: str, place: Path = COMMANDS_DIR, others: str = SYS
     if not wanted:
         return
     path = Path(place, wanted)
-    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
-    found = str(path) if os.path.lexists(path) and not ours else shutil.which(wanted, path=others)
+    found = str(path) if is_foreign(path, app) else shutil.which(wanted, path=others)
     if found:
         why = "is not the kit's, and stays" if found == str(path) else f"would be hidden by {path}"
         yield f"celery_app_command is {wanted}: {found} {why}. Write: celery_app_command: {wanted}_ops, or '' for none"
+
+
+def operators_command(app: str, place: Path = COMMANDS_DIR) -> Iterator[str]:
+    """The name of the operators' command is free there, or the command is the kit's: sudo lets them call it as root."""
+    path = Path(place, f"{app}ctl")
+    if is_foreign(path, app):
+        yield (
+            f"celery_app_name is {app}: {path} is not the kit's, which has a command of that name. Write: "
+            f"celery_app_name: {app}_app, or, if nobody needs it there, type: mv {path} {path}.old"
+        )
+
+
+def is_foreign(path: Path, app: str) -> bool:
+    """Tell whether a command is there and is not one that the kit wrote for the application."""
+    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
+    return os.path.lexists(path) and not ours
 
 
 def python(path: str) -> Iterator[str]:
@@ -55,7 +99,7 @@ def python(path: str) -> Iterator[str]:
     fix = "Write: celery_app_python: /usr/bin/python3"
     try:
         code = "import sys; print(*sys.version_info[:2])"
-        done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([path, "-c", code], capture_output=True, text=True, errors="replace", timeout=20)
         version = tuple(map(int, done.stdout.split()))
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         yield f"celery_app_python is {path}: {error}. {fix}"

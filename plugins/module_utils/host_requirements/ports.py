@@ -54,7 +54,7 @@ def listening(host: str, port: int) -> dict[str, tuple[str, str]]:
         for link in opened(process) & set(found):
             with contextlib.suppress(OSError):
                 user = user_name(process.stat().st_uid)
-                found[link] = (user, f"{(process / 'comm').read_text().strip()} (pid {process.name})")
+                found[link] = (user, f"{(process / 'comm').read_text(errors='replace').strip()} (pid {process.name})")
     return found
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_new
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import in_bytes, text_of, write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import HIDDEN, Outcome
 
 
@@ -80,7 +80,7 @@ def file(
 def accept(draft: Path, path: Path, command: str) -> None:
     """Ask a command whether a file is valid. Raises OperatorError with its answer."""
     words = [word.replace("%s", str(draft)) for word in shlex.split(command)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         raise OperatorError(
             f"{path} stays as it was: {words[0]} refuses the new one. {(done.stdout + done.stderr).strip()}"
@@ -136,11 +136,11 @@ def edited(path: Path, outcome: Outcome, edit: str, line: str) -> None:
         if outcome.check:
             return
         raise OperatorError(f"{path} is not there. Its package brings it: reinstall that")
-    before = path.read_text()
+    before = text_of(path)
     after = with_option(before, edit, line) if edit else with_line(before, line)
     if after == before:
         return
-    outcome.changed_path(str(path), before, after)
+    outcome.changed_path(str(path), *(in_bytes(text).decode(errors="replace") for text in (before, after)))
     if outcome.check:
         return
     found, draft = path.stat(), path.resolve().with_name(f".{path.name}.new")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 
 UNITS = Path("/etc/systemd/system")
@@ -37,7 +37,7 @@ OPTIONS = {"217": {"PrivateUsers": "no"}, "226": MOUNTS}
 
 def systemctl(*words: str) -> str:
     """What systemctl answers."""
-    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, errors="replace", check=False).stdout
 
 
 def properties(unit: str, *names: str) -> dict[str, str]:
@@ -58,13 +58,9 @@ def ended_with(unit: str) -> str:
         failed = now["ActiveState"] == "failed" or now["SubState"] == "auto-restart"
         if failed or time.monotonic() >= deadline:
             return now["ExecMainStatus"]
-        comm = Path("/proc", now["MainPID"], "comm")
+        comm = text_if_there(Path("/proc", now["MainPID"], "comm"))
         # Until systemd's child has become the program, its name is in parentheses or systemd's own.
-        if (
-            now["ActiveState"] == "active"
-            and comm.exists()
-            and not comm.read_text().startswith(("(", "sd-", "systemd"))
-        ):
+        if now["ActiveState"] == "active" and comm and not comm.startswith(("(", "sd-", "systemd")):
             return ""
         time.sleep(0.1)
 
@@ -77,7 +73,7 @@ def off(status: str, found: dict[str, str]) -> list[str]:
 def journal_of(unit: str) -> str:
     """The end of what a unit said."""
     words = ["journalctl", "--unit", unit, "--lines", "15", "--no-pager"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout
 
 
 def mend(unit: str, why: str, outcome: Outcome) -> None:

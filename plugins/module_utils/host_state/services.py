@@ -57,7 +57,7 @@ def reload() -> None:
 
 def start(unit: str) -> str:
     """Start a unit; return what was said where it did not start."""
-    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, check=False)
+    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, errors="replace", check=False)
     return (done.stdout + done.stderr).strip() or "systemctl start failed." if done.returncode else ""
 
 

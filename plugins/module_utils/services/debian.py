@@ -26,7 +26,13 @@ def run(
     """Return exit code and output of a command, with what it says on stderr where it fails, or if `errors`."""
     try:
         done = subprocess.run(
-            words, input=stdin, capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
+            words,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, **environment},
         )
     except FileNotFoundError:
         return 127, f"{words[0]} is not installed"

@@ -37,12 +37,17 @@ USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "redis-sentinel
 STOP_TIMEOUT = 60.0  # seconds
 
 
+class Locked(OperatorError):
+    """Another program has locked apt for too long."""
+
+
 def installed(states: Collection[str] = ("installed",)) -> dict[str, str]:
     """Return the versions of the packages that dpkg has in one of these states, by name."""
     out = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"],
         capture_output=True,
         text=True,
+        errors="replace",
         check=True,
     ).stdout
     return {words[0]: words[1] for words in map(str.split, out.splitlines()) if words[-1] in states}
@@ -82,21 +87,24 @@ def install(
         unlike = package_source.unlike(pins, before)
         return {"changed": bool(missing or files), "packages": missing, "unlike": unlike, "diff": diff}
     package_source.write(files)
+    failed = ""
     if not missing:
         return {"changed": True, "packages": [], "unlike": package_source.unlike(pins, before), "diff": diff}
     if files or lists_are_stale() or unlike_candidates(pins, missing):
-        apt(["update"], "Look at the sources in /etc/apt, then: apt-get update")
+        failed = refresh_lists()
     if other := unlike_candidates(pins, missing):
         each = ", ".join(f"{name}: {version or 'none'} rather than {pins[name]}" for name, version in other.items())
         raise OperatorError(
             f"The package source does not have the wanted version ({each}); nothing was installed. Look: apt-cache "
-            f"policy {' '.join(other)}"
+            f"policy {' '.join(other)}{failed}"
         )
     said: list[str] = []
     removed = installed(("config-files",))  # of these something is left, such as data, that is not the kit's to purge
     try:
         words = [*KEEP_CONFIG, "install", "--no-install-recommends", *missing]
         apt(words, "Try: apt-get install " + " ".join(missing), said.append)
+    except OperatorError as why:
+        raise OperatorError(f"{why}{failed}") from None
     finally:  # also of an apt that has failed: a package that does not start is on the host
         selected = set(SELECTED.findall("".join(said)))
         if fresh := selected - removed.keys():
@@ -108,6 +116,20 @@ def install(
         "unlike": package_source.unlike(pins, installed()),
         "diff": diff_of(new, files),
     }
+
+
+def refresh_lists() -> str:
+    """Fetch apt's lists; return what to say where that failed. Raises OperatorError where apt is locked.
+
+    apt fetches the other lists where a repository of somebody else's is dead, and fails.
+    """
+    try:
+        apt(["update"], "Look at the sources in /etc/apt, then: apt-get update")
+    except Locked:
+        raise
+    except OperatorError as why:
+        return f"\nBefore, {why}"
+    return ""
 
 
 def diff_of(packages: list[str], files: Mapping[Path, str]) -> dict[str, str] | list[dict[str, str]]:
@@ -184,7 +206,9 @@ def processes_of(user: str) -> list[int]:
 
 def needed_by(name: str, others: set[str]) -> bool:
     """Whether removing `name` would take any of `others` with it."""
-    plan = subprocess.run(["apt-get", "--simulate", "purge", name], capture_output=True, text=True).stdout
+    plan = subprocess.run(
+        ["apt-get", "--simulate", "purge", name], capture_output=True, text=True, errors="replace"
+    ).stdout
     return any(line.startswith(("Remv ", "Purg ")) and line.split()[1] in others for line in plan.splitlines())
 
 
@@ -197,8 +221,10 @@ def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) ->
     while True:
         done = subprocess.run(
             [*APT, *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )
@@ -215,4 +241,5 @@ def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) ->
             "systemctl list-jobs; fuser -v /var/lib/apt/lists/lock /var/lib/dpkg/lock-frontend), then run this again."
         )
     tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-    raise OperatorError(f"apt-get {arguments[-1]} ended with {done.returncode}. {hint}\n{tail}")
+    kind = Locked if locked else OperatorError
+    raise kind(f"apt-get {arguments[-1]} ended with {done.returncode}. {hint}\n{tail}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 
@@ -165,5 +166,5 @@ def settings_in(root: Path) -> list[Path]:
         for path in files
         if path.is_file()
         and path != CONFIGURATION
-        and any(line.strip() and line.strip()[0] not in "#%" for line in path.read_text().splitlines())
+        and any(line.strip() and line.strip()[0] not in "#%" for line in text_of(path).splitlines())
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE, SENTINEL_PRIMARY
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import (
@@ -131,7 +132,7 @@ def _settings(conf: Path) -> dict[str, str]:
 def is_configured(conf: str = "/etc/redis/redis.conf") -> bool:
     """Tell whether the kit has configured Debian's own Redis, not an instance beside it."""
     path = Path(conf)
-    return path.exists() and f"include {CONFIGURATION}" in path.read_text().splitlines()
+    return path.exists() and f"include {CONFIGURATION}" in text_of(path).splitlines()
 
 
 def users_of(text: str) -> dict[str, str]:
@@ -190,7 +191,7 @@ def other_instances(root: str = "/etc/redis") -> list[str]:
     """Return the configurations of other Redis servers of this host, which the same package serves."""
     paths = sorted(Path(root).glob("redis-*.conf"))
     ours = f"include {CONFIGURATION}\n"
-    return [f"Redis: another instance, {path}" for path in paths if ours not in path.read_text()]
+    return [f"Redis: another instance, {path}" for path in paths if ours not in text_of(path)]
 
 
 def signs_of_use(conf: str = "/etc/redis/redis.conf", data: str = "/var/lib/redis") -> list[str]:
@@ -198,9 +199,8 @@ def signs_of_use(conf: str = "/etc/redis/redis.conf", data: str = "/var/lib/redi
     found = []
     if changed_conffile(PACKAGES["result_store"], conf):
         found.append(f"Redis: {conf} is not as the package brought it")
-    settings = dict(
-        each.split(None, 1) for each in Path(conf).read_text().splitlines() if len(each.split(None, 1)) == 2
-    )
+    text = text_of(Path(conf)) if Path(conf).exists() else ""
+    settings = dict(each.split(None, 1) for each in text.splitlines() if len(each.split(None, 1)) == 2)
     address = Address("127.0.0.1", int(settings.get("port", "6379").strip('" ')))
     try:
         said = ask(address, "INFO keyspace", "ACL LIST", "CLIENT LIST")

@@ -417,7 +417,9 @@ def ask_for_queues(seen: Status, command: list[str]) -> None:
         )
         return
     try:
-        done = subprocess.run([*command, *sorted(seen.consumed), dead], capture_output=True, text=True, timeout=90)
+        done = subprocess.run(
+            [*command, *sorted(seen.consumed), dead], capture_output=True, text=True, errors="replace", timeout=90
+        )
         said = json.loads(done.stdout.strip().splitlines()[-1])
         queues, why = said["queues"], said["reason"]
     except (OSError, subprocess.TimeoutExpired) as error:

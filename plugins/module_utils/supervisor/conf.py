@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_new
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import mark_of, prefix_of
 
 
@@ -48,7 +48,7 @@ class ConfDir:
         owned = {}
         for path in sorted(self.path.glob("*.conf")):
             prefix = prefix_of(path.stem, self.prefixes)
-            if prefix is not None and path.exists() and mark_of(prefix) in (text := _text(path)).splitlines():
+            if prefix is not None and path.exists() and mark_of(prefix) in (text := text_of(path)).splitlines():
                 owned[path.stem] = text
         return owned
 
@@ -73,7 +73,7 @@ class ConfDir:
 
     def has(self, name: str, text: str) -> bool:
         """Return whether the program's entry holds exactly this text."""
-        return self.file(name).exists() and _text(self.file(name)) == text
+        return self.file(name).exists() and text_of(self.file(name)) == text
 
     def put(self, name: str, text: str | None) -> None:
         """Write the file in one step, or delete it when there is no text."""
@@ -94,7 +94,7 @@ class ConfDir:
             if not directory.exists():
                 directory.mkdir()
                 directory.chmod(0o755)
-        if not self._volatile(name).exists() or _text(self._volatile(name)) != text:
+        if not self._volatile(name).exists() or text_of(self._volatile(name)) != text:
             _write(self._volatile(name), text)
         os.utime(self._volatile(name), (0, 0))  # not told to stop yet
         draft = self._draft(name, "link")
@@ -171,7 +171,7 @@ class ConfDir:
             if prefix is None or kind not in ("new", "link", "old"):
                 continue
             if self._leads_to_volatile(path, name) or (
-                not path.is_symlink() and mark_of(prefix) in _text(path).splitlines()
+                not path.is_symlink() and mark_of(prefix) in text_of(path).splitlines()
             ):
                 path.unlink()
         for path in self.volatile.glob("*.conf"):
@@ -255,7 +255,7 @@ class Parser:
                 files.append(_as_pattern(path))
             # The parser lets the last [include] win: name each file, so that nothing else need be copied.
             include = f"\n[include]\nfiles = {' '.join(files)}\n"
-            options.configfile = io.StringIO(_text(self.conf) + include)
+            options.configfile = io.StringIO(text_of(self.conf) + include)
             try:
                 options.process_config(do_usage=False)
             except Exception as error:  # whatever it is, it would stop supervisord as well
@@ -267,7 +267,7 @@ class Parser:
     def _included(self, overlay: Mapping[Path, str | None]) -> list[Path]:
         parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
         try:
-            parser.read_string(_text(self.conf))
+            parser.read_string(text_of(self.conf))
             known = {"here": str(self.conf.parent), **{f"ENV_{k}": v for k, v in self.environment.items()}}
             patterns = (parser.get("include", "files", fallback="") % known).split()
         except (configparser.Error, KeyError, TypeError) as error:
@@ -284,10 +284,6 @@ class Parser:
 def _as_pattern(path: Path) -> str:
     """Write a path so that supervisor's splitting, expanding and globbing finds that file again."""
     return re.sub(r"\s", "?", glob.escape(str(path))).replace("%", "%%")
-
-
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 def _write(path: Path, text: str) -> None:

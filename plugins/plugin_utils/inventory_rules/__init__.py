@@ -19,7 +19,14 @@ HOST_RULES = (
     variables.directories, variables.packages,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
-PLACE_RULES = (variables.source, cross_host.times, cross_host.migrate_host, cross_host.flower, cross_host.services)
+PLACE_RULES = (
+    variables.source,
+    cross_host.times,
+    cross_host.migrate_host,
+    cross_host.flower,
+    cross_host.services,
+    cross_host.secrets_dir,
+)
 INVENTORY_RULES = (
     cross_host.groups, cross_host.scheduler, cross_host.clusters, cross_host.one_application, cross_host.neighbours,
     cross_host.migration,
@@ -41,7 +48,7 @@ def mistakes_of(inventory: Inventory, is_template: Callable[[Any], bool], only: 
             note(rule(host), host.name)
         for rule in PLACE_RULES:
             note(rule(host, inventory), host.name)
-        note(variables.secrets(host, lambda value: plain_part(value, is_template)), host.name)
+        note(variables.secrets(host, lambda value, host=host: plain_part(value, host, is_template)), host.name)
     # No password is generated here: whether that is right, only the hosts can tell.
     if not found and not only:
         for host in inventory.hosts:
@@ -53,11 +60,11 @@ def mistakes_of(inventory: Inventory, is_template: Callable[[Any], bool], only: 
     ]
 
 
-def plain_part(value: Any, is_template: Callable[[Any], bool]) -> Any:
-    """`value` without the templates in it."""
+def plain_part(value: Any, host: Host, is_template: Callable[[Any], bool]) -> Any:
+    """`value` without the templates in it; evaluating the rest decrypts what is in a vault by itself."""
     if isinstance(value, Mapping):
-        return {key: item for key, item in value.items() if not is_template(item)}
-    return variables.LATER if is_template(value) else value
+        return host.evaluate({key: item for key, item in value.items() if not is_template(item)})
+    return variables.LATER if is_template(value) else host.evaluate(value)
 
 
 def known_part(value: Any, host: Host) -> Any:

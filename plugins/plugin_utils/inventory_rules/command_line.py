@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
+from ansible.parsing.vault import EncryptedString
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import COLLECTION, KIT, spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import types, unknown
@@ -22,7 +23,9 @@ def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy:
 
     That is each variable whose name is nearly one of the kit's, each of another type, and each tag that nothing has.
     """
-    plain = {name: value for name, value in given.items() if "{{" not in str(value)}
+    # Of a template and of what is in a vault the inventory's check tells.
+    later = {name for name, value in given.items() if isinstance(value, EncryptedString) or "{{" in str(value)}
+    plain = {name: value for name, value in given.items() if name not in later}
     found = [mistake.text for mistake in (*unknown(Host("", given)), *types(Host("", plain)))]
     playbooks = list(line.get("args") or ())
     found += without_tags("tags", line.get("tags") or (), playbooks)

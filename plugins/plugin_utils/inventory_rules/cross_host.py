@@ -18,7 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     shown,
     wrong,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_reachable_ipv4
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import is_loopback, is_reachable_ipv4
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import VARIABLE as SENTINEL
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address
@@ -149,6 +149,22 @@ def left_behind(inventory: Inventory) -> list[str]:
     return [host.name for host in inventory.others if host.runs_app and inventory.fleet(host) in fleets]
 
 
+def secrets_dir(host: Host, inventory: Inventory) -> Iterator[Mistake]:
+    """A service and the programs that use it get the same passwords and the same CA, from one directory.
+
+    By default it is beside the inventory: hosts of inventories in several directories have several.
+    """
+    variable = "celery_app_secrets_dir"
+    for group in SERVICES:
+        server = inventory.server(group, host) if host.runs_app or group in host.groups else None
+        if not server or server.text("celery_app_name") != host.text("celery_app_name"):
+            continue
+        if host.directory(variable) != server.directory(variable):
+            problem = f"{server.name} ({inventory.called(group)}) gets other passwords, from {server.text(variable)}."
+            yield wrong(variable, host.text(variable), problem, f"{server.text(variable)} (for all hosts)")
+            return
+
+
 def longest_time_limit(host: Host) -> tuple[int | None, str]:
     """The seconds that a task of any program may take, and what says so."""
     limit, variable = host.int("celery_app_task_time_limit"), "celery_app_task_time_limit"
@@ -201,7 +217,7 @@ def services(host: Host, inventory: Inventory) -> Iterator[Mistake]:
             problem = f"{host.name} is not in group {inventory.called(group)}, so that nothing answers there."
             there = f"{members[0]} has an ansible_host that others reach" if members else f"{address}: 10.0.0.5"
             yield Mistake(address, f"{address} is {shown(host[address])}: {problem} Write {there}.")
-        if server and bind in server.given and server.text(bind).startswith("127."):
+        if server and bind in server.given and is_loopback(server[bind]):
             yield wrong(bind, server[bind], f"{host.name} can't reach that.", "0.0.0.0, or leave it out")
 
 

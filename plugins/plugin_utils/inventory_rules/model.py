@@ -192,6 +192,10 @@ class Host:
         """Its value as text; "" where there is none."""
         return "" if self[variable] is None else str(self[variable])
 
+    def directory(self, variable: str) -> Path:
+        """Its value as a directory of the control node."""
+        return Path(self.text(variable)).expanduser().absolute()
+
     def true(self, variable: str) -> bool:
         """Its value as a yes or no."""
         return boolean(self.text(variable), strict=False)

@@ -252,7 +252,7 @@ def forms(host: Host) -> Iterator[Mistake]:
     for variable, (fits, problem, fix) in FORMS.items():
         if variable in host.given and host[variable] is not None and not fits(host.text(variable)):
             if variable == "celery_app_name":
-                fix = re.sub(r"[^a-z0-9_]", "_", host.text(variable).lower()).lstrip("0123456789_")[:31] or fix
+                fix = re.sub(r"[^a-z0-9_]", "_", host.text(variable).lower()).lstrip("0123456789_")[:28] or fix
             yield wrong(variable, host[variable], problem, fix)
 
 
@@ -434,7 +434,13 @@ def directories(host: Host) -> Iterator[Mistake]:
     for variable in ("celery_app_secrets_dir", "celery_app_cache_dir"):
         if not host[variable]:
             continue
-        directory = Path(host.text(variable)).expanduser().absolute()
+        # The directory of a host of `-i host,` is the text None.
+        beside = Path(str(host.given.get("inventory_dir", "/")))
+        if variable == "celery_app_secrets_dir" and variable not in host.given and not beside.is_absolute():
+            problem = f"{host.name} is in no inventory file that it could be beside."
+            yield wrong(variable, host[variable], problem, "/home/you/shop/.secrets (for all hosts)")
+            continue
+        directory = host.directory(variable)
         there = next(path for path in [directory, *directory.parents] if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             problem = f"{there} is no directory that you may write to, on the control node."

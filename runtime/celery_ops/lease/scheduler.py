@@ -34,6 +34,8 @@ NACKED = 4
 """How often a task is sent that the broker answers not to have taken, as while its queue gets another leader."""
 FENCE_LOOK = 0.1
 """Seconds between two looks at the time for which the lease is certain."""
+GONE = 1000
+"""How many entries may be gone before the token stops telling of them."""
 IDS = uuid.UUID("6c0d9f7e-2f2f-4a1b-9c53-0f2a7e0c5a11")
 """The namespace of the tasks' ids."""
 
@@ -98,7 +100,7 @@ class Leader:
     def __init__(self, scheduler: Scheduler, queue: LeaseQueue) -> None:
         self.scheduler, self.queue = scheduler, queue
         self.runs: Runs = {}
-        self.number = 0
+        self.number = self.most = 0
         self.sent = self.busy = self.stopping = False
 
     def take_over(self) -> None:
@@ -108,6 +110,7 @@ class Leader:
         apply_runs(scheduler, before.runs)
         scheduler.celery_ops_goes_on = bool(before.seq)
         self.runs = {name: run_of(entry) for name, entry in scheduler.schedule.items()}
+        self.most = len(self.runs) + GONE
         self._tick, self._reserve, self._apply_async = scheduler.tick, scheduler.reserve, scheduler.apply_async
         scheduler.tick, scheduler.reserve, scheduler.apply_async = self.tick, self.reserve, self.apply_async
         scheduler.producer = self.queue.producer
@@ -128,6 +131,7 @@ class Leader:
         if not self.queue.lease.due_in(now()):
             self.renew()
         pause = self._tick(*arguments, **options)
+        self.forget()
         if self.sent:
             self.renew()
         self.busy = False
@@ -140,6 +144,13 @@ class Leader:
         reserved = self._reserve(entry)
         self.runs[reserved.name] = run_of(reserved)
         return reserved
+
+    def forget(self) -> None:
+        """Forget entries that are gone: one that runs once may have another name each time."""
+        if len(self.runs) > self.most:
+            known = self.scheduler.schedule
+            self.runs = {name: run for name, run in self.runs.items() if name in known}
+            self.most = len(self.runs) + GONE
 
     def apply_async(self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **options: Any) -> Any:
         """Send an entry's task, under the id of this run."""

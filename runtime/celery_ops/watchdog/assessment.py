@@ -65,6 +65,8 @@ class Seen:
     """Seconds since it last accepted a task, as far as the watchdog has seen."""
     starts: float = 0.0
     """Seconds that it, or a process of its pool, may take to start."""
+    unwritable: str = ""
+    """Why no program can write a heartbeat; empty where they can."""
 
 
 def assess(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> Assessment:
@@ -83,6 +85,8 @@ def assess(seen: Seen, drain_timeout: float, broker: Callable[[str], bool]) -> A
         return Assessment("draining", f"{beat.get('active', 0)} tasks to finish")
     if beat["state"] == STARTING and seen.main.age < seen.starts:
         return Assessment("starting")
+    if seen.late > LATE and seen.unwritable:
+        return Assessment("up", f"its heartbeat can't be written: {seen.unwritable}")
     connected = beat.get("connected", True)
     if seen.late > LATE or (not connected and beat["state"] in (READY, STANDBY)):
         if beat.get("broker") and not broker(beat["broker"]):

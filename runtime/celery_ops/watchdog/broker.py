@@ -85,7 +85,7 @@ class Broker:
                 )
 
     def _look(self) -> None:
-        from amqp.exceptions import NotFound
+        from amqp.exceptions import ChannelError
 
         if self.connection is None:
             self.connection = self._connect()
@@ -95,8 +95,9 @@ class Broker:
         for queue, label in sorted(self.wanted.items()):
             try:
                 known = channel.queue_declare(queue, passive=True)
-            except NotFound:  # the broker closes the channel
-                channel = connection.channel()
+            except ChannelError:  # it is not there, or another connection's alone
+                if not channel.is_open:  # py-amqp opens the one that the broker has closed again
+                    channel = connection.channel()
             else:
                 of = found.setdefault(label, {"ready": 0, "consumers": 0})
                 of["ready"] += known.message_count

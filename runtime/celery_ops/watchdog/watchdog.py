@@ -33,6 +33,9 @@ GONE = 5.0
 REPLY = 3.0
 """Seconds the broker has to answer."""
 
+ROOM = 2**20
+"""Bytes that have to be free for heartbeats to be written."""
+
 CONSEQUENCE = {
     signal.SIGCONT: "go on",
     signal.SIGTERM: "finish, so that Supervisor starts it again",
@@ -132,6 +135,7 @@ class Watchdog:
             drains=now - beat["since"],
             idle=self._tracker(name).idle(beat.get("accepted", 0), now),
             starts=self.starts,
+            unwritable=unwritable(self.run),
         )
 
     def _tracker(self, name: str) -> Tracker:
@@ -226,6 +230,21 @@ def answers(address: str) -> bool:
             return bool(connection.recv(1))
     except (OSError, ValueError):
         return False
+
+
+def unwritable(directory: Path) -> str:
+    """Return why nothing can be written in a directory, "" where it can.
+
+    Programs go on without their heartbeats; one that is restarted then ends, as it can't write its pidfile.
+    """
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    if found.f_flag & os.ST_RDONLY:
+        return f"the file system of {directory} is read-only"
+    has_room = found.f_bavail * found.f_frsize >= ROOM and (found.f_favail or not found.f_files)
+    return "" if has_room else f"the file system of {directory} is full: df -h {directory}; df -i {directory}"
 
 
 class WatchdogHeartbeat(Heartbeat):

@@ -11,13 +11,11 @@ of 0.05.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from billiard.process import current_process
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
 from celery.backends.redis import SentinelBackend as CelerysSentinelBackend
 from celery.utils.log import get_logger
@@ -27,6 +25,7 @@ from redis.retry import Retry
 
 from celery_ops.worker import versions
 from celery_ops.worker.large_results import SentOnce
+from celery_ops.worker.store_away import runs_tasks
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
@@ -48,7 +47,9 @@ class StoresPatiently:
 
     @cached_property
     def hurried(self) -> StoresPatiently:
-        """This backend for what comes again in seconds, as the tick does: it must hold no task up."""
+        """This backend for where nothing must wait: for the main loop, and for the tick, which comes again soon."""
+        if self.hurries:
+            return self
         # Not copy.copy, for which Celery makes another one of the current app.
         hurried = object.__new__(type(self))
         vars(hurried).update({name: value for name, value in vars(self).items() if name != "client"})
@@ -72,11 +73,6 @@ class StoresPatiently:
                 why = type(error).__name__
                 get_logger(__name__).warning("The result store is away (%s): the result is kept and sent again", why)
             time.sleep(PAUSE)
-
-
-def runs_tasks() -> bool:
-    """Whether this is where a task has run: the main loop of a worker, and a web page, must not wait."""
-    return current_process().name != "MainProcess" or threading.current_thread() is not threading.main_thread()
 
 
 class SpeaksProtocol2:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from celery_ops.files import replace_text
 from celery_ops.launch.env import application_name
 from celery_ops.layout import Layout
 
 KEEP = 30 * 86400
 """Seconds that a revocation is kept."""
 MOST = 50_000
-"""How many are read; Celery keeps no more than that in memory either."""
+"""How many are kept; Celery keeps no more than that in memory either."""
+LARGEST = 2**23
+"""Bytes of a file, after which its newer half is kept: an application may revoke tasks all day."""
 
 
 def connect() -> None:
@@ -50,25 +53,42 @@ class Revocations:
             self.directory.mkdir(mode=0o750, exist_ok=True)
             with self.own.open("a", encoding="utf-8") as file:
                 file.write(lines)
+                size = file.tell()
+            if size > LARGEST:
+                _, _, newer = self.own.read_bytes()[-LARGEST // 2 :].partition(b"\n")
+                replace_text(self.own, newer.decode(errors="replace"))
 
     def load(self) -> None:
-        """Make this worker refuse what any worker noted; remove files in which all is too old."""
+        """Make this worker refuse what any worker noted; remove files in which all is too old, or more than is kept."""
         from celery.worker import state
 
         with _only_said():
-            noted = sorted(self._read(time.time() - KEEP))[-MOST:]
-            state.revoked.update([one for _, one in noted if one not in state.revoked])
+            oldest, noted = time.time() - KEEP, {}
+            self._remove(oldest)
+            for one, stamp in self._read(oldest):
+                noted[one] = max(stamp, noted.get(one, 0))
+            newest = sorted(noted, key=noted.__getitem__)[-MOST:]
+            state.revoked.update([one for one in newest if one not in state.revoked])
+            if len(noted) > MOST:
+                self._remove(noted[newest[0]])
 
-    def _read(self, oldest: float) -> Iterator[tuple[int, str]]:
+    def _read(self, oldest: float) -> Iterator[tuple[str, int]]:
         for path in self.directory.glob("*"):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-                continue
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                stamp, _, text = line.partition(" ")
+            text = ""
+            with _only_said(), contextlib.suppress(FileNotFoundError):  # another worker has just removed it
+                text = path.read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                stamp, _, quoted = line.partition(" ")
                 with contextlib.suppress(ValueError):  # half a line, of a host that lost power
                     if int(stamp) >= oldest:
-                        yield int(stamp), json.loads(text)
+                        yield str(json.loads(quoted)), int(stamp)
+
+    def _remove(self, oldest: float) -> None:
+        """Remove the files to which nothing was added since then."""
+        for path in self.directory.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def _keep(kept: Revocations) -> None:
@@ -96,4 +116,4 @@ def _only_said() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        get_logger(__name__).warning("Revocations of tasks can't be kept for the next worker: %s", error)
+        get_logger(__name__).warning("Revocations of tasks can't be kept or read: %s", error)

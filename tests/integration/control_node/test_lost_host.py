@@ -37,8 +37,12 @@ def phase(play: dict, name: str, work: Path) -> dict:
     return {**play, "become": False, "tasks": [{"name": name, "ansible.builtin.import_role": role, "vars": given}]}
 
 
-@pytest.mark.parametrize("lost", ["a", "b", "s"], ids=["first batch", "second batch", "only scheduler"])
-def test_every_other_host_is_restored(tmp_path, lost):
+@pytest.mark.parametrize(
+    ("lost", "rollout", "fatal"),
+    [("a", [1, "100%"], False), ("b", [1, "100%"], False), ("s", [1, "100%"], False), ("a", ["100%"], True)],
+    ids=["first batch", "second batch", "only scheduler", "an ansible.cfg that says any_errors_fatal"],
+)
+def test_every_other_host_is_restored(tmp_path, lost, rollout, fatal):
     work = tmp_path / "work.yml"
     work.write_text(f"---{LOSE}")
     plays = yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text())
@@ -49,17 +53,17 @@ def test_every_other_host_is_restored(tmp_path, lost):
     (tmp_path / "play.yml").write_text(json.dumps(made))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     groups = {"worker": {"hosts": {"a": local, "b": local}}, "scheduler": {"hosts": {"s": local}}}
-    variables = {"lost": lost, "celery_app_name": "shop", "celery_app_rollout": [1, "100%"]}
+    variables = {"lost": lost, "celery_app_name": "shop", "celery_app_rollout": rollout}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": groups, "vars": variables}}))
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
         cwd=tmp_path,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ANY_ERRORS_FATAL": str(fatal)},
         capture_output=True,
         text=True,
     )
     said = done.stdout + done.stderr
     for host in {"a", "b", "s"} - {lost}:
         assert f"restored on {host}: {lost}" in said, said
-    after = {"a": ["b in workers", "s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
+    after = {"a": ["b in workers"] * (len(rollout) > 1) + ["s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
     assert [place for place in after if f"worked on {place}" in said] == [], said

@@ -465,6 +465,16 @@ def test_the_urls_for_names_of_the_applications_own_make_no_password_while_they_
     assert not list(tmp_path.glob("control/secrets/*"))
 
 
+def test_a_host_of_no_inventory_file_is_told_where_its_secrets_would_go(first_play, tmp_path):
+    (tmp_path / "groups.ini").write_text("".join(f"[{group}]\na\n" for group in GROUPS))
+    (tmp_path / "shop.json").write_text(json.dumps(LOCAL | {"ansible_connection": "local"}))
+    words = ["ansible-playbook", "-i", "a,", "-i", "groups.ini", "-e", "@shop.json", str(first_play)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "160"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    said = " ".join(done.stdout.split())
+    assert "a is in no inventory file that it could be beside. Write: celery_app_secrets_dir: " in said, said
+
+
 def test_addresses_may_be_templates_that_are_for_hosts_alone(first_play, tmp_path):
     members = [*"abc", "w1", "w2"]
     groups = {"rabbitmq": ["a", "b", "c"], "result_store": ["a"], "worker": ["w1", "w2"], "scheduler": ["w1", "w2"]}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import grp
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -61,6 +63,23 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_pa
         f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: preflight_allow_untested: true, or use "
         "Debian 12 and 13"
     )
+
+
+def test_a_user_without_a_group_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(application.Layout, "state", pwd.getpwnam("nobody").pw_dir)
+    [said] = application.name("nobody")
+    assert "in the group nogroup" in said
+    assert "type: groupadd --system --force nobody; usermod -g nobody nobody" in said
+
+
+def test_a_group_of_the_systems_is_not_the_applications():
+    name = next(
+        each.gr_name for each in grp.getgrall() if each.gr_name not in {user.pw_name for user in pwd.getpwall()}
+    )
+    [said] = application.name(name)
+    assert f"celery_app_name is {name}: a group of that name is there (gid" in said
+    assert f"Write: celery_app_name: {name}_app, or" in said
+    assert list(application.name("no_such_application")) == []
 
 
 def test_a_node_name_that_would_hide_data_is_refused(tmp_path):
@@ -287,6 +306,27 @@ def test_somebody_elses_command_of_that_name_is_refused(text, says, tmp_path):
     assert all(f"{tmp_path}/shop {says}. Write: celery_app_command: shop_ops, or" in each for each in said)
     assert list(application.command("", "shop", str(tmp_path))) == []
     assert "/usr/bin/env would be hidden by" in next(application.command("env", "shop", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [(None, False), ("#!/bin/sh\n# owner: celery-ops shop\n", False), ("#!/bin/sh\nexec kubectl\n", True)],
+    ids=["none", "ours", "somebody's"],
+)
+def test_somebody_elses_command_is_not_what_operators_call_as_root(text, refused, tmp_path):
+    if text is not None:
+        (tmp_path / "shopctl").write_text(text)
+    said = list(application.operators_command("shop", tmp_path))
+    assert bool(said) is refused
+    assert all(f"{tmp_path}/shopctl is not the kit's" in each and "Write: celery_app_name" in each for each in said)
+
+
+def test_what_the_system_makes_at_boot_for_somebody_else_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(application.Layout, "tmpfiles", tmp_path / "shop.conf")
+    assert list(application.name("no_such_application")) == []
+    (tmp_path / "shop.conf").touch()
+    [said] = application.name("no_such_application")
+    assert f"{tmp_path}/shop.conf is there already, and not from this kit" in said
 
 
 @pytest.fixture

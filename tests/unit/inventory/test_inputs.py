@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 from ansible.errors import AnsibleError
-from support.inputs import FLEET, input_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import url_host
+from support.inputs import ALONE, FLEET, input_of
 
 
 @pytest.fixture
@@ -40,6 +41,40 @@ def test_a_service_listens_for_others_only_where_others_use_it(ask, group):
     assert ask(f"{group}_bind") == "127.0.0.1"
     assert ask(f"{group}_bind", FLEET, "hub") == "0.0.0.0"
     assert ask(f"{group}_bind", FLEET, "hub", **{f"{group}_bind": "10.0.0.5"}) == "10.0.0.5"
+
+
+@pytest.mark.parametrize(
+    ("bind", "broker", "store"),
+    [
+        ("0.0.0.0", "127.0.0.1:5672", "127.0.0.1:6379"),
+        ("10.0.0.5", "10.0.0.5:5672", "10.0.0.5:6379"),
+        ("127.0.0.1", "127.0.0.1:5672", "127.0.0.1:6379"),
+        ("::1", "[::1]:5672", "[::1]:6379"),
+        ("::", "[::1]:5672", "[::1]:6379"),
+        ("2001:db8::5", "[2001:db8::5]:5672", "[2001:db8::5]:6379"),
+        ("{{ lan }}", "10.0.0.7:5672", "10.0.0.7:6379"),
+    ],
+)
+@pytest.mark.parametrize("groups", [ALONE, FLEET], ids=["alone", "fleet"])
+def test_a_host_reaches_its_own_services_where_they_listen(ask, groups, bind, broker, store):
+    given = {"rabbitmq_bind": bind, "result_store_bind": bind, "lan": "10.0.0.7"}
+    host = groups["rabbitmq"][0]
+    own = partial(ask, groups=groups, host=host, flower_host=host, celery_app_tls=False, **given)
+    assert own("flower_broker_url").partition("@")[2] == f"{broker}/shop"
+    known = own("services_in_force")
+    [address] = known["addresses"]["result_store"]
+    assert f"{url_host(address)}:6379" == store
+    assert known["hosts"].get(address, known["here"]) == host
+
+
+def test_a_broker_with_tls_has_its_plain_port_on_loopback_whatever_it_listens_on(ask):
+    url = ask("flower_broker_url", FLEET, "hub", flower_host="hub", rabbitmq_bind="10.0.0.5")
+    assert url.startswith("amqp://") and url.endswith("@127.0.0.1:5672/shop")
+
+
+def test_the_port_of_tls_is_at_the_address_that_the_broker_listens_on(ask):
+    said = ask("preflight_requirements", FLEET, "hub", rabbitmq_bind="2001:db8:5672::1")["listeners"]
+    assert said["rabbitmq_tls_port"] == "2001:db8:5672::1:5671"
 
 
 def test_a_broker_waits_for_the_longest_task_of_any_host(ask):

@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import (
+    point,
+    read_json,
+    text_if_there,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_new_file_has_its_mode_whatever_the_umask(tmp_path):
@@ -100,3 +106,10 @@ def test_what_is_no_json_object_reads_as_empty(text, tmp_path):
 def test_json_is_read_as_it_was_written(tmp_path):
     write_json(tmp_path / "file", {"a": [1]}, 0o600)
     assert read_json(tmp_path / "file") == {"a": [1]}
+
+
+def test_what_goes_in_the_moment_in_which_it_is_read_has_no_text(tmp_path):
+    assert text_if_there(tmp_path / "gone") == ""
+    with subprocess.Popen(["true"]) as process:
+        path = Path("/proc", str(process.pid), "comm")
+    assert text_if_there(path) == ""

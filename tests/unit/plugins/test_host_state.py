@@ -157,6 +157,14 @@ def test_a_file_of_somebody_elses_keeps_its_owner_and_mode(take, tmp_path):
     assert not take(missing, check=True)["changed"]
 
 
+def test_a_file_of_somebody_elses_keeps_bytes_that_are_no_utf8(take, tmp_path):
+    path = tmp_path / "theirs.conf"
+    path.write_bytes("# für alle\r\nport 1\r\n".encode("latin-1"))
+    [change] = take({"edit": str(path), "line": "include x"})["diff"]
+    assert path.read_bytes() == "# für alle\r\nport 1\r\ninclude x\n".encode("latin-1")
+    assert change["after"] == "# f\ufffdr alle\r\nport 1\r\ninclude x\n"
+
+
 def test_several_kinds_in_one_step_are_refused(take):
     assert "mutually exclusive" in take({"file": "/x", "content": "", "directory": "/y"})["msg"]
 

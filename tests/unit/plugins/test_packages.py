@@ -186,3 +186,20 @@ def test_what_was_removed_and_not_purged_is_no_package_of_the_kits(debs):
     assert packages.installed(["config-files"])
     assert packages.install(["configured", "mine"], {})["packages"] == ["configured", "mine"]
     assert packages.read_record() == ["mine"]
+
+
+@needs_root
+def test_a_repository_of_somebody_elses_that_is_dead_hides_no_package(debs, tmp_path):
+    with (tmp_path / "sources").open("a") as sources:
+        sources.write(f"deb file:{tmp_path}/gone ./\n")
+    with pytest.raises(
+        OperatorError, match=r"(?s)apt-get none ended with 100.+\nBefore, apt-get update ended with 100"
+    ):
+        packages.install(["none"], {})
+    assert packages.install(["mine"], {})["packages"] == ["mine"]
+
+
+def test_what_apt_says_may_be_any_bytes(apt_host, tmp_path):
+    with (tmp_path / "apt.conf").open("a") as settings:
+        settings.write("APT::Update::Pre-Invoke { \"printf '\\374'\"; };\n")
+    assert "\ufffd" in packages.apt(["update"], "")

@@ -52,6 +52,14 @@ def test_settings_of_others_are_found_and_comments_are_none(tmp_path):
     assert rabbitmq.settings_in(tmp_path) == [tmp_path / "conf.d/10-crm.conf"]
 
 
+def test_settings_of_others_are_found_whatever_bytes_they_hold(tmp_path):
+    for name in ("rabbitmq-env.conf", "redis-crm.conf"):
+        (tmp_path / name).write_bytes("# für alle\nNODENAME=crm\n".encode("latin-1"))
+    assert rabbitmq.settings_in(tmp_path) == [tmp_path / "rabbitmq-env.conf"]
+    assert redis.other_instances(str(tmp_path)) == [f"Redis: another instance, {tmp_path}/redis-crm.conf"]
+    assert not redis.is_configured(str(tmp_path / "redis-crm.conf"))
+
+
 def test_programs_of_others_are_found_by_the_mark_of_the_owner(tmp_path):
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "supervisord.conf").write_text("[supervisord]\n[include]\nfiles = conf.d/*.conf\n")

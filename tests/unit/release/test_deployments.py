@@ -161,3 +161,14 @@ def test_a_scheduler_without_the_lease_is_told_from_one_with_it():
     assert has_lone_scheduler(record("/srv/shop/releases/r1/venv/bin/celery -A shop"))
     assert not has_lone_scheduler(record("/srv/shop/releases/r1/bin/celery-ops-scheduler -A shop"))
     assert not has_lone_scheduler(record())
+
+
+def test_a_line_that_a_full_disk_left_half_written_hides_no_other(tmp_path):
+    deployments = Deployments("shop", tmp_path)
+    deployments.audit = tmp_path / "log/deploys.log"
+    deployments.append({"action": "deploy", "outcome": "failed: x"})
+    with deployments.audit.open("a") as log:
+        log.write('{"at": "2026-11')
+    assert deployments.has_failed()
+    deployments.append({"action": "deploy", "outcome": "good"})
+    assert [entry["outcome"] for entry in deployments.last(3)] == ["good", "failed: x"]

@@ -126,6 +126,17 @@ def test_the_lease_tells_of_a_run_as_soon_as_it_is_sent(leader, sent):
     assert set(one.queue.told[0]) >= {"often", "seldom"}, "also of what has not run"
 
 
+def test_the_lease_does_not_tell_of_entries_that_are_gone_for_ever(leader, monkeypatch):
+    monkeypatch.setattr(leading, "GONE", 3)
+    one = leader()
+    known = set(one.runs)
+    for number in range(10):
+        one.runs[f"once {number}"] = (LONG_AGO.isoformat(), 1)
+        one.scheduler.tick()
+        assert len(one.runs) <= len(known) + 3
+    assert known <= set(one.runs)
+
+
 def test_nothing_is_sent_after_the_time_for_which_the_lease_is_certain(leader, sent, monkeypatch):
     one = leader()
     later = leading.now() + FENCE

@@ -5,9 +5,11 @@ import os
 import socket
 import threading
 import time
+from struct import pack, unpack
 from types import SimpleNamespace
 
 import pytest
+from amqp.serialization import dumps, loads
 from celery_ops.launch.process import Process
 from celery_ops.watchdog import metrics
 from celery_ops.watchdog.assessment import Assessment, Seen
@@ -328,6 +330,60 @@ def test_a_broker_that_accepts_and_says_nothing_holds_nothing_up(monkeypatch):
         assert broker.answer.at == 0
         assert broker.answer.error
         assert "p@" not in broker.answer.error
+
+
+class Server:
+    """As much of RabbitMQ as answers who asks for queues: of each the code by which it closes the channel, or 0."""
+
+    def __init__(self, queues):
+        self.queues, self.open, self.socket = queues, set(), socket.create_server(("127.0.0.1", 0))
+        self.url = f"amqp://u:p@127.0.0.1:{self.socket.getsockname()[1]}/demo"
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        client, _ = self.socket.accept()
+        with client, client.makefile("rb") as sent:
+            sent.read(8)
+            self.say(client, 0, (10, 10), "ooFSS", (0, 9, {}, "PLAIN AMQPLAIN", "en_US"))
+            while head := sent.read(7):
+                kind, channel, size = unpack(">BHI", head)
+                payload = sent.read(size + 1)
+                if kind == 1:
+                    self.hear(client, channel, unpack(">HH", payload[:4]), payload[4:])
+
+    def say(self, client, channel, method, form, values):
+        payload = pack(">HH", *method) + dumps(form, values)
+        client.sendall(pack(">BHI", 1, channel, len(payload)) + payload + b"\xce")
+
+    def hear(self, client, channel, method, arguments):
+        match method:
+            case (10, 11):
+                self.say(client, 0, (10, 30), "BlB", (2047, 131072, 60))
+            case (10, 40):
+                self.say(client, 0, (10, 41), "s", ("",))
+            case (20, 10):
+                self.open.add(channel)
+                self.say(client, channel, (20, 11), "S", ("",))
+            case (20, 40):
+                self.open.discard(channel)
+                self.say(client, channel, (20, 41), "", ())
+            case (50, 10):
+                (_, queue), _ = loads("Bs", arguments, 0)
+                if code := self.queues[queue]:
+                    self.open.discard(channel)
+                    self.say(client, channel, (20, 40), "BsBB", (code, "no", 50, 10))
+                else:
+                    self.say(client, channel, (50, 11), "sll", (queue, 7, 2))
+
+
+def test_a_queue_that_the_broker_says_nothing_of_costs_no_channel_and_hides_no_other():
+    server = Server({"gone": 404, "jobs": 0, "locked": 405})
+    broker = Broker("demo", server.url)
+    broker.wanted = {queue: queue for queue in server.queues}
+    for _ in range(3):
+        broker.look()
+        assert broker.answer.queues == {"jobs": {"ready": 7, "consumers": 2}}, broker.answer.error
+        assert server.open == set()
 
 
 def test_without_a_broker_of_amqp_nothing_is_asked():

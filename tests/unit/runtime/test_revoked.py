@@ -5,6 +5,7 @@ import time
 
 import pytest
 from celery.worker import state
+from celery_ops.worker import revoked
 from celery_ops.worker.revoked import KEEP, Revocations
 from support.directory_broker import application
 from support.wait import wait_until
@@ -62,6 +63,29 @@ def test_old_ones_and_half_a_line_are_left_out(tmp_path, memory):
     kept.load()
     assert set(memory) == {"new"}
     assert [path.name for path in (tmp_path / "revoked").iterdir()] == ["one"]
+
+
+def test_an_application_that_revokes_all_day_fills_no_disk_and_its_workers_start_soon(tmp_path, memory, monkeypatch):
+    monkeypatch.setattr(revoked, "LARGEST", 2000)
+    monkeypatch.setattr(revoked, "MOST", 20)
+    kept = Revocations(tmp_path / "revoked", "one")
+    for number in range(500):
+        kept.add([f"task {number}"])
+        assert kept.own.stat().st_size <= 2000
+    before = int(time.time()) - 3600
+    (tmp_path / "revoked/before").write_text(f'{before} "task -1"\n')
+    os.utime(tmp_path / "revoked/before", (before, before))
+    kept.load()
+    assert set(memory) == {f"task {number}" for number in range(480, 500)}
+    assert [path.name for path in (tmp_path / "revoked").iterdir()] == ["one"]
+
+
+def test_a_file_that_can_not_be_read_hides_no_other(tmp_path, memory):
+    Revocations(tmp_path / "revoked", "one").add(["a"])
+    (tmp_path / "revoked/another").mkdir()
+    (tmp_path / "revoked/gone").symlink_to("nowhere")
+    Revocations(tmp_path / "revoked", "zero").load()
+    assert set(memory) == {"a"}
 
 
 def test_a_directory_that_can_not_be_written_ends_no_worker(tmp_path, memory):

@@ -72,6 +72,10 @@ def seen(beat=BEATS, main="S", children="SS", name=NAME, age=1000.0, **more):
         (seen(late=29), True, "ready"),
         (seen(late=31), True, "stuck"),
         (seen(late=3600), False, "broker away"),
+        (seen(late=3600, connected=False, unwritable="/run is full"), True, "up"),
+        (seen(BEAT, late=3600, unwritable="/run is full"), True, "up"),
+        (seen(late=29, unwritable="/run is full"), True, "ready"),
+        (seen(late=3600, main="T", unwritable="/run is full"), True, "frozen"),
         (seen(connected=False), False, "broker away"),
         (seen(connected=False), True, "reconnecting"),
         (seen(connected=False, broker=""), True, "reconnecting"),
@@ -332,6 +336,26 @@ class TestPrograms:
         assert lookout.state() == "broker away"
         assert alive(program.pid)
         assert len(lookout.said) == 1, lookout.said
+
+    def test_no_program_is_stuck_because_its_heartbeat_can_not_be_written(self, stage, quick, monkeypatch):
+        monkeypatch.setattr(watchdog, "ROOM", 2**62)
+        program = stage.up()
+        beat(stage, program.pid, beat=time.monotonic() - 60, due=5, broker="memory://")
+        lookout = Lookout(stage, program.supervisor.pid)
+        for _ in range(10):
+            lookout.watchdog.run_once()
+            time.sleep(0.1)
+        assert lookout.state() == "up"
+        assert lookout.heard(f"its heartbeat can't be written: the file system of {stage.run} is full")
+        assert alive(program.pid)
+
+        monkeypatch.setattr(watchdog, "ROOM", 0)
+        lookout.until(lambda: lookout.heard("SIGTERM sent"), "the TERM, where there is room")
+
+    def test_what_can_not_be_written(self, tmp_path):
+        assert watchdog.unwritable(tmp_path) == ""
+        assert "is full" in watchdog.unwritable(Path("/proc"))
+        assert "No such file" in watchdog.unwritable(tmp_path / "gone")
 
     @pytest.mark.parametrize(("drained", "ends"), [(DRAIN, False), (DRAIN + 31, True)])
     def test_a_drain_has_its_programs_time_and_no_more(self, stage, quick, drained, ends):
