@@ -28,6 +28,13 @@ PARTS = {
     "volumes": "Volumes as results",
     "throughput": "Publishing and working",
 }
+LOSS = """Deploys under a steady load, with the kit (`petct`) and done plainly, by unpack, pip and restart (`plain`):
+
+"""
+RATIOS = """Medians, each beside its peer or limit in the same run, and the ratio that we want to reach
+([more, and on what it was measured](docs/performance.md)):
+
+"""
 COLUMNS = ("", "celery-ops", "beside it", "ratio", "to reach", "")
 TABLE = re.compile(r"(<!-- bench/page.py writes this table -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
@@ -100,9 +107,10 @@ def page(results: dict[str, dict[str, Any]]) -> str:
 
 
 def readme(text: str, results: dict[str, dict[str, Any]]) -> str:
-    """README with the rows that have a ratio to reach."""
+    """README with what became of the tasks of deploys, and the rows that have a ratio to reach."""
     rows = [row for name in PARTS if name in results for row in results[name]["rows"] if row["reached"] is not None]
-    return TABLE.sub(lambda found: found[1] + table(rows) + found[2], text)
+    tasks = "".join(f"{LOSS}{books(one['tasks'])}\n" for one in results.values() if "tasks" in one)
+    return TABLE.sub(lambda found: found[1] + tasks + RATIOS + table(rows) + found[2], text)
 
 
 def main() -> None:
