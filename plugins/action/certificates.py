@@ -8,7 +8,10 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import rabbitmq_distribution_tls
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import (
+    rabbitmq_distribution_tls,
+    result_store_bind,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
@@ -66,5 +69,5 @@ def wanted_names(host: Host, reader: Reader, variables: dict[str, Any], is_own: 
     said = {str(known.get(variable) or "") for known in given for variable in ADDRESSES}
     more = [each for text in sorted(said) for each in text.split(",") if each]
     # Whose address it is, an inventory with one service of a kind leaves no doubt about.
-    here = [own_address(host.known.get("result_store_bind"))] if host.runs_app and "result_store" in host.groups else []
+    here = [own_address(result_store_bind(host, reader))] if host.runs_app and "result_store" in host.groups else []
     return list(dict.fromkeys([*names, *here, *([] if are_several or is_own else more)]))

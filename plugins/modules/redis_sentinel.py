@@ -191,7 +191,7 @@ def main() -> None:
     if module.check_mode or not changes:
         module.exit_json(changed=changes, primary="")
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
-    host = "127.0.0.1" if want["bind"] == "0.0.0.0" else want["bind"]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(want["bind"], want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
     try:
         if is_member:

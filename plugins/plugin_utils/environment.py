@@ -15,7 +15,12 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, is_loopback, own_address
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import (
+    address_of,
+    default_bind,
+    is_loopback,
+    own_address,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
@@ -139,7 +144,10 @@ def service_host(variables: Mapping[str, Any], group: str) -> str:
     """Return the address of the group's first host; a host that is in the group itself uses its own."""
     members = variables["groups"].get(group) or []
     if group in variables["group_names"]:
-        own = own_address(variables.get(f"{group}_bind"))
+        here = variables["inventory_hostname"]
+        given = variables["hostvars"][here]  # without the default of the service's role
+        for_others = not set(app_hosts(variables["groups"])) <= set(members)
+        own = own_address(given.get(f"{group}_bind") or default_bind(address_of(here, given), for_others=for_others))
         # With TLS the broker has its plain port on loopback, whatever it listens on.
         is_plain_too = own != "127.0.0.1" and group == "rabbitmq" and uses_tls(variables, group)
         return "127.0.0.1" if is_plain_too else own

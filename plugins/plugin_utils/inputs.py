@@ -17,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cro
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, own_address
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, default_bind, own_address
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 
@@ -155,7 +155,8 @@ def bind(group: str) -> Callable[[Host, Reader], str]:
 
     def of(host: Host, reader: Reader) -> str:
         elsewhere = set(reader.app_hosts) - set(reader.members(group))
-        return given(host, f"{group}_bind", "0.0.0.0" if elsewhere else "127.0.0.1")
+        default = default_bind(reader.address(host.name), for_others=bool(elsewhere))
+        return given(host, f"{group}_bind", default)
 
     return of
 
@@ -362,7 +363,8 @@ def services_in_force(host: Host, reader: Reader) -> dict[str, Any]:
     }
     hosts = {reader.address(name): name for name in reader.hostvars}
     # Where it reaches its own, which may listen at no other.
-    hosts |= {own_address(host.known.get(f"{group}_bind")): host.name for group in addresses if group in host.groups}
+    own = [group for group in addresses if group in host.groups]
+    hosts |= {own_address(INPUTS[f"{group}_bind"](host, reader)): host.name for group in own}
     if "result_store" in addresses and (stores := stores_of(reader)):
         nodes = result_store_nodes(host, reader)
         addresses["result_store"], hosts = nodes, hosts | dict(zip(nodes, stores, strict=True))

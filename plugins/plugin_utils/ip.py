@@ -29,6 +29,14 @@ def is_loopback(text: Any) -> bool:
     return bool(address and address.is_loopback)
 
 
+def default_bind(address: str, *, for_others: bool) -> str:
+    """What a service listens on by default, on a host of this address: loopback, or all addresses for other hosts."""
+    if not for_others:
+        return "127.0.0.1"
+    found = as_ip(address)
+    return "::" if found and found.version == 6 else "0.0.0.0"
+
+
 def own_address(bind: Any) -> str:
     """The address at which a host reaches a service of its own, by what that listens on: its default is loopback."""
     address = as_ip(str(bind or ""))

@@ -82,7 +82,7 @@ def listens_at(conf: Path = CONFIGURATION) -> Address | None:
     settings = _settings(conf)
     host = settings.get("bind", "127.0.0.1")
     port = int(settings.get("tls-port") or settings.get("port", 6379))
-    return Address("127.0.0.1" if host == "0.0.0.0" else host, port, settings.get("tls-ca-cert-file", ""))
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, settings.get("tls-ca-cert-file", ""))
 
 
 def is_sentinel_configured(conf: Path = SENTINEL_CONF) -> bool:

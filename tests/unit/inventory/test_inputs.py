@@ -67,6 +67,14 @@ def test_a_host_reaches_its_own_services_where_they_listen(ask, groups, bind, br
     assert known["hosts"].get(address, known["here"]) == host
 
 
+def test_a_host_with_an_ipv6_address_is_reached_there_by_others_and_by_itself(ask):
+    own = partial(ask, groups=FLEET, host="hub", flower_host="hub", celery_app_tls=False, ansible_host="2001:db8::5")
+    assert (own("rabbitmq_bind"), own("result_store_bind")) == ("::", "::")
+    assert own("flower_broker_url").endswith("@[::1]:5672/shop")
+    known = own("services_in_force")
+    assert known["addresses"] == {group: ["::1"] for group in known["addresses"]} and known["hosts"]["::1"] == "hub"
+
+
 def test_a_broker_with_tls_has_its_plain_port_on_loopback_whatever_it_listens_on(ask):
     url = ask("flower_broker_url", FLEET, "hub", flower_host="hub", rabbitmq_bind="10.0.0.5")
     assert url.startswith("amqp://") and url.endswith("@127.0.0.1:5672/shop")

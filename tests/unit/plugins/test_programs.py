@@ -173,7 +173,7 @@ def test_a_host_finds_the_services_of_the_groups():
         "hostvars": {"r1": {"ansible_host": "10.0.0.5"}, "one": {}},
     }
     assert service_host({**known, "group_names": ["worker"]}, "rabbitmq") == "10.0.0.5"
-    assert service_host({**known, "group_names": ["rabbitmq"]}, "rabbitmq") == "127.0.0.1"
+    assert service_host({**known, "group_names": ["rabbitmq"], "inventory_hostname": "r1"}, "rabbitmq") == "127.0.0.1"
     assert service_host({**known, "group_names": []}, "result_store") == "one"
     assert service_host({"groups": {}, "hostvars": {}, "group_names": []}, "rabbitmq") == "127.0.0.1"
     assert migrate_host(known) == "one"
