@@ -72,6 +72,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis impo
     ask,
     held,
     is_sentinel_configured,
+    reached_at,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -191,7 +192,7 @@ def main() -> None:
     if module.check_mode or not changes:
         module.exit_json(changed=changes, primary="")
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(want["bind"], want["bind"])
+    host = reached_at(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
     try:
         if is_member:
