@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.deploy_lease import age
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_RUN, LEASE_TIMEOUT
@@ -107,11 +108,6 @@ def unusable(path: Path, error: OSError) -> OperatorError:
 def lease_of(directory: Path) -> dict[str, Any]:
     """The lease of the run that holds the deploy lock; empty when nobody does."""
     return read_json(directory / "deploy.lock")
-
-
-def age(lease: dict[str, Any]) -> float:
-    """Seconds since a lease was last renewed."""
-    return time.time() - float(lease.get("renewed", 0))
 
 
 def worker_of(directory: Path) -> dict[str, Any] | None:

@@ -56,15 +56,11 @@ from typing import Any
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import add_line
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import (
-    CALL,
-    age,
-    lease_of,
-)
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import CALL, lease_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -111,7 +107,7 @@ class Lock:
 def words(holder: dict[str, Any]) -> str:
     """The holder for the operator."""
     who, what, since = (holder.get(key) for key in ("who", "what", "at"))
-    return f"{who} for {what} since {since}, last renewed {age(holder):.0f} s ago"
+    return f"{who} for {what} since {since}, last renewed {deploy_lease.when(holder)}"
 
 
 def take(lock: Lock, options: dict[str, Any]) -> tuple[str, str]:
@@ -119,14 +115,13 @@ def take(lock: Lock, options: dict[str, Any]) -> tuple[str, str]:
     with lock:
         holder = lock.read()
         ours = holder.get("id") == options["id"]
-        if holder and not ours and age(holder) < LEASE_TIMEOUT:
+        if holder and not ours and deploy_lease.age(holder) < LEASE_TIMEOUT:
             return holder["id"], words(holder)
-        now = time.time()
         known = holder if ours else {
             "id": options["id"], "who": options["who"], "what": options["what"],
-            "at": time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(now)),
+            "at": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         }  # fmt: skip
-        lock.write({**known, "renewed": now})
+        lock.write(deploy_lease.renewed(known))
         return options["id"], f"The lock of {words(holder)} was stale and is taken over." if holder and not ours else ""
 
 
@@ -154,7 +149,7 @@ def renew(lock: Lock, options: dict[str, Any]) -> dict[str, Any]:
         holder = lock.read()
         ours = holder.get("id") == options["id"]
         if ours:
-            lock.write({**holder, "renewed": time.time()})
+            lock.write(deploy_lease.renewed(holder))
     return {"ours": ours}
 
 

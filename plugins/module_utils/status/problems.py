@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL_SHARE
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import flower
@@ -217,7 +217,7 @@ def _unlisted(seen: Status) -> Iterator[str]:
 
 
 def _deploys(seen: Status) -> Iterator[str]:
-    stale = seen.lock and host_work.age(seen.lock) > LEASE_TIMEOUT
+    stale = seen.lock and deploy_lease.age(seen.lock) > LEASE_TIMEOUT
     if seen.work and (stale or seen.lock.get("id") != seen.work.get("run")):
         yield (
             f"The work of an interrupted run goes on: {host_work.words(seen.work)}, pid {seen.work.get('pid')}. It "

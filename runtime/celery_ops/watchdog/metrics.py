@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery_ops import pause, proc
+from celery_ops import deploy_lease, pause, proc
 from celery_ops.files import certificate_end, read_json, replace_text
 from celery_ops.layout import Layout, program_of
 from celery_ops.watchdog.assessment import STATES
@@ -223,7 +223,7 @@ class Metrics:
         self._say_queues(out, queues)
         for program, counts in sorted(tasks.items()):
             _say_tasks(out, program, counts)
-        self._say_deploys(out, now)
+        self._say_deploys(out)
         for name, end in self._certificates().items():
             out.add("celery_ops_certificate_expiry_timestamp_seconds", end, certificate=name)
         for directory in (self.layout.base, self.layout.log, self.layout.state, self.layout.run):
@@ -298,7 +298,7 @@ class Metrics:
                 if of.get(key) is not None:
                     out.add(metric, of[key], queue=name)
 
-    def _say_deploys(self, out: Exposition, now: float) -> None:
+    def _say_deploys(self, out: Exposition) -> None:
         entries = self._audit_log()
         for action in DEPLOYS:
             for outcome in ("good", "failed", "interrupted"):
@@ -315,7 +315,7 @@ class Metrics:
                 out.add("celery_ops_deploy_phase_seconds", seconds, phase=phase)
         lock = read_json(self.layout.deploy_lock)
         with contextlib.suppress(TypeError, ValueError):
-            age = max(0.0, now - float(lock["renewed"])) if lock else 0.0
+            age = max(0.0, deploy_lease.age(lock)) if lock else 0.0
             out.add("celery_ops_deploy_lock_age_seconds", round(age, 1))
 
     def _audit_log(self) -> list[dict[str, Any]]:

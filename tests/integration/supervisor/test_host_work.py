@@ -9,6 +9,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.deploy_lease import renewed
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.modules import deploy_lock
 from support.module_run import ModuleRun
@@ -159,8 +160,10 @@ def test_a_run_that_lost_its_lock_does_nothing_more(here):
     hold_lease(here, id="bert", who="bert@laptop")
     answer = call(last(0)).result()
     assert "This run has lost the deploy lock of shop to bert@laptop (deploy since now)" in answer["msg"]
-    hold_lease(here, id="bert", renewed=time.time() - LEASE_TIMEOUT - 1)
+    hold_lease(here, id="bert", renewed=time.time() - LEASE_TIMEOUT - 1)  # as an earlier version writes it
     assert call(last(0)).result()["did"] == "done"
+    (here / "deploy.lock").write_text(json.dumps({**renewed({**WHO, "id": "bert"}), "renewed": 0}))
+    assert "This run has lost the deploy lock" in call(last(0)).result()["msg"], "the clock was set, not the lease lost"
 
 
 def test_an_answer_and_the_lock_are_for_root_alone_whatever_the_umask(here):

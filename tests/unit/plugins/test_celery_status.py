@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import State
@@ -137,6 +137,13 @@ def test_what_is_wrong_is_said_with_what_to_type(seen, says):
     assert says in sentence
     assert verdict([sentence]) == ["PROBLEMS:", f"- {sentence}"]
     assert text(seen, has_programs=True, has_queues=True)
+
+
+def test_a_lock_of_a_deploy_that_is_alive_is_not_called_stale_by_a_clock_that_was_set(monkeypatch):
+    lease = deploy_lease.renewed({"id": "r1", "who": "me", "what": "deploy", "at": "now"})
+    at = time.time() + 3600
+    monkeypatch.setattr(time, "time", lambda: at)
+    assert wrong(found(lock=lease)) == []
 
 
 def test_what_is_on_its_way_is_not_wrong():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from threading import Thread
 
@@ -31,7 +32,7 @@ def lock(tmp_path):
 
 def grow_old(lock, seconds):
     holder = json.loads(lock.path.read_text())
-    lock.path.write_text(json.dumps({**holder, "renewed": holder["renewed"] - seconds}))
+    lock.path.write_text(json.dumps({**holder, "monotonic": holder["monotonic"] - seconds}))
 
 
 def test_the_first_gets_it_and_the_second_reads_who_that_is(lock):
@@ -50,6 +51,28 @@ def test_a_stale_one_is_taken_over_and_that_is_said(lock):
     grow_old(lock, 2)
     assert "anna@control" in deploy_lock.hold(lock, BERT)["note"]
     assert deploy_lock.renew(lock, ANNA) == {"ours": False}
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_a_clock_that_jumps_neither_ends_a_live_one_nor_keeps_a_dead_one(lock, monkeypatch, jump):
+    deploy_lock.hold(lock, ANNA)
+    at = time.time() + jump
+    monkeypatch.setattr(time, "time", lambda: at)
+    assert "last renewed 0 s ago" in deploy_lock.hold(lock, BERT)["msg"]
+    grow_old(lock, deploy_lock.LEASE_TIMEOUT + 1)
+    assert "last renewed 46 s ago was stale and is taken over" in deploy_lock.hold(lock, BERT)["note"]
+
+
+@pytest.mark.parametrize("change", [{"boot": "another"}, {"monotonic": time.monotonic() + 1e6}])
+def test_one_of_an_earlier_boot_is_stale(lock, change):
+    deploy_lock.hold(lock, ANNA)
+    lock.path.write_text(json.dumps({**json.loads(lock.path.read_text()), **change}))
+    assert "last renewed before this host was started again was stale" in deploy_lock.hold(lock, BERT)["note"]
+
+
+def test_a_version_before_reads_when_it_was_renewed(lock):
+    deploy_lock.hold(lock, ANNA)
+    assert time.time() - lock.read()["renewed"] < 5
 
 
 def test_a_renewed_one_is_not_stale(lock):
@@ -84,12 +107,11 @@ def test_a_full_disk_stops_nobody_from_unlocking(lock):
 
 
 def test_the_lock_of_a_version_before_is_honoured_while_it_lives(lock):
-    deploy_lock.hold(lock, ANNA)
-    lock.path.rename(lock.before)
+    holder = {"id": "anna", "who": "anna@control", "what": "deploy", "at": "now", "renewed": time.time()}
+    lock.before.write_text(json.dumps(holder))
     (lock.before.parent / ".srv.lock.guard").touch()
     assert deploy_lock.hold(lock, BERT)["holder"] == "anna"
-    holder = json.loads(lock.before.read_text())
-    lock.before.write_text(json.dumps({**holder, "renewed": 0}))
+    lock.before.write_text(json.dumps({**holder, "renewed": time.time() - deploy_lock.LEASE_TIMEOUT}))
     assert "was stale and is taken over" in deploy_lock.hold(lock, BERT)["note"]
     assert not lock.before.exists() and not (lock.before.parent / ".srv.lock.guard").exists()
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from amqp.serialization import dumps, loads
+from celery_ops import deploy_lease
 from celery_ops.launch.process import Process
 from celery_ops.watchdog import metrics
 from celery_ops.watchdog.assessment import Assessment, Seen
@@ -315,6 +316,16 @@ class TestMetrics:
         assert value(text, "celery_ops_deploys_total", action="rollback", outcome="good") == 0
         assert value(text, "celery_ops_deploy_phase_seconds", phase="workers") == 10.5
         assert value(text, "celery_ops_deploy_timestamp_seconds", outcome="good") == 1795564803
+
+    def test_the_age_of_the_deploy_lock_does_not_jump_with_the_clock(self, host, tmp_path, monkeypatch):
+        found = host.metrics()
+        monkeypatch.setattr(type(found.layout), "deploy_lock", tmp_path / "deploy.lock")
+        assert value(host.round(found), "celery_ops_deploy_lock_age_seconds") == 0
+        lease = deploy_lease.renewed({"id": "anna"})
+        found.layout.deploy_lock.write_text(json.dumps({**lease, "renewed": lease["renewed"] - 3600}))
+        assert value(host.round(found), "celery_ops_deploy_lock_age_seconds") < 30
+        found.layout.deploy_lock.write_text(json.dumps({**lease, "monotonic": lease["monotonic"] - 70}))
+        assert 70 <= value(host.round(found), "celery_ops_deploy_lock_age_seconds") < 100
 
 
 def test_a_broker_that_accepts_and_says_nothing_holds_nothing_up(monkeypatch):
