@@ -9,13 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, Mistake, shown
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+    ARGUMENT,
+    Host,
+    Mistake,
+    bytes_of,
+    shown,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.programs import TAKEN, TAKEN_BY_WORKER
 
 try:
     from ansible._internal._datatag._tags import Origin
 except ImportError:  # an Ansible that does not say where a value stands
     Origin = None
+
+MOST_OF_ALL = (2 << 20) - ARGUMENT
+"""Bytes of all variables: a quarter of the usual limit of the stack, 8 MiB, less what a command line may need."""
+OF_POINTER = 8
+"""Bytes that each variable takes beside its text."""
 
 BROKER = "celery_app_broker_url, or the group rabbitmq"
 RESULTS = "celery_app_result_backend"
@@ -65,11 +76,32 @@ REFUSED = _INSTEAD | {
 def environment(host: Host) -> Iterator[Mistake]:
     """Names a shell takes, values of one line, nothing twice, and nothing that is not the application's to set."""
     yield from variables("celery_app_environment", host["celery_app_environment"] or {})
+    yield from too_much("celery_app_environment", host["celery_app_environment"] or {}, {})
     hidden = host.given.get("celery_app_secrets")
     for key in hidden if isinstance(hidden, Mapping) else ():
         if key in (host["celery_app_environment"] or {}):
             text = f"celery_app_environment and celery_app_secrets both set {key}. Leave it in celery_app_secrets only."
             yield Mistake("celery_app_environment", text)
+
+
+def size_of(name: Any, value: Any) -> int:
+    """Return the bytes that an environment variable takes in the call that starts a program."""
+    return bytes_of(f"{name}={value}")
+
+
+def too_much(variable: str, values: Mapping[Any, Any], beside: Mapping[Any, Any]) -> Iterator[Mistake]:
+    """Refuse variables that are too much together for Linux to start a program; `beside` has a mistake of its own."""
+    own = {name: size_of(name, value) + OF_POINTER for name, value in values.items()}
+    others = sum(size_of(name, value) + OF_POINTER for name, value in beside.items())
+    total = sum(own.values()) + others
+    if total > MOST_OF_ALL >= others and max(own.values()) <= ARGUMENT:
+        together = f", {total} with celery_app_environment" if beside else ""
+        text = (
+            f"{variable} has {total - others} bytes{together}; Linux starts no program with more than {MOST_OF_ALL} in "
+            f"its environment. Put the longest values into files. Write: {max(own, key=own.__getitem__)}: "
+            "/path/of/the/file"
+        )
+        yield Mistake(variable, text)
 
 
 def variables(variable: str, values: Mapping[Any, Any], hide: bool = False, of_app: bool = True) -> Iterator[Mistake]:
@@ -91,6 +123,11 @@ def variables(variable: str, values: Mapping[Any, Any], hide: bool = False, of_a
             text = (
                 f"{variable} has {key}, whose value holds a newline; an environment file has one line a variable. "
                 f'Write it encoded: {key}: "{{{{ ... | b64encode }}}}"'
+            )
+        elif (size := size_of(key, value)) > ARGUMENT:
+            text = (
+                f"{variable} has {key}, of {size} bytes with its name; Linux starts no program with a variable of more "
+                f"than {ARGUMENT}. Put its value into a file. Write: {key}: /path/of/the/file"
             )
         elif changed := _changed(key, value, hide):
             text = f"{variable} has {key}, {changed}"

@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[3]
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
 """By group, the variable that names a service of somebody else, and its value where the group's is used."""
 
+ARGUMENT = 128 << 10
+"""Bytes of an argument or of a variable (NAME=value) with which Linux still starts a program: its MAX_ARG_STRLEN."""
 RENAMED_CHOICES = {"one_by_one": "rolling"}
 """Values of earlier versions, and what they are called now."""
 
@@ -46,6 +48,11 @@ def shown(value: Any) -> str:
     """A value as YAML's flow style has it, cut to a line; an address without the login in it."""
     text = re.sub(r"//[^/@\s\"]+@", "//********@", json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def bytes_of(text: Any) -> int:
+    """The bytes of a text where a program gets it, the NUL at its end included."""
+    return len(str(text).encode("utf-8", "surrogateescape")) + 1
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import web_servers
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
+    ARGUMENT,
     Host,
     Mistake,
+    bytes_of,
     did_you_mean,
     is_int,
     nearest,
@@ -53,6 +55,7 @@ TAKEN_BY_WORKER = TAKEN | {
     ("-B", "--beat", "--scheduler"): "the group scheduler runs beat, once",
     ("--purge", "--discard"): "it would throw waiting tasks away at every start",
 }
+TOO_LONG = f"Linux starts no program with an argument of more than {ARGUMENT}"
 SHELL = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
 
 
@@ -138,6 +141,8 @@ def queues(names: Any, app: str) -> Iterator[str]:
     elif not isinstance(names, list):
         yield f"queues is {shown(names)}; it has to be a list. Write: queues: [{str(names).replace(',', ', ')}]"
     else:
+        if (size := bytes_of(",".join(map(str, names)))) > ARGUMENT:
+            yield f"its queues are {size} bytes together; {TOO_LONG}. Leave some to another program"
         for name in names:
             if not isinstance(name, (str, int)) or isinstance(name, bool):
                 yield f"queue {shown(name)} is no text. Write it in quotes: queues: [{shown(str(name))}]"
@@ -161,7 +166,9 @@ def options(words: Any, taken: Mapping[tuple[str, ...], str]) -> Iterator[str]:
         yield f"options is {shown(words)}; it has to be a list of words. Write: options: {shown(str(words).split())}"
         return
     for word in words:
-        if not isinstance(word, (str, int, float)) or "\n" in str(word):
+        if (size := bytes_of(word)) > ARGUMENT:
+            yield f"options hold {shown(word)}, of {size} bytes; {TOO_LONG}. Write it into a file of your source"
+        elif not isinstance(word, (str, int, float)) or "\n" in str(word):
             fix = '[--max-tasks-per-child, "20"]'
             yield f"options hold {shown(word)}; each is a word in one line. Write: options: {fix}"
         elif re.match(r"--?[A-Za-z][\w-]*\s", str(word)):
@@ -213,6 +220,8 @@ def command(variable: str, line: str, may_be_list: bool = False) -> Iterator[Mis
     except ValueError as error:
         yield wrong(variable, line, f"{error}.", "the same with every quote closed")
         return
+    if (longest := max(map(bytes_of, words), default=0)) > ARGUMENT:
+        yield wrong(variable, line, f"it has a word of {longest} bytes; {TOO_LONG}.", "a script inside your source")
     if "\n" in line.strip() or SHELL & set(words) or any(word.endswith(";") for word in words):
         parts = [part.strip() for part in re.split(r"\n|&&|[|;&<>]", line.strip())]
         # A command runs in the release's directory already.

@@ -17,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.action.release_source import is_
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import too_much, variables
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     ROOT,
     Host,
@@ -482,6 +482,7 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             values, of_app = value if isinstance(value, Mapping) else {}, variable == "celery_app_secrets"
             yield from type_of(variable, value, spec)
             yield from variables(variable, values, hide=True, of_app=of_app)
+            yield from too_much(variable, values, (host["celery_app_environment"] or {}) if of_app else {})
             continue
         if variable in ADDRESSES:
             yield from type_of(variable, value, spec)

@@ -111,7 +111,7 @@ def places(tmp_path_factory) -> dict[str, str]:
     (directory / "old").write_text("#!/bin/sh\necho 3 8\n")
     (directory / "old").chmod(0o755)
     found = {path.name: str(path) for path in directory.iterdir()}
-    return found | {"long": 256 * "q", "busy": str(64 * (os.cpu_count() or 1) + 1)}
+    return found | {"long": 256 * "q", "huge": (128 << 10) * "h", "busy": str(64 * (os.cpu_count() or 1) + 1)}
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +366,14 @@ def test_a_value_that_yaml_changes_is_refused_with_the_quoted_form(form, first_p
         line = f'has V{number}, which is {written} and would arrive as "{arrives}". Write: V{number}: "{written}"'
         assert (line in said) is bool(written), run.text
     assert len(run.mistakes) == len([written for _, written in SCALARS.values() if written]), run.text
+
+
+def test_a_secret_of_a_template_that_is_too_long_is_refused_without_being_shown(first_play, tmp_path):
+    secrets = {"celery_app_secrets": {"LICENSE": f"{{{{ '{SECRET}' * 20000 }}}}"}}
+    run = play(first_play, inventory(everywhere(["a"]), {}, secrets), tmp_path / "control")
+    (mistake,) = run.mistakes
+    assert mistake.startswith("celery_app_secrets has LICENSE, of 240009 bytes with its name;"), run.text
+    assert SECRET not in run.text
 
 
 def test_what_celery_takes_from_the_environment_is_what_its_command_line_takes():
