@@ -213,6 +213,7 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         yield from application.name(app)
         yield from application.command(want["command"], app)
         yield from application.operators_command(app)
+        yield from application.operators_group(app)
         yield from application.python(want["python"])
         yield from services_in_force.problems(app, want["services_in_force"])
         yield from system.mounted(app)

@@ -43,12 +43,15 @@ def test_afterwards_nothing_is_left_and_nothing_runs(host):
     assert left == []
     assert [name for name in PACKAGES if host.testinfra.package(name).is_installed] == []
     assert not host.testinfra.user(APP).exists
+    assert not host.testinfra.group(f"{APP}-ops").exists
     assert host.run(RUNNING).stdout == ""
 
 
 @pytest.mark.only_on("bookworm")
 @pytest.mark.timeout(300)
-def test_a_second_time_there_is_nothing_to_do(host):
+def test_a_second_time_there_is_nothing_to_do_and_somebody_elses_group_stays(host):
+    host.output(f"groupadd --system {APP}-ops")
     again = play("uninstall", host, **ALL)
     assert again.rc == 0, again.text[-4000:]
     assert again.changed == {host.name: 0}
+    host.output(f"groupdel {APP}-ops")

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
 
+SUDOERS_DIR = Path("/etc/sudoers.d")
+GROUPS = Path("/etc/group")
+FIRST_USERS_GID = 1000
+"""`groupadd --system` takes a number below it, an administrator's `groupadd` and a directory one from there on."""
 SYSTEM_COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"
 OLDEST_PYTHON = (3, 11)
 
@@ -86,10 +90,38 @@ def operators_command(app: str, place: Path = COMMANDS_DIR) -> Iterator[str]:
         )
 
 
+def operators_group(app: str, commands: Path = COMMANDS_DIR, rights: Path = SUDOERS_DIR) -> Iterator[str]:
+    """The operators' group is the kit's, or not there yet: its members act as the application, and with its passwords.
+
+    The kit writes command and rights before it makes the group, so without them the group is somebody else's.
+    """
+    rules, wanted = rights / f"celery-ops-{app}", f"{app}-ops"
+    if rules.exists() or is_ours(commands / f"{app}ctl", app):
+        return
+    with suppress(KeyError):
+        found = grp.getgrnam(wanted)
+        # Such a one `uninstall` would remove.
+        of_system = found.gr_gid < FIRST_USERS_GID and f"\n{wanted}:" in f"\n{GROUPS.read_text(errors='replace')}"
+        members = f" with {', '.join(found.gr_mem)}" if found.gr_mem else ""
+        fix = (
+            f"if the group is needed for nothing, type: groupdel {wanted}"
+            if of_system
+            else f"if its members are to operate {app}, type: install -D -m 440 /dev/null {rules}"
+        )
+        yield (
+            f"celery_app_name is {app}: a group {wanted} is there (gid {found.gr_gid}{members}), whose members could "
+            f"act as the application and read its passwords. Write: celery_app_name: {app}_app, or, {fix}"
+        )
+
+
 def is_foreign(path: Path, app: str) -> bool:
     """Tell whether a command is there and is not one that the kit wrote for the application."""
-    ours = path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
-    return os.path.lexists(path) and not ours
+    return os.path.lexists(path) and not is_ours(path, app)
+
+
+def is_ours(path: Path, app: str) -> bool:
+    """Tell whether the kit wrote this command for the application."""
+    return path.is_file() and f"\n# owner: celery-ops {app}\n" in path.read_text(errors="replace")
 
 
 def python(path: str) -> Iterator[str]:

@@ -321,6 +321,50 @@ def test_somebody_elses_command_is_not_what_operators_call_as_root(text, refused
     assert all(f"{tmp_path}/shopctl is not the kit's" in each and "Write: celery_app_name" in each for each in said)
 
 
+@pytest.fixture
+def operators(tmp_path, monkeypatch):
+    """A host with a group shop-ops of this number; `files` are where commands and rights are."""
+    files = {"commands": tmp_path / "bin", "rights": tmp_path / "sudoers.d"}
+    for directory in files.values():
+        directory.mkdir()
+    monkeypatch.setattr(application, "GROUPS", tmp_path / "group")
+
+    def problems(gid, local=True):
+        (tmp_path / "group").write_text(f"root:x:0:\n{f'shop-ops:x:{gid}:' if local else ''}\n")
+        group = grp.struct_group(("shop-ops", "x", gid, ["anna", "bert"]))
+        monkeypatch.setattr(application.grp, "getgrnam", {"shop-ops": group}.__getitem__)
+        return list(application.operators_group("shop", **files))
+
+    problems.files = files
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("gid", "local", "fix"),
+    [
+        (998, True, "groupdel shop-ops"),
+        (1002, True, "install -D -m 440 /dev/null "),
+        (998, False, "install -D -m 440 /dev/null "),
+        (50000, False, "install -D -m 440 /dev/null "),
+    ],
+)
+def test_somebody_elses_group_does_not_become_the_operators(operators, gid, local, fix):
+    [said] = operators(gid, local)
+    assert said.startswith(f"celery_app_name is shop: a group shop-ops is there (gid {gid} with anna, bert), whose")
+    assert "Write: celery_app_name: shop_app, or, if " in said and f"type: {fix}" in said
+    assert list(application.operators_group("billing", **operators.files)) == []
+
+
+def test_the_operators_group_of_an_installation_is_known_by_its_command_or_its_rights(operators):
+    command, rights = operators.files["commands"] / "shopctl", operators.files["rights"] / "celery-ops-shop"
+    command.write_text("#!/bin/sh\n# owner: celery-ops shop\n")
+    assert operators(998) == []
+    command.write_text("#!/bin/sh\n# owner: celery-ops shop2\n")
+    assert operators(998)
+    rights.touch()  # as the message says to
+    assert operators(50000, local=False) == []
+
+
 def test_what_the_system_makes_at_boot_for_somebody_else_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(application.Layout, "tmpfiles", tmp_path / "shop.conf")
     assert list(application.name("no_such_application")) == []
