@@ -9,7 +9,7 @@ module: celery_doctor
 short_description: Check a host of a Celery application, far beyond its status
 description:
   - Checks RabbitMQ, Redis, Supervisor, Celery's settings, permissions, listeners, disks, clock, updates and versions;
-    each check is a function in C(plugins/module_utils/doctor), has an id, and says what it saw and what mends it.
+    each check is a function in C(plugins/module_utils/doctor), has an id, and says what it saw and what fixes it.
   - The action plugin of the same name adds the checks of the control node. Changes nothing, and shows no secret.
 options:
   app:

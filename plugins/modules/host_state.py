@@ -9,7 +9,7 @@ short_description: Bring files, packages, accounts and services of a host to wha
 version_added: 0.2.0
 description:
   - Takes steps in their order, and asks the host about all of them in one call. What is right already stays untouched,
-    what was edited by hand is mended.
+    what was edited by hand is corrected.
   - Units of systemd are read again before a service starts, and at the end, where a step has changed a file of theirs.
 options:
   steps:

@@ -123,7 +123,7 @@ def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
         if fault is cut and "rabbitmq" in groups_of(before):
             fault = kill  # with the broker's host the test would cut off the broker
         by, since = f" {pid_of(before)} ", time.time()
-        mend = fault(before)
+        undo = fault(before)
         try:
             runs = wait_until(
                 lambda by=by, since=since: [at for at, _, sender in every_second() if at > since and by not in sender],
@@ -132,7 +132,7 @@ def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
             )
             took.append((fault.__name__, round(runs[0] - since, 1)))
         finally:
-            mend()
+            undo()
     wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     print(took)
     assert max(seconds for _, seconds in took) <= TAKEOVER, took

@@ -1,4 +1,4 @@
-"""A host that was edited by hand is mended by the next run of site.yml: every file and directory of the roles."""
+"""A host that was edited by hand is corrected by the next run of site.yml: every file and directory of the roles."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def looks(host: Host, paths: list[str]) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines.splitlines())
 
 
-def test_what_was_edited_by_hand_is_mended(host):
+def test_what_was_edited_by_hand_is_corrected(host):
     known = written("directory") | written("file") | written("edit")
     assert known == set(PATHS) | ELSEWHERE, "a step that this test does not know, or one that is gone"
     directories = [PATHS[each] for each in written("directory") & set(PATHS)]
@@ -102,8 +102,8 @@ def test_what_was_edited_by_hand_is_mended(host):
     host.output(f"sed -i '/^chmod=/d; /^include/d' {' '.join(of_packages)}")
     assert not set(before.items()) & set(looks(host, paths).items())
 
-    mended = play("site", host, options=["--skip-tags", "check"])
-    assert mended.rc == 0, mended.text[-6000:]
+    again = play("site", host, options=["--skip-tags", "check"])
+    assert again.rc == 0, again.text[-6000:]
     after = looks(host, paths)
     assert {path: after[path] for path in after if after[path] != before[path]} == {}
     wait_until(host.task_comes_back, 60, "a task's round trip")

@@ -62,6 +62,7 @@ WORDS = [
     Word(r"(?i)\b(balance|keep|kept) the books\b|\bthe books\b|\bbooks (of|that|are)\b", "ledger"),
     Word(r"\b(there and back|(?<!ro)way back)\b", "round trip; rollback"),
     Word(r"\bmust never be\b|\bis no garbage\b|\bdon't die of\b|\bgone for good\b", "say it in the field's terms"),
+    Word(r"(?i)\bmend(s|ed|ing)?\b", "fix, repair, correct"),
 ]
 # First words of a task name that are no verb.
 NO_VERB = re.compile(

@@ -13,7 +13,7 @@ ORDER = (FAIL, WARN, ACCEPTED, SKIP, PASS)
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: the level, what was seen, and the command or line that mends it."""
+    """What a check found: the level, what was seen, and the command or line that fixes it."""
 
     level: str
     evidence: str

@@ -189,7 +189,7 @@ def supervisor_port(facts: Facts) -> Finding:
 
 @check("debian-supported", "host")
 def debian(facts: Facts) -> Finding:
-    """Debian still mends faults of this version."""
+    """Debian still fixes faults of this version."""
     version = facts.host.debian
     if not version.isdigit():
         return skip("not a release of Debian")

@@ -15,7 +15,7 @@ class Fault(NamedTuple):
 
     package: str
     since: str
-    mended: str
+    fixed: str
     what: str
     source: str
 
@@ -66,7 +66,7 @@ def debian(facts: Facts) -> Finding:
         for one in DEBIANS
         if (version := facts.host.packages.get(one.package))
         and not is_older(version, one.since)
-        and is_older(version, one.mended)
+        and is_older(version, one.fixed)
     ]
     names = ", ".join(f"{name} {version}" for name, version in sorted(facts.host.packages.items()))
     return judge(bool(found), "; ".join(found) or names, "apt-get update; apt-get install --only-upgrade PACKAGE")
@@ -79,7 +79,7 @@ def python(facts: Facts) -> Finding:
     found = [
         f"{one.package} {version}: {one.what} ({one.source})"
         for one in PYTHONS
-        if (version := installed.get(one.package)) and numbers(one.since) <= numbers(version) < numbers(one.mended)
+        if (version := installed.get(one.package)) and numbers(one.since) <= numbers(version) < numbers(one.fixed)
     ]
     names = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()) if version)
     return judge(bool(found), "; ".join(found) or names, "raise it in celery_app_requirements, then deploy", "warn")

@@ -23,7 +23,7 @@ def group(name: str, outcome: Outcome) -> None:
 
 
 def user(name: str, home: str, outcome: Outcome) -> None:
-    """Make a system user that nobody logs in as, with a group of its name; mend its home and shell.
+    """Make a system user that nobody logs in as, with a group of its name; correct its home and shell.
 
     Nothing is made in or of the home directory. Raises OperatorError.
     """

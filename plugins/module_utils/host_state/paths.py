@@ -29,7 +29,7 @@ class Access:
 
 
 def directory(path: Path, access: Access, outcome: Outcome) -> None:
-    """Make a directory, with those above it, and mend its owner and mode. Raises OperatorError.
+    """Make a directory, with those above it, and correct its owner and mode. Raises OperatorError.
 
     A link in its place is followed where root has made it, as for a bigger disk; one of somebody else's would give
     away whatever it leads to.

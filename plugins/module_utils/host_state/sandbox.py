@@ -76,7 +76,7 @@ def journal_of(unit: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout
 
 
-def mend(unit: str, why: str, outcome: Outcome) -> None:
+def repair(unit: str, why: str, outcome: Outcome) -> None:
     """Start a unit without what its host can't do.
 
     Raises OperatorError, with what was said when it did not start (`why`) and its journal's end, where that is not it.

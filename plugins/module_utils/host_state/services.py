@@ -36,7 +36,7 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
     # Of one that is starting just now, this awaits the end.
     why = "" if found["ActiveState"] == "active" else start(unit)
     if why or not is_up(answers):
-        sandbox.mend(unit, why or f"It does not answer within {ANSWER_TIMEOUT:.0f} s.", outcome)
+        sandbox.repair(unit, why or f"It does not answer within {ANSWER_TIMEOUT:.0f} s.", outcome)
         if not is_up(answers):
             raise OperatorError(f"{unit} does not answer within {ANSWER_TIMEOUT:.0f} s. Look: systemctl status {unit}")
 

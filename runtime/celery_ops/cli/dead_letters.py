@@ -269,7 +269,7 @@ class Known:
     def judge(self, dead: DeadTask) -> tuple[str, str]:
         """Return why a task is dead, as well as it can be told, and what to do about it."""
         if dead.reason != "rejected":
-            return REASONS.get(dead.reason, (dead.reason, "replay, if what caused it was mended"))
+            return REASONS.get(dead.reason, (dead.reason, "replay, if what caused it is fixed"))
         if self.contents and dead.content_type not in self.contents:
             return (
                 f"rejected: its content is {dead.content_type}, which is not accepted by any worker",
@@ -281,7 +281,7 @@ class Known:
                 "deploy a release that has this task, then replay",
             )
         if dead.id in self.exceptions:
-            return (f"failed: {self.exceptions[dead.id]}", "mend what raised it, deploy, then replay")
+            return (f"failed: {self.exceptions[dead.id]}", "fix what raised it, deploy, then replay")
         return (
             "rejected: by the task itself, damaged, or before there was a task of this name",
             "replay; what is damaged dies again",
@@ -360,7 +360,7 @@ def main(argv: list[str] | None = None) -> None:
         if options.action in ("replay", "purge") and not isinstance(error, PermanentError):
             print(
                 f"{len(done)} moved before that. None is lost; one may be in both queues and run twice. "
-                "Mend the cause, then type the same again.",
+                "Fix the cause, then type the same again.",
                 file=sys.stderr,
             )
         sys.exit(1)

@@ -14,13 +14,13 @@ from kombu.transport import pyamqp
 
 from celery_ops.worker import versions
 
-MENDED = (5, 4, 2)
+FIXED = (5, 4, 2)
 """The py-amqp that needs no help."""
 
 
 def connect() -> None:
     """Make the connections of this process write one frame at a time."""
-    if versions.installed("amqp") < MENDED:
+    if versions.installed("amqp") < FIXED:
         pyamqp.Connection.frame_writer = amqp.Connection.frame_writer.setter(_keep)
 
 

@@ -1,4 +1,4 @@
-"""What a host is to be: made where missing, mended where it was edited, shown without secrets, else left alone."""
+"""What a host is to be: made where missing, corrected where it was edited, shown without secrets, else left alone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_file_is_made_with_its_directory_and_left_alone_by_the_next_call(take,
     ],
     ids=["text", "mode", "owner", "missing", "dangling link"],
 )
-def test_what_somebody_edited_is_mended(take, tmp_path, edit):
+def test_what_somebody_edited_is_corrected(take, tmp_path, edit):
     path = tmp_path / "crm.conf"
     step = {"file": str(path), "content": "port = 1\n"}
     take(step)

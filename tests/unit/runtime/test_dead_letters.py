@@ -180,7 +180,7 @@ def test_without_an_environment_it_says_how_to_get_one():
 
 def test_what_a_kept_task_raised_is_named():
     known = Known(frozenset({"shop.add"}), frozenset(), {"1": "ValueError"})
-    assert known.judge(dead()) == ("failed: ValueError", "mend what raised it, deploy, then replay")
+    assert known.judge(dead()) == ("failed: ValueError", "fix what raised it, deploy, then replay")
     assert known.judge(dead(id_="2"))[0].startswith("rejected: by the task itself")
 
 
