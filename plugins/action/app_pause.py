@@ -98,5 +98,5 @@ class ActionModule(AppCommand):
             whats = {one for result in results_of(variables, RESULT).values() for one in result.get("what", [])}
             line = f"{verb} (check mode): would {verb} {', '.join(sorted(whats)) or 'nothing'}. Now: {line}"
         if late:
-            line += f" Not heeded yet by {', '.join(late)}. Look at it: ansible-playbook playbooks/status.yml"
+            line += f" Not applied yet by {', '.join(late)}. Look at it: ansible-playbook playbooks/status.yml"
         return said(line, failed=bool(late))

@@ -86,7 +86,7 @@ def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
     scalable = [name for name, entry in entries.items() if entry.get("pool") != "solo"]
     for name, _, _ in pairs:
         if name not in scalable:
-            why = "its pool, solo, runs one task" if name in entries else "it is no entry of celery_worker_programs"
+            why = "its pool, solo, runs one task" if name in entries else "it is not an entry of celery_worker_programs"
             raise OperatorError(
                 f"celery_app_scale: {name} has no number of tasks at a time: {why}. Nothing was changed. "
                 f"There is {', '.join(scalable) or 'none that has'}"

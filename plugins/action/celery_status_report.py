@@ -80,7 +80,7 @@ def form(variables: Variables) -> str:
     """Return the format. Raises AnsibleActionFail for one that there is not."""
     name = str(setting(variables, "format"))
     if name not in FORMATS:
-        raise AnsibleActionFail(f"status_format: {name!r} is no format. Write: -e status_format={'|'.join(FORMATS)}")
+        raise AnsibleActionFail(f"status_format: {name!r} is not a format. Write: -e status_format={'|'.join(FORMATS)}")
     return name
 
 
@@ -94,7 +94,7 @@ def write(path: Path, text: str) -> None:
     """Write the file, in one step for those who read it meanwhile. Raises AnsibleActionFail with what to do."""
     if NO_FILE.fullmatch(str(path)) or (path.exists() and not path.is_file()):
         raise AnsibleActionFail(
-            f"status_output: {path} is no file, and Ansible's own lines are in its output. Name a file."
+            f"status_output: {path} is not a file, and Ansible's own lines are in its output. Name a file."
         )
     path = path.resolve()  # a link stays, and what it leads to is written
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
             f"{directory} on the control node has lost the secrets of {app}, and this host has them: "
             f"{', '.join(lost)}. With new ones its programs could not log in any more. Nothing was changed.",
             f"Restore the directory from your backup: {' '.join(files[name] for name in lost)}",
-            f"Or take them from this host: grep -E '^({'|'.join(lost)})=' {file}; of an address the password alone, "
+            f"Or take them from this host: grep -E '^({'|'.join(lost)})=' {file}; of a URL only the password, "
             "between the second : and the @. Write each into its file (chmod 600).",
             "To make new ones, type: ansible-playbook playbooks/site.yml -e celery_app_rotate_credentials=yes",
         ]

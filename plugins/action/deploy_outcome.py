@@ -21,7 +21,7 @@ def message(
 ) -> str:
     """Return the deploy's last words.
 
-    `before` is the release that ran before by host, "" for none; `stuck` are the hosts that could not go back and why.
+    `before` is the release that ran before by host, "" for none; `stuck` says why a host could not be rolled back.
     """
     lines = [f"The deploy of release {release} failed." if release else "The deploy failed."]
     for failure in failures:
@@ -31,21 +31,21 @@ def message(
         lines.append(f"- {place}{program}{task}: {failure['reason']}")
     if on_failure == "keep":
         lines.append(
-            "celery_app_on_failure is keep: what was handed over stays. Deploy a release that works, or go back: "
+            "celery_app_on_failure is keep: what was handed over stays. Deploy a release that works, or roll back: "
             "ansible-playbook playbooks/rollback.yml"
         )
         return "\n".join(lines)
     lost = [failure["host"] for failure in failures if not failure["phase"]]
     stuck = {host: reason for host, reason in stuck.items() if host not in lost}
     for host, reason in stuck.items():
-        lines.append(f"{host} could not go back: {reason} Type: ansible-playbook playbooks/rollback.yml")
+        lines.append(f"{host} could not be rolled back: {reason} Type: ansible-playbook playbooks/rollback.yml")
     for host in lost:
-        lines.append(f"{host} is out of reach: once it is back, type: ansible-playbook playbooks/rollback.yml")
+        lines.append(f"{host} is unreachable: once it is back, type: ansible-playbook playbooks/rollback.yml")
     fine = {host: release for host, release in before.items() if host not in stuck and host not in lost}
     for previous in sorted(set(fine.values())):
         hosts = ", ".join(host for host, release in fine.items() if release == previous)
         lines.append(
-            f"Back on the deployment before (release {previous}): {hosts}. Its migrations, if it ran any, stay."
+            f"Restored to the previous deployment (release {previous}): {hosts}. Its migrations, if it ran any, stay."
             if previous
             else f"Nothing runs on {hosts}: there was no deployment before."
         )

@@ -274,8 +274,8 @@ def what_to_do(said: str, address: str) -> str:
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         name = f"'[{host}]:{port}'" if port else host
         return (
-            f"{host} has another key than the control node knows. Ask its administrator whether it was changed; if so, "
-            f"type: ssh-keygen -R {name}; ssh-keyscan {at} >> ~/.ssh/known_hosts"
+            f"{host} has a different key than the control node knows. Ask its administrator whether it was changed; "
+            f"if so, type: ssh-keygen -R {name}; ssh-keyscan {at} >> ~/.ssh/known_hosts"
         )
     if "Host key verification failed" in said:
         return (
@@ -284,7 +284,7 @@ def what_to_do(said: str, address: str) -> str:
     if "Permission denied (publickey" in said:
         login = f"-p {port} {user or 'git'}@{host}" if port else f"{user or 'git'}@{host}"
         return (
-            f"{host} takes no key of the user who runs ansible-playbook, and no passphrase is asked for. Load one "
+            f"{host} accepts no key of the user who runs ansible-playbook, and no passphrase is asked for. Load one "
             f"(ssh-add), or name it: export GIT_SSH_COMMAND='ssh -i /path/to/key'. Look: ssh -o BatchMode=yes {login}"
         )
     return "Look at celery_app_source and celery_app_version; the control node needs read access to the repository."
@@ -313,7 +313,7 @@ def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
             commit, source = checkout(address, str(arguments.get("version") or "HEAD"), cache, tree), address.bare
         elif not tree.is_dir():
             raise AnsibleActionFail(
-                f"celery_app_source is {source}: no such directory on the control node, and no git address. "
+                f"celery_app_source is {source}: no such directory on the control node, and not a git URL. "
                 "Set it to your application's directory (the one that holds its requirements)."
             )
         try:

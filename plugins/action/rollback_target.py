@@ -128,7 +128,7 @@ def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Ma
         good = []  # the first deployment of all: an older good release is one that was rolled back
     if good:
         return "", max(good, key=lambda name: releases[name].get("good_at") or 0.0)
-    raise OperatorError(f"There is no earlier deployment to go back to. {offer(histories)}")
+    raise OperatorError(f"There is no earlier deployment to roll back to. {offer(histories)}")
 
 
 def refuse_after_failure(
@@ -141,8 +141,8 @@ def refuse_after_failure(
             previous = records[current]["previous"]
             further = records[previous]["release"] if previous in records else "<release>"
             raise OperatorError(
-                f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was taken back: release "
-                f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To go back "
+                f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was rolled back: release "
+                f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To roll back "
                 f"further: ansible-playbook playbooks/rollback.yml -e celery_app_release={further}"
             )
 

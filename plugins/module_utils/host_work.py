@@ -263,7 +263,7 @@ def fetch(directory: Path, job: str) -> NoReturn:
             reason = (
                 "The process that worked on this host ended without an answer: it was killed, the host ran out of "
                 "memory (journalctl -k | grep -i 'out of memory') or was started again, or /run is full (df -h /run). "
-                "See how far it came: ansible-playbook playbooks/status.yml; then deploy again, or go back: "
+                "See how far it came: ansible-playbook playbooks/status.yml; then deploy again, or roll back: "
                 "ansible-playbook playbooks/rollback.yml"
             )
             text = json.dumps({"failed": True, "msg": reason})

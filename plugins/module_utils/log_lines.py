@@ -169,7 +169,7 @@ def seconds(text: str) -> float:
     """Return the seconds in a time such as ``30 min`` or ``2h``. Raises ValueError, with what is right."""
     found = SPAN.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{text!r} is no time. Write a number and a unit: 30s, 10min, 2h or 1d")
+        raise ValueError(f"{text!r} is not a duration. Write a number and a unit: 30s, 10min, 2h or 1d")
     return int(found[1]) * SECONDS[found[2]]
 
 

@@ -51,7 +51,7 @@ class Notice:
             "finished": f"{self.action} finished",
             "failed": f"{self.action} FAILED",
             "rolled_back": "rolled back",
-            "died": f"{self.action} DIED: the run ended without a word",
+            "died": f"{self.action} DIED: the run ended without a result",
             WATCHDOG: "the watchdog acted",
         }[self.event]
         place = f" ({self.stage})" if self.stage else ""

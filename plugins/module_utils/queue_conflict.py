@@ -28,7 +28,7 @@ def advice(log: Iterable[str], app: str, old: Iterable[str]) -> str:
     told = (
         f"The {kind} {name} (vhost {found['vhost']}) exists with {now}, and the release declares it with {wanted}: "
         "RabbitMQ refuses that (406 PRECONDITION_FAILED), and never changes what exists. Declare it as it is, or give "
-        "it another name; or have it declared anew: "
+        "it another name; or have it declared again: "
     )
     if kind == "exchange":
         return f"{told}on this host type {delete}false; then deploy."

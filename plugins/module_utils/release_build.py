@@ -65,7 +65,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         refuse(report_of(releases, options), options)
         changed = not check_mode and install_listener(releases.base, package_of(release))
         return {"changed": changed, "inspect": report_of(releases, options)}
-    warnings = [f"release {options['id']} is damaged and is built anew: {'; '.join(damage)}"] if damage else []
+    warnings = [f"release {options['id']} is damaged and is rebuilt: {'; '.join(damage)}"] if damage else []
     if check_mode:
         return {"changed": True, "inspect": report_of(releases, options), "warnings": warnings}
     if not options["archive"] and (files or not proven):
@@ -106,7 +106,7 @@ def rebuild_others(releases: Releases, options: dict[str, Any], check_mode: bool
             if getattr(error, "release_fault", False):  # else the next deploy tries again
                 releases.write_note(name, status="failed", reason=str(error))
             warnings.append(
-                f"Release {name}, a rollback's target, was built with a Python that is gone, and can't be built anew: "
+                f"Release {name}, a rollback's target, was built with a Python that is gone, and can't be rebuilt: "
                 f"{error}"
             )
             continue

@@ -5,7 +5,7 @@ DOCUMENTATION = r"""
 module: app_pause
 short_description: Pause or resume queues, programs or all of an application
 description:
-  - Changes C(/var/lib/<app>/pause.json), which workers and scheduler heed within seconds, and waits until they do.
+  - Changes C(/var/lib/<app>/pause.json), which workers and scheduler obey within seconds, and waits until they do.
   - Reads what to pause from the variables C(celery_app_pause_*) of the role celery.
 options:
   state:
@@ -30,5 +30,5 @@ EXAMPLES = r"""
 RETURN = r"""
 entries: {description: What is paused on the host., type: list, elements: dict, returned: success}
 workers: {description: "Its workers, their queues and tasks.", type: list, elements: dict, returned: success}
-late: {description: Workers that do not heed the change yet., type: list, elements: str, returned: success}
+late: {description: Workers that have not applied the change yet., type: list, elements: str, returned: success}
 """

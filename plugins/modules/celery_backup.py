@@ -219,7 +219,7 @@ def restored(options: dict[str, Any]) -> dict[str, Any]:
         aside.parent.mkdir(mode=SECRET_DIRECTORY, parents=True, exist_ok=True)
         shutil.move(files, aside)
         aside.chmod(SECRET_DIRECTORY)
-        notes.append(f"environment files, deployment records and audit log of before are in {aside}, root only")
+        notes.append(f"environment files, deployment records and audit log that were there are in {aside}, root only")
     return {"counts": counts, "notes": notes}
 
 

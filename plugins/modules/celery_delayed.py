@@ -40,7 +40,7 @@ def main() -> None:
     try:
         module.exit_json(changed=False, **delayed(module.params["app"]))
     except (OperatorError, OSError, ValueError) as why:
-        module.fail_json(msg=f"the broker on this host does not tell: {why}")
+        module.fail_json(msg=f"the broker on this host does not report it: {why}")
 
 
 if __name__ == "__main__":

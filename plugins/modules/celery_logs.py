@@ -70,7 +70,7 @@ def read(options: dict[str, Any]) -> dict[str, Any]:
     """Return the entries that are asked for. Raises ValueError for a number or a time that is none."""
     app = options["app"]
     if not re.fullmatch(r"[1-9]\d{0,5}", options["lines"]):
-        raise ValueError(f"lines: {options['lines']!r} is no number of entries. Write 1 or more, such as 100")
+        raise ValueError(f"lines: {options['lines']!r} is not a number of entries. Write 1 or more, such as 100")
     since = time.time() - seconds_of(options["since"]) if options["since"] else 0.0
     records = Deployments(app).all().values()
     recorded = [(one["name"], one["conf"]) for record in records for one in record.get("programs", [])]

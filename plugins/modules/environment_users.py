@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: environment_users
-short_description: Wait until no program runs with an environment of before
+short_description: Wait until no program runs with an old environment
 description:
   - A generation that is at its last tasks still uses the environment, and with it the passwords, that it was started
     with. This waits until all of them have ended.
@@ -70,7 +70,7 @@ def main() -> None:
     while (left := of_before(app)) and not module.check_mode:
         if time.monotonic() - begun > timeout:
             module.fail_json(
-                msg=f"Still at their last tasks after {timeout} s, with the environment of before: {', '.join(left)}. "
+                msg=f"Still finishing their last tasks after {timeout} s, with the old environment: {', '.join(left)}. "
                 "Look: supervisorctl status. Then complete the rotation: ansible-playbook playbooks/rotate_secrets.yml"
             )
         time.sleep(0.5)

@@ -108,7 +108,7 @@ def networks_of(text: str) -> Iterator[Network]:
         found = {info[4][0] for info in socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
         raise OperatorError(
-            f"{text} is no address, and this host finds none for it, so that it could not be let in. Nothing was "
+            f"{text} is not an address, and this host finds none for it, so that it could not be let in. Nothing was "
             "changed. Give it an ansible_host that is an address, or a name that resolves here."
         ) from None
     for address in sorted(found):

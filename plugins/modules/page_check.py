@@ -179,8 +179,8 @@ def leads_away(page: Page, location: str) -> Iterator[str]:
     else:
         fix = f"{HOST}: {target.hostname}" + (f" and {HTTPS}: true" if target.scheme == "https" else "")
         yield (
-            f"{page.path} redirects to {target.scheme}://{target.netloc}, which was not asked. The application runs; "
-            f"if that is its own address, write: {fix}"
+            f"{page.path} redirects to {target.scheme}://{target.netloc}, which was not requested. The application "
+            f"runs; if that is its own address, write: {fix}"
         )
 
 

@@ -387,7 +387,7 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
             still = differing(changes, broker.exported())
             if still:
                 raise OperatorError(
-                    f"RabbitMQ took the import, yet these are not as they should be: {', '.join(still)}. Compare with: "
+                    f"RabbitMQ accepted the import, but these still differ: {', '.join(still)}. Compare with: "
                     "rabbitmqctl export_definitions -"
                 )
         for name in surplus:

@@ -211,7 +211,7 @@ def environment_text(environment: Mapping[str, Any]) -> str:
     for name, value in sorted(environment.items()):
         if not layout.VARIABLE.fullmatch(str(name)):
             raise OperatorError(
-                f"celery_app_environment/celery_app_secrets: '{name}' is no name for an environment variable; "
+                f"celery_app_environment/celery_app_secrets: '{name}' is not a name for an environment variable; "
                 "use letters, digits and _, not starting with a digit."
             )
         text = str(value)

@@ -85,7 +85,7 @@ class SealedReader:
         self.file = path.open("rb")
         self.head = self.file.read(len(MAGIC) + SALT)
         if not self.head.startswith(MAGIC) or len(self.head) < len(MAGIC) + SALT:
-            raise SealError(f"{path} is no backup of the kit")
+            raise SealError(f"{path} is not a backup of the kit")
         self.path, self.cipher = path, _cipher(passphrase, self.head[len(MAGIC) :])
         self.number, self.ready, self.is_over = 0, b"", False
 

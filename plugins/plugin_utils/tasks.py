@@ -85,14 +85,14 @@ def mistake(variables: Mapping[str, Any], seen: Iterable[str], programs: Iterabl
             if why := no_id(one, seen):
                 return f"celery_app_tasks_id: {one!r} {why}. {again}"
         if not SIGNAL.fullmatch(str(variables["celery_app_tasks_signal"])):
-            return f"celery_app_tasks_signal: {variables['celery_app_tasks_signal']!r} is no signal. Write SIGTERM"
+            return f"celery_app_tasks_signal: {variables['celery_app_tasks_signal']!r} is not a signal. Write SIGTERM"
     if what in ("rate_limit", "time_limit") and (not name or re.search(r"[*?\s]", name)):
         return f"celery_app_tasks_name: write the name of one task to limit, such as shop.tasks.report; it is {name!r}"
     if what == "rate_limit" and not RATE.fullmatch(str(variables["celery_app_tasks_rate"])):
         rate = variables["celery_app_tasks_rate"]
-        return f"celery_app_tasks_rate: {rate!r} is no rate. Write 10/s, 10/m, 10/h, or 0 for none"
+        return f"celery_app_tasks_rate: {rate!r} is not a rate. Write 10/s, 10/m, 10/h, or 0 for none"
     if what == "time_limit" and not 2 <= limit(variables) <= 30 * 86400:
-        return f"celery_app_tasks_limit: {variables['celery_app_tasks_limit']} is no limit. Write seconds, 2 or more"
+        return f"celery_app_tasks_limit: {variables['celery_app_tasks_limit']} is not a limit. Write seconds, 2 or more"
     return ""
 
 
@@ -104,7 +104,7 @@ def no_id(text: str, seen: Iterable[str]) -> str:
         return "is a part of an id. Write the whole one, 36 characters"
     if not re.fullmatch(r"[\w:@/+=-]{1,255}", text):
         # Ids of an application's own form are fine; a dot is what a task's name has.
-        return "is no id of a task that a worker has, and looks like none; a task's name is not its id"
+        return "is not the id of a task that a worker has, and looks like none; a task's name is not its id"
     return ""
 
 
@@ -196,7 +196,7 @@ def outcome(
     lines = [*refused]
     if silent:
         lines.append(
-            f"No answer from {', '.join(silent)}: a solo pool hears it after its task, one that drains not at all."
+            f"No answer from {', '.join(silent)}: a solo pool answers after its task, one that drains does not answer."
         )
     if what in ("revoke", "terminate"):
         lines.append("Kept on these hosts for 30 days: workers that start later refuse the task, too.")
@@ -211,6 +211,6 @@ def outcome(
         lines.append(
             "For tasks that arrive from now on, until a worker restarts: a deploy ends it. To keep it, write in the "
             f"inventory: celery_app_task_time_limit: {float(variables['celery_app_tasks_limit']):g}. "
-            "Pools of threads and solo heed no time limit."
+            "Thread and solo pools ignore time limits."
         )
     return [*lines, f"{what} {subject(variables)}: {len(answers) - len(refused)} of {len(nodes)} workers answered"]

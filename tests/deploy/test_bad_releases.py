@@ -85,7 +85,7 @@ def test_a_deploy_whose_web_fails_goes_back_on_every_host_by_itself(hosts, varia
     assert run.rc != 0, run.text[-3000:]
     assert "the processes it starts keep ending" in run.text, run.text[-3000:]
     assert "- web on celery-ops-deploy-" in run.text, run.text[-3000:]
-    assert "Back on the deployment before" in run.text, run.text[-3000:]
+    assert "Restored to the previous deployment" in run.text, run.text[-3000:]
     assert_all_is_as_before(hosts, good)
     for host in hosts:
         entry = host.last_deploy()
@@ -95,7 +95,7 @@ def test_a_deploy_whose_web_fails_goes_back_on_every_host_by_itself(hosts, varia
     # Whoever types rollback now, as after a deploy that left its mark, does not mean the one before.
     back = play("rollback", **settings)
     assert back.rc != 0
-    assert "failed and was taken back" in " ".join(back.text.split())
+    assert "failed and was rolled back" in " ".join(back.text.split())
     assert_all_is_as_before(hosts, good)
 
 

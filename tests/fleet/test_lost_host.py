@@ -38,8 +38,8 @@ def test_the_others_return_to_the_release_before_and_the_lost_one_follows(hub, w
         assert re.search(rf"connection on {lost} \(.*?\): the connection to it was lost", deploy.words), deploy.text[
             -4000:
         ]
-        assert f"{lost} is out of reach: once it is back, type: " in deploy.words
-        assert re.search(rf"Back on the deployment before \(release {first}\): .*{other}", deploy.words)
+        assert f"{lost} is unreachable: once it is back, type: " in deploy.words
+        assert re.search(rf"Restored to the previous deployment \(release {first}\): .*{other}", deploy.words)
         assert hub.current() == other.current() == first
         assert releases(other) == {first}
         assert hub.consumers() >= 1

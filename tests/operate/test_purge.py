@@ -49,4 +49,4 @@ def test_what_is_not_confirmed_or_not_the_applications_is_refused(host):
     assert done.rc != 0 and "nothing was purged" in done.words
     done = play("purge", celery_app_purge="shop", celery_app_purge_confirm="shop")
     assert done.rc != 0, done.text
-    assert "celery_app_purge: shop is no queue of this application. It has: petct" in done.words
+    assert "celery_app_purge: shop is not a queue of this application. It has: petct" in done.words

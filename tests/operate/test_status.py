@@ -127,4 +127,4 @@ def test_what_was_edited_by_hand_is_a_difference_from_the_inventory(host, tmp_pa
 def test_a_format_that_there_is_not_is_refused(host):
     done = play("status", status_format="xml")
     assert done.rc != 0
-    assert "status_format: 'xml' is no format. Write: -e status_format=text|json|html" in done.words
+    assert "status_format: 'xml' is not a format. Write: -e status_format=text|json|html" in done.words

@@ -79,7 +79,7 @@ def file_handles(facts: Facts) -> Finding:
     files = facts.broker.status.get("file_descriptors") or {}
     limit, used = int(files.get("total_limit") or 0), int(files.get("total_used") or 0)
     if not limit:
-        return skip("this version does not tell")
+        return skip("this version does not report it")
     fix = "systemctl edit rabbitmq-server: [Service] LimitNOFILE=65536 (a container: --ulimit nofile=65536)"
     if used > 0.8 * limit:
         return fail(f"{used} of {limit} are used", fix)
@@ -196,7 +196,7 @@ def policy(facts: Facts) -> Finding:
 def queue_types(facts: Facts) -> Finding:
     """Tasks are in quorum queues, which survive a node."""
     classic = sorted(queue["name"] for queue in task_queues(facts) if queue["type"] != "quorum")
-    fix = "docs/your-app.md: celery_ops.settings makes quorum queues; an existing queue has to be made anew"
+    fix = "docs/your-app.md: celery_ops.settings makes quorum queues; an existing queue has to be recreated"
     return judge(bool(classic), f"not quorum: {', '.join(classic)}" if classic else "all quorum", fix, "warn")
 
 

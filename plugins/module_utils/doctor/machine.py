@@ -70,7 +70,7 @@ def synchronised(facts: Facts) -> Finding:
     if facts.host.container:
         return skip("a container has its host's clock")
     if facts.host.synchronised is None:
-        return warn("nobody can tell", "apt-get install systemd-timesyncd")
+        return warn("unknown", "apt-get install systemd-timesyncd")
     fix = "apt-get install systemd-timesyncd; timedatectl set-ntp true"
     return judge(not facts.host.synchronised, "synchronised" if facts.host.synchronised else "not synchronised", fix)
 

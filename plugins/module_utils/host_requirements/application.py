@@ -37,13 +37,13 @@ def name(app: str) -> Iterator[str]:
         return
     if account.pw_dir != str(layout.state):
         yield (
-            f"celery_app_name is {app}: a user of that name is there (uid {account.pw_uid}, home {account.pw_dir}). "
+            f"celery_app_name is {app}: a user of that name exists (uid {account.pw_uid}, home {account.pw_dir}). "
             f"Write: celery_app_name: {app}_app, or, if it is meant for the application, type: "
             f"usermod -d {layout.state} {app}"
         )
     elif (theirs := group_name(account.pw_gid)) != app:
         yield (
-            f"celery_app_name is {app}: a user of that name is there, in the group {theirs} rather than in one of its "
+            f"celery_app_name is {app}: a user of that name exists, in the group {theirs} rather than in one of its "
             f"own, which may read its settings. Write: celery_app_name: {app}_app, or, if the user is meant for the "
             f"application, type: groupadd --system --force {app}; usermod -g {app} {app}"
         )
@@ -63,7 +63,7 @@ def group(app: str) -> Iterator[str]:
         found = grp.getgrnam(app)
         members = f" with {', '.join(found.gr_mem)}" if found.gr_mem else ""
         yield (
-            f"celery_app_name is {app}: a group of that name is there (gid {found.gr_gid}{members}), which could read "
+            f"celery_app_name is {app}: a group of that name exists (gid {found.gr_gid}{members}), which could read "
             f"the application's passwords, and would be removed with it. Write: celery_app_name: {app}_app, or, if the "
             f"group is needed for nothing, type: groupdel {app}"
         )

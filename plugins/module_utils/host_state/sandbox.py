@@ -99,6 +99,6 @@ def repair(unit: str, why: str, outcome: Outcome) -> None:
     if switched_off:
         outcome.changed_path(str(path), before, text)
         outcome.warnings.append(
-            f"This host can't do all that {unit}'s unit asks of it, as in a container without namespaces. {path} "
+            f"This host does not support all that {unit}'s unit asks for, as in a container without namespaces. {path} "
             f"switches off: {' '.join(''.join(switched_off).split())}"
         )

@@ -362,7 +362,7 @@ def look_at_cluster(seen: Status, nodes: list[str]) -> None:
     try:
         state = rabbitmq_cluster.state()
     except OperatorError as why:
-        seen.refused.append(f"RabbitMQ does not tell its cluster's state ({why}). Look: rabbitmqctl cluster_status")
+        seen.refused.append(f"RabbitMQ does not report its cluster's state ({why}). Look: rabbitmqctl cluster_status")
         return
     for node in sorted({*nodes, *state.members}):
         seen.cluster[node] = "running" if node in state.running else "down" if node in state.members else "missing"
@@ -404,7 +404,7 @@ def store_of(said: list[str]) -> dict[str, Any]:
 def ask_for_queues(seen: Status, command: list[str]) -> None:
     """Add what a foreign broker tells of the queues that are known here, when `command` asks it."""
     dead = Layout(seen.app).dead_queue
-    seen.unseen = "celery_app_broker_url is no host of the kit's: its alarms, and other queues, can't be seen here"
+    seen.unseen = "celery_app_broker_url is not a host of the kit's: its alarms, and other queues, can't be seen here"
     if not seen.release:
         seen.unseen += "; nor any queue, before the first deploy"
         return

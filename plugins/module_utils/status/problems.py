@@ -228,7 +228,7 @@ def _deploys(seen: Status) -> Iterator[str]:
         ended = "failed and was left as it is" if seen.draft.get("failed") else f"was interrupted in phase {phase}"
         yield (
             f"The {what} of {who} to release {seen.draft.get('release')} {ended}. Complete it: "
-            "ansible-playbook playbooks/deploy.yml; or go back: ansible-playbook playbooks/rollback.yml"
+            "ansible-playbook playbooks/deploy.yml; or roll back: ansible-playbook playbooks/rollback.yml"
         )
     if any(one["by"] == "deploy" for one in seen.paused) and not seen.lock and not seen.work:
         yield (

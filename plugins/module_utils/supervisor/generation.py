@@ -142,7 +142,7 @@ def refuse_invalid(prefixes: Collection[str], generations: Iterable[Generation])
         try:
             sections = _parsed(one.conf).sections()
         except configparser.Error as error:
-            raise OperatorError(f"programs: the conf of {name} is no configuration file: {error}") from None
+            raise OperatorError(f"programs: the conf of {name} is not a valid configuration file: {error}") from None
         if sections != [f"program:{name}"]:
             raise OperatorError(
                 f"programs: the conf of {name} must hold the section [program:{name}] and no other, not {sections}."

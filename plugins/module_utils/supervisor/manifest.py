@@ -200,8 +200,8 @@ class Manifest:
         if draft := deployments.draft():
             raise OperatorError(
                 f"A {draft.get('action') or 'deploy'} of {draft.get('who') or 'somebody'} is unfinished on this host; "
-                "nothing was changed. Complete it: ansible-playbook playbooks/deploy.yml, or go back: ansible-playbook "
-                "playbooks/rollback.yml"
+                "nothing was changed. Complete it: ansible-playbook playbooks/deploy.yml, or roll back: "
+                "ansible-playbook playbooks/rollback.yml"
             )
         recorded = [one for one in deployments.current()["programs"] if prefix_of(one["name"], self.prefixes)]
         self.programs = [Generation.of_options(one) for one in recorded]

@@ -33,7 +33,7 @@ def _of_one(url: str) -> str:
     write = f'Write: celery_app_broker_url: "{EXAMPLE}"'
     scheme, separator, _ = url.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z0-9+.-]+", scheme):
-        return f"is no URL. {write}"
+        return f"is not a URL. {write}"
     if scheme in SYNONYMS:
         return f"begins with {scheme}://, another name of Celery for amqp://. Write: amqp://... (or amqps://...)"
     if scheme not in ("amqp", "amqps"):
@@ -49,7 +49,7 @@ def _of_one(url: str) -> str:
         host, user, options = None, None, ""
     if re.search(r"\s", url) or not host or url.count("@") > 1:
         return (
-            "can't be taken apart into user, password, host, port and vhost. In a password every special character "
+            "can't be parsed into user, password, host, port and vhost. In a password every special character "
             f"has to be encoded (@ as %40, / as %2F): the filter urlencode does it, except for the /. {write}"
         )
     if not user:
@@ -74,7 +74,7 @@ def result_backend(text: str) -> str:
             "result backend (as django-db)? Write: celery_app_result_backend: app"
         )
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) or re.search(r"\s", text):
-        return "(not shown) is no URL. Write: celery_app_result_backend: redis, app, none, or a URL like redis://host:6379/1"
+        return "(not shown) is not a URL. Write: celery_app_result_backend: redis, app, none, or a URL like redis://host:6379/1"
     return ""
 
 

@@ -280,7 +280,7 @@ def cluster_size(group: str, members: list[str]) -> Iterator[Mistake]:
     if count % 2 == 0:
         text = (
             f"group {group} has {count} hosts: {', '.join(members)}. A cluster goes on while more than half of its "
-            f"nodes are up, so that {count} stand no more failures than {count - 1}."
+            f"nodes are up, so that {count} survive no more failures than {count - 1}."
         )
         fewer = ", ".join(f"{name}: " for name in members[:-1])
         alone = "" if count > 2 else " If each is a system of its own: rabbitmq_bind: 127.0.0.1"

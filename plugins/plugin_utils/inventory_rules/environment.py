@@ -137,7 +137,7 @@ def variables(variable: str, values: Mapping[Any, Any], hide: bool = False, of_a
 
 
 def _changed(key: Any, value: Any, hide: bool) -> str:
-    """What YAML or a template has made of a value that is no text, and what to write; "" where it is as written."""
+    """What YAML or a template has made of a value that is not text, and what to write; "" where it is as written."""
     if isinstance(value, str) or not isinstance(value, (bool, int, float, datetime.date, type(None))):
         return ""
     written = as_written(key)
@@ -146,7 +146,7 @@ def _changed(key: Any, value: Any, hide: bool) -> str:
     if value is None:
         return f"which has no value: it has to be text. Write: {key}: ''"
     if hide:
-        return f'which is no text, and would arrive changed. Write its value in quotes: {key}: "..."'
+        return f'which is not text, and would arrive changed. Write its value in quotes: {key}: "..."'
     if written is None:  # a template, a JSON file, -e
         written = str(value).lower() if isinstance(value, bool) else str(value)
     return f'which is {written} and would arrive as "{value}". Write: {key}: "{written}"'

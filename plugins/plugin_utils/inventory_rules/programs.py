@@ -95,7 +95,7 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
         yield "it has no name. Write: name: default"
     elif not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,30}", str(name)):
         fix = re.sub(r"[^a-z0-9_]+", "_", str(name).lower()).strip("_")[:31] or "default"
-        yield f"name may hold small letters, digits and _, at most 31 of them. Write: name: {fix}"
+        yield f"name may hold lowercase letters, digits and _, at most 31 of them. Write: name: {fix}"
     if "queues" in entry:
         yield from queues(entry["queues"], app)
     pool = entry.get("pool", "prefork")
@@ -145,7 +145,7 @@ def queues(names: Any, app: str) -> Iterator[str]:
             yield f"its queues are {size} bytes together; {TOO_LONG}. Leave some to another program"
         for name in names:
             if not isinstance(name, (str, int)) or isinstance(name, bool):
-                yield f"queue {shown(name)} is no text. Write it in quotes: queues: [{shown(str(name))}]"
+                yield f"queue {shown(name)} is not text. Write it in quotes: queues: [{shown(str(name))}]"
         for name in dict.fromkeys(map(str, names)):
             if HOUSEKEEPING.fullmatch(name):
                 yield f"queue {shown(name)} is one of the broker's or the kit's own. Write: queues: [{app}]"

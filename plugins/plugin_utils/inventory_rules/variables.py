@@ -67,7 +67,7 @@ RESERVED = frozenset(_SYSTEM.split())
 # variable: least, most, what to write, why
 BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "celery_app_task_time_limit": (2, 30 * DAY, 300, "seconds; the soft limit is a second shorter at least"),
-    "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to go back to"),
+    "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to roll back to"),
     "celery_app_lock_wait": (0, DAY, 0, "seconds; 0 does not wait"),
     "celery_app_drain_wait": (0, 30 * DAY, 60, "seconds; 0 does not wait"),
     "celery_worker_ready_timeout": (5, DAY, 60, "seconds; a worker needs a few to start"),
@@ -124,7 +124,7 @@ _ABSOLUTE = (_matches(r"/[^\s]*"), "it has to be a path on the host that begins 
 FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_name": (
         _matches(r"[a-z][a-z0-9_]{0,27}"),  # a group has 32 characters at most, and its operators' is <name>-ops
-        "it may hold small letters, digits and _, starts with a letter, and has at most 28 characters.", "shop",
+        "it may hold lowercase letters, digits and _, starts with a letter, and has at most 28 characters.", "shop",
     ),
     "celery_app_module": (
         _matches(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?"),
@@ -165,7 +165,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "result_store_bind": _ADDRESS,
     "result_store_address": (_matches(r"([0-9]{1,3}(\.[0-9]{1,3}){3})?"), "it has to be an IPv4 address.", "10.0.0.11"),
     "result_store_instance": (
-        _matches(r"([a-z][a-z0-9_]{0,30})?"), "it may hold small letters, digits and _.", "celery_ops",
+        _matches(r"([a-z][a-z0-9_]{0,30})?"), "it may hold lowercase letters, digits and _.", "celery_ops",
     ),
     "rabbitmq_node_name": (_matches(r"[\w-]+@[\w.-]+"), "it has to be name@host.", "rabbit@localhost"),
     "rabbitmq_disk_free_limit": (
@@ -311,7 +311,7 @@ def source(host: Host, inventory: Inventory) -> Iterator[Mistake]:
     directory = host.text("celery_app_directory")
     if not where or not top.is_dir():
         seen_from = "" if top.is_absolute() else f" (looked for in {Path.cwd()})"
-        problem = f"no such directory on the control node{seen_from}, and no git address."
+        problem = f"no such directory on the control node{seen_from}, and not a git URL."
         yield wrong("celery_app_source", where, problem, fix)
     elif not _holds_a_file(top, host["celery_app_source_exclude"] or []):
         yield wrong("celery_app_source", where, "it contains no files to release.", fix)
@@ -404,7 +404,7 @@ def notify(host: Host) -> Iterator[Mistake]:
         given = set(target) if isinstance(target, Mapping) else set()
         kinds = sorted(given & set(NOTIFY))
         if len(kinds) != 1:
-            what = f"it is of {len(kinds)} kinds" if given else "it is no mapping"
+            what = f"it is of {len(kinds)} kinds" if given else "it is not a mapping"
             yield Mistake("celery_app_notify", f"{name}: {what}. Write one of: {'; '.join(NOTIFY.values())}")
             continue
         for key in sorted(given - known):
@@ -413,7 +413,7 @@ def notify(host: Host) -> Iterator[Mistake]:
         # A template is not evaluated here: it makes a secret.
         is_url = bool(re.match(r"https?://[^/\s]+|.*\{\{", str(target[kinds[0]])))
         if missing or (kinds[0] != "command" and not is_url):
-            problem = f"it lacks {', '.join(missing)}" if missing else "its value is no URL of http or https"
+            problem = f"it lacks {', '.join(missing)}" if missing else "its value is not a URL of http or https"
             yield Mistake("celery_app_notify", f"{name}: {problem}. Write: {NOTIFY[kinds[0]]}")
         for event in target.get("events") or []:
             if event not in (*EVENTS, WATCHDOG):
@@ -443,7 +443,7 @@ def directories(host: Host) -> Iterator[Mistake]:
         directory = host.directory(variable)
         there = next(path for path in [directory, *directory.parents] if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            problem = f"{there} is no directory that you may write to, on the control node."
+            problem = f"{there} is not a directory that you may write to, on the control node."
             yield wrong(variable, str(directory), problem, "a directory of yours")
         elif there == directory and variable == "celery_app_secrets_dir":
             for path in filter(is_open, [directory, *directory.iterdir()]):

@@ -227,7 +227,7 @@ def no_queue_of(app: str, queue: str, dead: str, known: Iterable[str]) -> str:
     if re.fullmatch(HOUSEKEEPING_QUEUES, queue):
         return f"celery_app_purge: {queue} is a queue of Celery, RabbitMQ or the kit, and holds no waiting tasks"
     if queue not in names:
-        return f"celery_app_purge: {queue} is no queue of this application. It has: {', '.join(names) or 'none'}"
+        return f"celery_app_purge: {queue} is not a queue of this application. It has: {', '.join(names) or 'none'}"
     return ""
 
 

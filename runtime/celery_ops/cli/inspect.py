@@ -432,7 +432,7 @@ def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
         if not entry.get("task"):
             problem, write = "has no task", "'task': 'package.module.function'"
         elif not isinstance(when, (int, float, timedelta)) and not hasattr(when, "is_due"):
-            problem = f"has the schedule {when!r}, which is no number of seconds, timedelta or schedule"
+            problem = f"has the schedule {when!r}, which is not a number of seconds, timedelta or schedule"
             write = "'schedule': 30.0 (seconds), or crontab(hour=4, minute=0)"
         else:
             continue

@@ -107,7 +107,7 @@ def send(options: argparse.Namespace) -> dict[str, Any]:
     try:
         replies = app.control.broadcast(what, arguments=arguments, reply=True, timeout=PATIENCE)
     except (OSError, app.connection_for_write().connection_errors) as error:
-        kept = " Revocations are kept on the hosts: a worker that starts heeds them." if options.id else ""
+        kept = " Revocations are kept on the hosts: a worker that starts applies them." if options.id else ""
         raise RetryLater(f"the broker can't be reached: {error}.{kept} Once it is back, type the same again") from error
     return {"answers": {node: said for reply in replies or [] for node, said in reply.items()}}
 

@@ -49,6 +49,6 @@ def put_right(scheduler: "Scheduler") -> list[str]:
     if names:
         scheduler._heap = None  # made anew with the next tick
         get_logger("celery.beat").warning(
-            "The clock was set back by %.0f s. Counting anew from now: %s", most.total_seconds(), ", ".join(names)
+            "The clock was set back by %.0f s. Counting again from now: %s", most.total_seconds(), ", ".join(names)
         )
     return names

@@ -591,7 +591,7 @@ def test_a_conf_dir_that_is_not_included(host):
             {"conf": f"[program:{A1}]\ncommand=/bin/true\n"},
             "lacks the line '# owner: celery-ops app-worker-'",
         ),
-        ({"conf": "# owner: celery-ops app-worker-\nnonsense"}, "is no configuration file"),
+        ({"conf": "# owner: celery-ops app-worker-\nnonsense"}, "is not a valid configuration file"),
     ],
 )
 def test_a_manifest_that_makes_no_sense(host, change, words):

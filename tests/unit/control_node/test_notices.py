@@ -185,7 +185,7 @@ class Host:
     [
         ({"webhok": "https://x"}, "it is of 0 kinds"),
         ({"webhook": "https://x", "command": "y"}, "it is of 2 kinds"),
-        ("https://x", "it is no mapping"),
+        ("https://x", "it is not a mapping"),
         ({"webhook": "hooks.slack.com/secret"}, "no URL"),
         ({"sentry": "https://sentry.io", "token": "secret"}, "lacks organization, projects"),
         ({"webhook": "https://x", "event": ["died"]}, "did you mean events?"),

@@ -63,7 +63,7 @@ def test_the_line_to_edit_and_what_runs_now():
     said = advice(*entry("default=6"), HOST, LOOKS, [])
     assert said.startswith("scale: default has 1 of 2 slots busy on w1. Nothing was changed")
     assert "Write concurrency: 6 in the entry default of celery_worker_programs" in said
-    assert said.endswith("To go back after a rush hour: write concurrency: 2 there again, and the same command")
+    assert said.endswith("To return to it after a rush hour: write concurrency: 2 there again, and the same command")
     photos = advice(*entry("photos=20"), HOST, LOOKS, [])
     assert "Write autoscale: 20,2 in the entry photos" in photos
     assert "write autoscale: 10,2 there again" in photos

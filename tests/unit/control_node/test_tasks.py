@@ -41,13 +41,13 @@ def of(workers=(WORKER,), **given):
         ({"tasks": "revok"}, "celery_app_tasks: 'revok' is none of list, revoke"),
         ({"tasks": "revoke"}, "celery_app_tasks_id: name the task to revoke"),
         ({"tasks": "revoke", "tasks_id": ID[:8]}, f"celery_app_tasks_id: '{ID[:8]}' is a part of an id"),
-        ({"tasks": "terminate", "tasks_id": f"{ID},shop.add"}, "'shop.add' is no id of a task that a worker has"),
-        ({"tasks": "terminate", "tasks_id": ID, "tasks_signal": "9"}, "celery_app_tasks_signal: '9' is no signal"),
+        ({"tasks": "terminate", "tasks_id": f"{ID},shop.add"}, "'shop.add' is not the id of a task that a worker has"),
+        ({"tasks": "terminate", "tasks_id": ID, "tasks_signal": "9"}, "celery_app_tasks_signal: '9' is not a signal"),
         ({"tasks": "rate_limit", "tasks_rate": "1/m"}, "celery_app_tasks_name: write the name of one task"),
         ({"tasks": "rate_limit", "tasks_name": "a", "tasks_rate": "1 a minute"}, "celery_app_tasks_rate: '1 a minute'"),
         ({"tasks": "time_limit", "tasks_name": "shop.*", "tasks_limit": 9}, "celery_app_tasks_name: write the name"),
-        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": 1}, "celery_app_tasks_limit: 1 is no limit"),
-        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": "soon"}, "celery_app_tasks_limit: soon is no limit"),
+        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": 1}, "celery_app_tasks_limit: 1 is not a limit"),
+        ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": "soon"}, "tasks_limit: soon is not a limit"),
         ({"tasks_program": "worker-b"}, "no worker is called 'worker-b'. There are: worker-a"),
         ({"tasks_arguments": "maybe"}, "celery_app_tasks_arguments: 'maybe' is neither true nor false"),
     ],
@@ -127,9 +127,10 @@ def test_what_waits_in_delay_queues_is_told_by_queue_with_the_next_one():
 def test_what_can_not_be_seen_of_delay_queues_is_said():
     full = tasks_of(answer([row("shop", 1, "2026-11-26T18:00:05+00:00")] * LOOKED))
     assert by_queue(full, Chosen())[-1] == "  Of each delay queue its first 50 were looked at; there are more."
-    [said] = by_queue({"msg": "the broker on this host does not tell: rabbitmqctl eval: timeout\nmore"}, Chosen())
+    [said] = by_queue({"msg": "the broker on this host does not report it: rabbitmqctl eval: timeout\nmore"}, Chosen())
     assert said == (
-        "  for which queues, and when, can't be seen: the broker on this host does not tell: rabbitmqctl eval: timeout"
+        "  for which queues, and when, can't be seen: "
+        "the broker on this host does not report it: rabbitmqctl eval: timeout"
     )
     assert "somebody else's" in by_queue({"tasks": [], "more": False}, Chosen())[0]
     with pytest.raises(ValueError, match="no answer"):

@@ -77,7 +77,7 @@ def test_a_group_of_the_systems_is_not_the_applications():
         each.gr_name for each in grp.getgrall() if each.gr_name not in {user.pw_name for user in pwd.getpwall()}
     )
     [said] = application.name(name)
-    assert f"celery_app_name is {name}: a group of that name is there (gid" in said
+    assert f"celery_app_name is {name}: a group of that name exists (gid" in said
     assert f"Write: celery_app_name: {name}_app, or" in said
     assert list(application.name("no_such_application")) == []
 
@@ -167,7 +167,7 @@ def test_each_application_has_a_database_of_the_store_to_itself(number, is_set, 
 
 def test_a_person_is_no_application():
     [said] = application.name(getpass.getuser())
-    assert "a user of that name is there" in said
+    assert "a user of that name exists" in said
 
 
 def test_a_name_that_nobody_has_is_free():

@@ -208,7 +208,7 @@ def test_the_last_deploys_are_shown_with_what_they_changed():
         (
             '{"asked": true, "queues": {"demo.dead": {"messages": 2, "consumers": 0}}, "reason": ""}',
             [
-                "broker: celery_app_broker_url is no host of the kit's: its alarms, and other queues",
+                "broker: celery_app_broker_url is not a host of the kit's: its alarms, and other queues",
             ],
             "2 dead-lettered tasks",
         ),

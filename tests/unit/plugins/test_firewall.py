@@ -42,7 +42,7 @@ def test_networks_that_overlap_are_one_set():
 def test_a_name_is_resolved_and_one_that_leads_nowhere_is_refused_by_name():
     [rule] = resolved([{"ports": [1], "peers": {"here": ["localhost"]}}], [])
     assert "127.0.0.1/32" in rule["peers"]["here"]
-    with pytest.raises(OperatorError, match=r"^nowhere\.invalid is no address"):
+    with pytest.raises(OperatorError, match=r"^nowhere\.invalid is not an address"):
         resolved([{"ports": [1], "peers": {"gone": ["nowhere.invalid"]}}], [])
 
 

@@ -114,7 +114,7 @@ def test_lines_longer_than_a_block_and_bytes_of_any_kind(tmp_path):
 
 def test_spans():
     assert [seconds(text) for text in ("30s", "10 min", "2h", "1d")] == [30, 600, 7200, 86400]
-    with pytest.raises(ValueError, match=r"'10m' is no time. Write a number and a unit"):
+    with pytest.raises(ValueError, match=r"'10m' is not a duration. Write a number and a unit"):
         seconds("10m")
 
 
@@ -176,9 +176,9 @@ def test_a_program_of_one_host_is_no_mistake_on_the_other():
 @pytest.mark.parametrize(
     ("module", "options", "says"),
     [
-        (celery_logs, {"lines": "many"}, "celery_app_logs_lines: 'many' is no number of entries. Write 1 or more"),
-        (celery_logs, {"lines": "-5"}, "celery_app_logs_lines: '-5' is no number"),
-        (celery_logs, {"since": "yesterday"}, "celery_app_logs_since: 'yesterday' is no time. Write a number and"),
+        (celery_logs, {"lines": "many"}, "celery_app_logs_lines: 'many' is not a number of entries. Write 1 or more"),
+        (celery_logs, {"lines": "-5"}, "celery_app_logs_lines: '-5' is not a number"),
+        (celery_logs, {"since": "yesterday"}, "celery_app_logs_since: 'yesterday' is not a duration. Write a"),
         (celery_report, {"over": "week"}, "celery_app_report_over: 'week' is neither day nor hour"),
     ],
 )

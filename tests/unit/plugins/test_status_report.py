@@ -142,7 +142,7 @@ def test_a_file_is_written_in_one_step_and_what_is_no_file_is_refused(tmp_path):
     write(link, "newer\n")
     assert (link.is_symlink(), file.read_text()) == (True, "newer\n")
     for path in (Path("-"), Path("/dev/null"), tmp_path, tmp_path / "pipe"):
-        with pytest.raises(AnsibleActionFail, match=r"status_output: .* is no file"):
+        with pytest.raises(AnsibleActionFail, match=r"status_output: .* is not a file"):
             write(path, "new")
     with pytest.raises(AnsibleActionFail, match=r"can't be written: No such file or directory\. Name another"):
         write(tmp_path / "missing/status.json", "new")
@@ -163,7 +163,7 @@ def test_the_command_lines_short_names_count_more_than_the_inventorys(given, fil
 
 
 def test_a_format_that_there_is_not_is_refused():
-    with pytest.raises(AnsibleActionFail, match=r"status_format: 'xml' is no format\. Write: -e status_format=text"):
+    with pytest.raises(AnsibleActionFail, match=r"status_format: 'xml' is not a format\. Write: -e status_format=text"):
         form({"status_format": "xml"})
 
 

@@ -11,16 +11,16 @@ def test_it_names_phase_host_program_and_what_runs_now():
     assert text.splitlines() == [
         "The deploy of release r2 failed.",
         "- web on b, program shop-web-1 (handover | Hand over): it died.",
-        "Back on the deployment before (release r1): a, b. Its migrations, if it ran any, stay.",
+        "Restored to the previous deployment (release r1): a, b. Its migrations, if it ran any, stay.",
     ]
 
 
 def test_a_host_that_is_out_of_reach_or_could_not_go_back_is_told_apart():
     text = message("r2", [WEB, LOST], "rollback", {"a": "r1", "b": "r1", "c": "r1"}, {"b": "conf.d is full."})
     assert "- connection on c: the connection to it was lost" in text
-    assert "b could not go back: conf.d is full. Type: ansible-playbook playbooks/rollback.yml" in text
-    assert "c is out of reach: once it is back, type: ansible-playbook playbooks/rollback.yml" in text
-    assert "Back on the deployment before (release r1): a." in text
+    assert "b could not be rolled back: conf.d is full. Type: ansible-playbook playbooks/rollback.yml" in text
+    assert "c is unreachable: once it is back, type: ansible-playbook playbooks/rollback.yml" in text
+    assert "Restored to the previous deployment (release r1): a." in text
 
 
 def test_after_a_first_deploy_nothing_runs_and_what_is_kept_says_how_to_go_back():

@@ -244,7 +244,7 @@ def test_a_damaged_release_is_brought_back_from_its_archive_and_stays_good(damag
     (built.release / "app").mkdir(exist_ok=True)
     (built.release / "app/made-by-a-hook").touch()
     assert built.build(archive=False)["needs_archive"]
-    assert "is damaged and is built anew: " in built.build(check_mode=True)["warnings"][0]
+    assert "is damaged and is rebuilt: " in built.build(check_mode=True)["warnings"][0]
     answer = built.build()
     assert answer["changed"] and "is damaged" in answer["warnings"][0]
     assert (built.release / "app/data.txt").read_text() == "data\n"
@@ -340,7 +340,7 @@ def test_a_rollbacks_target_that_can_not_be_built_anew_is_no_target_any_more(hos
     upgrade_python((first / "venv").resolve())
     (first / "app/requirements.txt").write_text("celery\nneeds-the-old-python==1\n")
     answer = host.build(archive=False)
-    assert "and can't be built anew: " in answer["warnings"][-1]
+    assert "and can't be rebuilt: " in answer["warnings"][-1]
     assert host.releases.note(first.name)["status"] == "failed"
     assert not host.build(archive=False)["changed"]
 

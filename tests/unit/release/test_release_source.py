@@ -544,7 +544,7 @@ def test_a_file_of_git_lfs_that_was_not_fetched_is_refused_by_name(prepare, sour
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ("git@git.example: Permission denied (publickey).", "takes no key of the user who runs.*ssh-add"),
+        ("git@git.example: Permission denied (publickey).", "accepts no key of the user who runs.*ssh-add"),
         ("Host key verification failed.", "ssh-keyscan git.example >> ~/.ssh/known_hosts"),
         (
             "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!\nHost key verification failed.",

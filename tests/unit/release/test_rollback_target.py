@@ -92,7 +92,7 @@ def test_a_first_deploy_that_did_not_end_has_no_way_back():
 
 def test_after_a_deploy_that_was_taken_back_it_asks_how_far():
     last = {"action": "deploy", "outcome": "failed: web on a; taken back", "to": "r9", "at": "now"}
-    with pytest.raises(OperatorError, match=r"(?s)r9, now\) failed and was taken back.*celery_app_release=r1"):
+    with pytest.raises(OperatorError, match=r"(?s)r9, now\) failed and was rolled back.*celery_app_release=r1"):
         choose({"a": history(ONE, TWO, THREE), "b": history(ONE, TWO, THREE, last=last)})
     assert choose({"a": history(ONE, TWO, THREE, last=last)}, "r1").deployment == "two"
 

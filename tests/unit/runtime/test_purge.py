@@ -34,7 +34,7 @@ def test_a_header_of_that_name_from_somebody_else_harms_nothing():
         ("shop.dead", "is the dead queue itself"),
         ("celery_delayed_3", "is a queue of Celery, RabbitMQ or the kit"),
         ("shop@w1.celery.pidbox", "is a queue of Celery, RabbitMQ or the kit"),
-        ("photos", "is no queue of this application. It has: mail, shop"),
+        ("photos", "is not a queue of this application. It has: mail, shop"),
         ("shop", ""),
         ("mail", ""),
     ],
