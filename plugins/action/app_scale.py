@@ -202,8 +202,8 @@ def advice(
     where = ", ".join(places(name, files)) or "it is not set in a file of the inventory: the role's default applies"
     return (
         f"{now} Nothing was changed: the number is the inventory's, so that no deploy undoes it. Write {line} in the "
-        f"entry {name} of celery_worker_programs ({where}), then type: ansible-playbook playbooks/deploy.yml. To go "
-        f"back after a rush hour: {before}, and the same command"
+        f"entry {name} of celery_worker_programs ({where}), then type: ansible-playbook playbooks/deploy.yml. To "
+        f"undo it after a rush hour: {before}, and the same command"
     )
 
 

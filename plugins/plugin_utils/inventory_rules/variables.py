@@ -413,7 +413,7 @@ def notify(host: Host) -> Iterator[Mistake]:
         # A template is not evaluated here: it makes a secret.
         is_url = bool(re.match(r"https?://[^/\s]+|.*\{\{", str(target[kinds[0]])))
         if missing or (kinds[0] != "command" and not is_url):
-            problem = f"it lacks {', '.join(missing)}" if missing else "its value is not a URL of http or https"
+            problem = f"it lacks {', '.join(missing)}" if missing else "its value is not an http or https URL"
             yield Mistake("celery_app_notify", f"{name}: {problem}. Write: {NOTIFY[kinds[0]]}")
         for event in target.get("events") or []:
             if event not in (*EVENTS, WATCHDOG):

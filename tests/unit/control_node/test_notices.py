@@ -186,7 +186,7 @@ class Host:
         ({"webhok": "https://x"}, "it is of 0 kinds"),
         ({"webhook": "https://x", "command": "y"}, "it is of 2 kinds"),
         ("https://x", "it is not a mapping"),
-        ({"webhook": "hooks.slack.com/secret"}, "no URL"),
+        ({"webhook": "hooks.slack.com/secret"}, "not an http or https URL"),
         ({"sentry": "https://sentry.io", "token": "secret"}, "lacks organization, projects"),
         ({"webhook": "https://x", "event": ["died"]}, "did you mean events?"),
         ({"webhook": "https://x", "events": ["dies"]}, "did you mean died?"),

@@ -46,7 +46,7 @@ def test_what_is_no_number_of_a_program_is_refused(text):
         entry(text)
 
 
-@pytest.mark.parametrize(("text", "says"), [("scheduler=2", "no entry of"), ("slow=2", "solo, runs one task")])
+@pytest.mark.parametrize(("text", "says"), [("scheduler=2", "not an entry of"), ("slow=2", "solo, runs one task")])
 def test_what_has_no_number_is_refused_with_what_has_one(text, says):
     with pytest.raises(OperatorError, match=r"There is default, photos$"):
         entry(text)
@@ -63,7 +63,7 @@ def test_the_line_to_edit_and_what_runs_now():
     said = advice(*entry("default=6"), HOST, LOOKS, [])
     assert said.startswith("scale: default has 1 of 2 slots busy on w1. Nothing was changed")
     assert "Write concurrency: 6 in the entry default of celery_worker_programs" in said
-    assert said.endswith("To return to it after a rush hour: write concurrency: 2 there again, and the same command")
+    assert said.endswith("To undo it after a rush hour: write concurrency: 2 there again, and the same command")
     photos = advice(*entry("photos=20"), HOST, LOOKS, [])
     assert "Write autoscale: 20,2 in the entry photos" in photos
     assert "write autoscale: 10,2 there again" in photos

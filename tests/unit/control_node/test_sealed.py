@@ -74,5 +74,5 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path):
 
 def test_something_else_is_no_backup(tmp_path):
     (tmp_path / "a").write_text("hello")
-    with pytest.raises(SealError, match="no backup"):
+    with pytest.raises(SealError, match="not a backup"):
         opened(tmp_path / "a")
