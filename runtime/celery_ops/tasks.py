@@ -32,6 +32,7 @@ from celery_ops.worker import (
     revoked,
     schedule,
     store_away,
+    storing,
     task_list,
     ticks,
 )
@@ -118,6 +119,7 @@ prefork.connect()
 failover.connect()
 revoked.connect()
 store_away.connect()
+storing.connect()
 task_list.connect()
 schedule.connect()
 ticks.connect()

@@ -10,6 +10,7 @@ of 0.05.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from functools import cached_property
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from celery.backends.redis import RedisBackend as CelerysRedisBackend
 from celery.backends.redis import SentinelBackend as CelerysSentinelBackend
+from celery.states import READY_STATES, RETRY
 from celery.utils.log import get_logger
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -26,6 +28,7 @@ from redis.retry import Retry
 from celery_ops.worker import versions
 from celery_ops.worker.large_results import SentOnce
 from celery_ops.worker.store_away import runs_tasks
+from celery_ops.worker.storing import without_time_limits
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
@@ -58,8 +61,13 @@ class StoresPatiently:
         hurried.hurries, hurried.always_retry = True, False
         return hurried
 
-    def store_result(self, *arguments: Any, **options: Any) -> Any:
+    def store_result(self, task_id: str, result: Any, state: str, *arguments: Any, **options: Any) -> Any:
         """Store a result, within `PATIENCE` seconds. An application that sets Celery's own retries has those."""
+        has_ended = state == RETRY or state in READY_STATES
+        with without_time_limits() if has_ended else contextlib.nullcontext():
+            return self._keep_trying(task_id, result, state, *arguments, **options)
+
+    def _keep_trying(self, *arguments: Any, **options: Any) -> Any:
         deadline = time.monotonic() + (0.0 if self.hurries else PATIENCE)
         while True:
             try:
