@@ -32,7 +32,7 @@ from celery_ops.layout import Layout
 
 if TYPE_CHECKING:
     from celery import Celery
-    from kombu import Connection
+    from kombu import Connection, Producer
 
 SAMPLE = 0.1
 """Seconds between two looks at the queue."""
@@ -96,7 +96,11 @@ class Attempt:
 
 
 class Publisher:
-    """Publishes numbered tasks at a steady rate over a connection of its own, and makes a new one after a failure."""
+    """Publishes numbered tasks at a steady rate over a connection of its own, which it makes again after a failure.
+
+    As with Celery's own pool it is the same one again, which begins with the broker's node that it was last at: a new
+    one would first ask, after each failure, the URL's first node, though that may be the one that is gone.
+    """
 
     def __init__(self, app: "Celery", connect: Callable[[], "Connection"], queue: str, run: str, rate: float) -> None:
         self.app, self.connect, self.queue, self.run, self.rate = app, connect, queue, run, rate
@@ -105,6 +109,7 @@ class Publisher:
         self.failure = ""
         """What went wrong last."""
         self._connection: Connection | None = None
+        self._producer: Producer | None = None
         self._drawn = random.Random(run)
 
     def publish_until(self, over: Callable[[], bool]) -> None:
@@ -120,8 +125,8 @@ class Publisher:
         at, kind = time.time(), self._drawn.choice(KINDS)
         arguments = (self.run, number, self._drawn.choice(DURATIONS), kind)
         try:
-            if self._connection is None:
-                self._connection = self.connect()
+            if self._producer is None:
+                self._connection = self._connection or self.connect()
                 self._producer = self.app.amqp.Producer(self._connection)
             self.app.send_task(
                 "celery_ops.ledger",
@@ -146,7 +151,7 @@ class Publisher:
         if self._connection is not None:
             with contextlib.suppress(Exception):
                 self._connection.collect()
-        self._connection = None
+        self._producer = None
 
 
 class Monitor(threading.Thread):

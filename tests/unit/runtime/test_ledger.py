@@ -2,10 +2,12 @@
 
 import io
 import json
+import socket
 import sys
 import threading
 
 import pytest
+from celery import Celery
 from celery_ops import ledger
 from celery_ops.cli.soak import collect, main
 from celery_ops.ledger import Attempt, Executions, note, reconcile
@@ -126,6 +128,26 @@ def test_reconcile_says_what_is_missing(capsys):
 def test_the_load_is_the_same_for_the_same_run():
     first, second = (ledger.Publisher(None, None, "q", "r", 1.0)._drawn.random() for _ in range(2))
     assert first == second
+
+
+def test_a_publisher_that_found_a_node_keeps_to_it(monkeypatch):
+    """After a failure it begins with the node that it was last at, not with the URL's first, which may be gone."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        urls = f"amqp://127.0.0.1:{gone.getsockname()[1]};memory://"
+        app = Celery("demo", broker=urls, broker_transport_options={"connect_retries_timeout": 5}, set_as_current=False)
+        publisher = ledger.Publisher(app, lambda: app.connection_for_write(connect_timeout=0.2), "q", "r", 1.0)
+        publisher._attempt(0)
+        assert publisher.confirmed == 1, publisher.failure
+        gone.accept()[0].close()
+
+        with monkeypatch.context() as broken:
+            broken.setattr(app, "send_task", lambda *_, **__: 1 / 0)
+            publisher._attempt(1)
+        publisher._attempt(2)
+        assert [attempt.confirmed for attempt in publisher.attempts] == [True, False, True]
+        gone.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            gone.accept()
 
 
 @pytest.mark.parametrize("below", ["app", "app/services/prices"])
