@@ -9,6 +9,7 @@ import pytest
 from support.control import play
 from support.host import APP
 from support.long import LONG
+from support.results import keep_of_cluster
 from support.wait import wait_until
 
 
@@ -59,6 +60,7 @@ def test_a_rolling_restart_loses_nothing(brokers, workers, load):
         assert host.output("systemctl show --property=ActiveEnterTimestamp rabbitmq-server") != before[host]
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
+    keep_of_cluster("rolling restart", said[1], brokers[0], workers[0])
 
 
 @LONG

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from support.host import APP, Host
-from support.results import keep
+from support.results import keep_of_cluster
 from support.wait import wait_until
 
 BACK = 30
@@ -64,29 +64,6 @@ def running(host):
     return json.loads(done.stdout)["running_nodes"] if done.rc == 0 else []
 
 
-def counted(said):
-    """The numbers in what soak.yml says."""
-    names = {
-        "confirmed": r"(\d+) of \d+ tasks were confirmed",
-        "lost": r"(\d+) lost",
-        "doubled": r"(\d+) doubled",
-        "stall": r"at most ([\d.]+) s without a confirm",
-        "standstill": r"([\d.]+) s without a task begun",
-    }
-    return {name: float(re.search(pattern, said)[1]) for name, pattern in names.items()}
-
-
-def versions(node, worker):
-    """Versions of what takes part."""
-    python = f"/srv/{APP}/current/venv/bin/python -c"
-    return {
-        "debian": node.output("cat /etc/debian_version"),
-        "rabbitmq": node.output("dpkg-query --show --showformat '${Version}' rabbitmq-server").partition("-")[0],
-        "celery": worker.output(f'{python} "import celery; print(celery.__version__)"'),
-        "supervisor": worker.output("supervisord --version"),
-    }
-
-
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("fault", FAULTS if ALL else IN_CI)
 def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, load):
@@ -110,5 +87,5 @@ def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, 
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
     assert worker.workers() == pids, "the worker has lived through it"
-    keep({"fault": f"node {fault}", **counted(said[1]), **versions(node, worker)})
+    keep_of_cluster(f"node {fault}", said[1], node, worker)
     wait_until(lambda: f"rabbit@{node.name}" in running(others[0]), 90, "the node being back")
