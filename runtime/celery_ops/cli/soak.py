@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
-from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, directory, reconcile
+from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, directory, reconcile, with_confirms
 from celery_ops.probe import load_app
 
 POLL = 0.5
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 def _publish(options: argparse.Namespace, record: Path) -> None:
     app = load_app(options.app, results=True)
     monitor = Monitor(app.connection_for_write, options.queue)
-    publisher = Publisher(app, app.connection_for_write, options.queue, options.run, options.rate)
+    publisher = Publisher(app, partial(with_confirms, app), options.queue, options.run, options.rate)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

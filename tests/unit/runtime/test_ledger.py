@@ -130,6 +130,14 @@ def test_the_load_is_the_same_for_the_same_run():
     assert first == second
 
 
+@pytest.mark.parametrize("own", [None, {}, {"confirm_publish": False, "read_timeout": 3, "client_properties": {}}])
+def test_a_publish_counts_once_the_broker_has_it_whatever_the_application_asks_for(own):
+    """What was only sent is lost where the connection ends soon after, and was counted as a lost task."""
+    app = Celery("demo", broker="amqp://one", broker_transport_options=own, set_as_current=False)
+    options = ledger.with_confirms(app).transport_options
+    assert options == {"write_timeout": 10, "read_timeout": 10, **(own or {}), "confirm_publish": True}
+
+
 def test_a_publisher_that_found_a_node_keeps_to_it(monkeypatch):
     """After a failure it begins with the node that it was last at, not with the URL's first, which may be gone."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
