@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import of_clock
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import uninterrupted
 
 GRACE = 10.0  # seconds for a command that was told to end
@@ -136,6 +137,7 @@ def known_causes(said: str) -> Iterator[str]:
         if re.search(pattern, said):
             write = f" Write: celery_app_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
             yield text + (write if packages else "")
+    yield from of_clock(said)
     for name in dict.fromkeys(next(filter(None, found)) for found in VARIABLE_MISSING.findall(said)):
         yield (
             f"The application needs the environment variable {name}. Write: celery_app_environment: {{{name}: ...}}, "

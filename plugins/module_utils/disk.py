@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,19 +60,41 @@ def is_full(error: OSError | str) -> bool:
     return any(words in error for words in SAID)
 
 
+def is_readonly(error: OSError | str) -> bool:
+    """Whether an error, or the output of a command, is about a file system that is read-only."""
+    return error.errno == errno.EROFS if isinstance(error, OSError) else "Read-only file system" in error
+
+
+def faults(error: OSError | str, places: Iterable[Path] = ()) -> list[str]:
+    """Return which file system is full or read-only, where the error is about one, and what to type.
+
+    Where it names no path, those of `places` are looked at, and those that the kit writes to on every host.
+    """
+    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else ""
+    mounts = dict.fromkeys(map(mount_of, [Path(named)] if named else [*places, *PLACES, *map(Path, SERVICES)]))
+    if is_full(error):
+        full = [describe(mount) for mount in mounts if named or left(mount) < NEARLY]
+        return full or ["Look which disk it is: df -h; df -i."]
+    if is_readonly(error):
+        return [
+            f"The file system of {mount} is read-only. Look why: dmesg | tail -n 50; then: mount -o remount,rw {mount}"
+            for mount in mounts
+            if Disk.of(mount).readonly
+        ]
+    return []
+
+
 def explain(error: OSError | str, app: str | None) -> str:
     """The error; with a full disk also which one, and what to type."""
     said = str(error).strip()
-    if not app or not is_full(error):
+    if not app:
         return said
-    named = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else ""
     layout = Layout(app)
-    places = [Path(named)] if named else [layout.base, layout.log, layout.etc, *PLACES]
-    mounts = dict.fromkeys(map(mount_of, places))
-    full = [mount for mount in mounts if named or left(mount) < NEARLY]
-    which = "\n".join(describe(mount) for mount in full) or "Look which disk it is: df -h; df -i."
+    which = "\n".join([said, *faults(error, [layout.base, layout.log, layout.etc])])
+    if not is_full(error):
+        return which
     return (
-        f"{said}\n{which}\n"
+        f"{which}\n"
         "A rollback needs no space. Make room, then run this again:\n"
         f"  old releases: du -sh {layout.releases}/* {layout.virtualenvs}/*, then rm -r those that are neither "
         f"$(readlink {layout.current}) nor named in {CONF_D}/{app}-* or {layout.deployments}/*.json\n"
@@ -97,6 +120,10 @@ def describe(mount: Path) -> str:
     """A full file system for the operator."""
     seen = os.statvfs(mount)
     if seen.f_files and not seen.f_favail:
-        return f"The file system of {mount} has no inode left of {seen.f_files}."
+        look = f"du -x --inodes -d2 {mount} | sort -n | tail"
+        return f"The file system of {mount} has no inode left of {seen.f_files}. Look: {look}"
     share, whole = Disk.of(mount).space, seen.f_blocks * seen.f_frsize / 1e6
-    return f"The file system of {mount} is full: {share:.0f} % of {whole:,.0f} MB, {left(mount) / 1e6:.1f} MB left."
+    return (
+        f"The file system of {mount} is full: {share:.0f} % of {whole:,.0f} MB, {left(mount) / 1e6:.1f} MB left. Look: "
+        f"du -xh -d2 {mount} | sort -h | tail"
+    )

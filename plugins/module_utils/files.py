@@ -35,7 +35,8 @@ def replacing(
             yield file
         draft.replace(path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        del error.filename2  # set to None it would be told
         raise
 
 

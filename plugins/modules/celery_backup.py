@@ -61,8 +61,8 @@ from typing import Any
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_new
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     APP_GROUPS,
     DELAYED,
@@ -267,10 +267,8 @@ def main() -> None:
             "source": {"type": "path", "default": ""},
         }
     )
-    try:
+    with reported(module):
         answer = STATES[module.params["state"]](module.params)
-    except (OperatorError, OSError) as error:
-        module.fail_json(msg=str(error))
     module.exit_json(changed=False, **answer)
 
 

@@ -58,6 +58,7 @@ import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_atomically, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, KIT_STATE
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -264,10 +265,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with reported(module):
         module.exit_json(**run(module))
-    except OperatorError as problem:
-        module.fail_json(msg=str(problem))
 
 
 if __name__ == "__main__":

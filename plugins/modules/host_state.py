@@ -165,6 +165,7 @@ from typing import Any
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import accounts, paths, services
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import AFTER, Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
@@ -290,8 +291,10 @@ def main() -> None:
     outcome = Outcome(module.check_mode)
     try:
         take_all(module.params["steps"], outcome)
-    except (OperatorError, OSError) as why:
+    except OperatorError as why:
         module.fail_json(msg=str(why), **outcome.result())
+    except OSError as why:
+        module.fail_json(msg=explained(why), **outcome.result())
     for warning in outcome.warnings:
         module.warn(warning)
     module.exit_json(**outcome.result())

@@ -62,7 +62,7 @@ kept:
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -80,13 +80,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     want = module.params
-    try:
+    with reported(module):
         if want["state"] == "present":
             result = packages.install(want["names"], want["source"], want["source_name"], module.check_mode)
         else:
             result = packages.purge(module.check_mode)
-    except OperatorError as why:
-        module.fail_json(msg=str(why))
     module.exit_json(**result)
 
 

@@ -41,6 +41,7 @@ import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -103,10 +104,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with reported(module):
         work(module)
-    except OperatorError as problem:
-        module.fail_json(msg=str(problem))
 
 
 if __name__ == "__main__":

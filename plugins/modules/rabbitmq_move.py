@@ -68,7 +68,7 @@ from typing import Any
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_move
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -111,10 +111,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with reported(module):
         module.exit_json(**answer(module.params, module.check_mode))
-    except OperatorError as problem:
-        module.fail_json(msg=str(problem))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ from typing import NoReturn
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained, reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import PACKAGES, run
@@ -175,7 +176,7 @@ def apt(*words: str) -> str:
     options = ("-q", "-y", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confold")
     rc, out = run("apt-get", *options, *words, timeout=APT_TIMEOUT, DEBIAN_FRONTEND="noninteractive")
     if rc:
-        raise OperatorError(f"apt-get {' '.join(words)} ended with {rc}: {out.strip()[-400:]}")
+        raise OperatorError(explained(f"apt-get {' '.join(words)} ended with {rc}: {out.strip()[-400:]}"))
     return out
 
 
@@ -256,10 +257,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+    with reported(module):
         work(module)
-    except OperatorError as problem:
-        module.fail_json(msg=str(problem))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pathlib import Path
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import without_contradictions
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -47,7 +48,8 @@ def main() -> None:
     text = text_of(path) if path.exists() else ""
     fresh = without_contradictions(text, "\n".join(each.read_text() for each in files if each.exists()))
     if fresh != text and not module.check_mode:
-        write_atomically(path, fresh, 0o640, "redis", "redis")
+        with reported(module):
+            write_atomically(path, fresh, 0o640, "redis", "redis")
     module.exit_json(changed=fresh != text)
 
 

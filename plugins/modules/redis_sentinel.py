@@ -63,6 +63,7 @@ import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SENTINEL_PRIMARY
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
@@ -194,7 +195,7 @@ def main() -> None:
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
     host = reached_at(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
-    try:
+    with reported(module):
         if is_member:
             switch(here, sentinel, want["password"])
             module.exit_json(changed=True, primary="")
@@ -214,8 +215,6 @@ def main() -> None:
                 password=want["password"],
             )
         write_atomically(conf, configuration(want, primary), 0o640, "redis", "redis")
-    except OperatorError as problem:
-        module.fail_json(msg=str(problem))
     module.exit_json(changed=True, primary=primary)
 
 

@@ -94,12 +94,13 @@ import re
 import secrets
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import Access, mend_access
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
@@ -228,6 +229,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    with reported(module):
+        work(module)
+
+
+def work(module: AnsibleModule) -> NoReturn:
+    """Write what differs, and tell Redis. Raises OSError."""
     want = module.params
     path, address, present = (
         Path(want["acl_file"]),

@@ -44,7 +44,7 @@ from pathlib import Path
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import paths
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, OWN_DIRECTORY, OWN_FILE
@@ -93,14 +93,12 @@ def main() -> None:
         "ca-bundle.pem": (bundle if want["bundle"] else "", FILE),
     }
     outcome = Outcome(module.check_mode)
-    try:
+    with reported(module):
         paths.directory(directory, paths.Access(OWN_DIRECTORY, "root", want["group"]), outcome)
         for name, (text, mode) in files.items():
             if text:
                 access = paths.Access(mode, "root", want["group"])
                 paths.file(directory / name, text, access, outcome, hidden=True)
-    except (OperatorError, OSError) as why:
-        module.fail_json(msg=str(why))
     written = sorted(Path(path).name for path in outcome.paths if Path(path) != directory)
     module.exit_json(changed=bool(outcome.paths), written=written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def test_what_it_imports_is_compiled_once_on_a_host(name):
     lines = (MODULES / f"{name}.py").read_text().splitlines()
     of_ansible = [line for line in lines if line.startswith(("import ansible", "from ansible"))]
     assert of_ansible[0].startswith("import ansible_collections.celery_ops.kit.plugins.module_utils.compiled ")
+
+
+@pytest.mark.parametrize("name", ON_HOSTS)
+def test_one_that_writes_files_says_which_disk_is_full(name):
+    text = (MODULES / f"{name}.py").read_text()
+    writes = re.search(r"\b(write_(atomically|new|json)|paths\.file|packages\.install|key_of_kit)\(", text)
+    assert not writes or re.search(r"\breported\(module\)|\bexplain(ed)?\(|unusable\(", text)
 
 
 def test_there_are_modules():

@@ -72,6 +72,9 @@ def file(
         draft.replace(path)
     except LookupError as error:
         raise OperatorError(f"{path}: there is no such user or group on this host: {error}") from error
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
 
 PACKAGES = {"rabbitmq": "rabbitmq-server", "result_store": "redis-server", "supervisor": "supervisor"}
@@ -45,7 +46,7 @@ def carry_out(*words: str) -> None:
     """Run a command that has to succeed. Raises OperatorError with what it says."""
     rc, out = run(*words)
     if rc:
-        raise OperatorError(f"{' '.join(words)} ended with {rc}: {out.strip()}")
+        raise OperatorError(explained(f"{' '.join(words)} ended with {rc}: {out.strip()}"))
 
 
 def is_installed(service: str, states: Collection[str] = ("installed",)) -> bool:

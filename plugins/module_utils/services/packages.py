@@ -17,6 +17,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import package_source
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import ON_HOST, RECORD, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import candidate_in
@@ -32,7 +33,7 @@ SELECTED = re.compile(r"Selecting previously \w+ package (\S+?)(?::\w+)?\.$", re
 
 What is on the host after the call and was not before it may be somebody else's, who had locked apt until then.
 """
-LISTS_MAX_AGE = 3600.0  # seconds
+LISTS, LISTS_MAX_AGE = Path("/var/lib/apt/lists"), 3600.0  # seconds
 USERS = {"rabbitmq-server": "rabbitmq", "redis-server": "redis", "redis-sentinel": "redis", "erlang-base": "epmd"}
 STOP_TIMEOUT = 60.0  # seconds
 
@@ -70,9 +71,9 @@ def listed(packages: list[str]) -> str:
 
 
 def lists_are_stale() -> bool:
-    """Whether apt's package lists are missing or older than an hour."""
-    lists = list(Path("/var/lib/apt/lists").glob("*_Packages*"))
-    return not lists or time.time() - Path("/var/lib/apt/lists").stat().st_mtime > LISTS_MAX_AGE
+    """Whether apt's package lists are missing or older than an hour, or of a time that the clock has not reached."""
+    age = time.time() - LISTS.stat().st_mtime if list(LISTS.glob("*_Packages*")) else LISTS_MAX_AGE
+    return not 0 <= age < LISTS_MAX_AGE
 
 
 def install(
@@ -242,4 +243,4 @@ def apt(arguments: list[str], hint: str, hear: Callable[[str], object] = str) ->
         )
     tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
     kind = Locked if locked else OperatorError
-    raise kind(f"apt-get {arguments[-1]} ended with {done.returncode}. {hint}\n{tail}")
+    raise kind(explained(f"apt-get {arguments[-1]} ended with {done.returncode}. {hint}\n{tail}"))

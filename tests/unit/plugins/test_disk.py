@@ -5,7 +5,10 @@ import os
 import subprocess
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.module_utils import disk
+from ansible_collections.celery_ops.kit.plugins.module_utils import disk, host_faults
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import carry_out
 
 
 def write_until_full(directory):
@@ -49,9 +52,48 @@ def test_a_command_that_found_the_disk_full_is_explained_as_well(small, monkeypa
     assert said.startswith("Unpacking failed.") and f"The file system of {small} is full" in said
 
 
+class Module:
+    """What a module says when it fails."""
+
+    def fail_json(self, msg, **_):
+        raise SystemExit(msg)
+
+
+@pytest.fixture
+def readonly(small):
+    """A file system that the kernel has made read-only, as after an error of its disk."""
+    (small / "shop.conf").write_text("port = 1\n")
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    return small
+
+
+def test_a_module_names_a_file_system_that_is_read_only_and_what_to_type(readonly):
+    with pytest.raises(SystemExit) as told, host_faults.reported(Module()):
+        write_atomically(readonly / "shop.conf", "port = 2\n")
+    error, which = str(told.value).splitlines()
+    assert error == f"[Errno 30] Read-only file system: '{readonly}/shop.conf'"
+    assert which.startswith(f"The file system of {readonly} is read-only. Look why: dmesg | tail -n 50; then: mount")
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS), str(readonly / "shop.conf"))
+    assert f"mount -o remount,rw {readonly}" in disk.explain(error, "shop")
+
+
+def test_a_module_names_a_full_file_system_and_what_to_type(small):
+    write_until_full(small)
+    with pytest.raises(SystemExit) as told, host_faults.reported(Module()):
+        write_atomically(small / "shop.conf", "port = 2\n" * 10_000)
+    assert str(told.value).startswith(f"[Errno 28] No space left on device: '{small}/shop.conf'\n")
+    assert f"The file system of {small} is full: 100 % of 2 MB, 0.0 MB left. Look: du -xh -d2" in str(told.value)
+
+
+def test_so_does_a_command_that_fails_for_it(readonly, monkeypatch):
+    monkeypatch.setattr(disk, "PLACES", (readonly,))
+    with pytest.raises(OperatorError, match=f"(?s)touch .+mount -o remount,rw {readonly}"):
+        carry_out("touch", str(readonly / "group.lock"))
+
+
 def test_every_other_error_is_what_it_was():
     error = PermissionError(errno.EACCES, "Permission denied", "/srv/shop")
-    assert disk.explain(error, "shop") == "[Errno 13] Permission denied: '/srv/shop'"
+    assert disk.explain(error, "shop") == host_faults.explained(error) == "[Errno 13] Permission denied: '/srv/shop'"
     assert disk.explain("Importing shop failed.", "shop") == "Importing shop failed."
 
 

@@ -201,3 +201,8 @@ def test_steps_in_the_place_of_one():
     pair = [{"file": "/b", "when": "no"}, {"file": "/c"}]
     steps = [{"file": "/a"}, {"steps": pair, "later": "yes"}, {"steps": pair, "when": False}]
     assert list(wanted(steps)) == [{"file": "/a"}, {"file": "/c", "later": True}]
+
+
+def test_an_error_names_the_file_that_was_to_be_written(take):
+    said = take({"file": "/proc/1/shop.conf", "content": "port = 1\n"})
+    assert said["failed"] and said["msg"] == "[Errno 2] No such file or directory: '/proc/1/shop.conf'"

@@ -1,12 +1,14 @@
 """Waiting for apt's locks; and which processes a removal may end: those of this host, not those of containers on it."""
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,32 @@ def test_locked_package_lists_are_waited_for(holder, monkeypatch):
     monkeypatch.setattr(packages.time, "sleep", pause)
     assert packages.apt(["update"], "") is not None
     assert len(tries) >= 2
+
+
+@pytest.mark.parametrize(("jump", "says"), [(365, "is not valid yet"), (-365, "is expired")])
+def test_a_clock_that_apt_stumbles_over_is_named_and_how_it_is_set(apt_host, tmp_path, jump, says):
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=jump)
+    made, until = (f"{at:%a, %d %b %Y %H:%M:%S} UTC" for at in (now, now + datetime.timedelta(days=7)))
+    (tmp_path / "Packages").touch()
+    nothing = hashlib.sha256(b"").hexdigest()
+    (tmp_path / "Release").write_text(f"Date: {made}\nValid-Until: {until}\nSHA256:\n {nothing} 0 Packages\n")
+    (tmp_path / "etc/here.list").write_text(f"deb [trusted=yes] file:{tmp_path} ./\n")
+    with (tmp_path / "apt.conf").open("a") as settings:  # this machine's own may switch the check off
+        settings.write(f'Dir::Etc::parts "{tmp_path}/cache";\nDir::Etc::main "none";\n')
+    with pytest.raises(OperatorError) as caught:
+        packages.apt(["update"], "")
+    assert says in str(caught.value)
+    assert "The clock of this host says 2" in str(caught.value) and "timedatectl set-ntp true" in str(caught.value)
+
+
+def test_package_lists_of_a_time_that_the_clock_has_not_reached_are_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "LISTS", tmp_path)
+    assert packages.lists_are_stale()
+    (tmp_path / "deb.example_Packages").touch()
+    assert not packages.lists_are_stale()
+    for moment in (time.time() + 86400, time.time() - 86400):
+        os.utime(tmp_path, (moment, moment))
+        assert packages.lists_are_stale()
 
 
 def test_locks_that_are_not_released_are_named_with_their_holder(holder, monkeypatch):

@@ -470,6 +470,12 @@ def test_so_is_one_that_a_library_for_settings_misses(said):
     assert "celery_app_secrets: {SHOP_KEY: ...}" in told
 
 
+def test_so_is_a_clock_by_which_no_certificate_is_valid():
+    said = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate is not yet valid (_ssl.c:1006)"
+    [told] = build_command.known_causes(said)
+    assert "The clock of this host says 2" in told and "timedatectl set-ntp true" in told
+
+
 def test_another_key_that_is_missing_is_none():
     assert list(build_command.known_causes("  File \"shop.py\", line 2\n    {}['x']\nKeyError: 'x'\n")) == []
 
