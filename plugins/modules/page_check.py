@@ -67,6 +67,7 @@ from urllib.parse import urljoin, urlsplit
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -95,7 +96,8 @@ class Page:
     def server(self) -> str:
         """The address to connect to: a server that listens everywhere is asked on loopback."""
         host, _, port = self.bind.rpartition(":")
-        return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
+        address = own_address(host.strip("[]"))
+        return f"{f'[{address}]' if ':' in address else address}:{port}"
 
     def url(self) -> str:
         """The page's address as the application sees it."""

@@ -61,6 +61,7 @@ from typing import Any
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
@@ -73,7 +74,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis impo
     ask,
     held,
     is_sentinel_configured,
-    reached_at,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -193,7 +193,7 @@ def main() -> None:
     if module.check_mode or not changes:
         module.exit_json(changed=changes, primary="")
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
-    host = reached_at(want["bind"])
+    host = own_address(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
     with reported(module):
         if is_member:

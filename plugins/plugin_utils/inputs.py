@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation, tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS, GROUPS
@@ -17,7 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cro
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, default_bind, own_address
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_of, default_bind
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_address, store_members
 

@@ -37,14 +37,6 @@ def default_bind(address: str, *, for_others: bool) -> str:
     return "::" if found and found.version == 6 else "0.0.0.0"
 
 
-def own_address(bind: Any) -> str:
-    """The address at which a host reaches a service of its own, by what that listens on: its default is loopback."""
-    address = as_ip(str(bind or ""))
-    if address is None or address.is_unspecified:
-        return "::1" if address and address.version == 6 else "127.0.0.1"
-    return str(bind)
-
-
 def is_reachable_ipv4(text: str) -> bool:
     """Whether other hosts can reach one there: an IPv4 address that is not loopback."""
     address = as_ip(text)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE, SENTINEL_PRIMARY
@@ -75,11 +76,6 @@ def refusal(lines: list[str]) -> str:
     return next((line for line in lines if re.match(words, line)), "")
 
 
-def reached_at(bind: str) -> str:
-    """Return the address at which a host reaches what listens there itself."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-
-
 def listens_at(conf: Path = CONFIGURATION) -> Address | None:
     """Return where the Redis that the kit configured listens; None where there is none."""
     if not conf.exists():
@@ -87,7 +83,7 @@ def listens_at(conf: Path = CONFIGURATION) -> Address | None:
     settings = _settings(conf)
     host = settings.get("bind", "127.0.0.1")
     port = int(settings.get("tls-port") or settings.get("port", 6379))
-    return Address(reached_at(host), port, settings.get("tls-ca-cert-file", ""))
+    return Address(own_address(host), port, settings.get("tls-ca-cert-file", ""))
 
 
 def is_sentinel_configured(conf: Path = SENTINEL_CONF) -> bool:

@@ -7,14 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 
 TIMEOUT = 2.0
 """Seconds that its page has to answer."""
-EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where to ask one that listens at all addresses."""
 
 
 def name_of(app: str) -> str:
@@ -35,9 +34,8 @@ def look(app: str, conf: Path, etc: Path = Path("/etc")) -> dict[str, Any]:
     if not process:
         return {"state": "", "pid": 0, "uptime": 0, "memory": 0, "answers": False, "url": ""}
     settings = read_json(etc / name / "settings.json").get("flower", {})
-    address, port = str(settings.get("address", "")), int(settings.get("port", 0))
+    address, port = own_address(str(settings.get("address", ""))), int(settings.get("port", 0))
     path = f"/{settings['url_prefix']}/" if settings.get("url_prefix") else "/"
-    address = EVERYWHERE.get(address, address)
     return {
         "state": process.state,
         "pid": process.pid,

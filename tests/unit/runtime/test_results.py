@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 
@@ -10,8 +9,6 @@ import pytest
 from celery import Celery
 from celery_ops.worker import results
 from redis import exceptions
-from support.directory_broker import application
-from support.wait import wait_until
 
 URL = "sentinel://shop:p%2Fw@10.0.0.5:26379/3;sentinel://shop:p%2Fw@10.0.0.6:26379/3"
 
@@ -147,27 +144,3 @@ def test_sentinels_of_somebody_else_keep_the_applications_settings(monkeypatch):
     store = backend(result_backend_transport_options={"master_name": "mymaster"})
     assert store._transport_options == {"master_name": "mymaster"}
     assert "connection_class" not in store.connparams
-
-
-RUN = """
-app.conf.result_backend = "redis://127.0.0.1:{port}/0"
-@app.task(name="demo.run", ignore_result=True)
-def run():
-    Path("{directory}", "done").touch()
-"""
-
-
-@pytest.mark.parametrize("is_silent", [False, True])
-def test_ticks_hold_no_task_up_while_the_store_is_away(stage, is_silent):
-    with socket.create_server(("127.0.0.1", 0)) as store:  # accepts, and says nothing
-        port = store.getsockname()[1]
-        if not is_silent:
-            store.close()
-        app = application(stage.directory, RUN.format(port=port, directory=stage.directory))
-        worker = stage.worker("1a2b3c4d", "-c", "1", "-l", "INFO")
-        wait_until(lambda: " ready." in worker.output, 30, f"the worker:\n{worker.output}")
-        for _ in range(2):
-            app.send_task("celery_ops.tick", ignore_result=True, expires=60)
-        app.send_task("demo.run", ignore_result=True)
-        over = lambda: (stage.directory / "done").exists() and worker.output.count("The tick can't be kept") == 2  # noqa: E731
-        wait_until(over, 20, f"the ticks and the task:\n{worker.output}")
