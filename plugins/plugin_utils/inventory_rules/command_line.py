@@ -28,12 +28,22 @@ def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy:
     plain = {name: value for name, value in given.items() if name not in later}
     found = [mistake.text for mistake in (*unknown(Host("", given)), *types(Host("", plain)))]
     playbooks = list(line.get("args") or ())
+    found += without_variable(given)
     found += without_tags("tags", line.get("tags") or (), playbooks)
     found += without_tags("skip-tags", line.get("skip_tags") or (), playbooks)
     found += without_order(line.get("start_at_task") or "", strategy)
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         raise AnsibleError(spelled("\n".join(["The command line is wrong; nothing was changed on any host.", *lines])))
+
+
+def without_variable(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the words of `-e` that are in no value: Ansible ends a value at a space, and says nothing of the rest."""
+    if words := given.get("_raw_params"):
+        yield (
+            f"-e: {str(words)!r} stands alone, as a value ends at a space. Put quotes around the value, inside those of "
+            "the shell: -e \"celery_app_exec='manage.py check'\""
+        )
 
 
 def without_order(start: str, strategy: str) -> Iterator[str]:

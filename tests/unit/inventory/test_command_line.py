@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleError
+from ansible.parsing.splitter import parse_kv
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.command_line import refuse_mistakes
 from support.control import ROOT, run
 
@@ -23,6 +24,15 @@ def test_what_is_nearly_a_variable_and_what_has_another_type_is_refused(given, s
     with pytest.raises(AnsibleError) as refused:
         refuse_mistakes(given, {})
     assert said in str(refused.value) and "nothing was changed" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [("celery_app_exec=manage.py check", "check"), ("celery_app_scale_until=2026-11-27 18:00", "18:00"), ("mail", "mail")],
+)
+def test_what_ansible_would_drop_of_a_value_with_a_space_is_refused(words, rest):
+    with pytest.raises(AnsibleError, match=rf"-e: '{rest}' stands alone.*\"celery_app_exec='manage.py check'\""):
+        refuse_mistakes(parse_kv(words), {})
 
 
 @pytest.mark.parametrize(
