@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import pausing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
@@ -29,11 +30,21 @@ def patience(variables: Variables) -> int:
     return layout.stop_timeout(max([int(variables["celery_app_task_time_limit"]), *limits]))
 
 
-def all_idle(results: Mapping[str, Mapping[str, Any]], seconds: int) -> dict[str, Any]:
-    """Fail on each host where a worker of any host still runs tasks."""
+def all_idle(results: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], seconds: int) -> dict[str, Any]:
+    """Fail on each host where a worker of any of these hosts still runs tasks, or where that is not known."""
     late = [f"{name} on {host}" for host, result in results.items() for name in result["late"]]
-    reason = f"After {seconds} s tasks still run: {', '.join(late)}. Nothing was migrated."
-    return {"changed": False, **({"failed": True, "msg": reason} if late else {})}
+    unknown = [host for host in hosts if host not in results]
+    reasons = [f"After {seconds} s tasks still run: {', '.join(late)}."] if late else []
+    reasons += [f"It is not known whether tasks still run on {', '.join(unknown)}."] if unknown else []
+    if not reasons:
+        return {"changed": False}
+    return {"changed": False, "failed": True, "msg": " ".join([*reasons, "Nothing was migrated."])}
+
+
+def to_be_idle(variables: Variables) -> list[str]:
+    """Return the hosts of the run whose tasks have to end: all but those that had no deployment before."""
+    builds = {host: variables["hostvars"][host].get(BUILD) or {} for host in variables["ansible_play_hosts_all"]}
+    return [host for host, build in builds.items() if build.get("deployment_before", "?")]
 
 
 class ActionModule(AppCommand):
@@ -48,7 +59,7 @@ class ActionModule(AppCommand):
         if state == "outcome":
             return self.outcome(variables)
         if state == "all_idle":
-            return all_idle(results_of(variables, IDLE), patience(variables))
+            return all_idle(results_of(variables, IDLE), to_be_idle(variables), patience(variables))
         try:
             if state == "look":
                 return self.ask(["show"], variables)
@@ -93,9 +104,13 @@ class ActionModule(AppCommand):
         """Return the line; failed where a worker does not heed the change."""
         verb = self._task.args["verb"]
         all_hosts = pausing.whole(variables) == ("all", "")
-        line, late = pausing.outcome(verb, results_of(variables, RESULT), all_hosts=all_hosts)
+        results = results_of(variables, RESULT)
+        # A deploy closes and opens only the hosts that had a deployment before, and says itself which ones failed.
+        hosts = [] if verb in ("stop", "open") else variables["ansible_play_hosts_all"]
+        silent = [host for host in hosts if host not in results]
+        line, late = pausing.outcome(verb, results, all_hosts=all_hosts, silent=silent)
         if self._task.check_mode:
-            whats = {one for result in results_of(variables, RESULT).values() for one in result.get("what", [])}
+            whats = {one for result in results.values() for one in result.get("what", [])}
             line = f"{verb} (check mode): would {verb} {', '.join(sorted(whats)) or 'nothing'}. Now: {line}"
         if late:
             line += f" Not applied yet by {', '.join(late)}. Look at it: ansible-playbook playbooks/status.yml"

@@ -121,11 +121,18 @@ def words(entry: Mapping[str, Any]) -> str:
     return kinds.get(entry["what"]) or f"{entry['what']} {entry['name']}"
 
 
-def outcome(verb: str, results: Mapping[str, Mapping[str, Any]], *, all_hosts: bool = True) -> tuple[str, list[str]]:
+def outcome(
+    verb: str, results: Mapping[str, Mapping[str, Any]], *, all_hosts: bool = True, silent: Iterable[str] = ()
+) -> tuple[str, list[str]]:
     """Return the line on what is paused and what still runs, and the workers that do not heed it yet.
 
     `all_hosts`: whether the run is about all hosts of the application, so that "nothing" means nothing anywhere.
+    `silent` are hosts of the run that have not answered.
     """
+    silent = list(silent)
+    lost = (
+        f" Nothing was changed on {', '.join(silent)}, see above: run it again when that is mended." if silent else ""
+    )
     paused: dict[str, list[str]] = {}
     for host, result in results.items():
         for one in result["entries"]:
@@ -140,8 +147,9 @@ def outcome(verb: str, results: Mapping[str, Mapping[str, Any]], *, all_hosts: b
     ]
     late = [f"{name} on {host}" for host, result in results.items() for name in result["late"]]
     there = "; ".join(f"{what} on {', '.join(hosts)}" for what, hosts in paused.items())
-    there = there or ("nothing" if all_hosts else f"nothing on {', '.join(results)} (the run is about no other host)")
-    return f"{verb}: paused is {there}. Still running: {'; '.join(running) or 'nothing'}.", late
+    few = "" if silent else " (the run is about no other host)"
+    there = there or ("nothing" if all_hosts and not silent else f"nothing on {', '.join(results)}{few}")
+    return f"{verb}: paused is {there}. Still running: {'; '.join(running) or 'nothing'}.{lost}", late
 
 
 def clock(moment: float) -> str:

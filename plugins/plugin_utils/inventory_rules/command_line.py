@@ -41,8 +41,8 @@ def without_variable(given: Mapping[str, Any]) -> Iterator[str]:
     """Yield the words of `-e` that are in no value: Ansible ends a value at a space, and says nothing of the rest."""
     if words := given.get("_raw_params"):
         yield (
-            f"-e: {str(words)!r} stands alone, as a value ends at a space. Put quotes around the value, inside those of "
-            "the shell: -e \"celery_app_exec='manage.py check'\""
+            f"-e: {str(words)!r} stands alone, as a value ends at a space. Put quotes around the value, inside "
+            "those of the shell: -e \"celery_app_exec='manage.py check'\""
         )
 
 

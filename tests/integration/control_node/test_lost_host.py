@@ -37,6 +37,28 @@ def phase(play: dict, name: str, work: Path) -> dict:
     return {**play, "become": False, "tasks": [{"name": name, "ansible.builtin.import_role": role, "vars": given}]}
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume", "maintenance"])
+def test_a_host_that_is_down_does_not_keep_the_others_from_being_paused_or_opened(tmp_path, verb):
+    [play] = yaml.safe_load((ROOT / f"playbooks/{verb}.yml").read_text())
+    tasks = [
+        {"ansible.builtin.command": "true"},
+        {"ansible.builtin.debug": {"msg": "went on on {{ inventory_hostname }}"}},
+    ]
+    (tmp_path / "play.yml").write_text(json.dumps([{**play, "become": False, "tasks": tasks}]))
+    down = {"ansible_host": "127.0.0.1", "ansible_port": 9}
+    hosts = {"a": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}, "b": down}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": hosts}}))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ANY_ERRORS_FATAL": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert "went on on a" in done.stdout and "unreachable=1" in done.stdout, done.stdout + done.stderr
+    assert done.returncode != 0
+
+
 @pytest.mark.parametrize(
     ("lost", "rollout", "fatal"),
     [("a", [1, "100%"], False), ("b", [1, "100%"], False), ("s", [1, "100%"], False), ("a", ["100%"], True)],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.action.app_pause import all_idle, to_be_idle
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import pausing
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of
 
 HOST = {
     "celery_app_name": "shop",
@@ -90,3 +92,36 @@ def test_that_nothing_is_paused_is_said_of_the_hosts_that_were_asked():
     assert pausing.outcome("resume", nothing)[0].startswith("resume: paused is nothing. ")
     line, _ = pausing.outcome("resume", nothing, all_hosts=False)
     assert line.startswith("resume: paused is nothing on w1 (the run is about no other host). ")
+
+
+def test_hosts_that_did_not_answer_are_named():
+    nothing = {"w1": {"entries": [], "workers": [], "late": []}}
+    line, _ = pausing.outcome("resume", nothing, silent=["w2"])
+    assert line.startswith("resume: paused is nothing on w1. ")
+    assert line.endswith(" Nothing was changed on w2, see above: run it again when that is mended.")
+
+
+def test_a_host_that_is_down_or_failed_tells_nothing():
+    known = {
+        "w1": {"x": {"entries": []}}, "w2": {"x": {"unreachable": True, "msg": "no route"}},
+        "w3": {"x": {"failed": True, "msg": "not deployed"}}, "w4": {"x": {"skipped": True}}, "w5": {},
+    }  # fmt: skip
+    assert results_of({"ansible_play_hosts_all": list(known), "hostvars": known}, "x") == {"w1": {"entries": []}}
+
+
+def test_nothing_is_migrated_while_a_task_runs_or_may_run_on_a_host_that_had_a_deployment():
+    builds = {
+        "w1": {"deployment_before": "20261101"},
+        "w2": {"deployment_before": ""},
+        "w3": {"failed": True},
+        "w4": {},
+    }
+    known = {host: {"__celery_app_build": build} for host, build in builds.items()}
+    hosts = to_be_idle({"ansible_play_hosts_all": list(known), "hostvars": known})
+    assert hosts == ["w1", "w3", "w4"]
+    idle = {host: {"late": []} for host in hosts}
+    assert not all_idle(idle, hosts, 60).get("failed")
+    late = all_idle({**idle, "w3": {"late": ["shop-x"]}}, hosts, 60)
+    assert late["msg"] == "After 60 s tasks still run: shop-x on w3. Nothing was migrated." and late["failed"]
+    unknown = all_idle({"w1": {"late": []}}, hosts, 60)
+    assert unknown["msg"] == "It is not known whether tasks still run on w3, w4. Nothing was migrated."
