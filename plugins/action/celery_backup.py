@@ -24,7 +24,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_h
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.sealed import SealedReader, SealedWriter, SealError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, worker_programs_of_hosts
 
 MODULE = "celery_ops.kit.celery_backup"
 MANIFEST, MESSAGES = "backup.json", "messages"
@@ -106,8 +106,18 @@ class ActionModule(AppCommand):
     @property
     def broker(self) -> str:
         """The host that is asked about RabbitMQ: one node of a cluster; empty for somebody else's broker."""
-        hosts = self.variables["groups"].get("rabbitmq") or []
+        hosts = [] if self.variables["celery_app_broker_url"] else self.variables["groups"].get("rabbitmq") or []
         return next((host for host in hosts if host in self.variables["ansible_play_hosts"]), "")
+
+    def refuse_limit(self) -> None:
+        """Raise OperatorError where --limit leaves out every host that has the messages, or the results."""
+        for group in ("result_store", *([] if self.variables["celery_app_broker_url"] else ["rabbitmq"])):
+            hosts = self.variables["groups"].get(group) or []
+            if hosts and not {*hosts} & {*self.variables["ansible_play_hosts_all"]}:
+                raise OperatorError(
+                    f"--limit leaves out {', '.join(hosts)}, which has a part of what is backed up (group {group}). "
+                    "Nothing was done. Leave --limit out, or name it, too"
+                )
 
     # Of a host
 
@@ -137,6 +147,7 @@ class ActionModule(AppCommand):
 
     def ready(self) -> dict[str, Any]:
         """Refuse before anything is read; and say that nothing but the passphrase opens the file."""
+        self.refuse_limit()
         if self.file.exists():
             raise OperatorError(f"celery_app_backup_file: {self.file} is there already, and stays. Name another one.")
         _ = self.passphrase, self.worker
@@ -148,9 +159,10 @@ class ActionModule(AppCommand):
 
     def waiting(self) -> dict[str, Any]:
         """Return the messages that wait, by queue; where they must not, refuse."""
-        if self.host != self.broker:
+        if self.host != (self.broker or self.worker):
             return {"skipped": True, "queues": {}}
-        counts = self.module(state="empty")["counts"]
+        found = self.module(state="empty")["counts"] if self.broker else self.own_queues()
+        counts = {queue: count for queue, count in found.items() if count}
         said = ", ".join(f"{queue} {count}" for queue, count in sorted(counts.items())) or "none"
         if counts and self._task.args.get("refuse") and str(self.variables["celery_app_restore_used"]) != "yes":
             raise OperatorError(
@@ -172,33 +184,52 @@ class ActionModule(AppCommand):
         if self.host != self.worker:
             return {"skipped": True}
         hosts = self.variables["hostvars"]
-        queues = hosts[self.broker][PART]["queues"] if self.broker else [self.app, Layout(self.app).dead_queue]
+        queues = hosts[self.broker][PART]["queues"] if self.broker else sorted(self.own_queues())
         try:
             counts = self.command("read", *queues)
             with SealedWriter(self.parts / f".{MESSAGES}", self.passphrase) as sealed:
+                lines = 0
                 for piece in self.pieces(MESSAGES):
+                    lines += piece.count(b"\n")
                     sealed.write(piece)
+            if lines != sum(counts.values()):
+                raise OperatorError(
+                    f"{self.host}: another backup or restore of {self.app} runs at the same time. No message is lost. "
+                    "Once it has ended, type the same again"
+                )
         finally:
             self.module(state="removed")
         return {"queues": {queue: count for queue, count in counts.items() if count}}
 
-    def command(self, action: str, *queues: str) -> dict[str, int]:
-        """Run the application's own command, which has its credentials; return the messages by queue."""
-        path = str(Layout(self.app).state / ".messages.backup")
-        words = ["celery-ops-backup", action, "-A", self.variables["celery_app_module"], "--file", path, *queues]
+    def own_queues(self) -> dict[str, int]:
+        """Return the messages that wait at a broker of somebody else's, in each queue of the application's there is."""
+        programs = [entry for entries in worker_programs_of_hosts(self.variables) for entry in entries]
+        named = {str(queue) for entry in programs for queue in entry.get("queues") or ()}
+        names = sorted({*named, self.app, Layout(self.app).dead_queue})
+        words = ["celery-ops-queues", "-A", self.variables["celery_app_module"], "--own", *names]
+        said = self.said_by(words)
+        return {name: found["messages"] for name, found in said["queues"].items() if found}
+
+    def said_by(self, words: list[str]) -> dict[str, Any]:
+        """Return the line of JSON that a command of the application's prints. Raises OperatorError."""
         answer = self.as_app(words, self.variables)
         try:
             said = json.loads(answer.get("stdout", "").strip().splitlines()[-1])
         except (ValueError, LookupError):
             raise OperatorError(
-                f"{self.host}: celery-ops-backup: {answer.get('msg') or last_words(answer)}. A release of an earlier "
-                "version of the kit has no such command: ansible-playbook playbooks/deploy.yml"
+                f"{self.host}: {words[0]}: {answer.get('msg') or last_words(answer)}. A release of an earlier "
+                "version of the kit can't do that: ansible-playbook playbooks/deploy.yml"
             ) from None
         if said["reason"]:
-            raise OperatorError(
-                f"{self.host}: {said['reason']}; done before that: {said['queues']}. No message is lost."
-            )
-        return said["queues"]
+            done = f"; done before that: {said['queues']}. No message is lost." if "backup" in words[0] else ""
+            raise OperatorError(f"{self.host}: {said['reason']}{done}")
+        return said
+
+    def command(self, action: str, *queues: str) -> dict[str, int]:
+        """Run the application's own command, which has its credentials; return the messages by queue."""
+        path = str(Layout(self.app).state / ".messages.backup")
+        words = ["celery-ops-backup", action, "-A", self.variables["celery_app_module"], "--file", path, *queues]
+        return self.said_by(words)["queues"]
 
     def sealed(self) -> dict[str, Any]:
         """Make one file of the parts and of the control node's secrets."""
@@ -256,6 +287,8 @@ class ActionModule(AppCommand):
         if manifest.get("app") != self.app:
             of = manifest.get("app") or "nothing"
             raise OperatorError(f"{self.file} is a backup of {of}, and this inventory's application is {self.app}")
+        if self.variables["celery_app_restore"] == "data":
+            self.refuse_limit()
         return {"manifest": manifest, "text": f"{self.file} of {manifest['at']}: {summary(manifest)}"}
 
     def secrets(self) -> dict[str, Any]:

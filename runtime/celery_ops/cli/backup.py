@@ -188,7 +188,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _read(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:
     held: list[tuple[str, int]] = []
-    with os.fdopen(os.open(options.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    # A file of this run alone: another one at the same time would change the lines of what is held here.
+    options.file.unlink(missing_ok=True)
+    with os.fdopen(os.open(options.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+") as file:
         for queue in sorted(options.queues, key=position):
             done[queue] = 0
             for tag, line in queues.taken(queue):
@@ -197,8 +199,8 @@ def _read(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> No
                 done[queue] += 1
         file.flush()
         os.fsync(file.fileno())
-    with options.file.open() as lines:
-        queues.give_back(held, lines)
+        file.seek(0)
+        queues.give_back(held, file)
 
 
 def _write(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_backup import BEGUN, ActionModule, secrets_of, summary
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.modules.celery_backup import definitions_of, is_kept
 
 
@@ -63,3 +64,39 @@ def test_a_backup_keeps_its_name_though_the_default_has_the_time_in_it():
     assert str(action.file) == "/backups/later.sealed"
     action.variables[BEGUN] = {"file": "/backups/begun.sealed"}
     assert str(action.file) == "/backups/begun.sealed"
+
+
+def of(**variables):
+    action = object.__new__(ActionModule)
+    action.variables = {
+        "celery_app_name": "shop", "celery_app_module": "shop.celery", "celery_app_broker_url": "",
+        "inventory_hostname": "w1", "groups": {"worker": ["w1"], "rabbitmq": ["b1"], "result_store": ["b1"]},
+        "hostvars": {"w1": {"celery_worker_programs": [{"name": "a", "queues": ["photos"]}]}, "b1": {}},
+        "ansible_play_hosts": ["w1", "b1"], "ansible_play_hosts_all": ["w1", "b1"], **variables,
+    }  # fmt: skip
+    return action
+
+
+def test_a_limit_without_broker_or_result_store_is_refused():
+    of().refuse_limit()
+    with pytest.raises(OperatorError, match=r"--limit leaves out b1, .*Leave --limit out, or name it, too"):
+        of(ansible_play_hosts_all=["w1"]).refuse_limit()
+    of(ansible_play_hosts_all=["w1"], groups={"worker": ["w1"]}).refuse_limit()
+
+
+def test_at_a_broker_of_somebody_elses_all_queues_of_the_application_count(monkeypatch):
+    action = of(celery_app_broker_url="amqp://shop:x@mq/shop")
+    assert (action.broker, action.worker) == ("", "w1")
+    asked = []
+
+    def said_by(words):
+        asked.append(words)
+        return {"queues": {"photos": {"messages": 3}, "shop": None, "shop.dead": {"messages": 0}}}
+
+    action.said_by = said_by
+    assert action.own_queues() == {"photos": 3, "shop.dead": 0}
+    assert asked == [["celery-ops-queues", "-A", "shop.celery", "--own", "photos", "shop", "shop.dead"]]
+    action._task = type("Task", (), {"args": {"refuse": True}})
+    action.variables["celery_app_restore_used"] = ""
+    with pytest.raises(OperatorError, match=r"queues of shop have messages \(photos 3\)"):
+        action.waiting()

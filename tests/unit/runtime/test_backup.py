@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from celery_ops.cli.backup import BITS, decode, encode, line_of, position, way_of, without_counts
+from celery import Celery
+from celery_ops.cli.backup import BITS, _read, decode, encode, line_of, position, way_of, without_counts
+from celery_ops.cli.queues import own_queues
+from kombu import Queue
 
 
 class Message:
@@ -54,3 +59,29 @@ def test_one_that_waits_for_its_eta_waits_for_what_is_left():
     _, past = way_of("celery_delayed_3", key, {"eta": "2025-01-01T00:00:00+00:00"}, now)
     assert past == key
     assert way_of("celery_delayed_3", key, {}, now) == ("celery_delayed_3", key)
+
+
+def test_a_backup_at_the_same_time_changes_nothing_of_what_is_given_back(tmp_path):
+    class Queues:
+        def taken(self, queue):
+            yield 7, "mine"
+
+        def give_back(self, held, lines):
+            if path.read_text() == "mine\n":
+                theirs = argparse.Namespace(file=path, queues=[])
+                _read(Queues(), theirs, Counter())
+            given.append(list(zip(held, lines, strict=True)))
+
+    path, given = tmp_path / ".messages.backup", []
+    _read(Queues(), argparse.Namespace(file=path, queues=["shop"]), Counter())
+    assert given == [[], [(("shop", 7), "mine\n")]]
+
+
+def test_the_queues_that_an_application_names_are_its_own():
+    app = Celery("shop")
+    app.conf.task_queues = [Queue("shop"), Queue("photos")]
+    app.conf.task_default_queue = "shop"
+    app.conf.task_routes = {"shop.mail": {"queue": "mail"}}
+    found = own_queues(app)
+    assert found[:3] == ["mail", "photos", "shop"]
+    assert (found[3], found[-1], len(found)) == ("celery_delayed_0", "celery_delayed_27", 31)
