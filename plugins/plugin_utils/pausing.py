@@ -131,7 +131,7 @@ def outcome(
     """
     silent = list(silent)
     lost = (
-        f" Nothing was changed on {', '.join(silent)}, see above: run it again when that is mended." if silent else ""
+        f" Nothing was changed on {', '.join(silent)}, see above: run it again when that is fixed." if silent else ""
     )
     paused: dict[str, list[str]] = {}
     for host, result in results.items():

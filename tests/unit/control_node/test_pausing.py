@@ -98,7 +98,7 @@ def test_hosts_that_did_not_answer_are_named():
     nothing = {"w1": {"entries": [], "workers": [], "late": []}}
     line, _ = pausing.outcome("resume", nothing, silent=["w2"])
     assert line.startswith("resume: paused is nothing on w1. ")
-    assert line.endswith(" Nothing was changed on w2, see above: run it again when that is mended.")
+    assert line.endswith(" Nothing was changed on w2, see above: run it again when that is fixed.")
 
 
 def test_a_host_that_is_down_or_failed_tells_nothing():
