@@ -130,9 +130,7 @@ def outcome(
     `silent` are hosts of the run that have not answered.
     """
     silent = list(silent)
-    lost = (
-        f" Nothing was changed on {', '.join(silent)}, see above: run it again when that is fixed." if silent else ""
-    )
+    lost = f" Nothing was changed on {', '.join(silent)}, see above: run it again when that is fixed." if silent else ""
     paused: dict[str, list[str]] = {}
     for host, result in results.items():
         for one in result["entries"]:

@@ -8,8 +8,10 @@ queues, never in neither.
 
 import argparse
 import contextlib
+import json
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -107,10 +109,11 @@ class Selection:
     task: str = ""
     id: str = ""
     reason: str = ""
+    queue: str = ""
 
     def takes(self, dead: DeadTask) -> bool:
         """Tell whether this task is meant."""
-        wanted = ((self.task, dead.task), (self.id, dead.id), (self.reason, dead.reason))
+        wanted = ((self.task, dead.task), (self.id, dead.id), (self.reason, dead.reason), (self.queue, dead.queue))
         return all(not want or want == got for want, got in wanted)
 
     def __str__(self) -> str:
@@ -324,8 +327,17 @@ def report(dead_tasks: list[DeadTask], looked: int, total: int, queue: str, know
         *lines,
         f"To replay:  {PLAYBOOK} {OPTION}=replay",
         f"To discard: {PLAYBOOK} {OPTION}=discard {OPTION}_confirm=yes",
-        f"Some only:  {OPTION}_task={dead_tasks[0].task}, or _id, _reason (as above), _max",
+        f"Some only:  {option('task', dead_tasks[0].task)}, or _id, _queue, _reason (as above), _max",
     ]
+
+
+def option(name: str, value: str) -> str:
+    """Return an option as it is typed. The value is anybody's: a shell would run it, and Ansible a template in it."""
+    if re.fullmatch(r"[\w.:@/+-]+", value):
+        return f"{OPTION}_{name}={value}"
+    if "{" in value or not value.isprintable():
+        return f"{OPTION}_{name}=..."
+    return f"-e {shlex.quote(json.dumps({f'celery_app_dead_letters_{name}': value}, ensure_ascii=False))}"
 
 
 def work(
@@ -376,6 +388,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-A", "--app", help="the application, as for celery -A; list then tells unknown names")
     parser.add_argument("--task", default="", help="only messages of this task")
     parser.add_argument("--id", default="", help="only the message with this task id")
+    parser.add_argument("--from-queue", default="", metavar="QUEUE", help="only messages that came from this queue")
     parser.add_argument("--reason", default="", choices=["", *REASONS], help="only messages that died of this")
     parser.add_argument("--max", type=int, default=0, metavar="NUMBER", help="this many at most (0: all)")
     parser.add_argument("--confirm", default="", help="has to be yes to discard, or the name of the queue to purge")
@@ -409,7 +422,7 @@ def _run(options: argparse.Namespace, done: list[DeadTask]) -> list[str]:
     url = os.environ.get("CELERY_BROKER_URL")
     if not url:
         raise OperatorError("CELERY_BROKER_URL is not set; type: <app> celery-ops-dead-letters ... (as root)")
-    selection = Selection(options.task, options.id, options.reason)
+    selection = Selection(options.task, options.id, options.reason, options.from_queue)
     transport = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
     # Whatever happens in here, with the connection's end every message that was not acknowledged is in the queue again.
     ssl = ssl_of(options.app)
@@ -457,7 +470,7 @@ def purge(dead: DeadQueue, options: argparse.Namespace, done: list[DeadTask]) ->
     for task in dead.take_from(source, min(before, options.max or before)):
         done.append(task)
     after = dead.channel.queue_declare(source, passive=True).message_count
-    undo = f"{PLAYBOOK} {OPTION}=replay {OPTION}_reason=purged"
+    undo = f"{PLAYBOOK} {OPTION}=replay {OPTION}_reason=purged {option('queue', source)}"
     return [
         *([f"To undo it: {undo}"] if done else []),
         f"{'' if done else 'unchanged: '}{len(done)} of {before} messages of {source} moved to {dead.name}; "

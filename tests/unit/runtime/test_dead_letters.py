@@ -1,5 +1,7 @@
 """What dead letters say of themselves, and which are chosen; what becomes of them is tested with a broker."""
 
+import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -10,7 +12,8 @@ from support.stage import RUNTIME, clean_environment
 
 sys.path.insert(0, str(RUNTIME))
 from amqp import Message
-from celery_ops.cli.dead_letters import DeadQueue, DeadTask, Known, Selection, report, revived, span, work
+from ansible.parsing.splitter import parse_kv
+from celery_ops.cli.dead_letters import DeadQueue, DeadTask, Known, Selection, option, report, revived, span, work
 from celery_ops.errors import OperatorError
 
 NOW = datetime.now(UTC)
@@ -67,6 +70,8 @@ def test_a_name_can_not_write_on_the_terminal():
         (Selection(reason="expired"), "bc"),
         (Selection(task="one", reason="expired"), "b"),
         (Selection(task="on"), ""),
+        (Selection(queue="mail"), "c"),
+        (Selection(queue="mail", reason="rejected"), ""),
     ],
     ids=str,
 )
@@ -74,7 +79,7 @@ def test_selection(selection, takes):
     dead_tasks = [
         dead(id_="a", task="one"),
         dead(death("expired"), id_="b", task="one"),
-        dead(death("expired"), id_="c", task="two"),
+        dead(death("expired", "mail"), id_="c", task="two"),
     ]
     assert "".join(one.id for one in dead_tasks if selection.takes(one)) == takes
 
@@ -191,3 +196,24 @@ def test_a_broker_that_confirms_nothing_may_be_apart_from_its_cluster_as_well():
     channel = SimpleNamespace(events={"basic_return": set()}, basic_publish_confirm=silent)
     with pytest.raises(OperatorError, match=r"alarm, or a network partition\? Type .*: rabbitmqctl cluster_status"):
         DeadQueue(channel, "shop.dead").publish(Message("{}"), "shop")
+
+
+@pytest.mark.parametrize(
+    ("task", "typed"),
+    [
+        ("shop.add", "-e celery_app_dead_letters_task=shop.add"),
+        ("x; reboot", '-e \'{"celery_app_dead_letters_task": "x; reboot"}\''),
+        ("it's $(id)", """-e '{"celery_app_dead_letters_task": "it'"'"'s $(id)"}'"""),
+        ("{{ lookup('pipe', 'id') }}", "-e celery_app_dead_letters_task=..."),
+    ],
+)
+def test_a_name_that_anybody_sent_can_be_copied_to_a_shell(task, typed):
+    assert report([dead(task=task)], 1, 1, "shop.dead", KNOWN, NOW)[-1].startswith(f"Some only:  {typed}, or _id")
+
+
+@pytest.mark.parametrize("queue", ["build:default", "a/b", "#", "*", "50% off", "größe", "two words"])
+def test_a_purge_of_any_queue_is_undone_alone(queue):
+    words = shlex.split(option("queue", queue))
+    [text] = words[1:]
+    value = json.loads(text) if text.startswith("{") else parse_kv(text)
+    assert value == {"celery_app_dead_letters_queue": queue}
