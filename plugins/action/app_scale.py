@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from itertools import chain
 from os import environ
 from pathlib import Path
@@ -109,7 +109,8 @@ def slots(
 
 def is_live(entry: Mapping[str, Any], number: int, variables: Mapping[str, Any], looks: Mapping[str, Any]) -> bool:
     """Whether each worker of an entry runs that many tasks at a time."""
-    return all(now == number for _, now, _ in slots(entry, variables, looks))
+    found = slots(entry, variables, looks)
+    return bool(found) and all(now == number for _, now, _ in found)
 
 
 def end_of(text: str, now: datetime) -> datetime | None:
@@ -119,16 +120,16 @@ def end_of(text: str, now: datetime) -> datetime | None:
     """
     if not text:
         return None
-    with suppress(ValueError):
-        end = datetime.combine(now.date(), time.fromisoformat(text))
-        return end if end > now else end + timedelta(days=1)
-    with suppress(ValueError):
-        end = datetime.fromisoformat(text)
-        if end.tzinfo is None and end > now:
+    day, _, clock = text.strip().replace("T", " ").rpartition(" ")
+    with suppress(ValueError, TypeError):  # the latter of a zone
+        end = datetime.combine(date.fromisoformat(day) if day else now.date(), time.fromisoformat(clock))
+        if end > now:
             return end
+        if not day:
+            return end + timedelta(days=1)
     raise OperatorError(
         f"celery_app_scale_until is {text!r}: it has to be a time to come, by the clock of the control node, such as "
-        "18:00 or '2026-11-26 18:00'. Nothing was changed."
+        "18:00 or 2026-11-26T18:00. Nothing was changed."
     )
 
 
@@ -194,6 +195,8 @@ def advice(
     if known == number and "autoscale" not in entry:
         if is_live(entry, number, variables, looks):
             return f"{now} The inventory says {number}: nothing to do."
+        if not slots(entry, variables, looks):
+            return f"{now} The inventory says {number} already. Look: ansible-playbook playbooks/status.yml"
         return f"{now} The inventory says {number} already. Type: ansible-playbook playbooks/deploy.yml"
     [line] = [f"{key}: {value}" for key, value in slots_key(entry, number).items()]
     # Without a word on it, the entry has the default.

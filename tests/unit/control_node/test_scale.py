@@ -81,13 +81,16 @@ NOON = datetime(2026, 11, 26, 12)
         ("18:00", datetime(2026, 11, 26, 18)),
         ("09:30", datetime(2026, 11, 27, 9, 30)),
         ("2026-11-28 07:00", datetime(2026, 11, 28, 7)),
+        ("2026-11-28T07:00", datetime(2026, 11, 28, 7)),
     ],
 )
 def test_a_rush_hours_end_is_a_moment_to_come(text, end):
     assert end_of(text, NOON) == end
 
 
-@pytest.mark.parametrize("text", ["soon", "25:00", "2026-11-26 11:00", "2026-11-28T07:00+02:00", "6"])
+@pytest.mark.parametrize(
+    "text", ["soon", "25:00", "2026-11-26 11:00", "2026-11-28T07:00+02:00", "6", "18:00Z", "18:00+02:00", "2026-11-28"]
+)
 def test_what_is_no_moment_to_come_is_refused(text):
     with pytest.raises(OperatorError, match=r"celery_app_scale_until is .* by the clock of the control node, such as"):
         end_of(text, NOON)
@@ -124,6 +127,8 @@ def test_what_is_so_already_is_nothing_to_do_or_to_be_deployed():
     assert "The inventory says 2: nothing to do" in advice(*entry("default=2"), HOST, LOOKS, [])
     behind = {"w1": {"workers": [{**WORKER, "slots": 4}]}}
     assert "The inventory says 2 already. Type: " in advice(*entry("default=2"), HOST, behind, [])
+    down = advice(*entry("default=2"), HOST, {"w1": {"workers": []}}, [])
+    assert "no worker that is ready. The inventory says 2 already. Look: ansible-playbook playbooks/status.yml" in down
 
 
 def test_the_line_is_found_in_the_files_of_the_inventory(tmp_path):
