@@ -92,9 +92,22 @@ def merged(histories: Mapping[str, History]) -> dict[str, dict[str, Any]]:
 
 
 def newest(deployments: Iterable[str], records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the one of these deployments that went live last; empty when none has a record."""
-    known = [deployment for deployment in deployments if deployment in records]
-    return max(known, key=lambda deployment: records[deployment].get("live_at") or 0.0, default="")
+    """Return the one of these deployments that went live last; empty when none has a record.
+
+    One that comes before another in the chain is the older one, also where a clock was set back between them.
+    """
+    known = [deployment for deployment in dict.fromkeys(deployments) if deployment in records]
+    older = {earlier for deployment in known for earlier in earlier_ones(deployment, records)}
+    last = [deployment for deployment in known if deployment not in older]
+    return max(last or known, key=lambda deployment: records[deployment].get("live_at") or 0.0, default="")
+
+
+def earlier_ones(deployment: str, records: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the deployments before this one, as far as there are records."""
+    found: set[str] = set()
+    while (deployment := records.get(deployment, {}).get("previous", "")) and deployment not in found:
+        found.add(deployment)
+    return found
 
 
 def named(

@@ -95,11 +95,11 @@ def await_heeded(run: Path, entries: list[Entry]) -> list[str]:
 
 def await_idle(run: Path, timeout: float) -> list[str]:
     """Wait until no worker runs a task, those that drain included; return the names of those that still do."""
-    deadline, begun = time.monotonic() + timeout, time.time()
+    begun = time.monotonic()
     while True:
         # As their heartbeats tell of a moment after this began.
-        late = [one["name"] for one in workers(run) if one["active"] or one["time"] < begun]
-        if not late or time.monotonic() > deadline:
+        late = [one["name"] for one in workers(run) if one["active"] or one["beat"] < begun]
+        if not late or time.monotonic() > begun + timeout:
             return late
         time.sleep(POLL)
 

@@ -128,7 +128,7 @@ def workers(run: Path) -> list[dict[str, Any]]:
         beat = read(path)
         if beat.get("kind") == "worker" and Path(f"/proc/{beat['pid']}").exists():
             name = path.name.removesuffix(HEARTBEAT)
-            keys = ("node", "state", "paused", "active", "slots", "oldest", "time")
+            keys = ("node", "state", "paused", "active", "slots", "oldest", "time", "beat")
             found.append({"name": name, "program": program_of(name), **{key: beat.get(key) for key in keys}})
             found[-1]["queues"] = sorted({*beat.get("queues", {}), *(beat.get("paused") or [])})
     return found

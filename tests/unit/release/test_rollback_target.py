@@ -35,6 +35,14 @@ def test_it_goes_to_the_deployment_before_with_its_settings():
     assert choose({"a": history(ONE, TWO, THREE, current="two")}).deployment == "one", "and then further back"
 
 
+def test_a_clock_that_was_set_back_does_not_make_an_older_deployment_the_newest():
+    three = {**THREE, "live_at": 0.5}
+    # On b the last deploy did not go live.
+    assert choose({"a": history(ONE, TWO, three), "b": history(ONE, TWO)}).deployment == "two"
+    four = record("four", "three", "r1", 0.6)
+    assert choose({"a": history(ONE, TWO, three, four, current="three")}, wanted="r1").deployment == "four"
+
+
 def test_a_host_that_was_added_gets_the_release_and_does_not_stop_the_fleet():
     late = record("three", "", "r2", 3.5)
     target = choose({"old": history(ONE, TWO, THREE), "new": history(late)})

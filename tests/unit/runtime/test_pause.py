@@ -1,13 +1,14 @@
 """What is paused: the file, a real worker that heeds it (its broker is a directory), and a scheduler that is held."""
 
 import json
+import os
 import time
 from types import SimpleNamespace
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake as hold
 from celery_ops import pause
-from celery_ops.cli.pause import heeds, main
+from celery_ops.cli.pause import await_idle, heeds, main
 from celery_ops.worker import intake
 from support.directory_broker import application
 from support.stage import GENERATION, PROGRAM_NAME
@@ -130,6 +131,15 @@ def test_the_command_waits_for_workers_that_do_not_heed_the_file_yet():
 
 
 # A scheduler.
+
+
+def test_a_clock_that_is_set_back_does_not_make_an_idle_worker_one_that_runs_a_task(tmp_path):
+    beat = {"kind": "worker", "pid": os.getpid(), "state": "ready", "since": 0.0, "due": 0.0, "active": 0}
+    file, later = tmp_path / f"{GENERATION}.heartbeat", time.monotonic() + 60
+    file.write_text(json.dumps({**beat, "beat": later, "time": time.time() - 3600}))
+    assert await_idle(tmp_path, 0.1) == []
+    file.write_text(json.dumps({**beat, "beat": later - 120, "time": time.time() + 3600}))
+    assert await_idle(tmp_path, 0.1) == [GENERATION], "of a moment before it was asked"
 
 
 def test_a_scheduler_that_is_held_sends_nothing_and_then_goes_on(tmp_path):
