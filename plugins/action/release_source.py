@@ -394,7 +394,7 @@ def layout(
             f"celery_app_requirements is {requirements}: no such file in {Path(source) / directory}. "
             + (f"There is {some(there)}. Write: celery_app_requirements: {there[0]}" if there else how_to_make(inside))
         )
-    texts = requirements_of(root, requirements, list(arguments.get("extras") or []))
+    texts = requirements_of(tree, root, requirements, list(arguments.get("extras") or []))
     read = {str(Path(directory, requirements)): text_of(root / requirements)}
     if not texts:
         read = included(tree, str(Path(directory, requirements)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import is_local, lines_of
@@ -64,16 +66,17 @@ def refuse_foreign(name: str) -> None:
         )
 
 
-def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, str]:
+def requirements_of(source: Path, directory: Path, name: str, extras: list[str]) -> dict[str, str]:
     """Texts of the requirement files to make, `requirements.txt` and `project.txt`; none for a plain requirements file.
 
-    `project.txt` is installed without its dependencies, after the other. Raises OperatorError.
+    `project.txt` is installed without its dependencies, after the other. The application is in `directory`, in or below
+    `source`. Raises OperatorError.
     """
     refuse_foreign(name)
     path = directory / name
     if path.name in LOCKS:
         project = _read(path.with_name("pyproject.toml"))
-        lines = list(lines_of(_export(path, project, extras)))
+        lines = [_below(source, directory, line) for line in lines_of(_export(path, project, extras))]
         local = [line for line in lines if is_local(line)] + (["-e ."] if _is_package(project) else [])
         texts = {"requirements.txt": [line for line in lines if not is_local(line)], "project.txt": local}
         return {file: "\n".join(wanted) + "\n" for file, wanted in texts.items() if wanted}
@@ -85,6 +88,19 @@ def requirements_of(directory: Path, name: str, extras: list[str]) -> dict[str, 
             f"file has extras and groups. Write them into {name}, or leave celery_app_extras out."
         )
     return {}
+
+
+def _below(source: Path, directory: Path, line: str) -> str:
+    """Return a line with the path that a directory or file of the source has on every host, seen from `directory`.
+
+    poetry export writes where it is on the control node; pdm export, ``${PROJECT_ROOT}`` in place of that.
+    """
+    top, here = source.resolve(), directory.resolve()
+    given = re.search(r"(?:([\w.-]+)\s*(\[[^\]]*\])?\s*@\s*)?file://([^\s;#]+)(?:#egg=[^\s;]*)?", line)
+    path = Path(unquote(given[3]).replace("/${PROJECT_ROOT}", str(here))).resolve() if given else None
+    if not given or not path.is_relative_to(top):
+        return line
+    return f"{line[: given.start()]}./{os.path.relpath(path, here)}{given[2] or ''}{line[given.end() :]}"
 
 
 def _read(path: Path) -> dict[str, Any]:

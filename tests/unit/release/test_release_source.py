@@ -696,6 +696,34 @@ def test_a_lock_file_whose_tool_is_missing_is_refused_with_the_command(prepare, 
         prepare(requirements=lock, extras=["web", "prod"])
 
 
+@pytest.mark.parametrize(
+    ("lock", "exported", "line"),
+    [
+        (
+            "poetry.lock",
+            '-e file://$PWD/libs/money ; python_version >= "3.11"',
+            '-e ./libs/money ; python_version >= "3.11"',
+        ),
+        ("poetry.lock", "money[eur] @ file://$(realpath ..)/libs/big%20money ; x", "./../libs/big money[eur] ; x"),
+        ("poetry.lock", "money @ file:///opt/wheels/money-1.0.whl", "money @ file:///opt/wheels/money-1.0.whl"),
+        ("pdm.lock", r"-e file:///\${PROJECT_ROOT}/libs/money#egg=money", "-e ./libs/money"),
+    ],
+)
+def test_what_a_lock_file_has_of_the_source_has_the_path_that_it_has_on_a_host(
+    prepare, source, monkeypatch, tmp_path, lock, exported, line
+):
+    write(source, f"prices/{lock}")
+    write(source, "prices/pyproject.toml", text=STATIC)
+    # What the tool prints, which is no part of the kit, in the directory of the lock file.
+    tool = tmp_path / "bin" / lock.removesuffix(".lock")
+    write(tmp_path, f"bin/{tool.name}", text=f"#!/bin/sh\ncat <<EOF\ncelery==5.4\n{exported}\nEOF\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    answer = prepare(directory="prices", requirements=lock)
+    with tarfile.open(answer["archive"]) as tar:
+        assert tar.extractfile("project.txt").read().decode().splitlines() == [line]
+
+
 @pytest.mark.parametrize(("project", "own"), [(STATIC, []), (STATIC + BUILD, ["-e ."])])
 def test_what_a_lock_file_has_of_the_source_is_installed_after_the_rest(
     prepare, source, monkeypatch, tmp_path, project, own
