@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from celery_ops.errors import TAKES_NOTHING, OperatorError, PermanentError, RetryLater
 from celery_ops.worker import failover
@@ -50,34 +50,53 @@ def answer(
     `found` starts with the keys that `probe` fills in; `key` tells the outcome, `reason` why it is no. Probes
     block in libraries; whatever they hang in, the line is there within `timeout` seconds.
     """
-    # One line on stdout, whatever an application prints while it is imported.
-    line, sys.stdout = sys.stdout, sys.stderr
+    line = output_alone()
+    # Of the thread that watches, whatever handlers an application sets while it is imported.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     clock = Deadline(timeout - CLEAN_UP)
     found.update({key: False, "seconds": 0.0, "reason": ""})
+    once = threading.Lock()
 
-    def run() -> None:
-        try:
-            probe(clock, found)
-            found.update({key: True, "reason": ""})
-        except OperatorError as why:
-            found["reason"] = str(why)
-        except Exception as error:
-            found["reason"] = f"{type(error).__name__}: {error}"
+    def finish(otherwise: str = "") -> NoReturn:
+        once.acquire()  # and kept: nothing comes after it
+        result = {key: found.pop(key), **found}
+        result["reason"] = result["reason"] or otherwise
+        result["seconds"] = round(time.monotonic() - clock.started, 2)
+        print(json.dumps(result), file=line, flush=True)
+        # Not sys.exit: a thread may hang in a library for long.
+        os._exit(0 if result[key] else 1)
 
-    thread = threading.Thread(target=run, daemon=True)
-    signal.signal(signal.SIGTERM, lambda *_: clock.stopped.set())
-    thread.start()
-    while thread.is_alive() and time.monotonic() < clock.deadline + CLEAN_UP - 0.1 and not clock.stopped.is_set():
-        thread.join(0.05)
-    if clock.stopped.is_set():
-        thread.join(CLEAN_UP)
-    result = {key: found.pop(key), **found}
-    if thread.is_alive():
-        result["reason"] = result["reason"] or "no answer in time"
-    result["seconds"] = round(time.monotonic() - clock.started, 2)
-    print(json.dumps(result), file=line, flush=True)
-    # Not sys.exit: the thread may hang in a library for long.
-    os._exit(0 if result[key] else 1)
+    def watch() -> None:
+        end = clock.deadline + CLEAN_UP - 0.1
+        while (left := end - time.monotonic()) > 0:
+            if signal.sigtimedwait({signal.SIGTERM}, left):
+                clock.stopped.set()
+                end = min(end, time.monotonic() + CLEAN_UP)
+        finish("no answer in time")
+
+    threading.Thread(target=watch, daemon=True).start()
+    # In the main thread, as in a worker: elsewhere an application can set no signal handlers when it is imported, and
+    # finds no event loop.
+    try:
+        probe(clock, found)
+        found.update({key: True, "reason": ""})
+    except OperatorError as why:
+        found["reason"] = str(why)
+    except (Exception, SystemExit) as error:
+        found["reason"] = f"{type(error).__name__}: {error}"
+    finish()
+
+
+def output_alone() -> TextIO:
+    """Return a file for what a command has to say on stdout, and send all else that this process writes to stderr.
+
+    An application may print while it is imported, and so may the commands that it runs.
+    """
+    sys.stdout.flush()
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return output
 
 
 def load_app(name: str, results: bool = False) -> "Celery":

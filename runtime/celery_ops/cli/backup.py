@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import TAKES_NOTHING, OperatorError
 from celery_ops.layout import DEAD, DELAYED
-from celery_ops.probe import Deadline, connected, load_app
+from celery_ops.probe import Deadline, connected, load_app, output_alone
 
 if TYPE_CHECKING:
     from amqp import Channel, Message
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="to reach the broker")
     parser.add_argument("queues", nargs="*")
     options = parser.parse_intermixed_args(argv)
-    output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
+    output = output_alone()
     done: Counter[str] = Counter()
     said = ""
     try:

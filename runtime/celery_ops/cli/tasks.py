@@ -17,6 +17,7 @@ from celery_ops import proc, task_lists
 from celery_ops.errors import OperatorError, PermanentError, RetryLater
 from celery_ops.launch.env import application_name
 from celery_ops.layout import REQUESTS, Layout
+from celery_ops.probe import output_alone
 from celery_ops.worker.revoked import Revocations
 
 if TYPE_CHECKING:
@@ -33,14 +34,14 @@ LEVELS = 28
 def main(argv: list[str] | None = None) -> None:
     """Show the tasks, or do what is asked."""
     options = _options(argv)
-    output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
+    output = output_alone()
     try:
         answer = ACTIONS[options.action](options)
     except Exception as error:
         said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         print(f"celery-ops-tasks: {said}", file=sys.stderr)
         sys.exit(1)
-    print(answer if isinstance(answer, str) else json.dumps(answer), file=output)
+    print(answer if isinstance(answer, str) else json.dumps(answer), file=output, flush=True)
 
 
 def show(options: argparse.Namespace) -> str:

@@ -24,12 +24,18 @@ both = pytest.mark.parametrize(("probe", "key"), [(READY, "ready"), (CHECK, "pas
 @pytest.fixture
 def start(tmp_path):
     (tmp_path / "demo.py").write_text(
+        "import asyncio, os, signal\n"
         "from celery import Celery\n"
         "print('an application that prints when it is imported')\n"
+        "os.system('echo and so does a command of it')\n"
+        # What only a main thread can do.
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "asyncio.get_event_loop_policy().get_event_loop()\n"
         "app = Celery('demo')\n"
         "app.config_from_object('celery_ops.settings')\n"
     )
     (tmp_path / "broken.py").write_text("def oops(:\n")
+    (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
 
     def start(probe, app, broker="amqp://demo:secret@127.0.0.1:1/demo", timeout=TIMEOUT):
         return subprocess.Popen(
@@ -84,6 +90,12 @@ def test_app_that_cannot_be_imported(ask, probe, key, app, said):
     assert answer[key] is False
     assert answer["reason"].startswith(f"-A {app} can't be imported from ")
     assert said in answer["reason"]
+
+
+@both
+def test_an_application_that_ends_the_process_is_no_answer(ask, probe, key):
+    answer = ask(probe, "ending")
+    assert (answer[key], answer["reason"]) == (False, "SystemExit: 0")
 
 
 @both
@@ -155,7 +167,7 @@ def test_a_broadcast_is_consumed_by_its_alias(tmp_path, monkeypatch):
 
 
 def has_asked(pid):
-    """Whether its handler for TERM is in place (bit 14 of the caught signals)."""
+    """Whether it waits for TERM, which its threads then block."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
-    return int(caught, 16) >> (signal.SIGTERM - 1) & 1
+    blocked = next(line.split()[1] for line in status if line.startswith("SigBlk"))
+    return int(blocked, 16) >> (signal.SIGTERM - 1) & 1
