@@ -59,6 +59,25 @@ KNOWN = [
     (r"can't find Rust compiler|the Rust package manager, is not", "A Rust compiler is missing on the host.", "cargo"),
     (r"Cannot find command 'git'", "A requirement is in a git repository, and git is missing on the host.", "git"),
     (r"failed to find libmagic", "libmagic is missing on the host.", "libmagic1"),
+    *(
+        (
+            pattern,
+            "The project takes its version from git, and a release has no .git. Write: celery_app_install_environment: "
+            f'{{{name}: "1.0"}} (its version)',
+            "",
+        )
+        for pattern, name in (
+            (r"setuptools-scm was unable to detect version", "SETUPTOOLS_SCM_PRETEND_VERSION"),
+            (r"PDM_BUILD_SCM_VERSION", "PDM_BUILD_SCM_VERSION"),
+            (r"Versioning for this project requires either", "PBR_VERSION"),
+        )
+    ),
+    (
+        r"requires a different Python: ",
+        "It asks for another Python than celery_app_python. Write: celery_app_python: the path of one that fits, or "
+        "correct requires-python.",
+        "",
+    ),
     (
         r"PermissionError: .*'([^/'][^']*|/\S*/(releases|current)/[^']*)'|Read-only file system: '/srv/"
         r"|readonly database|unable to open database file",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,10 @@ def publish_many(signatures: Iterable[Signature], *, unconfirmed: int = UNCONFIR
     return batch.ids
 
 
+class NothingSent(Exception):
+    """The application's own `apply_async` returned without a task."""
+
+
 class Batch:
     """What became of the messages of one call."""
 
@@ -108,7 +113,7 @@ class Batch:
                 self.current = task_id, signature
                 before = self.tag
                 try:
-                    self.apply(signature, task_id, producer)
+                    task_id = self.apply(signature, task_id, producer)
                 except Exception as error:
                     is_open = connection.connected and getattr(channel, "is_open", True) and not self.is_cut
                     if not is_open or isinstance(error, (TimeoutError, OperationalError)):
@@ -127,14 +132,18 @@ class Batch:
         connection.maybe_close_channel(channel)
         return None
 
-    def apply(self, signature: Signature, task_id: str, producer: Producer) -> None:
-        """Make the message and send it, without Celery's subscription to its result: it is asked for with `get`."""
+    def apply(self, signature: Signature, task_id: str, producer: Producer) -> str:
+        """Make the message and send it, without Celery's subscription to its result: it is asked for with `get`.
+
+        Return the id of its result: of the same task that waits already, where the application's own `apply_async`
+        sends none twice (celery-singleton). Raises NothingSent where that tells none (celery-once).
+        """
         # An rpc:// backend declares its reply queue there, once.
-        if isinstance(self.app.backend, RPCBackend):
-            signature.apply_async(task_id=task_id, producer=producer, retry=False)
-            return
-        with denied_join_result():
-            signature.apply_async(task_id=task_id, producer=producer, retry=False)
+        with nullcontext() if isinstance(self.app.backend, RPCBackend) else denied_join_result():
+            result = signature.apply_async(task_id=task_id, producer=producer, retry=False)
+        if (found := getattr(result, "id", None)) is None:
+            raise NothingSent("its apply_async sent nothing")
+        return found
 
     def follow(self, channel: Any) -> None:
         """Make the channel send without waiting, and note the broker's answers."""

@@ -20,6 +20,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from celery_ops.probe import output_alone
 from celery_ops.worker import versions
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     )
     parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
     options = parser.parse_args(argv)
-    # The line alone on stdout, whatever the application, or a command that it runs, prints while it is imported.
-    line = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    line = output_alone()
     # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
     refused = versions.refused()
     try:
@@ -202,10 +201,13 @@ def consumed(app: "Celery") -> list[str]:
 
 
 def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
-    """Return the queues that routes, tasks and entries of the schedule name; of a function among the routes, none."""
+    """Return the queues that routes, tasks and entries of the schedule name; of an application's own router, none."""
+    from celery.app.routes import MapRoute
+
     named: list[Any] = []
     for route in app.amqp.router.routes or ():
-        rules = [*getattr(route, "map", {}).values(), *getattr(route, "patterns", {}).values()]
+        # An application's own router may have attributes of the same names.
+        rules = [*route.map.values(), *route.patterns.values()] if isinstance(route, MapRoute) else []
         named += [rule if isinstance(rule, str) else dict(rule).get("queue") for rule in rules]
     named += [getattr(task, "queue", None) for task in app.tasks.values()]
     named += [(entry.get("options") or {}).get("queue") for entry in schedule.values() if isinstance(entry, dict)]

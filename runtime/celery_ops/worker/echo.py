@@ -45,9 +45,15 @@ class Letterbox:
         channel.basic_consume(
             queue=self.queue,
             no_ack=True,
-            callback=lambda raw: self.received.append(channel.message_to_python(raw).decode()),
+            callback=lambda raw: self.received.append(self._moment(channel.message_to_python(raw))),
             consumer_tag=self.queue,
         )
+
+    @staticmethod
+    def _moment(message: Any) -> dict[str, Any]:
+        """Return what an echo says, also where the application takes nothing but signed messages."""
+        message.accept = {"application/json"}
+        return message.decode()
 
     def take(self, seconds: float) -> dict[str, Any] | None:
         """Return an echo, waiting so long for it; None where none came."""

@@ -904,6 +904,14 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
         ("PermissionError: [Errno 13] Permission denied: '/srv/shop/releases/1/app/x'", "A release is read-only."),
         ("PermissionError: [Errno 13] Permission denied: 'shop.log'", "A release is read-only."),
         ("sqlite3.OperationalError: unable to open database file", "celery_app_shared"),
+        (
+            "LookupError: setuptools-scm was unable to detect version for /srv/shop/releases/1/app.",
+            'celery_app_install_environment: {SETUPTOOLS_SCM_PRETEND_VERSION: "1.0"}',
+        ),
+        (
+            "ERROR: Package 'shop' requires a different Python: 3.11.2 not in '>=3.12'",
+            "Write: celery_app_python: ",
+        ),
     ],
 )
 def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):

@@ -42,6 +42,12 @@ def test_a_plain_application_is_reported_whatever_it_prints_and_its_unsafe_setti
     assert ask("\n".join(one["write"] for one in report["unsafe"]))["unsafe"] == []
 
 
+def test_a_router_of_the_applications_own_is_none_of_ours(ask):
+    router = "class Router:\n    map = {'shop': ['photos', 'mails']}\n    def __call__(self, *_, **__): return None\n"
+    report = ask(f"{router}app.conf.task_routes = (Router(), {{'shop.mail': 'mail'}})\n")
+    assert report["routes"] == ["mail"]
+
+
 def test_an_application_with_the_kits_settings_has_nothing_unsafe(ask):
     report = ask("app.config_from_object('celery_ops.settings')\n", CELERY_OPS_DEFAULT_QUEUE="shop")
     assert (report["settings"], report["queues"], report["unsafe"]) == ("celery_ops.settings", ["shop"], [])

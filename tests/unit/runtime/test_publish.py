@@ -2,7 +2,8 @@
 
 import celery_ops
 import pytest
-from celery import Celery
+from celery import Celery, Task, chain, states
+from celery.result import EagerResult
 from celery_ops.publish import Batch, NotPublished
 
 
@@ -47,6 +48,35 @@ def test_a_task_with_too_many_arguments_is_refused_by_its_id():
     with pytest.raises(NotPublished) as caught:
         celery_ops.publish_many([note.s(1, 2).set(task_id="wrong"), note.s(1).set(task_id="right")])
     assert caught.value.confirmed == ["right"] and "TypeError" in caught.value.refused["wrong"]
+
+
+class Once(Task):
+    """A task that is not sent while the same one waits, as those of celery-singleton and celery-once."""
+
+    def apply_async(self, args=None, kwargs=None, **options):
+        if args == (1,):
+            return self.AsyncResult("waits-already")
+        if args == (2,):
+            return EagerResult(None, None, states.REJECTED)
+        return super().apply_async(args, kwargs, **options)
+
+
+def test_what_the_application_does_not_send_twice_has_the_id_of_the_first_or_is_named():
+    app, _ = made()
+
+    @app.task(base=Once, shared=False)
+    def once(number):
+        return number
+
+    assert celery_ops.publish_many([once.s(1)]) == ["waits-already"]
+    with pytest.raises(NotPublished) as caught:
+        celery_ops.publish_many([once.s(2).set(task_id="dropped"), once.s(3).set(task_id="sent")])
+    assert caught.value.confirmed == ["sent"] and "sent nothing" in caught.value.refused["dropped"]
+
+
+def test_a_chain_has_the_id_of_its_end():
+    _, note = made()
+    assert celery_ops.publish_many([chain(note.s(1), note.si(2)).set(task_id="end")]) == ["end"]
 
 
 def test_a_broker_that_is_away_leaves_all_of_them_unsent():
