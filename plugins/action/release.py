@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of, scheduler_class
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, schedulers, worker_programs
 
@@ -108,17 +108,24 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         made["notify_text"] = notify_text(variables)
         made["pools"] = sorted({str(entry.get("pool", "prefork")) for entry in worker_programs(variables)})
         made["queues"] = sorted({str(one) for entry in worker_programs(variables) for one in entry.get("queues") or []})
-        made["has_scheduler"] = (
-            bool(schedulers(variables))
-            and boolean(variables["celery_scheduler_enabled"])
-            and not scheduler_class(variables["celery_scheduler_options"])
-        )
+        made["has_scheduler"] = bool(schedulers(variables)) and boolean(variables["celery_scheduler_enabled"])
+        made["command_lines"] = list(command_lines(variables, made["has_scheduler"]))
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, in one go with the building.
     alone = is_alone(variables) and variables.get("celery_app_deploy") != "stop"
     if not target and alone == (state == "built"):
         made |= migration(deployment, variables)
     return made
+
+
+def command_lines(variables: Variables, has_scheduler: bool) -> Iterator[dict[str, Any]]:
+    """Yield the options that the inventory gives to programs, for Celery's own parser; nothing where there are none."""
+    programs = variables["celery_worker_programs"] if "worker" in variables["group_names"] else []
+    lines = [("worker", f"celery_worker_programs, {one['name']}", one.get("options")) for one in programs]
+    lines += [("beat", "celery_scheduler_options", variables["celery_scheduler_options"])] if has_scheduler else []
+    for command, about, words in lines:
+        if words:
+            yield {"command": command, "about": about, "words": list(map(str, words))}
 
 
 def is_alone(variables: Variables) -> bool:

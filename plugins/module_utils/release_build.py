@@ -121,9 +121,9 @@ def report_of(releases: Releases, options: dict[str, Any]) -> dict[str, Any]:
     return releases.note(options["id"]).get("inspect") or {}
 
 
-def inspected_with(options: dict[str, Any]) -> list[str]:
-    """What an application is, it may be by its environment: another one is inspected anew."""
-    return [Path(options["environment_file"]).name, options["celery_module"]]
+def inspected_with(options: dict[str, Any]) -> list[Any]:
+    """What an application is, it may be by its environment, and so are options: with others it is inspected anew."""
+    return [Path(options["environment_file"]).name, options["celery_module"], *options["command_lines"]]
 
 
 def is_inspected(releases: Releases, options: dict[str, Any]) -> bool:
@@ -167,10 +167,22 @@ def unfit(report: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str,
             f"the application has those of task_queues only ({', '.join(known)})",
             "write": f"Queue({queue!r}) in task_queues, or another queue in celery_worker_programs",
         }
-    if options["has_scheduler"] and (lacks := report.get("scheduler_lacks")):
+    for missing in sorted({*report.get("pools_missing", ())} & {*options["pools"]}):
         yield {
-            "problem": f"beat_scheduler is {report['scheduler']}, which can't be imported ({lacks})",
-            "write": f"its package (into {options['requirements']}), or celery_scheduler_enabled: false",
+            "problem": f"a program of celery_worker_programs has pool {missing}, and the package {missing} is missing",
+            "write": f"{missing} (into {options['requirements']}), or another pool",
+        }
+    for one in report.get("unusable_options", ()):
+        yield {
+            "problem": f"celery {one['command']} does not take the options of {one['about']} ({one['problem']})",
+            "write": f"options that it takes (celery {one['command']} --help)",
+        }
+    if options["has_scheduler"] and (lacks := report.get("scheduler_lacks")):
+        named = report.get("scheduler_of", "beat_scheduler")
+        yield {
+            "problem": f"{named} has the scheduler {report['scheduler']}, which can't be loaded ({lacks})",
+            "write": f"package.module:Class of one, its package into {options['requirements']}, or "
+            "celery_scheduler_enabled: false",
         }
 
 
@@ -272,7 +284,7 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
     command = [
         RUNUSER, "-u", options["user"], "--", str(files.command("celery-ops-env")), options["environment_file"],
         "--chdir", str(files.app), "--", str(files.venv / "bin/python"), "-B", str(files.command("celery-ops-inspect")),
-        "-A", options["celery_module"],
+        "-A", options["celery_module"], "--command-lines", json.dumps(options["command_lines"]),
     ]  # fmt: skip
     try:
         out = run(

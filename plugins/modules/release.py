@@ -45,9 +45,14 @@ options:
     elements: str
     default: []
   has_scheduler:
-    description: Whether the inventory has a scheduler of the class that the application's settings name.
+    description: Whether the inventory has a scheduler.
     type: bool
     default: false
+  command_lines:
+    description: "Options of the inventory's programs, which Celery has to take: C(about), C(command), C(words)."
+    type: list
+    elements: dict
+    default: []
   environment_file: {description: The environment file that goes with the release., type: path}
   environment_text: {description: What it is to hold., type: str}
   notify_text: {description: "Whom the watchdog tells what it did, as JSON; empty for nobody.", type: str, default: ""}
@@ -222,6 +227,7 @@ ARGUMENTS: dict[str, Any] = {
     "pools": {"type": "list", "elements": "str", "default": []},
     "queues": {"type": "list", "elements": "str", "default": []},
     "has_scheduler": {"type": "bool", "default": False},
+    "command_lines": {"type": "list", "elements": "dict", "default": []},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},
     "notify_text": {"type": "str", "default": "", "no_log": True},

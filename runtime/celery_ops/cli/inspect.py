@@ -5,7 +5,7 @@ what loses tasks or is open to attack is in ``unsafe``. Each holds the line to w
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -66,12 +66,20 @@ def main(argv: list[str] | None = None) -> NoReturn:
         prog="celery-ops-inspect", description="Import an application and print what it is as one line of JSON."
     )
     parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
+    parser.add_argument(
+        "--command-lines", type=json.loads, default=[],
+        help="options that programs are to run with, as JSON: [{about: whose, command: worker or beat, words: [...]}]",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     line = output_alone()
     # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
     refused = versions.refused()
     try:
-        report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app))
+        report = (
+            {"versions": installed(), "refused": refused}
+            if refused
+            else inspect(load(options.app), options.command_lines)
+        )
     except NoApplication as found:
         report = {"versions": installed(), "refused": [{"problem": found.problem, "write": found.write}]}
     except SystemExit as end:
@@ -140,10 +148,11 @@ def load(name: str) -> "Celery":
     return app
 
 
-def inspect(app: "Celery") -> Report:
+def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
     """Return the report; see `UNSAFE` and `REFUSALS` for what is judged in it."""
     if refused := list(queues_as_texts(app)):  # Celery can tell nothing of the application then
         return {"versions": installed(), "refused": refused}
+    own_scheduler, unusable = app.conf.beat_scheduler, list(unusable_options(app, command_lines))
     schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
     report: Report = {
         "python": platform.python_version(),
@@ -156,7 +165,10 @@ def inspect(app: "Celery") -> Report:
         "broker": broker(app),
         "backend": backend(app),
         "scheduler": str(app.conf.beat_scheduler),
-        "scheduler_lacks": without_scheduler(app),
+        "scheduler_of": "beat_scheduler" if app.conf.beat_scheduler == own_scheduler else "celery_scheduler_options",
+        "scheduler_lacks": not_loaded(app.conf.beat_scheduler, "celery.beat_schedulers"),
+        "unusable_options": unusable,
+        "pools_missing": [name for name in ("eventlet", "gevent") if not importlib.util.find_spec(name)],
         "schedule": sorted(map(str, schedule)),
         "pool": str(app.conf.worker_pool or ""),
         "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
@@ -280,16 +292,60 @@ def ignored(app: "Celery") -> Iterator[Report]:
         }
 
 
-def without_scheduler(app: "Celery") -> str:
-    """Return why the scheduler that the settings name can't be imported; empty where it can."""
+def not_loaded(name: Any, entry_points: str = "") -> str:
+    """Return why a class that settings or options name can't be loaded as Celery does; empty where it can."""
     from celery.utils.imports import load_extension_class_names, symbol_by_name
 
     try:
-        aliases = dict(load_extension_class_names("celery.beat_schedulers") or ())
-        symbol_by_name(app.conf.beat_scheduler, aliases=aliases)
+        aliases = dict(load_extension_class_names(entry_points) or ()) if entry_points else {}
+        found = symbol_by_name(name, aliases=aliases)
     except (ImportError, AttributeError) as error:
         return " ".join(str(error).split())
-    return ""
+    except Exception as error:  # whatever its module raises when it is imported
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return "" if callable(found) else f"it is a {type(found).__name__}, not a class"
+
+
+def unusable_options(app: "Celery", command_lines: list[dict[str, Any]]) -> Iterator[Report]:
+    """Yield what Celery refuses of the options of programs; the scheduler that beat's options name is the report's."""
+    for line in command_lines:
+        try:
+            found = parsed(app, line["command"], line["words"])
+        except ValueError as error:
+            yield {"about": line["about"], "command": line["command"], "problem": " ".join(str(error).split())}
+            continue
+        if line["command"] == "beat":
+            app.conf.beat_scheduler = found["scheduler"]
+
+
+def parsed(app: "Celery", name: str, words: list[str]) -> dict[str, Any]:
+    """Return the parameters that one of Celery's commands takes options for; raise ValueError in Celery's words."""
+    from celery.bin.base import CLIContext
+    from celery.bin.celery import celery
+    from click import ClickException, Context
+    from click.exceptions import Exit
+
+    command = celery.commands[name]
+    known = {parameter.name for parameter in command.params}
+    own = [*app.user_options.get(name, ()), *app.user_options.get("preload", ())]
+    command.params.extend(parameter for parameter in own if parameter.name not in known)
+    context = Context(
+        celery, info_name="celery", obj=CLIContext(app=app, no_color=True, workdir=None), auto_envvar_prefix="CELERY"
+    )
+    # Its pool by default is none that has to be imported.
+    pool = ["-P", "solo"] if name == "worker" else []
+    try:
+        with command.make_context(name, [*pool, *words], parent=context) as made:
+            if names := [word for word in made.args if "=" not in word]:
+                raise ValueError(f"{names[0]} is no option, nor setting=value")
+            app.loader.cmdline_config_parser(made.args, namespace="worker" if name == "worker" else "celery")
+            return made.params
+    except Exit:
+        raise ValueError("it prints a text and ends") from None
+    except ClickException as error:
+        raise ValueError(error.format_message()) from None
+    except KeyError as error:
+        raise ValueError(f"there is no setting {error}") from None
 
 
 def unverified_broker(app: "Celery") -> Iterator[Report]:
@@ -310,6 +366,19 @@ def unverified_broker(app: "Celery") -> Iterator[Report]:
             "value": {name: options.get(name) for name in safe},
             "write": f"app.conf.broker_use_ssl = {{{kept}{repr(safe)[1:]}",
         }
+
+
+def missing_classes(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse classes of a worker that can't be loaded: it ends when it starts."""
+    for setting in ("worker_consumer", "worker_timer"):
+        name = app.conf.get(setting)
+        if not isinstance(name, str) or name.startswith(("celery.", "celery_ops.")):
+            continue
+        if reason := not_loaded(name):
+            yield {
+                "problem": f"{setting} is {name}, which can't be loaded ({reason})",
+                "write": f"app.conf.{setting} = 'package.module:Class', or leave it out",
+            }
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
@@ -516,6 +585,7 @@ def is_quorum(queue: Any) -> bool:
 
 
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
+    missing_classes,
     missing_client,
     redis_without_verification,
     unusable_serializers,

@@ -494,11 +494,30 @@ def test_what_the_inventory_runs_and_the_application_can_not_is_refused_built_or
     (host.source / "shop.py").write_text(APP + own)
     host.packed = host.pack()
     for _ in ("not built", "built"):
-        error = host.fail(pools=["prefork", "threads"], has_scheduler=True)
+        error = host.fail(pools=["prefork", "threads", "eventlet"], has_scheduler=True)
         assert "Write: celery_worker_programs: [{name: default, pool: gevent" in str(error)
-        assert "beat_scheduler is sched:Mine" in str(error) and "celery_scheduler_enabled: false" in str(error)
+        assert "Write: eventlet (into requirements.txt), or another pool" in str(error)
+        assert "beat_scheduler has the scheduler sched:Mine, which can't be loaded (" in str(error)
+        assert "celery_scheduler_enabled: false" in str(error)
         assert not error.release_fault, "another inventory can run it"
-        assert host.build(pools=["gevent"])["inspect"]["pool"] == "gevent"
+        assert host.build(pools=["threads"])["inspect"]["pool"] == "gevent"
+
+
+def test_a_scheduler_or_options_that_celery_does_not_take_are_refused_by_variable_built_or_not(built):
+    def lines(*words):
+        return [{"command": "beat", "about": "celery_scheduler_options", "words": list(words)}]
+
+    for archive in (True, False):
+        error = built.fail(archive=archive, has_scheduler=True, command_lines=lines("-S", "sched:Mine"))
+        assert "celery_scheduler_options has the scheduler sched:Mine, which can't be loaded" in str(error)
+        assert "Write: package.module:Class of one, its package into requirements.txt" in str(error)
+        error = built.fail(archive=archive, has_scheduler=True, command_lines=lines("--max-intervall", "5"))
+        assert "celery beat does not take the options of celery_scheduler_options (No such option" in str(error)
+        assert not error.release_fault
+    assert built.status in ("built", "good")
+    good = {"archive": False, "has_scheduler": True, "command_lines": lines("-S", "celery.beat:Scheduler")}
+    assert built.build(**good)["inspect"]["scheduler"] == "celery.beat:Scheduler"
+    assert built.build(**good)["changed"] is False
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,21 @@ def test_one_host_migrates_and_where_it_is_alone_while_it_builds(hosts, state, h
     assert commands == ([["m", "one"], ["m", "two"], ["s"]] if migrates else [])
 
 
+def test_the_build_is_told_the_options_of_the_programs_that_the_host_is_to_run():
+    given = KNOWN | {
+        "groups": GROUPS | {"scheduler": ["b"]}, "celery_scheduler_enabled": True,
+        "celery_scheduler_options": ["-S", "shop.beat:Mine"],
+        "celery_worker_programs": [{"name": "mail", "options": ["--prefetch-multiplier", 4]}, {"name": "default"}],
+    }  # fmt: skip
+    worker = {"command": "worker", "about": "celery_worker_programs, mail", "words": ["--prefetch-multiplier", "4"]}
+    beat = {"command": "beat", "about": "celery_scheduler_options", "words": ["-S", "shop.beat:Mine"]}
+    assert made_of("built", given)["command_lines"] == [worker, beat]
+    assert made_of("built", given)["has_scheduler"] is True
+    assert made_of("built", given | {"celery_scheduler_enabled": False})["command_lines"] == [worker]
+    assert made_of("built", given | {"groups": GROUPS})["command_lines"] == [worker]
+    assert made_of("built", given | {"group_names": ["web"]})["command_lines"] == [beat]
+
+
 def test_a_rollback_migrates_nothing_and_activates_its_target():
     back = KNOWN | {"__celery_app_target": {"release": "fff", "deployment": "d1", "previous": "d0"}}
     assert not made_of("built", back | {"ansible_play_hosts_all": ["a"]}).get("migrate")

@@ -13,10 +13,11 @@ PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3c
 
 @pytest.fixture
 def ask(tmp_path):
-    def ask(code, returncode=0, name="shop", **environment):
+    def ask(code, returncode=0, name="shop", command_lines=(), **environment):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
-            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name],
+            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name,
+             "--command-lines", json.dumps(command_lines)],
             capture_output=True, text=True, cwd=tmp_path, env=clean_environment(**environment),
         )  # fmt: skip
         assert done.returncode == returncode, done.stderr
@@ -130,6 +131,87 @@ def test_redbeat_needs_a_redis_and_no_lock_that_can_be_evicted(ask):
                  CELERY_RESULT_BACKEND="redis://there/0")  # fmt: skip
     assert report["refused"] == []
     assert "redbeat_lock_key" not in [one["setting"] for one in report["unsafe"]]
+
+
+def line(command, *words):
+    return {"about": command, "command": command, "words": list(words)}
+
+
+SCHEDULER = """
+import sys, types
+sys.modules["shop_beat"] = module = types.ModuleType("shop_beat")
+from celery.beat import Scheduler
+module.Mine, module.broken = type("Mine", (Scheduler,), {}), None
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "scheduler", "lacks"),
+    [
+        (["-S", "shop_beat:Mine"], "shop_beat:Mine", ""),
+        (["--scheduler", "shop_beat.Mine"], "shop_beat.Mine", ""),
+        (["--scheduler=shop_beet:Mine"], "shop_beet:Mine", "No module named 'shop_beet'"),
+        (["-Sshop_beat:Min"], "shop_beat:Min", "module 'shop_beat' has no attribute 'Min'"),
+        (["-S", "celery.beat"], "celery.beat", "it is a module, not a class"),
+        (["-S", "broken_beat:Mine"], "broken_beat:Mine", "NameError: name 'nothing' is not defined"),
+        (["-S", "mine"], "mine", "No module named 'mine'"),
+        (["-S", "redbeat.RedBeatScheduler"], "redbeat.RedBeatScheduler", "No module named 'redbeat'"),
+        (["--max-interval", "5"], "celery.beat:PersistentScheduler", ""),
+    ],
+)
+def test_the_scheduler_that_beats_options_name_is_loaded_as_celery_does(ask, tmp_path, options, scheduler, lacks):
+    (tmp_path / "broken_beat.py").write_text("nothing\n")
+    report = ask(SCHEDULER, command_lines=[line("beat", *options)])
+    assert (report["scheduler"], report["scheduler_lacks"], report["unusable_options"]) == (scheduler, lacks, [])
+    named = "beat_scheduler" if scheduler.startswith("celery.beat:") else "celery_scheduler_options"
+    assert report["scheduler_of"] == named
+    # What is said of RedBeat is said wherever it is named.
+    assert bool(report["refused"]) is ("redbeat" in scheduler)
+
+
+def test_a_short_name_of_a_scheduler_is_that_of_its_package(ask, tmp_path):
+    (tmp_path / "here_beat.py").write_text("class Mine: pass\n")
+    (tmp_path / "here_beat-1.dist-info").mkdir()
+    (tmp_path / "here_beat-1.dist-info/METADATA").write_text("Name: here_beat\nVersion: 1\n")
+    points = tmp_path / "here_beat-1.dist-info/entry_points.txt"
+    points.write_text("[celery.beat_schedulers]\nmine = here_beat:Mine\n")
+    path = {"PYTHONPATH": f"{tmp_path}:{RUNTIME}"}
+    assert ask("", command_lines=[line("beat", "-S", "mine")], **path)["scheduler_lacks"] == ""
+    assert ask("app.conf.beat_scheduler = 'mine'\n", **path)["scheduler_lacks"] == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "problem"),
+    [
+        ("worker", ["--max-tasks-per-child", "20", "-l", "DEBUG", "-E", "-O", "fair"], ""),
+        ("worker", ["worker_prefetch_multiplier=4"], ""),
+        ("worker", ["--site", "north"], ""),
+        ("worker", ["--max-task-per-child", "20"], "No such option"),
+        ("worker", ["--max-tasks-per-child", "many"], "'many' is not a valid integer"),
+        ("worker", ["--loader", "default"], "No such option"),
+        ("worker", ["fast"], "fast is no option, nor setting=value"),
+        ("worker", ["worker_nothing=4"], "there is no setting 'nothing'"),
+        ("worker", ["--help"], "it prints a text and ends"),
+        ("beat", ["--max-interval"], "requires an argument"),
+        ("beat", ["-l", "LOUD"], "LOUD"),
+    ],
+)
+def test_options_that_a_program_would_end_at_are_told_in_celerys_words(ask, command, words, problem):
+    own = "from click import Option\napp.user_options['worker'].add(Option(('--site',)))\n"
+    found = ask(own, command_lines=[line(command, *words)])["unusable_options"]
+    assert [(one["about"], problem in one["problem"]) for one in found] == [(command, True)] * bool(problem), found
+
+
+def test_a_class_of_a_worker_that_can_not_be_loaded_is_refused(ask):
+    (refusal,) = ask("app.conf.worker_consumer = 'shop.consumer:Mine'\n")["refused"]
+    assert refusal["problem"] == (
+        "worker_consumer is shop.consumer:Mine, which can't be loaded (No module named 'shop.consumer'; 'shop' is not "
+        "a package)"
+    )
+    assert (
+        ask("from celery.worker.consumer import Consumer as Mine\napp.conf.worker_consumer = 'shop:Mine'\n")["refused"]
+        == []
+    )
 
 
 def test_a_celery_that_is_too_old_is_refused_by_name_and_version_before_the_application_is_imported(ask, tmp_path):
