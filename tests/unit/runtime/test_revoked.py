@@ -30,18 +30,23 @@ def test_a_task_that_was_revoked_before_a_deploy_does_not_run_after_it(stage, ap
 
     old = start("1a2b3c4d")
     app.control.revoke(["gone", "also"])
+    app.control.revoke_by_stamped_headers({"order": ["7", "8"], "customer": "x"})
     wait_until(lambda: "flagged as revoked" in old.output, 20, "the revocation")
+    kept = stage.directory / "revoked"
+    wait_until(lambda: any('["customer", "x"]' in file.read_text() for file in kept.iterdir()), 20, "that by stamps")
     assert old.stop() == 0
     new = start("5e6f7a8b")
-    for name in ("gone", "also", "kept"):
-        app.send_task("demo.run", [name], task_id=name)
+    for name, stamps in (("gone", {}), ("also", {}), ("order 8", {"order": "8"}), ("of x", {"customer": ["x", "y"]})):
+        app.send_task("demo.run", [name], task_id=name, stamped_headers=[*stamps], **stamps)
+    app.send_task("demo.run", ["kept"], task_id="kept", stamped_headers=["order"], order="9")
     wait_until((stage.directory / "kept").exists, 20, f"the task that was not revoked:\n{new.output}")
-    assert not (stage.directory / "gone").exists() and not (stage.directory / "also").exists()
+    assert not [name for name in ("gone", "also", "order 8", "of x") if (stage.directory / name).exists()]
 
 
 @pytest.fixture
 def memory(monkeypatch):
     """As much of a worker's memory as counts here."""
+    monkeypatch.setattr(state, "revoked_stamps", {})
     monkeypatch.setattr(state, "revoked", type(state.revoked)(maxlen=50_000, expires=10_800))
     return state.revoked
 
@@ -78,6 +83,19 @@ def test_an_application_that_revokes_all_day_fills_no_disk_and_its_workers_start
     kept.load()
     assert set(memory) == {f"task {number}" for number in range(480, 500)}
     assert [path.name for path in (tmp_path / "revoked").iterdir()] == ["one"]
+
+
+def test_stamps_are_known_once_and_the_newest_of_too_many(tmp_path, memory, monkeypatch):
+    monkeypatch.setattr(revoked, "MOST_STAMPS", 3)
+    state.revoked_stamps["single"] = "as Celery takes it"
+    kept = Revocations(tmp_path / "revoked", "one")
+    kept.add([("order", 1), ("order", 2), "an id", ("order", 3), ("single", "b")])
+    with kept.own.open("a") as file:
+        file.write(f'{int(time.time())} ["half"]\n{int(time.time())} ["order", {{}}]\n')
+    kept.load()
+    kept.load()
+    assert state.revoked_stamps == {"order": [2, 3], "single": ["as Celery takes it", "b"]}
+    assert set(memory) == {"an id"}
 
 
 def test_a_file_that_can_not_be_read_hides_no_other(tmp_path, memory):
