@@ -89,7 +89,7 @@ def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
             why = "its pool, solo, runs one task" if name in entries else "it is not an entry of celery_worker_programs"
             raise OperatorError(
                 f"celery_app_scale: {name} has no number of tasks at a time: {why}. Nothing was changed. "
-                f"There is {', '.join(scalable) or 'none that has'}"
+                f"Available: {', '.join(scalable) or 'none that has'}"
             )
     return [(entries[name], int(number)) for name, _, number in pairs]
 

@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
             "text": shown,
             "document": given,
             "fails": bool(count) and boolean(setting(variables, "exit")),
-            "outcome": f"{'1 problem' if count == 1 else f'{count} problems'}: see above. To end with 0 all the same: "
+            "outcome": f"{'1 problem' if count == 1 else f'{count} problems'}: see above. To exit with 0 anyway: "
             "-e status_exit=false",
         }
 

@@ -189,7 +189,7 @@ def no_version(address: Address, mirror: Path, version: str) -> str:
     write = meant if meant in there else next(iter(difflib.get_close_matches(meant, there, 1) or there), "<a branch>")
     problem = "its default branch is not there" if version == "HEAD" else "no such branch, tag or commit"
     return (
-        f"celery_app_version is {version}: {problem} in {address.bare}. There is {some(there) or 'none'}. "
+        f"celery_app_version is {version}: {problem} in {address.bare}. Available: {some(there) or 'none'}. "
         f"Write: celery_app_version: {write}"
     )
 
@@ -380,7 +380,7 @@ def layout(
     if directory and not any(name.startswith(f"{directory}/") for name in names):
         there = sorted({name.split("/")[0] for name in names if "/" in name})
         raise AnsibleActionFail(
-            f"celery_app_directory is {directory}: no such directory in {source}. There is {some(there) or 'none'}. "
+            f"celery_app_directory is {directory}: no such directory in {source}. Available: {some(there) or 'none'}. "
             "Write: celery_app_directory: a directory of the source, or leave it out."
         )
     if os.path.normpath(Path(directory, requirements)) not in names:

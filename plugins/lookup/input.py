@@ -52,7 +52,7 @@ class LookupModule(LookupBase):
         known = variables or {}
         unknown = [name for name in terms if name not in INPUTS]
         if unknown:
-            raise AnsibleError(f"celery_ops.kit.input: there is no input {unknown[0]}; there is {', '.join(INPUTS)}.")
+            raise AnsibleError(f"celery_ops.kit.input: there is no input {unknown[0]}; available: {', '.join(INPUTS)}.")
         if "inventory_hostname" not in known:
             known = self.of_the_first_worker()
         if not known:

@@ -190,10 +190,10 @@ def mistake(wanted: Mapping[str, Any], logs: Logs) -> str:
     """Return what is wrong with a choice, in the words of its option's name and value; nothing where all is right."""
     program, release = str(wanted.get("program") or ""), str(wanted.get("release") or "")
     if program and not logs.chosen(Wanted(program=program)):
-        return f"program: {program!r} has no log here. There are: {', '.join(logs.known()) or 'none'}"
+        return f"program: {program!r} has no log here. Available: {', '.join(logs.known()) or 'none'}"
     known = sorted({logs.releases[name] for name in logs.generations() if name in logs.releases})
     if release and release not in known:
-        return f"release: of {release!r} no program is known here. There are: {', '.join(known) or 'none'}"
+        return f"release: of {release!r} no program is known here. Available: {', '.join(known) or 'none'}"
     return ""
 
 

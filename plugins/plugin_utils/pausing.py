@@ -47,8 +47,8 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in programs:
         if name in ("web", "web-listener", "watchdog"):
             raise OperatorError(
-                f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. There is "
-                "the names of celery_worker_programs, and scheduler"
+                f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. "
+                "Available: the names of celery_worker_programs, and scheduler"
             )
     found = [("queue", queue) for queue in queues]
     found += [("program", layout.worker(name)) for name in programs if name != SCHEDULER]
@@ -90,7 +90,7 @@ def refuse_unknown_queues(variables: Mapping[str, Any], looks: Mapping[str, Mapp
         if name not in known:
             raise OperatorError(
                 f"celery_app_pause_queue: no worker of these hosts consumes from a queue {name}. Nothing was changed. "
-                f"There is {', '.join(known) or 'none'}"
+                f"Available: {', '.join(known) or 'none'}"
             )
 
 

@@ -349,7 +349,7 @@ def refuse_unknown_programs(variable: str, names: Iterable[str], variables: Vari
     for name in names:
         if name not in known:
             raise OperatorError(
-                f"{variable}: there is no program {name}. Nothing was changed. There is {', '.join(known)} (names of "
+                f"{variable}: there is no program {name}. Nothing was changed. Available: {', '.join(known)} (names of "
                 "celery_worker_programs, and the kit's programs)"
             )
 

@@ -131,7 +131,7 @@ def _refuse_unknown(name: str, project: dict[str, Any], wanted: list[str]) -> No
         if one not in extras and one not in groups:
             there = ", ".join([*extras, *groups]) or "none"
             raise OperatorError(
-                f"celery_app_extras has {one}: {name} has no such extra or dependency group; there is {there}. "
+                f"celery_app_extras has {one}: {name} has no such extra or dependency group; available: {there}. "
                 f"Write: celery_app_extras: [{there}]"
             )
 

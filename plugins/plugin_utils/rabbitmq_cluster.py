@@ -77,8 +77,8 @@ def refusals(nodes: list[str], found: Mapping[str, Mapping[str, Any]], tls: bool
 def _host_refusals(host: str, info: Mapping[str, Any], nodes: list[str]) -> Iterator[str]:
     if info["node"] not in nodes:
         yield (
-            f"{host} is to be {info['node']}, which is none of the cluster's nodes ({', '.join(nodes)}). Write it in "
-            "rabbitmq_cluster_nodes"
+            f"{host} would be {info['node']}, which is not one of the cluster's nodes ({', '.join(nodes)}). Write it "
+            "in rabbitmq_cluster_nodes"
         )
     if not info["address"]:
         yield (

@@ -77,7 +77,7 @@ def mistake(variables: Mapping[str, Any], seen: Iterable[str], programs: Iterabl
         return f"celery_app_tasks_arguments: {variables['celery_app_tasks_arguments']!r} is neither true nor false"
     program, known = str(variables["celery_app_tasks_program"]), sorted(programs)
     if program and known and not fnmatch.filter(known, program):
-        return f"celery_app_tasks_program: no worker is called {program!r}. There are: {', '.join(known)}"
+        return f"celery_app_tasks_program: no worker is called {program!r}. Available: {', '.join(known)}"
     if what in ("revoke", "terminate"):
         if not (ids := ids_of(variables)):
             return f"celery_app_tasks_id: name the task to {what}, or several with commas between. {again}"

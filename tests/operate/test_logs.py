@@ -19,4 +19,4 @@ def test_the_lines_of_one_task(host):
 def test_a_program_that_is_not_there_is_refused_by_name(host):
     done = play("logs", celery_app_logs_program="worker-nobody")
     assert done.rc != 0
-    assert "celery_app_logs_program: 'worker-nobody' has no log here. There are: scheduler" in done.words
+    assert "celery_app_logs_program: 'worker-nobody' has no log here. Available: scheduler" in done.words

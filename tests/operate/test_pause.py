@@ -67,7 +67,7 @@ def test_check_mode_changes_nothing_and_what_there_is_not_is_refused(host):
     assert "would pause program petct-worker-default" in done.words
     done = play("pause", celery_app_pause_queue="petcd")
     assert done.rc == 2
-    assert "There is petct" in done.words
+    assert "Available: petct" in done.words
     assert host.run(f"cat {FILE}").stdout == before
 
 

@@ -43,5 +43,5 @@ def test_a_program_that_there_is_not_is_refused(host):
     pids = host.running()
     done = play("restart", celery_app_restart="defualt")
     assert done.rc == 2
-    assert "there is no program defualt. Nothing was changed. There is default, scheduler" in done.words
+    assert "there is no program defualt. Nothing was changed. Available: default, scheduler" in done.words
     assert host.running() == pids

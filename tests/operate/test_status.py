@@ -32,7 +32,7 @@ def test_the_status_ends_with_2_if_something_is_wrong_and_a_script_can_take_it(h
     assert done.rc == 2, done.text
     assert f"PROBLEMS: - {name} was stopped manually. Start it: supervisorctl start {name}" in done.words, done.text
     assert f"The status is in {file}" in done.words
-    assert "1 problem: see above. To end with 0 all the same: -e status_exit=false" in done.words
+    assert "1 problem: see above. To exit with 0 anyway: -e status_exit=false" in done.words
     assert done.changed == {host.name: 0}
     said = json.loads(Path(file).read_text())
     jsonschema.validate(said, SCHEMA)

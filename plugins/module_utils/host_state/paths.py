@@ -37,7 +37,7 @@ def directory(path: Path, access: Access, outcome: Outcome) -> None:
     if path.is_symlink() and path.lstat().st_uid:
         raise OperatorError(f"{path} is a link that root has not made. Look where it leads, and remove it: rm {path}")
     if path.exists() and not path.is_dir():
-        raise OperatorError(f"{path} is to be a directory, and is something else. Move it away: mv {path} {path}.old")
+        raise OperatorError(f"{path} must be a directory and is something else. Move it away: mv {path} {path}.old")
     if path.is_dir():
         mend_access(path, access, outcome)
         return
@@ -55,7 +55,7 @@ def file(
     `validate` is a command that has to accept the new file, with its path for %s. A `hidden` one is in no diff.
     """
     if path.is_dir():
-        raise OperatorError(f"{path} is to be a file, and is a directory. Move it away: mv {path} {path}.old")
+        raise OperatorError(f"{path} must be a file and is a directory. Move it away: mv {path} {path}.old")
     wanted, found = content.encode(), path.read_bytes() if path.is_file() else None
     if found == wanted:
         mend_access(path, access, outcome)

@@ -56,7 +56,7 @@ def without_order(start: str, strategy: str) -> Iterator[str]:
     if strategy.endswith(("free", "host_pinned")):
         yield (
             f"strategy is {strategy} (in ansible.cfg, or ANSIBLE_STRATEGY): hosts would not wait for each other, and "
-            "each would do what is to be done once. Type before the command: ANSIBLE_STRATEGY=linear"
+            "each would do what must be done once. Type before the command: ANSIBLE_STRATEGY=linear"
         )
 
 

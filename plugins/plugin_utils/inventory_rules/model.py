@@ -72,7 +72,7 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """A question that names the nearest of the known names, or what there is."""
     known = list(known)
     near = difflib.get_close_matches(str(name), known, 1, 0.6)
-    return f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}."
+    return f"did you mean {near[0]}?" if near else f"available: {', '.join(known)}."
 
 
 def is_int(value: Any) -> bool:

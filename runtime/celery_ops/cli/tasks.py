@@ -121,7 +121,7 @@ def known_task(app: "Celery", name: str) -> str:
     near = difflib.get_close_matches(name, app.tasks, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     names = ", ".join(sorted(one for one in app.tasks if not one.startswith(("celery.", "celery_ops."))))
-    raise PermanentError(f"the current release has no task {name}{meant}. There are: {names or 'none'}")
+    raise PermanentError(f"the current release has no task {name}{meant}. Available: {names or 'none'}")
 
 
 def loaded(options: argparse.Namespace) -> "Celery":

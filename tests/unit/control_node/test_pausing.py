@@ -62,7 +62,7 @@ def test_another_time_is_refused_with_the_fix(text):
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():
     pausing.refuse_unknown_queues(host(queue="photos"), LOOKS)
-    with pytest.raises(OperatorError, match=r"a queue photo\. .*There is photos, shop"):
+    with pytest.raises(OperatorError, match=r"a queue photo\. .*Available: photos, shop"):
         pausing.refuse_unknown_queues(host(queue="photo"), LOOKS)
     with pytest.raises(OperatorError, match="no program defualt"):
         pausing.named(host(program="defualt"))

@@ -32,7 +32,7 @@ def test_all_programs_of_a_phase_or_those_that_are_named():
 
 
 def test_a_program_that_no_host_has_is_refused_with_those_that_there_are():
-    with pytest.raises(OperatorError, match=r"no program defualt.*There is default, mail, scheduler, slow, watchdog"):
+    with pytest.raises(OperatorError, match=r"no program defualt.*Available: default, mail, scheduler, slow, watchdog"):
         programs("default,defualt")
 
 

@@ -48,7 +48,7 @@ def test_what_is_no_number_of_a_program_is_refused(text):
 
 @pytest.mark.parametrize(("text", "says"), [("scheduler=2", "not an entry of"), ("slow=2", "solo, runs one task")])
 def test_what_has_no_number_is_refused_with_what_has_one(text, says):
-    with pytest.raises(OperatorError, match=r"There is default, photos$"):
+    with pytest.raises(OperatorError, match=r"Available: default, photos$"):
         entry(text)
     with pytest.raises(OperatorError, match=says):
         entry(text)

@@ -48,7 +48,7 @@ def of(workers=(WORKER,), **given):
         ({"tasks": "time_limit", "tasks_name": "shop.*", "tasks_limit": 9}, "celery_app_tasks_name: write the name"),
         ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": 1}, "celery_app_tasks_limit: 1 is not a limit"),
         ({"tasks": "time_limit", "tasks_name": "a", "tasks_limit": "soon"}, "tasks_limit: soon is not a limit"),
-        ({"tasks_program": "worker-b"}, "no worker is called 'worker-b'. There are: worker-a"),
+        ({"tasks_program": "worker-b"}, "no worker is called 'worker-b'. Available: worker-a"),
         ({"tasks_arguments": "maybe"}, "celery_app_tasks_arguments: 'maybe' is neither true nor false"),
     ],
 )

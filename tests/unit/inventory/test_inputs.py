@@ -115,7 +115,7 @@ def test_results_may_move_where_the_inventory_names_the_database(ask):
 
 
 def test_a_name_that_is_no_input_and_a_value_that_is_none(ask):
-    with pytest.raises(AnsibleError, match="there is no input rabbitmq; there is rabbitmq_applications"):
+    with pytest.raises(AnsibleError, match="there is no input rabbitmq; available: rabbitmq_applications"):
         ask("rabbitmq")
     with pytest.raises(AnsibleError, match="celery_app_result_store_database"):
         ask("result_store_applications", celery_app_result_store_database="{{ undefined_here }}")

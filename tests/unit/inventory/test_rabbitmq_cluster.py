@@ -109,7 +109,7 @@ def test_hosts_that_form_one_cluster(hosts):
         (found([], [], [], b={"release": "debian 12"}), "(a: debian 13, b: debian 12, c: debian 13)"),
         (found([], [], [], b={"address": False}), "b does not have the address that rabbit@b is to have"),
         (found([], [], [], b={"systemd": False}), "b runs without systemd"),
-        (found([], [], [], b={"node": "rabbit@z"}), "b is to be rabbit@z, which is none of the cluster's nodes"),
+        (found([], [], [], b={"node": "rabbit@z"}), "b would be rabbit@z, which is not one of the cluster's nodes"),
     ],
 )
 def test_hosts_that_do_not_are_refused_by_name(hosts, says):

@@ -103,9 +103,9 @@ def test_a_step_is_left_out_where_the_host_lacks_what_it_needs_or_has_what_it_mu
 
 def test_what_is_something_else_is_named(take, tmp_path):
     (tmp_path / "there").mkdir()
-    assert "is to be a file, and is a directory" in take({"file": str(tmp_path / "there"), "content": ""})["msg"]
+    assert "must be a file and is a directory" in take({"file": str(tmp_path / "there"), "content": ""})["msg"]
     (tmp_path / "text").touch()
-    assert "is to be a directory, and is something else" in take({"directory": str(tmp_path / "text")})["msg"]
+    assert "must be a directory and is something else" in take({"directory": str(tmp_path / "text")})["msg"]
 
 
 def test_a_link_that_the_application_made_in_place_of_a_directory_is_refused(take, tmp_path):

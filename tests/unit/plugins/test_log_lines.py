@@ -73,9 +73,9 @@ def test_what_is_older_is_left_out(logs):
 def test_a_program_or_release_that_is_not_there_is_named(logs):
     assert (
         mistake({"program": "worker-b"}, logs)
-        == "program: 'worker-b' has no log here. There are: two-worker-a, web, worker-a"
+        == "program: 'worker-b' has no log here. Available: two-worker-a, web, worker-a"
     )
-    assert mistake({"release": "r9"}, logs) == "release: of 'r9' no program is known here. There are: r1, r2"
+    assert mistake({"release": "r9"}, logs) == "release: of 'r9' no program is known here. Available: r1, r2"
     assert mistake({"program": "worker-*", "release": "r1", "task": ""}, logs) == ""
 
 

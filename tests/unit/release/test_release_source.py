@@ -190,7 +190,7 @@ def test_a_version_that_is_not_there_is_named_with_those_that_are(prepare, sourc
     commit(source)
     git(source, "tag", "v1")
     git(source, "symbolic-ref", "HEAD", "refs/heads/other")
-    words = rf"celery_app_version is {version}: .*There is main, v1\. Write: celery_app_version: {write_this}$"
+    words = rf"celery_app_version is {version}: .*Available: main, v1\. Write: celery_app_version: {write_this}$"
     with pytest.raises(AnsibleActionFail, match=words):
         prepare(source=f"file://{source}", version=version)
 
@@ -604,7 +604,7 @@ def test_a_directory_of_the_source_is_the_application_and_all_of_the_source_is_t
 @pytest.mark.parametrize(
     ("changes", "files", "words"),
     [
-        ({"directory": "services"}, {}, "celery_app_directory is services: no such directory in .*There is shop"),
+        ({"directory": "services"}, {}, "celery_app_directory is services: no such directory in .*Available: shop"),
         ({"directory": "shop"}, {}, "celery_app_requirements is requirements.txt: no such file in .*/shop"),
         (
             {},
@@ -666,7 +666,7 @@ def test_a_pyproject_is_installed_as_it_stands(prepare, source, text, extras, li
 @pytest.mark.parametrize(
     ("text", "extras", "words"),
     [
-        (STATIC, ["wbe"], "no such extra or dependency group; there is web, base, prod. Write: celery_app_extras: "),
+        (STATIC, ["wbe"], "no such extra or dependency group; available: web, base, prod. Write: celery_app_extras: "),
         (DYNAMIC, [], "dependencies are dynamic.*write: celery_app_requirements: requirements.txt"),
         (POETRY, [], r"in \[tool.poetry\].*poetry lock; and write: celery_app_requirements: poetry.lock"),
         (POETRY + BUILD, ["prod"], r"\[tool.poetry.group\], which pip can't read. Type, in the source: poetry lock"),
