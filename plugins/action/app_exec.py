@@ -56,7 +56,7 @@ class ActionModule(AppCommand):
 def words_of(variables: Mapping[str, Any]) -> list[str]:
     """Return the words to run. Raises OperatorError for none, and for what no shell could read."""
     line, on = str(variables["celery_app_exec"]).strip(), str(variables["celery_app_exec_on"])
-    if not line:
+    if not line.strip("'\""):
         raise OperatorError(
             "celery_app_exec is empty: it has to be the command to run. Type: ansible-playbook playbooks/exec.yml "
             "-e \"celery_app_exec='manage.py check'\""

@@ -34,7 +34,12 @@ class ActionModule(ActionBase):
                 return {"failed": True, "msg": str(error)}
             return {"changed": False}
         hosts = {host: variables["hostvars"][host].get(RESULT) or [] for host in variables["ansible_play_hosts_all"]}
-        return said(line(hosts, check=self._task.check_mode))
+        return outcome(hosts, check=self._task.check_mode)
+
+
+def outcome(hosts: Mapping[str, list[Mapping[str, Any]]], *, check: bool) -> dict[str, Any]:
+    """Return the line; failed where nothing was restarted."""
+    return said(line(hosts, check=check), failed=not any(hosts.values()))
 
 
 def line(hosts: Mapping[str, list[Mapping[str, Any]]], *, check: bool = False) -> str:

@@ -17,7 +17,10 @@ class AppCommand(ActionBase):
     TRANSFERS_FILES = False
 
     def as_app(self, words: Iterable[str], variables: Variables, stdin: str | None = None) -> dict[str, Any]:
-        """Return what ansible.builtin.command answers; a failure says what the command did."""
+        """Return what ansible.builtin.command answers; a failure says what the command did.
+
+        Where there is nothing to run it in, there is no `rc`: no command has ended.
+        """
         words = [*words]
         for of_0_1 in (False, True):
             deployment = Deployment.current(variables["celery_app_name"], of_0_1)
@@ -29,7 +32,7 @@ class AppCommand(ActionBase):
                 return answer
             if self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0:
                 return said(answer, last_words(answer))
-        return said(answer, not_deployed(variables))
+        return {key: value for key, value in said(answer, not_deployed(variables)).items() if key != "rc"}
 
 
 def said(answer: dict[str, Any], reason: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -12,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import worker_programs_of_hosts
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = 30 * 86400
@@ -84,13 +86,17 @@ def entries(variables: Mapping[str, Any], who: str, about_what: Iterable[tuple[s
 
 
 def refuse_unknown_queues(variables: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise OperatorError for a queue that no worker of the run's hosts consumes from."""
-    known = sorted({queue for look in looks.values() for worker in look["workers"] for queue in worker["queues"]})
+    """Raise OperatorError for a queue that neither a worker of the run's hosts nor the inventory has."""
+    consumed = {queue for look in looks.values() for worker in look["workers"] for queue in worker["queues"]}
+    # Of a worker that does not come up, too: that may be why its queue is to be paused.
+    programs = chain(variables["celery_worker_programs"], *worker_programs_of_hosts(variables))
+    known = sorted({*consumed, *(str(queue) for program in programs for queue in program.get("queues") or ())})
     for name in names_in(variables["celery_app_pause_queue"]):
         if name not in known:
             raise OperatorError(
                 f"celery_app_pause_queue: no worker of these hosts consumes from a queue {name}. Nothing was changed. "
-                f"Available: {', '.join(known) or 'none'}"
+                f"Available: {', '.join(known) or 'none'}. A program is paused whether or not it runs: "
+                "-e celery_app_pause_program=<name>"
             )
 
 

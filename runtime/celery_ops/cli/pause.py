@@ -6,7 +6,9 @@ It changes the file of `celery_ops.pause` and waits until the workers of this ho
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import signal
 import sys
 import time
@@ -38,26 +40,47 @@ def main(argv: list[str] | None = None) -> NoReturn:
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="wait: for the tasks to end")
     options = parser.parse_args(argv)
     path, run = pause.file(), Layout(application_name("")).run
-    before = pause.read(path)
-    after, given = before, json.loads(options.entries)
-    if options.what == "add":
-        after = pause.added(before, made(given, options.by))
-    elif options.what == "remove":
-        for by in options.by.split(","):
-            after = pause.removed(after, [(one["what"], one["name"]) for one in given], by)
+    try:
+        before, after = change(path, options.what, json.loads(options.entries), options.by)
+    except OSError as error:
+        reason = f"{path} can't be written ({error.strerror}). Nothing was changed. Look: df -h {path.parent}"
+        parser.exit(1, f"{parser.prog}: {reason}\n")
     changed = after != before
     if changed:
-        try:
-            pause.write(path, after)
-        except OSError as error:
-            reason = f"{path} can't be written ({error.strerror}). Nothing was changed. Look: df -h {path.parent}"
-            parser.exit(1, f"{parser.prog}: {reason}\n")
         close_web(after)
+    for queue in unknown(after, workers(run)) if options.what == "add" else []:
+        print(f"{parser.prog}: no worker of this host consumes from a queue {queue}", file=sys.stderr)
     late = await_heeded(run, after) if changed else []
     if options.what == "wait":
         late = await_idle(run, options.timeout)
     print(json.dumps({"changed": changed, "entries": after, "workers": workers(run), "late": late}))
     sys.exit(0)
+
+
+def change(path: Path, what: str, given: list[Entry], by: str) -> tuple[list[Entry], list[Entry]]:
+    """Add or remove entries, one command after the other; return those before and after. Raises OSError."""
+    if what not in ("add", "remove"):
+        return (entries := pause.read(path)), entries
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        after = before = pause.read(path)
+        if what == "add":
+            after = pause.added(before, made(given, by))
+        else:
+            for verb in by.split(","):
+                after = pause.removed(after, [(one["what"], one["name"]) for one in given], verb)
+        if after != before:
+            pause.write(path, after)
+    finally:
+        os.close(directory)
+    return before, after
+
+
+def unknown(entries: list[Entry], found: list[dict[str, Any]]) -> list[str]:
+    """Return the paused queues that no worker here consumes from, where workers say what they consume."""
+    known = {queue for worker in found for queue in worker["queues"]}
+    return [one["name"] for one in entries if known and one["what"] == pause.QUEUE and one["name"] not in known]
 
 
 def web_programs() -> list[Process]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.app_exec import named, outcome, words_of
+from ansible_collections.celery_ops.kit.plugins.action.app_exec import ActionModule, named, outcome, words_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import is_first
 
 
@@ -22,6 +25,7 @@ def test_a_command_is_split_as_a_shell_does_and_no_shell_runs_it():
     ("options", "says"),
     [
         ({"line": " "}, "celery_app_exec is empty"),
+        ({"line": "''"}, "celery_app_exec is empty"),
         ({"line": "echo 'a"}, "celery_app_exec_shell=true"),
         ({"line": "true", "shell": "maybe"}, "celery_app_exec_shell is 'maybe': it has to be true or false"),
         ({"line": "true", "on": "web1"}, "celery_app_exec_on is 'web1': it has to be one or all"),
@@ -50,3 +54,17 @@ def test_the_outcome_names_each_host_and_fails_where_one_failed():
     assert outcome({"w1": {"rc": 0}, "w2": {"rc": 3}})["msg"] == "exec: status 0 on w1, status 3 on w2"
     assert outcome({"w1": {"rc": 0}, "w2": {"rc": 3}})["failed"]
     assert not outcome({"w1": {"rc": 0}, "w2": {"text": "would run"}})["failed"]
+
+
+@pytest.mark.parametrize(("is_there", "has_status"), [(True, True), (False, False)])
+def test_a_host_that_was_never_set_up_has_no_status_and_says_what_to_type(is_there, has_status, monkeypatch):
+    action = object.__new__(ActionModule)
+    action._task, action._templar = SimpleNamespace(environment=[]), None
+    answer = {"failed": True, "rc": 1, "stdout": "", "stderr_lines": ["runuser: user shop does not exist"]}
+    monkeypatch.setattr(action, "_execute_module", lambda *_, **__: dict(answer))
+    monkeypatch.setattr(action, "_low_level_execute_command", lambda _: {"rc": 0 if is_there else 1})
+    given = {"celery_app_name": "shop", "inventory_hostname": "new1"}
+    found = action.as_app(["true"], Variables(given, lambda value: value))
+    assert ("rc" in found) is has_status
+    said = "user shop does not exist" if is_there else "shop was not deployed on new1 yet"
+    assert said in found["msg"]

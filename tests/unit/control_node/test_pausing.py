@@ -62,6 +62,8 @@ def test_another_time_is_refused_with_the_fix(text):
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():
     pausing.refuse_unknown_queues(host(queue="photos"), LOOKS)
+    down = {**host(queue="mail"), "hostvars": {"w1": {}, "w2": {"celery_worker_programs": [{"queues": ["mail"]}]}}}
+    pausing.refuse_unknown_queues(down, {"w1": {"entries": [], "workers": []}})
     with pytest.raises(OperatorError, match=r"a queue photo\. .*Available: photos, shop"):
         pausing.refuse_unknown_queues(host(queue="photo"), LOOKS)
     with pytest.raises(OperatorError, match="no program defualt"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.celery_ops.kit.plugins.action.app_restart import line
+from ansible_collections.celery_ops.kit.plugins.action.app_restart import line, outcome
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import to_restart
 
@@ -42,3 +42,5 @@ def test_the_outcome_is_a_line():
         "restart: shop-worker-slow ready in 2.5 s, the one before still finishes its tasks on w1"
     )
     assert line({"w1": []}) == "restart: no such program on these hosts"
+    assert outcome({"w1": [], "w2": []}, check=False)["failed"], "--limit left out the hosts that have it"
+    assert not outcome({"w1": [], "w2": [done]}, check=True)["failed"]

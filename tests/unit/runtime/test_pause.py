@@ -1,17 +1,20 @@
 """What is paused: the file, a real worker that heeds it (its broker is a directory), and a scheduler that is held."""
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake as hold
 from celery_ops import pause
-from celery_ops.cli.pause import await_idle, heeds, main
+from celery_ops.cli.pause import await_idle, heeds, main, unknown
 from celery_ops.worker import intake
 from support.directory_broker import application
-from support.stage import GENERATION, PROGRAM_NAME
+from support.stage import GENERATION, PROGRAM_NAME, RUNTIME
 from support.wait import wait_until
 
 TASK = """
@@ -76,6 +79,31 @@ def test_on_a_full_disk_nothing_changes_and_the_command_says_what_to_look_at(tmp
     assert f"{path} can't be written (No space left on device). Nothing was changed. Look: df -h {tmp_path}" in said
     assert [one["name"] for one in pause.read(path)] == ["a"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_pauses_at_the_same_time_both_count(tmp_path, monkeypatch, capsys):
+    path, write, others = tmp_path / "pause.json", pause.write, []
+    monkeypatch.setenv("CELERY_OPS_STATE_DIR", str(tmp_path))
+    words = [sys.executable, "-m", "celery_ops.cli.pause", "add", json.dumps([entry("queue", "theirs")])]
+
+    def while_another_one_begins(*arguments):
+        environment = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+        others.append(subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            others[0].wait(2)
+        write(*arguments)
+
+    monkeypatch.setattr(pause, "write", while_another_one_begins)
+    with pytest.raises(SystemExit):
+        main(["add", json.dumps([entry("queue", "ours")])])
+    assert others[0].wait(20) == 0
+    assert [one["name"] for one in pause.read(path)] == ["ours", "theirs"]
+
+
+def test_a_queue_that_no_worker_here_has_is_named():
+    found = [{"queues": ["shop"]}]
+    assert unknown([entry("queue", "shpo"), entry("queue", "shop"), entry("all")], found) == ["shpo"]
+    assert unknown([entry("queue", "shpo")], []) == [], "nothing is known of workers that are down"
 
 
 def test_each_verb_removes_what_it_has_added():
