@@ -293,7 +293,7 @@ def plain_listener(facts: Facts) -> Finding:
     """Passwords and tasks cross no network unencrypted, unless the inventory wants it so."""
     if not facts.wanted.tls:
         return warn(
-            "celery_app_tls is false: passwords and messages cross the network as they are", "celery_app_tls: true"
+            "celery_app_tls is false: passwords and messages cross the network in clear text", "celery_app_tls: true"
         )
     return _closed(facts, (5672,), "AMQP without TLS", f"celery_app_tls: true, then {SITE}")
 
