@@ -256,12 +256,12 @@ def git(address: Address, *arguments: str) -> str:
         **os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": f"{ssh} -o BatchMode=yes", "LC_ALL": "C.UTF-8",
         **address.environment(),
     }  # fmt: skip
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=environment)
+    done = subprocess.run(["git", *arguments], capture_output=True, env=environment)
     if done.returncode:
         verb = arguments[0] if not arguments[0].startswith("-") else arguments[2]
-        said = address.without_login(done.stderr.strip())
+        said = address.without_login(done.stderr.decode(errors="replace").strip())
         raise AnsibleActionFail(f"git {verb} failed: {said}\n{what_to_do(said, address.bare)}")
-    return done.stdout
+    return os.fsdecode(done.stdout)  # a file's name may hold any bytes
 
 
 def what_to_do(said: str, address: str) -> str:

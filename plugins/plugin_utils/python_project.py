@@ -77,7 +77,9 @@ def requirements_of(source: Path, directory: Path, name: str, extras: list[str])
     if path.name in LOCKS:
         project = _read(path.with_name("pyproject.toml"))
         lines = [_below(source, directory, line) for line in lines_of(_export(path, project, extras))]
-        local = [line for line in lines if is_local(line)] + (["-e ."] if _is_package(project) else [])
+        # Beside a hash pip takes no directory, and what is in the source is part of the release.
+        local = [re.sub(r"\s--hash[=\s]\S+", "", line) for line in lines if is_local(line)]
+        local += ["-e ."] if _is_package(project) else []
         texts = {"requirements.txt": [line for line in lines if not is_local(line)], "project.txt": local}
         return {file: "\n".join(wanted) + "\n" for file, wanted in texts.items() if wanted}
     if path.suffix == ".toml":

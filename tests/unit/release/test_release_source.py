@@ -591,6 +591,15 @@ def test_the_ssh_that_git_is_told_of_is_used(prepare, tmp_path, monkeypatch, by)
             prepare(source=address)
 
 
+def test_a_file_in_git_may_have_a_name_of_any_bytes(prepare, source):
+    name = os.fsdecode(b"shop/caf\xe9.txt")
+    write(source, name)
+    git(source, "init", "-q")
+    git(source, "add", "-A")
+    git(source, "commit", "-qm", "1")
+    assert name in packed(prepare(source=f"{source}/.git"))
+
+
 def test_a_directory_of_the_source_is_the_application_and_all_of_the_source_is_there(prepare, source):
     write(source, "libs/money.py")
     write(source, "shop/requirements.txt", text="-r ../requirements.txt\n")
@@ -706,6 +715,7 @@ def test_a_lock_file_whose_tool_is_missing_is_refused_with_the_command(prepare, 
         ),
         ("poetry.lock", "money[eur] @ file://$(realpath ..)/libs/big%20money ; x", "./../libs/big money[eur] ; x"),
         ("poetry.lock", "money @ file:///opt/wheels/money-1.0.whl", "money @ file:///opt/wheels/money-1.0.whl"),
+        ("poetry.lock", "money @ file://$PWD/money.whl ; x --hash=sha256:a --hash=sha256:b", "./money.whl ; x"),
         ("pdm.lock", r"-e file:///\${PROJECT_ROOT}/libs/money#egg=money", "-e ./libs/money"),
     ],
 )
