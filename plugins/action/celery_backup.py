@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -273,7 +274,9 @@ class ActionModule(AppCommand):
     def members(self) -> Iterator[tuple[tarfile.TarInfo, Any]]:
         """Yield what is in the backup, in its order."""
         if not self.file.is_file():
-            raise OperatorError(f"celery_app_backup_file: there is no {self.file}")
+            newest = max(self.file.parent.glob("*.sealed"), key=lambda path: path.stat().st_mtime, default=None)
+            offer = f". The newest there: -e celery_app_backup_file={shlex.quote(str(newest))}" if newest else ""
+            raise OperatorError(f"celery_app_backup_file: there is no {self.file}{offer}")
         with SealedReader(self.file, self.passphrase) as opened, tarfile.open(fileobj=opened, mode="r|") as tar:
             for member in tar:
                 yield member, tar.extractfile(member) if member.isreg() else None

@@ -26,13 +26,14 @@ class Chosen:
     name: str = ""
     program: str = ""
     id: str = ""
+    """Of several, with commas between."""
 
     def takes(self, program: str, task: Mapping[str, Any]) -> bool:
         """Tell whether this task is meant."""
         return (
             (not self.name or fnmatch.fnmatch(task["name"], self.name))
             and (not self.program or fnmatch.fnmatch(program, self.program))
-            and (not self.id or task["id"] == self.id)
+            and (not self.id or task["id"] in self.id.split(","))
         )
 
 

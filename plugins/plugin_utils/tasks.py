@@ -121,7 +121,7 @@ def words(variables: Mapping[str, Any]) -> list[str]:
     if what == "rate_limit":
         return [*command, "--rate", str(variables["celery_app_tasks_rate"])]
     hard = limit(variables)
-    return [*command, "--hard", f"{hard:g}", "--soft", f"{soft_limit(int(hard)):g}"]
+    return [*command, "--hard", f"{hard:.15g}", "--soft", f"{soft_limit(int(hard)):.15g}"]
 
 
 def text(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLists]) -> str:
@@ -142,7 +142,7 @@ def listed(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLi
     chosen = Chosen(
         str(variables["celery_app_tasks_name"]),
         str(variables["celery_app_tasks_program"]),
-        str(variables["celery_app_tasks_id"]),
+        ",".join(ids_of(variables)),
     )
     times = [answer["time"] for host in workers if (answer := variables["hostvars"][host][LISTS])]
     arguments = found["arguments"] if boolean(variables["celery_app_tasks_arguments"]) else None
@@ -210,7 +210,7 @@ def outcome(
     else:
         lines.append(
             "For tasks that arrive from now on, until a worker restarts: a deploy ends it. To keep it, write in the "
-            f"inventory: celery_app_task_time_limit: {float(variables['celery_app_tasks_limit']):g}. "
+            f"inventory: celery_app_task_time_limit: {math.ceil(limit(variables))}. "
             "Thread and solo pools ignore time limits."
         )
     return [*lines, f"{what} {subject(variables)}: {len(answers) - len(refused)} of {len(nodes)} workers answered"]

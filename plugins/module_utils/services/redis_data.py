@@ -16,7 +16,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 
 USER = "celery-ops-backup"
-"""A user for the time of a backup, which no ACL file names: a restart of Redis forgets it."""
+"""A user for the time of one application's backup, which no ACL file names: a restart of Redis forgets it."""
 RIGHTS = "+ping +hello +auth +scan +dump +pttl +restore +dbsize"
 TIMEOUT = 60.0
 PAGE = 500
@@ -67,21 +67,22 @@ def opened(app: str) -> Iterator[Client]:
     address = redis.listens_at()
     if address is None:
         raise OperatorError("the kit has not configured Redis on this host")
+    user = f"{USER}-{app}"  # another application's backup may run at the same time
     database, password = redis.database_of(redis.acl_users().get(app, "")), secrets.token_hex(32)
     admin = Client(address)
     try:
         admin.ask("AUTH", redis.ADMIN, redis.admin_password())
         digest = hashlib.sha256(password.encode()).hexdigest()
         rights = f"reset on #{digest} ~* resetchannels -@all {RIGHTS} +select|{database}".split()
-        admin.ask("ACL", "SETUSER", USER, *rights)
+        admin.ask("ACL", "SETUSER", user, *rights)
         try:
             client = Client(address)
-            client.ask("AUTH", USER, password)
+            client.ask("AUTH", user, password)
             client.ask("SELECT", database)
             yield client
             client.close()
         finally:
-            admin.ask("ACL", "DELUSER", USER)
+            admin.ask("ACL", "DELUSER", user)
     finally:
         admin.close()
 

@@ -62,3 +62,13 @@ def test_in_all_that_a_module_answers(called):
 def test_where_there_is_no_command_line_messages_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(context, "CLIARGS", ImmutableDict({}))
     assert hints.spelled(TEXT) == TEXT
+
+
+def test_every_module_that_names_a_command_is_called_by_an_action_plugin():
+    names = {
+        path.name for path in (hints.KIT / "plugins/modules").glob("*.py") if "ansible-playbook" in path.read_text()
+    }
+    names |= {"rabbitmq_cluster.py"}  # its module_utils do
+    called = names - {"supervisor_programs.py"}  # by celery_programs
+    assert called
+    assert sorted(name for name in called if not (hints.KIT / "plugins/action" / name).exists()) == []

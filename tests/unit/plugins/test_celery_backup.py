@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_backup import BEGUN, ActionModule, secrets_of, summary
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
@@ -100,3 +102,12 @@ def test_at_a_broker_of_somebody_elses_all_queues_of_the_application_count(monke
     action.variables["celery_app_restore_used"] = ""
     with pytest.raises(OperatorError, match=r"queues of shop have messages \(photos 3\)"):
         action.waiting()
+
+
+def test_a_restore_without_a_file_offers_the_newest(tmp_path):
+    for number, name in enumerate(("shop-2.sealed", "shop-1.sealed")):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (number, number))
+    action = of(celery_app_backup_file=f"{tmp_path}/shop-3.sealed")
+    with pytest.raises(OperatorError, match=r"there is no .*shop-3.*The newest there: -e .*/shop-1\.sealed$"):
+        list(action.members())
