@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -17,4 +18,4 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the module's own result."""
         super().run(tmp, task_vars)
-        return self._execute_module(task_vars=task_vars)
+        return self._execute_module(module_args={**self._task.args, "now": time.time()}, task_vars=task_vars)

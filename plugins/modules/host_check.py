@@ -29,6 +29,9 @@ options:
     description: Whether those may change although other applications of the kit use the service.
     type: bool
     default: false
+  now:
+    description: Unix time of the control node, set by the action plugin; a host whose clock is far off is warned of.
+    type: float
   requirements:
     description: What the inventory asks of the host.
     type: dict
@@ -248,11 +251,15 @@ def main() -> None:
             "allow_untested": {"type": "bool", "default": False},
             "disk_free": {"type": "int", "default": 1024},
             "change_shared": {"type": "bool", "default": False},
+            "now": {"type": "float"},
             "requirements": {"type": "dict", "required": True, "options": REQUIREMENTS},
         },
         supports_check_mode=True,
     )
     want = module.params | module.params["requirements"]
+    if want["now"] is not None:
+        for text in system.clock(want["now"]):  # first: it may be behind what else is wrong
+            module.warn(text)
     runs = Distribution.read()
     running = list(supervisor.supervisords()) if APP_GROUPS & set(want["groups"]) else []
     found = list(problems(want, runs, running))

@@ -8,6 +8,7 @@ import pwd
 import resource
 import shlex
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ PROCESSES_PER_CORE = 64
 # with 44); elsewhere a slot has a socket of the task's and one to the result store.
 FILES_PER_SLOT = {"prefork": 6}
 OTHER_FILES = 100
+CLOCK_OFF = 300  # seconds; the doctor is stricter
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,17 @@ def disk(least: int, directories: tuple[str, ...] = ("/srv", "/var/lib", "/var/l
             seen.add(place.stat().st_dev)
             fix = f"Make room (see: du -xh -d2 {place}), or write: preflight_disk_free: {free // 2}"
             yield f"{directory} has {free} MiB free, and preflight_disk_free wants {least}. {fix}"
+
+
+def clock(control: float) -> Iterator[str]:
+    """The host's clock is about the control node's: by one that is off, apt and TLS refuse what is valid."""
+    here = time.time()
+    if abs(here - control) > CLOCK_OFF:
+        ours, theirs = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at)) for at in (here, control))
+        yield (
+            f"The clock of {os.uname().nodename} says {ours}, the control node's {theirs}. apt and TLS refuse what is "
+            "not valid by it, and schedules run at other times. On the wrong one, type: timedatectl set-ntp true"
+        )
 
 
 def mounted(app: str, directory: str = "/srv") -> Iterator[str]:

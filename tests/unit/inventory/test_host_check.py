@@ -9,6 +9,7 @@ import pwd
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_user_without_a_group_of_its_own_is_refused(monkeypatch):
     [said] = application.name("nobody")
     assert "in the group nogroup" in said
     assert "type: groupadd --system --force nobody; usermod -g nobody nobody" in said
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_is_far_off_is_named_with_both_times(days):
+    assert list(system.clock(time.time() + 60)) == []
+    [said] = system.clock(time.time() + 86400 * days)
+    there = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 86400 * days))
+    assert said.startswith(f"The clock of {os.uname().nodename} says {time.strftime('%Y-%m-%d', time.gmtime())} ")
+    assert f"the control node's {there} " in said and "timedatectl set-ntp true" in said
 
 
 def test_a_group_of_the_systems_is_not_the_applications():
