@@ -23,6 +23,8 @@ FAULT_OF_HOST = re.compile(
     r"|Too many open files|Resource temporarily unavailable|^runuser: |^celery-ops-env: "
     r"|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host"
     r"|Connection (refused|reset|timed out)|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError"
+    r"|Could not resolve (host|proxy)|(Couldn't|Could not) connect to server|certificate problem"
+    r"|HTTP code \d+ from proxy|CONNECT tunnel failed"
     r"|CERTIFICATE_VERIFY_FAILED|Retrying \(Retry\(|Max retries exceeded"
     r"|HTTP error (401|403|407|5\d\d)|\b(401|403|407|5\d\d) (Client |Server )?Error",
     re.IGNORECASE | re.MULTILINE,

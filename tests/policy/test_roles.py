@@ -184,6 +184,12 @@ def test_what_looks_at_a_host_works_on_a_full_disk():
     assert [str(task) for task in found if task.body.get("environment") != {"TMPDIR": "/run"}] == []
 
 
+def test_requests_to_a_host_itself_go_by_no_proxy():
+    requests = [task for task in all_tasks() if task.uses("uri")]
+    assert requests
+    assert [str(task) for task in requests if task.body["ansible.builtin.uri"].get("use_proxy") is not False] == []
+
+
 def test_services_have_the_names_that_the_host_knows():
     services = [task for task in all_tasks() if task.uses("service", "systemd_service")]
     names = [str(body.get("name", "")) for task in services for body in task.body.values() if isinstance(body, dict)]

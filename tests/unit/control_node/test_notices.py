@@ -154,6 +154,15 @@ def variables(server: Server, host: str = "web1", **more: Any) -> Inventory:
     return Inventory({**known, **more})
 
 
+def test_a_webhook_is_reached_by_the_proxy_of_the_environment(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    assert send_all([{"webhook": "http://hooks.invalid/T1"}], NOTICE) == []
+    assert server.seen[0][0] == "http://hooks.invalid/T1"
+    monkeypatch.setenv("no_proxy", "hooks.invalid")
+    assert "got no notice" in send_all([{"webhook": "http://hooks.invalid/T1"}], NOTICE)[0]
+    assert len(server.seen) == 1
+
+
 OPTIONS = {"id": "control-1-2", "app": "shop", "who": "anna@control", "what": "deploy"}
 
 

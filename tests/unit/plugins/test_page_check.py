@@ -101,6 +101,12 @@ def test_https_that_the_application_does_not_believe_names_its_setting(page):
         page_check.fetch(wanted, wait=0)
 
 
+def test_a_proxy_of_the_hosts_environment_is_not_asked_for_a_page_of_the_host_itself(page, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert page_check.fetch(page(lambda *_: (200,)), wait=0)[0] == 200
+
+
 def test_a_page_that_waits_for_a_busy_worker_is_busy_and_not_failed(page):
     assert page_check.fetch(page(lambda *_: (202,)), wait=0) == (202, [])
 

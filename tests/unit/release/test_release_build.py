@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 
@@ -378,6 +380,53 @@ def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host):
     assert TOKEN not in (host.release / "release.json").read_text()
     assert host.build()["changed"]
     assert host.status == "built"
+
+
+@pytest.fixture
+def proxy():
+    """A proxy that lets nothing through, and the hosts that it was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            asked.append(self.path)
+            self.send_error(407)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://ci:{TOKEN}@127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("requirement", "asked_for"),
+    [("nowhere", "index.invalid:443"), ("nowhere @ git+https://git.invalid/nowhere.git", "git.invalid:443")],
+    ids=["pip", "git"],
+)
+def test_pip_and_the_git_that_it_runs_take_the_proxy_and_what_it_refuses_is_not_the_releases_fault(
+    host, proxy, requirement, asked_for
+):
+    url, asked = proxy
+    (host.source / "requirements.txt").write_text(f"celery\n{requirement}\n")
+    host.packed = host.pack()
+    environment = {
+        "PIP_INDEX_URL": "https://index.invalid/simple", "PIP_FIND_LINKS": str(host.wheels), "PIP_RETRIES": "1",
+        "HTTPS_PROXY": url, "PIP_CONFIG_FILE": os.devnull,
+    }  # fmt: skip
+    error = host.fail(install_environment=json.dumps(environment))
+    assert asked_for in asked, str(error)
+    assert not error.release_fault, str(error)
+    assert TOKEN not in str(error)
+
+
+@pytest.mark.parametrize("remote", ["https://127.0.0.1:9/x", "https://git.invalid/x"])
+def test_a_git_server_that_is_not_reached_is_not_the_releases_fault(remote):
+    with pytest.raises(ReleaseError) as caught:
+        build_command.run(["git", "ls-remote", remote], "git", "", {}, 60, of_release=True)
+    assert not caught.value.release_fault, str(caught.value)
 
 
 def test_a_token_is_not_shown_even_where_pip_repeats_it(host):
