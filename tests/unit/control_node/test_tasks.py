@@ -69,6 +69,7 @@ def test_commands():
     ]
     assert of(tasks="rate_limit", tasks_name="a", tasks_rate="0")["words"][-4:] == ["--name", "a", "--rate", "0"]
     assert of(tasks="time_limit", tasks_name="a", tasks_limit=60)["words"][-4:] == ["--hard", "60", "--soft", "54"]
+    assert of(tasks="time_limit", tasks_name="a", tasks_limit=1234567)["words"][-3] == "1234567"
     assert of()["words"] == ["celery-ops-tasks", "ask", "-A", "shop"]
     assert of(tasks_arguments=True)["words"][-1] == "--arguments"
     assert of(tasks_arguments="false")["words"] == of()["words"], "as -e gives it"

@@ -94,3 +94,4 @@ def test_what_is_shown(tmp_path):
     some = task_lists.lines(found, Chosen(name="shop.r*", program="worker-*"), 1000.0, {"1": "args (1,)"})
     assert some[:3] == ["RUNNING: 1", "    3 min  shop.report  1  w1 worker-a  release r1", "           args (1,)"]
     assert task_lists.lines(found, Chosen(id="2"), 1000.0)[0] == "RUNNING: 1"
+    assert task_lists.lines(found, Chosen(id="2,nowhere"), 1000.0)[0] == "RUNNING: 1"
