@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,11 +12,19 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import EncryptedString
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import COLLECTION, KIT, spelled
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import types, unknown
 
 ANSIBLES = {"all", "always", "never", "tagged", "untagged"}
 """Tags that every playbook has."""
+
+OF_PLAYBOOKS = (
+    "status_format", "status_output", "status_exit", "status_drift", "rabbitmq_move_from", "rabbitmq_move_confirm",
+    "uninstall_services", "uninstall_confirm",
+)  # fmt: skip
+"""Variables of playbooks that no role has."""
+VERBS = ("celery_app_restart", "celery_app_scale", "celery_app_purge", "celery_app_exec", "celery_app_maintenance")
+"""What a verb is told first; a verb that is told nothing else may mean everything."""
 
 
 def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy: str = "linear") -> None:
@@ -28,6 +37,7 @@ def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy:
     plain = {name: value for name, value in given.items() if name not in later}
     found = [mistake.text for mistake in (*unknown(Host("", given)), *types(Host("", plain)))]
     playbooks = list(line.get("args") or ())
+    found += [text for name in given for text in nearly_a_verbs(name)]
     found += without_variable(given)
     found += without_tags("tags", line.get("tags") or (), playbooks)
     found += without_tags("skip-tags", line.get("skip_tags") or (), playbooks)
@@ -35,6 +45,16 @@ def refuse_mistakes(given: Mapping[str, Any], line: Mapping[str, Any], strategy:
     if found:
         lines = [f"{number}. {text}" for number, text in enumerate(found, 1)]
         raise AnsibleError(spelled("\n".join(["The command line is wrong; nothing was changed on any host.", *lines])))
+
+
+def nearly_a_verbs(name: str) -> Iterator[str]:
+    """Yield what is wrong with a name that is nearly one which only a verb has, or is longer than one of these."""
+    if name in OF_PLAYBOOKS or name in declared():
+        return
+    near = [verb for verb in VERBS if name.startswith(f"{verb}_")]
+    near += difflib.get_close_matches(name, OF_PLAYBOOKS, 1, 0.85)
+    if near:
+        yield f"{name}: there is no variable of that name; did you mean {near[0]}? Write: -e {near[0]}=..."
 
 
 def without_variable(given: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,10 @@ from support.control import ROOT, run
         ({"celery_app_dead_letters": "lisst"}, "did you mean list?"),
         ({"celery_app_dead_letters_reason": "purgd"}, "did you mean purged?"),
         ({"celery_worker_programs": "default"}, "it has to be a list"),
+        ({"celery_app_restart_program": "mail"}, "did you mean celery_app_restart? Write: -e celery_app_restart=..."),
+        ({"status_fromat": "json"}, "did you mean status_format?"),
+        ({"uninstall_service": "yes"}, "did you mean uninstall_services?"),
+        ({"rabbitmq_move_form": "b1"}, "did you mean rabbitmq_move_from?"),
     ],
 )
 def test_what_is_nearly_a_variable_and_what_has_another_type_is_refused(given, said):
@@ -40,6 +44,8 @@ def test_what_ansible_would_drop_of_a_value_with_a_space_is_refused(words, rest)
     [
         {},
         {"celery_app_restart": "mail", "celery_app_dead_letters_max": "10", "status_format": "json"},
+        {"celery_app_scale": "a=2", "celery_app_scale_until": "18:00", "celery_app_purge_confirm": "a"},
+        {"rabbitmq_move_from": "b1", "rabbitmq_move_confirm": "yes", "uninstall_confirm": "yes"},
         {"celery_app_dead_letters_max": "{{ many }}"},
         {"somebodys_own": "1", "celery_app_our_own_thing": "1"},
     ],
