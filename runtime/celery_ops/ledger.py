@@ -17,7 +17,6 @@ import itertools
 import os
 import random
 import re
-import statistics
 import threading
 import time
 from collections import Counter
@@ -263,7 +262,7 @@ def reconcile(
         "releases": dict(executions.releases),
         "samples": len(samples),
         "without_consumer": sum(1 for _, consumers, _ in samples if consumers == 0),
-        "wait_p50": round(statistics.median(sorted_waits), 4) if sorted_waits else None,
+        "wait_p50": _median(sorted_waits),
         "wait_p99": round(sorted_waits[int(len(sorted_waits) * 0.99)], 4) if sorted_waits else None,
         "wait_max": round(sorted_waits[-1], 4) if sorted_waits else None,
         "confirm_p99": round(took[int(len(took) * 0.99)], 4) if took else None,
@@ -275,3 +274,9 @@ def reconcile(
         late += [attempt.at for attempt in attempts if not attempt.confirmed]
         counted["recovery"] = round(max([0.0, *(at - since for at in late)]), 2)
     return counted
+
+
+def _median(ordered: list[float]) -> float | None:
+    # Not by `statistics`: of that name may be a module of the application's, which would be imported in its place.
+    middle = len(ordered) // 2
+    return round((ordered[middle] + ordered[~middle]) / 2, 4) if ordered else None

@@ -43,6 +43,12 @@ def test_a_plain_application_is_reported_whatever_it_prints_and_its_unsafe_setti
     assert ask("\n".join(one["write"] for one in report["unsafe"]))["unsafe"] == []
 
 
+def test_a_module_that_is_called_like_one_of_pythons_is_the_applications_own(ask, tmp_path):
+    (tmp_path / "statistics.py").write_text("from shop import RATE\n")
+    report = ask("import celery_ops\ncelery_ops.apply(app)\nRATE = 3\nimport statistics\nassert statistics.RATE\n")
+    assert report["settings"] == "celery_ops.apply"
+
+
 def test_a_router_of_the_applications_own_is_none_of_ours(ask):
     router = "class Router:\n    map = {'shop': ['photos', 'mails']}\n    def __call__(self, *_, **__): return None\n"
     report = ask(f"{router}app.conf.task_routes = (Router(), {{'shop.mail': 'mail'}})\n")

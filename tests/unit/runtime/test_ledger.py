@@ -165,3 +165,9 @@ def test_the_counted_name_the_release_wherever_in_it_a_program_runs(below, tmp_p
     monkeypatch.setenv("CELERY_OPS_LEDGER_DIRECTORY", str(tmp_path / "ledger"))
     ledger.note("run", 1, "done")
     assert (tmp_path / "ledger/run").read_text().split()[3] == "abc"
+
+
+@pytest.mark.parametrize(("waits", "median"), [((), None), ((3,), 3), ((1, 2), 1.5), ((5, 1, 2), 2), ((1, 2, 4, 9), 3)])
+def test_the_median_of_the_waits(waits, median):
+    began = [f"{number} began {100 + number + wait}" for number, wait in enumerate(waits)]
+    assert reconcile(attempts(*[True] * len(waits)), executions(*began))["wait_p50"] == median
