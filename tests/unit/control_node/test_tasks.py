@@ -147,3 +147,16 @@ def test_where_no_broker_is_a_host_of_the_inventory_the_list_goes_without_a_look
     assert Templar(DataLoader(), variables=known).template(trust_as_template(host)) == (brokers or ["w1"])[0]
     skipped = of(**{"__celery_app_tasks_asked": {"stdout": ""}, "__celery_app_tasks_delayed": {"skipped": True}})
     assert "shop.add" in skipped["text"]
+
+
+def test_a_revocation_that_is_kept_is_recorded_although_the_broker_is_away():
+    steps = [task["name"] for task in yaml.safe_load((ROOT / "roles/celery/tasks/tasks.yml").read_text())]
+    kept, recorded, told = (
+        next(number for number, name in enumerate(steps) if name == f"tasks | {step}")
+        for step in (
+            "Keep the revocations on each host",
+            "Record the revocations in the audit log",
+            "Send the command to the workers",
+        )
+    )
+    assert kept < recorded < told
