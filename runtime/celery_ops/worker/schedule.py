@@ -10,16 +10,21 @@ after an upgrade of Python, and after a rollback to the one before, beat goes on
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL
+from celery_ops.lease.leave import leave
 
 if TYPE_CHECKING:
     from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
+
+    from celery_ops.lease.state import Runs
 
 
 def connect() -> None:
@@ -40,6 +45,9 @@ def connect() -> None:
         scheduler.reserve, scheduler.apply_async = reserving, sending
         if filename := getattr(scheduler, "schedule_filename", ""):
             keep_last_runs(scheduler, last_runs_file(filename))
+        if os.environ.get("CELERY_OPS_PROGRAM") and not hasattr(scheduler, "celery_ops_goes_on"):
+            leave(scheduler)  # of several schedulers, there is no other one any more
+        if filename:
             send_first_tick_at_once(scheduler)
 
 
@@ -67,7 +75,8 @@ def keep_last_runs(scheduler: PersistentScheduler, path: Path) -> None:
 
     def sync() -> None:
         save()
-        write_last_runs(scheduler, path)
+        with contextlib.suppress(ValueError):  # closed: as it ends, beat saves once more
+            write_last_runs(scheduler, path)
 
     scheduler.sync = sync
 
@@ -81,8 +90,6 @@ def send_first_tick_at_once(scheduler: PersistentScheduler) -> None:
 
 def carry_over(scheduler: Scheduler, path: Path) -> list[str]:
     """Make those entries go on from a file that have run more often by it; return their names."""
-    from celery_ops.lease.scheduler import apply_runs, run_of
-
     try:
         runs = {name: (str(last), int(count)) for name, (last, count) in json.loads(path.read_text()).items()}
     except FileNotFoundError:
@@ -90,6 +97,13 @@ def carry_over(scheduler: Scheduler, path: Path) -> list[str]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         print(f"[celery-ops] the last runs in {path} can't be read, entries count from now on: {error}", flush=True)
         return []
+    return go_on(scheduler, runs)
+
+
+def go_on(scheduler: Scheduler, runs: Runs) -> list[str]:
+    """Make those entries go on from `runs` that have run more often by them; return their names."""
+    from celery_ops.lease.scheduler import apply_runs, run_of
+
     entries = scheduler.schedule
     later = {name: run for name, run in runs.items() if name in entries and run[1] > run_of(entries[name])[1]}
     apply_runs(scheduler, later)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery, beat, signals
+from celery_ops.lease import leave as leaving
 from celery_ops.lease import scheduler as leading
 from celery_ops.lease.queue import caused_by, why_of
 from celery_ops.lease.scheduler import Leader, apply_runs, id_of, run_of
@@ -255,3 +256,39 @@ def test_the_reason_is_the_first_of_a_chain_of_errors():
     assert why_of(raised(OSError("reset"))) == "OSError: reset"
     assert caused_by(raised(OSError("reset")), OSError)
     assert not caused_by(raised(ValueError("x")), OSError)
+
+
+def test_a_scheduler_that_is_alone_again_goes_on_where_the_lease_ended(app, monkeypatch, tmp_path):
+    later = (LONG_AGO + timedelta(days=1)).isoformat()
+    held = [Token(0, "two@host"), Token(9, "two@host", {"often": (later, 7), "seldom": (later, 1)}), Token(0, "me")]
+    acknowledged = []
+
+    class Turn(Queue):
+        channel = SimpleNamespace(basic_ack=acknowledged.append)
+        queue = "celery-ops.scheduler.demo"
+
+        def __init__(self, app, name, by):
+            self.lease = Lease(by)
+            self.lease.held, self.lease.newest = dict(enumerate(held, 1)), held[1]
+
+        def await_turn(self, meanwhile):
+            return self.lease.newest.runs
+
+    monkeypatch.setattr(leaving, "LeaseQueue", Turn)
+    monkeypatch.setattr(leaving, "is_there", lambda app, name: True)
+    monkeypatch.setenv("CELERY_OPS_PROGRAM", "demo-scheduler")
+    scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    apply_runs(scheduler, {"often": (LONG_AGO.isoformat(), 3), "seldom": (LONG_AGO.isoformat(), 2)})
+    app.conf.broker_url = "amqp://"
+    leaving.leave(scheduler)
+    assert run_of(scheduler.schedule["often"]) == (later, 7)
+    assert run_of(scheduler.schedule["seldom"]) == (LONG_AGO.isoformat(), 2), "a lease of long ago"
+    assert acknowledged == [1, 3], "the token stays"
+
+
+def test_a_scheduler_that_is_alone_starts_without_its_broker(app, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CELERY_OPS_PROGRAM", "demo-scheduler")
+    scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    app.conf.broker_url = "amqp://127.0.0.1:1"
+    leaving.leave(scheduler)
+    assert "no last runs are known from a lease" in capsys.readouterr().out

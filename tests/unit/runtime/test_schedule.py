@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from celery import Celery, beat, signals
 from celery_ops.worker import schedule
+from support.directory_broker import application
+from support.stage import BIN
+from support.wait import wait_until
 
 
 class Table(beat.Scheduler):
@@ -139,3 +142,13 @@ def test_the_first_tick_is_due_at_once_and_no_later_one(monkeypatch, tmp_path):
     scheduler, found = due()
     assert found == []
     scheduler.close()
+
+
+def test_a_scheduler_that_is_told_to_stop_ends_without_an_error(stage):
+    application(stage.directory, "import celery_ops.tasks\n")
+    command = (BIN / "celery", "-A", "demo", "beat", "-s", stage.directory / "schedule", "--pidfile=", "-l", "INFO")
+    beat = stage.start(*command, options=("--chdir", stage.directory))
+    wait_until(lambda: "beat: Starting" in beat.output, 30, f"beat:\n{beat.output}")
+    assert beat.stop() == 0
+    assert "raised exception" not in beat.output, beat.output
+    assert "celery-ops-tick" in (stage.directory / "schedule.json").read_text()
