@@ -10,7 +10,6 @@ of 0.05.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from functools import cached_property
@@ -28,7 +27,7 @@ from redis.retry import Retry
 from celery_ops.worker import versions
 from celery_ops.worker.large_results import SentOnce
 from celery_ops.worker.store_away import runs_tasks
-from celery_ops.worker.storing import without_time_limits
+from celery_ops.worker.storing import is_greenlets_limit, without_time_limits
 
 PATIENCE, PAUSE = 120.0, 1.0
 """Seconds for which a result is kept while the store is away, and between two attempts."""
@@ -63,8 +62,14 @@ class StoresPatiently:
 
     def store_result(self, task_id: str, result: Any, state: str, *arguments: Any, **options: Any) -> Any:
         """Store a result, within `PATIENCE` seconds. An application that sets Celery's own retries has those."""
-        has_ended = state == RETRY or state in READY_STATES
-        with without_time_limits() if has_ended else contextlib.nullcontext():
+        if state != RETRY and state not in READY_STATES:
+            return self._keep_trying(task_id, result, state, *arguments, **options)
+        with without_time_limits():
+            try:
+                return self._keep_trying(task_id, result, state, *arguments, **options)
+            except BaseException as error:
+                if not is_greenlets_limit(error):
+                    raise
             return self._keep_trying(task_id, result, state, *arguments, **options)
 
     def _keep_trying(self, *arguments: Any, **options: Any) -> Any:

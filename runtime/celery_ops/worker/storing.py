@@ -3,7 +3,8 @@
 A task that is done keeps its result while the store is away (`celery_ops.worker.results`). A soft limit that ends
 meanwhile would raise there, and the task would count as failed; a hard one would kill the process, and the result with
 it. So a process of a prefork pool ignores the soft limit's signal while it stores what a task has ended with. The
-worker sees in /proc that it does, and lets the hard limit wait.
+worker sees in /proc that it does, and lets the hard limit wait. A pool of gevent raises its one limit in the greenlet,
+once: there the result is stored again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +53,12 @@ def without_time_limits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
+
+
+def is_greenlets_limit(error: BaseException) -> bool:
+    """Whether this is how a pool of gevent ends a task that takes too long."""
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(error, gevent.Timeout)
 
 
 def is_storing(pid: int | None) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -66,6 +68,14 @@ def test_a_result_is_kept_until_the_store_is_back():
 @pytest.mark.parametrize("kind", [exceptions.ConnectionError, exceptions.TimeoutError])
 def test_the_clients_own_errors_need_not_be_known_to_celery(kind):
     assert in_thread(lambda: Store(3, error=kind("no answer")).store_result("id", 7, "SUCCESS")) == 7
+
+
+def test_the_limit_of_a_pool_of_gevent_loses_no_result(monkeypatch):
+    timeout = type("Timeout", (BaseException,), {})
+    monkeypatch.setitem(sys.modules, "gevent", SimpleNamespace(Timeout=timeout))
+    assert in_thread(lambda: Store(1, error=timeout()).store_result("id", 7, "SUCCESS")) == 7
+    with pytest.raises(timeout):  # the task runs
+        Store(1, error=timeout()).store_result("id", 7, "PROGRESS")
 
 
 def test_it_is_given_up_in_the_end_and_at_once_where_the_application_has_retries_of_its_own(monkeypatch):
