@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from support.control import Variants, start
-from support.host import Host, scenario_hosts
+from support.host import APP, Host, scenario_hosts
+from support.wait import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +37,12 @@ def variants(tmp_path_factory) -> Variants:
 
 
 @pytest.fixture(scope="session")
-def load() -> Callable[[int], AbstractContextManager[list]]:
-    """A function that runs `soak.yml` meanwhile; its list has afterwards what that said, the exit code first."""
+def load(workers) -> Callable[[int], AbstractContextManager[list]]:
+    """A function that runs `soak.yml` meanwhile; its list has afterwards what that said, the exit code first.
+
+    It begins when tasks run: a fault from then on meets a publisher with a connection.
+    """
+    begun = f"cat /var/lib/{APP}/ledger/run-* 2>/dev/null | grep -c began"
 
     @contextmanager
     def running(seconds: int) -> Iterator[list]:
@@ -46,6 +51,7 @@ def load() -> Callable[[int], AbstractContextManager[list]]:
         variables = {"celery_app_soak_rate": 20, "celery_app_soak_patience": 10}
         proof = start("soak", output=subprocess.PIPE, celery_app_soak_duration=seconds, **variables)
         try:
+            wait_until(lambda: int(workers[0].ask(begun)) > 0, 60, "tasks of the load")
             yield said
             text = " ".join(proof.communicate(timeout=240)[0].split())
             said += [proof.returncode, text]

@@ -72,7 +72,6 @@ def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, 
     begin, end, lasts = FAULTS[fault]
     others = [host for host in brokers if host is not node]
     with load(35 + lasts) as said:
-        wait_until(lambda: "soak publish" in worker.ask("ps ax"), 60, "the load")
         connections = f"grep -ac 'Connected to amqp' /var/log/{APP}/{next(iter(pids))}.log"
         before = int(worker.ask(connections))
         begin(node)
