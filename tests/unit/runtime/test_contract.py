@@ -102,6 +102,11 @@ PRIVATE = {
     "prepare_message": lambda: "channel.prepare_message(" in inspect.getsource(kombu.Producer._publish) or 1 / 0,
     "server_properties": lambda: "self.server_properties = " in inspect.getsource(amqp.Connection) or 1 / 0,
     "Channel": lambda: kombu.transport.pyamqp.Connection.Channel,
+    # celery_ops.worker.storing
+    "_worker_pid": lambda: billiard.pool.ApplyResult({}, None)._worker_pid,
+    "soft_timeout_sighandler": lambda: billiard.pool.soft_timeout_sighandler,
+    "on_soft_timeout": lambda: billiard.pool.TimeoutHandler.on_soft_timeout,
+    "on_hard_timeout": lambda: billiard.pool.TimeoutHandler.on_hard_timeout,
     # celery_ops.worker.ticks
     "_create_client": lambda: RedisBackend._create_client,
     "get_key_for_task": lambda: RedisBackend.get_key_for_task,
