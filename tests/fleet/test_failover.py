@@ -86,5 +86,6 @@ def test_a_worker_whose_node_fails_consumes_at_another(fault, brokers, workers, 
     assert said[0] == 0, said[1][-3000:]
     assert " 0 lost," in said[1], said[1][-3000:]
     assert worker.workers() == pids, "the worker has lived through it"
-    keep_of_cluster(f"node {fault}", said[1], node, worker)
+    with_store = " with the result store" if fault == "cut" and node is brokers[0] else ""
+    keep_of_cluster(f"node {fault}{with_store}", said[1], node, worker)
     wait_until(lambda: f"rabbit@{node.name}" in running(others[0]), 90, "the node being back")
