@@ -14,7 +14,7 @@ options:
       V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_user), its user at the
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
-      V(failures), what failed in it so far; V(summary), what runs after it; V(groups), those of the kit's groups that
+      V(failures), what failed in it so far; V(all_built), whether every host of it has built the release; V(summary), what runs after it; V(groups), those of the kit's groups that
       the host is in; V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged,
       and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a queue;
       V(report), the use of all hosts' programs, likewise;
@@ -52,7 +52,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
     rotation,
     tasks,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import all_built, release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import goes_at_once, left
@@ -73,6 +73,7 @@ QUESTIONS = {
     "migrate_host": migrate_host,
     "release": lambda variables: release_of_run(variables) or "current",
     "failures": outcome.failures,
+    "all_built": all_built,
     "summary": outcome.summary,
     "schedulers": schedulers,
     "logs": logs.logs,

@@ -83,3 +83,9 @@ class Deployment:
 def release_of_run(variables: Mapping[str, Any]) -> str:
     """Return the release that this run is about: a rollback's target, or what was packed; "" for the current one."""
     return str(variables.get(TARGET, {}).get("release") or variables.get(SOURCE, {}).get("id") or "")
+
+
+def all_built(variables: Mapping[str, Any]) -> bool:
+    """Whether every host of the run has built the release; one that failed, or was lost, has not."""
+    builds = (variables["hostvars"][host].get(BUILD) or {} for host in variables["ansible_play_hosts_all"])
+    return all(build and not build.get("failed") and not build.get("unreachable") for build in builds)

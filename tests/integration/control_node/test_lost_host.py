@@ -103,3 +103,28 @@ def test_every_other_host_is_restored(tmp_path, lost, rollout, fatal):
         assert f"restored on {host}: {lost}" in said, said
     after = {"a": ["b in workers"] * (len(rollout) > 1) + ["s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
     assert [place for place in after if f"worked on {place}" in said] == [], said
+
+
+@pytest.mark.parametrize("failing", ["", "a", "b"])
+def test_nothing_is_migrated_unless_every_host_has_built_the_release(tmp_path, failing):
+    """Ansible goes on with the hosts that did not fail, and the one that migrates may be among them."""
+    tasks = yaml.safe_load((ROOT / "roles/celery/tasks/build.yml").read_text())
+    kept = [{key: task[key] for key in ("name", "when", "register") if key in task} for task in tasks]
+    [build, migrate] = [task for task in kept if "Build" in task["name"] or "Migrate" in task["name"]]
+    build |= {"name": "Build", "ansible.builtin.command": "test {{ inventory_hostname }} != '" + failing + "'"}
+    migrate |= {"ansible.builtin.debug": {"msg": "migrated on {{ inventory_hostname }}"}}
+    (tmp_path / "work.yml").write_text(json.dumps([build, migrate]))
+    [play] = [play for play in yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text()) if "release" in play["name"]]
+    (tmp_path / "play.yml").write_text(json.dumps([phase(play, "release", tmp_path / "work.yml")]))
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": {"a": local, "b": local}}}))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert "TASK [celery_ops.kit.celery : Build]" in said, said
+    assert [host for host in "ab" if f"migrated on {host}" in said] == ([] if failing else ["a", "b"]), said
