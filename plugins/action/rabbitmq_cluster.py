@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.celery_ops.kit.plugins.action.host_check import ActionModule  # noqa: F401 - it is the same
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.spelled_module import SpelledModule as ActionModule
+
+__all__ = ["ActionModule"]

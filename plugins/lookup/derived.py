@@ -14,15 +14,14 @@ options:
       V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_user), its user at the
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
-      V(failures), what failed in it so far; V(all_built), whether every host of it has built the release; V(summary), what runs after it; V(groups), those of the kit's groups that
-      the host is in; V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged,
-      and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a queue;
-      V(report), the use of all hosts' programs, likewise;
-      V(left), the groups that the host
-      is not in and whose programs it still has; V(at_once), whether a deploy hands all its groups over in one call;
-      V(runs_nothing), what to say where a host is in no group that runs the
-      application; V(left_out), the hosts that use the host's broker and result store and are not in the run;
-      V(base), V(etc), V(run), V(log) and V(state), the application's directories.
+      V(failures), what failed in it so far; V(all_built), whether every host of it has built the release;
+      V(summary), what runs after it; V(groups), those of the kit's groups that the host is in; V(schedulers), the
+      hosts that schedule its application; V(logs), the logs of all hosts merged, and V(tasks), the tasks of all
+      workers, once they are registered; V(purge), the command that empties a queue; V(report), the use of all
+      hosts' programs, likewise; V(left), the groups that the host is not in and whose programs it still has;
+      V(at_once), whether a deploy hands all its groups over in one call; V(runs_nothing), what to say where a host
+      is in no group that runs the application; V(left_out), the hosts that use the host's broker and result store
+      and are not in the run; V(base), V(etc), V(run), V(log) and V(state), the application's directories.
     required: true
 """
 
