@@ -284,12 +284,13 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
     command = [
         RUNUSER, "-u", options["user"], "--", str(files.command("celery-ops-env")), options["environment_file"],
         "--chdir", str(files.app), "--", str(files.venv / "bin/python"), "-B", str(files.command("celery-ops-inspect")),
-        "-A", options["celery_module"], "--command-lines", json.dumps(options["command_lines"]),
+        "-A", options["celery_module"],
     ]  # fmt: skip
+    programs = {"CELERY_OPS_COMMAND_LINES": json.dumps(options["command_lines"])}
     try:
         out = run(
             command, f"Importing {options['celery_module']} (release {release.name})",
-            "Nothing that runs was touched. Fix the source and deploy again.", {}, options["import_timeout"],
+            "Nothing that runs was touched. Fix the source and deploy again.", programs, options["import_timeout"],
             of_release=True, too_slow="see how busy the host is (uptime). If the application takes its time, write: "
             f"celery_worker_ready_timeout: {5 * options['import_timeout']}",
         )  # fmt: skip

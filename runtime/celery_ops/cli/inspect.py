@@ -59,6 +59,10 @@ SERIALIZERS = {"msgpack": "celery[msgpack]", "yaml": "celery[yaml]"}
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """The requirement that brings a database's driver, by the module that SQLAlchemy misses."""
 
+COMMAND_LINES = "CELERY_OPS_COMMAND_LINES"
+"""The variable with the options that programs are to run with, as JSON: [{about: whose, command: worker or beat, words:
+[...]}]. Not an argument: a rollback may build a release of an earlier version, which would refuse that."""
+
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Import the application and print the report."""
@@ -66,20 +70,13 @@ def main(argv: list[str] | None = None) -> NoReturn:
         prog="celery-ops-inspect", description="Import an application and print what it is as one line of JSON."
     )
     parser.add_argument("-A", "--app", required=True, help="the application, as for celery -A")
-    parser.add_argument(
-        "--command-lines", type=json.loads, default=[],
-        help="options that programs are to run with, as JSON: [{about: whose, command: worker or beat, words: [...]}]",
-    )  # fmt: skip
     options = parser.parse_args(argv)
+    command_lines = json.loads(os.environ.pop(COMMAND_LINES, "[]"))
     line = output_alone()
     # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
     refused = versions.refused()
     try:
-        report = (
-            {"versions": installed(), "refused": refused}
-            if refused
-            else inspect(load(options.app), options.command_lines)
-        )
+        report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app), command_lines)
     except NoApplication as found:
         report = {"versions": installed(), "refused": [{"problem": found.problem, "write": found.write}]}
     except SystemExit as end:

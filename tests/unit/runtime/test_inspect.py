@@ -16,9 +16,9 @@ def ask(tmp_path):
     def ask(code, returncode=0, name="shop", command_lines=(), **environment):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
-            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name,
-             "--command-lines", json.dumps(command_lines)],
-            capture_output=True, text=True, cwd=tmp_path, env=clean_environment(**environment),
+            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name],
+            capture_output=True, text=True, cwd=tmp_path,
+            env=clean_environment(**{inspect.COMMAND_LINES: json.dumps(command_lines)}, **environment),
         )  # fmt: skip
         assert done.returncode == returncode, done.stderr
         assert "s3cret" not in done.stdout
