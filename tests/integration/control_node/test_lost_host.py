@@ -114,10 +114,13 @@ def test_nothing_is_migrated_unless_every_host_has_built_the_release(tmp_path, f
     build |= {"name": "Build", "ansible.builtin.command": "test {{ inventory_hostname }} != '" + failing + "'"}
     migrate |= {"ansible.builtin.debug": {"msg": "migrated on {{ inventory_hostname }}"}}
     (tmp_path / "work.yml").write_text(json.dumps([build, migrate]))
+    hook = {"name": "Hook", "ansible.builtin.debug": {"msg": "migrated by a hook on {{ inventory_hostname }}"}}
+    (tmp_path / "hook.yml").write_text(json.dumps([hook]))
     [play] = [play for play in yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text()) if "release" in play["name"]]
     (tmp_path / "play.yml").write_text(json.dumps([phase(play, "release", tmp_path / "work.yml")]))
     local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": {"a": local, "b": local}}}))
+    given = {"celery_app_hooks": {"after_release": str(tmp_path / "hook.yml")}}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": {"a": local, "b": local}, "vars": given}}))
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
         cwd=tmp_path,
@@ -127,4 +130,5 @@ def test_nothing_is_migrated_unless_every_host_has_built_the_release(tmp_path, f
     )
     said = done.stdout + done.stderr
     assert "TASK [celery_ops.kit.celery : Build]" in said, said
-    assert [host for host in "ab" if f"migrated on {host}" in said] == ([] if failing else ["a", "b"]), said
+    for how in ("migrated", "migrated by a hook"):
+        assert [host for host in "ab" if f"{how} on {host}" in said] == ([] if failing else ["a", "b"]), said
