@@ -148,7 +148,7 @@ def test_a_scheduler_that_is_told_to_stop_ends_without_an_error(stage):
     application(stage.directory, "import celery_ops.tasks\n")
     command = (BIN / "celery", "-A", "demo", "beat", "-s", stage.directory / "schedule", "--pidfile=", "-l", "INFO")
     beat = stage.start(*command, options=("--chdir", stage.directory))
-    wait_until(lambda: "beat: Starting" in beat.output, 30, f"beat:\n{beat.output}")
+    wait_until(lambda: "Sending due task celery-ops-tick" in beat.output, 60, "its first tick")
     assert beat.stop() == 0
     assert "raised exception" not in beat.output, beat.output
     assert "celery-ops-tick" in (stage.directory / "schedule.json").read_text()
