@@ -31,12 +31,13 @@ def test_a_restart_under_load_loses_nothing_and_leaves_no_moment_without_a_consu
     assert (entry["action"], entry["changed"]) == ("restart", ["petct-worker-default"])
 
 
-def test_after_it_a_deploy_has_nothing_to_do(host):
+def test_after_it_a_deploy_has_nothing_to_do_and_the_doctor_knows_the_new_processes(host):
     pids = host.running()
     again = play("deploy")
     assert again.rc == 0, again.text
     assert again.changed[host.name] == 0
     assert host.running() == pids
+    assert "programs-recorded" not in play("doctor").text
 
 
 def test_a_program_that_there_is_not_is_refused(host):

@@ -37,6 +37,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     ends_of,
     unlisted,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
@@ -131,8 +132,8 @@ class Supervisor:
     """The settings of its unit; empty without systemd."""
     dropin: bool = True
     programs: tuple[Program, ...] = ()
-    recorded: tuple[str, ...] = ()
-    """The programs of the current deployment's record."""
+    recorded: tuple[tuple[str, ...], ...] = ()
+    """The programs of the current deployment's record, each with all names that it may have after a restart."""
     pidfiles: tuple[Pidfile, ...] = ()
     orphans: tuple[str, ...] = ()
     """Processes of the application's user that no supervisor or session looks after."""
@@ -328,7 +329,10 @@ def read_supervisor(app: str) -> Supervisor:
         unit,
         Path("/etc/systemd/system/supervisor.service.d/celery-ops.conf").exists(),
         tuple(programs),
-        tuple(program["name"] for program in record.get("programs", [])),
+        tuple(
+            (program["name"], *(one.name for one in Generation.of_options(program).names))
+            for program in record.get("programs", [])
+        ),
         tuple(map(read_pidfile, sorted(layout.run.glob("*.pid")))),
         tuple(orphans(app)),
     )

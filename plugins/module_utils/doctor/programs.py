@@ -132,7 +132,8 @@ def recorded(facts: Facts) -> Finding:
     if not facts.supervisor.recorded:
         return warn("there is no record of a deployment", DEPLOY)
     there = {one.name for one in facts.supervisor.programs if one.conf and not one.retires}
-    more, less = sorted(there - set(facts.supervisor.recorded)), sorted(set(facts.supervisor.recorded) - there)
+    more = sorted(there - {name for names in facts.supervisor.recorded for name in names})
+    less = sorted(names[0] for names in facts.supervisor.recorded if not there & {*names})
     evidence = "; ".join(
         f"{what}: {', '.join(names)}" for what, names in (("surplus", more), ("missing", less)) if names
     )

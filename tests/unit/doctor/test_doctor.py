@@ -135,7 +135,7 @@ HEALTHY = Facts(
         socket=File("/run/supervisor.sock", 0o700, "root"),
         unit={"KillMode": "process", "TimeoutStopUSec": "1h", "UnitFileState": "enabled"},
         programs=(WORKER, WATCHDOG),
-        recorded=(WORKER.name, WATCHDOG.name),
+        recorded=((WORKER.name, f"{WORKER.name}-again"), (WATCHDOG.name,)),
         pidfiles=(Pidfile("/run/shop/a.pid", 7, "/srv/shop/current/venv/bin/celery"),),
     ),
     {
@@ -374,6 +374,11 @@ def test_a_fault_is_found_and_says_how_to_mend_it(name):
     make, level = FAULTS[name]
     found = finding(make(), name)
     assert (found.level, bool(found.fix), bool(found.evidence)) == (level, True, True), found
+
+
+def test_a_program_that_was_restarted_is_the_recorded_one_under_another_name():
+    restarted = with_programs(replace(WORKER, name=f"{WORKER.name}-again"))
+    assert finding(restarted, "programs-recorded").level == PASS
 
 
 def test_what_a_host_has_not_is_skipped():
