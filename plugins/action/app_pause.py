@@ -10,7 +10,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import pausing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import builds
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
@@ -43,8 +43,7 @@ def all_idle(results: Mapping[str, Mapping[str, Any]], hosts: Iterable[str], sec
 
 def to_be_idle(variables: Variables) -> list[str]:
     """Return the hosts of the run whose tasks have to end: all but those that had no deployment before."""
-    builds = {host: variables["hostvars"][host].get(BUILD) or {} for host in variables["ansible_play_hosts_all"]}
-    return [host for host, build in builds.items() if build.get("deployment_before", "?")]
+    return [host for host, build in builds(variables).items() if build.get("deployment_before", "?")]
 
 
 class ActionModule(AppCommand):

@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.spelled_module import SpelledModule as ActionModule
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
-
-
-class ActionModule(ActionBase):
-    """Runs the module of the same name."""
-
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the module's own result."""
-        super().run(tmp, task_vars)
-        return self._execute_module(task_vars=task_vars)
+__all__ = ["ActionModule"]

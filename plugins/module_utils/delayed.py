@@ -7,11 +7,10 @@ import json
 import re
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DELAY_LEVELS
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import ctl
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import PEEK, encoded, text
 
-LEVELS = 28
-"""Of Celery's delay queues, and of the bits that stand before the queue's name in a routing key."""
 LOOKED = 50
 """Messages of each delay queue that are looked at: the first ones."""
 QUESTION = (
@@ -37,7 +36,7 @@ def delayed(vhost: str) -> dict[str, Any]:
 
     Raises OperatorError, ValueError.
     """
-    return tasks_of(ctl("-t", "20", "eval", QUESTION % (encoded(vhost), LOOKED, LEVELS - 1), timeout=25))
+    return tasks_of(ctl("-t", "20", "eval", QUESTION % (encoded(vhost), LOOKED, DELAY_LEVELS - 1), timeout=25))
 
 
 def printable(given: str) -> str:
@@ -52,5 +51,7 @@ def tasks_of(said: str) -> dict[str, Any]:
         raise ValueError("no answer")
     levels = json.loads(base64.b64decode(found[1]))
     rows = [[printable(text(part)) if part else "" for part in row] for level in levels for row in level]
-    tasks = [{"queue": key.split(".", LEVELS)[-1], "id": id_, "name": name, "eta": eta} for key, id_, name, eta in rows]
+    tasks = [
+        {"queue": key.split(".", DELAY_LEVELS)[-1], "id": id_, "name": name, "eta": eta} for key, id_, name, eta in rows
+    ]
     return {"tasks": tasks, "more": any(len(level) >= LOOKED for level in levels)}

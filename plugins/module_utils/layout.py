@@ -55,6 +55,9 @@ HOUSEKEEPING_QUEUES = r".*pidbox|celeryev.*|celery_delayed.*|celery-ops\..*|amq\
 """The queues that Celery, the kit and RabbitMQ make for themselves, matched against the whole name."""
 DELAYED = r".*celery_delayed_\d+"
 """Those of them in which tasks wait for their ETA."""
+DELAY_LEVELS = 28
+"""How many of these Celery has, and bits before the queue's name in a routing key: in ``celery_delayed_<n>`` waits what
+is due in 2**n to 2**(n+1) seconds."""
 CONTROL_QUEUE = re.compile(r"(?P<program>[^@]+)@(?P<host>.+?)(?:\.[0-9a-f]{8})?\.[^.]+\.pidbox")
 """The queue in which a worker hears control commands; it names the worker's program, and its host in the inventory."""
 CONNECTION = re.compile(r"(?P<program>\S+) on (?P<host>\S+)")

@@ -87,5 +87,10 @@ def release_of_run(variables: Mapping[str, Any]) -> str:
 
 def all_built(variables: Mapping[str, Any]) -> bool:
     """Whether every host of the run has built the release; one that failed, or was lost, has not."""
-    builds = (variables["hostvars"][host].get(BUILD) or {} for host in variables["ansible_play_hosts_all"])
-    return all(build and not build.get("failed") and not build.get("unreachable") for build in builds)
+    found = builds(variables).values()
+    return all(build and not build.get("failed") and not build.get("unreachable") for build in found)
+
+
+def builds(variables: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what the build of the release answered, by host of the run; nothing of one that has not come to it."""
+    return {host: variables["hostvars"][host].get(BUILD) or {} for host in variables["ansible_play_hosts_all"]}

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -60,6 +61,16 @@ def run(command: list[str], directory: Path = ROOT, environment: Mapping[str, st
         text=True,
     )
     return Run(done.returncode, done.stdout + done.stderr, time.monotonic() - begun)
+
+
+def run_plays(
+    directory: Path, plays: Iterable[Mapping[str, Any]], inventory: Mapping[str, Any], **environment: str
+) -> Run:
+    """Run plays of a test's own, written into this directory, with the project's ansible.cfg."""
+    (directory / "play.yml").write_text(json.dumps([*plays]))
+    (directory / "hosts.yml").write_text(json.dumps(inventory))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.yml", "play.yml"]
+    return run(command, directory, {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **environment})
 
 
 def command_of(name: str, *hosts: Host, options: Iterable[str] = (), **variables: Any) -> list[str]:

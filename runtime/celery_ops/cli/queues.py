@@ -3,14 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery_ops.layout import DELAY_LEVELS
 from celery_ops.probe import Deadline, answer, connected, load_app
 
 if TYPE_CHECKING:
     from celery import Celery
-
-
-LEVELS = 28
-"""Of Celery's delay queues."""
 
 
 def own_queues(app: "Celery") -> list[str]:
@@ -18,7 +15,7 @@ def own_queues(app: "Celery") -> list[str]:
     from celery_ops.cli.inspect import consumed, routed
 
     named = {*consumed(app), *routed(app, dict(app.conf.beat_schedule or {}))}
-    return [*sorted(named), *(f"celery_delayed_{level}" for level in range(LEVELS))]
+    return [*sorted(named), *(f"celery_delayed_{level}" for level in range(DELAY_LEVELS))]
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery_ops import proc, task_lists
 from celery_ops.errors import OperatorError, PermanentError, RetryLater
 from celery_ops.launch.env import application_name
-from celery_ops.layout import REQUESTS, Layout
+from celery_ops.layout import DELAY_LEVELS, REQUESTS, Layout
 from celery_ops.probe import output_alone
 from celery_ops.worker.revoked import Revocations
 
@@ -27,8 +27,6 @@ PATIENCE = 3.0
 """Seconds that workers have to answer."""
 BY_HAND = "by-operator"
 """The file of revocations that an operator has made, beside those of the workers."""
-LEVELS = 28
-"""Of Celery's delay queues: in ``celery_delayed_<n>`` waits what is due in 2**n to 2**(n+1) seconds."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,7 +72,7 @@ def delayed(app: "Celery") -> Iterator[tuple[int, int]]:
         connection.ensure_connection(max_retries=1, reraise_as_library_errors=False)
         if connection.transport.driver_type != "amqp":
             return
-        for level in range(LEVELS):
+        for level in range(DELAY_LEVELS):
             channel = connection.channel()
             try:
                 count = channel.queue_declare(f"celery_delayed_{level}", passive=True).message_count

@@ -1,15 +1,14 @@
 """A host whose connection is lost in the middle of a deploy, alone in its batch or group: the others are restored."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.control import ROOT, Run, run_plays
 
-ROOT = Path(__file__).resolve().parents[3]
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 # The host is lost in its phase: from there on nothing listens where it was reached.
 LOSE = """
 - name: Lose the host
@@ -38,28 +37,21 @@ def phase(play: dict, name: str, work: Path) -> dict:
     return {**play, "become": False, "tasks": [{"name": name, "ansible.builtin.import_role": role, "vars": given}]}
 
 
-def beside_one_that_is_down(tmp_path: Path, play: dict, tasks: list[dict]) -> subprocess.CompletedProcess:
+def beside_one_that_is_down(tmp_path: Path, play: dict, tasks: list[dict]) -> Run:
     """Run tasks in a play of the kit's, on a host that is down and on one that is not."""
-    (tmp_path / "play.yml").write_text(json.dumps([{**play, "become": False, "tasks": [*tasks, WENT_ON]}]))
     down = {"ansible_host": "127.0.0.1", "ansible_port": 9}
-    hosts = {"0": down, "a": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    hosts = {"0": down, "a": LOCAL}
     given = {"celery_app_purge": "shop", "celery_app_dead_letters": "list", "celery_app_dead_letters_confirm": ""}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": hosts, "vars": given}}))
-    return subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-    )
+    own = {**play, "become": False, "tasks": [*tasks, WENT_ON]}
+    return run_plays(tmp_path, [own], {"worker": {"hosts": hosts, "vars": given}})
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "maintenance"])
 def test_a_host_that_is_down_does_not_keep_the_others_from_being_paused_or_opened(tmp_path, verb):
     [play] = yaml.safe_load((ROOT / f"playbooks/{verb}.yml").read_text())
     done = beside_one_that_is_down(tmp_path, play, [{"ansible.builtin.command": "true"}])
-    assert "went on on a" in done.stdout and "unreachable=1" in done.stdout, done.stdout + done.stderr
-    assert done.returncode != 0
+    assert "went on on a" in done.text and "unreachable=1" in done.text, done.text
+    assert done.rc != 0
 
 
 @pytest.mark.parametrize(("verb", "file"), [("dead_letters", "dead_letters"), ("purge", "purge_count")])
@@ -70,7 +62,7 @@ def test_what_is_done_once_is_done_on_a_host_that_is_there(tmp_path, verb, file)
     done = beside_one_that_is_down(
         tmp_path, play, [*tasks[:number], {"ansible.builtin.command": "true", "run_once": True}]
     )
-    assert "went on on a" in done.stdout and "unreachable=1" in done.stdout, done.stdout + done.stderr
+    assert "went on on a" in done.text and "unreachable=1" in done.text, done.text
 
 
 @pytest.mark.parametrize(
@@ -86,19 +78,10 @@ def test_every_other_host_is_restored(tmp_path, lost, rollout, fatal):
     [finish] = [play for play in plays if "activate" in play["name"]]
     end = {**finish, "become": False, "tasks": [SHOW]}
     made = [phase(workers, "workers", work), phase(scheduler, "scheduler", work), end]
-    (tmp_path / "play.yml").write_text(json.dumps(made))
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    groups = {"worker": {"hosts": {"a": local, "b": local}}, "scheduler": {"hosts": {"s": local}}}
+    groups = {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}}, "scheduler": {"hosts": {"s": LOCAL}}}
     variables = {"lost": lost, "celery_app_name": "shop", "celery_app_rollout": rollout}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"children": groups, "vars": variables}}))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_ANY_ERRORS_FATAL": str(fatal)},
-        capture_output=True,
-        text=True,
-    )
-    said = done.stdout + done.stderr
+    inventory = {"all": {"children": groups, "vars": variables}}
+    said = run_plays(tmp_path, made, inventory, ANSIBLE_ANY_ERRORS_FATAL=str(fatal)).text
     for host in {"a", "b", "s"} - {lost}:
         assert f"restored on {host}: {lost}" in said, said
     after = {"a": ["b in workers"] * (len(rollout) > 1) + ["s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
@@ -117,18 +100,9 @@ def test_nothing_is_migrated_unless_every_host_has_built_the_release(tmp_path, f
     hook = {"name": "Hook", "ansible.builtin.debug": {"msg": "migrated by a hook on {{ inventory_hostname }}"}}
     (tmp_path / "hook.yml").write_text(json.dumps([hook]))
     [play] = [play for play in yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text()) if "release" in play["name"]]
-    (tmp_path / "play.yml").write_text(json.dumps([phase(play, "release", tmp_path / "work.yml")]))
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     given = {"celery_app_hooks": {"after_release": str(tmp_path / "hook.yml")}}
-    (tmp_path / "hosts.yml").write_text(json.dumps({"worker": {"hosts": {"a": local, "b": local}, "vars": given}}))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "hosts.yml", "play.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-    )
-    said = done.stdout + done.stderr
+    inventory = {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}, "vars": given}}
+    said = run_plays(tmp_path, [phase(play, "release", tmp_path / "work.yml")], inventory).text
     assert "TASK [celery_ops.kit.celery : Build]" in said, said
     for how in ("migrated", "migrated by a hook"):
         assert [host for host in "ab" if f"{how} on {host}" in said] == ([] if failing else ["a", "b"]), said
