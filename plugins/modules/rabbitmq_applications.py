@@ -112,6 +112,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -120,6 +121,7 @@ from typing import Any, NoReturn
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_QUEUE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
     LIMITED,
     is_password,
@@ -141,6 +143,9 @@ IDENTITY = {
     "bindings": ("vhost", "source", "destination_type", "destination", "routing_key", "arguments"),
 }
 IMMUTABLE = ("exchanges", "queues")  # an import passes over them in silence
+NEVER_DROPPED = {"delivery-limit": 1_000_000_000}
+"""No number means "never" to every version of RabbitMQ; this one comes to the same."""
+LEASE = rf"^{re.escape(LEASE_QUEUE)}\."
 CTL = "rabbitmqctl"
 CTL_TIMEOUT = 120  # seconds; a hung node would keep rabbitmqctl for ever
 
@@ -215,14 +220,10 @@ def definitions_of(application: dict[str, Any], delivery_limit: int, at_least_on
                 "pattern": tasks,
                 "definition": {"dead-letter-exchange": dead, "delivery-limit": delivery_limit, **surely},
             },
-            # Listing a dead letter counts as a delivery, and RabbitMQ 4 drops a message after 20 unless told otherwise.
-            # No number means "never" to every version; this one comes to the same.
-            {
-                **policy,
-                "name": "celery-ops-dead",
-                "pattern": f"^{name}\\.dead$",
-                "definition": {"delivery-limit": 1_000_000_000},
-            },
+            # RabbitMQ 4 drops a message after 20 deliveries unless told otherwise. Listing a dead letter is one,
+            # and so is the token that a scheduler gets which ends before it leads.
+            {**policy, "name": "celery-ops-dead", "pattern": f"^{name}\\.dead$", "definition": NEVER_DROPPED},
+            {**policy, "name": "celery-ops-lease", "pattern": LEASE, "definition": NEVER_DROPPED},
         ],
         "exchanges": [
             {"name": dead, "vhost": name, "type": "fanout", "durable": True, "auto_delete": False, "arguments": {}}

@@ -1,6 +1,7 @@
 """From several schedulers back to one: it goes on where their lease ended.
 
-Its own file is older where another host led. The token stays, for a rollback to several.
+Its own file is older where another host led. Once it has saved the last runs, the token goes: it would tell several
+schedulers of later, or one on another host, of runs of long ago, which would all be due.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def leave(scheduler: Scheduler) -> None:
             return
         for name in go_on(scheduler, queue.await_turn(meanwhile)):
             print(f"[celery-ops] {name}: its last run is known from the lease of several schedulers", flush=True)
-        for tag, token in queue.lease.held.items():
-            if token is not queue.lease.newest:
-                queue.channel.basic_ack(tag)
+        scheduler.sync()
+        for tag in queue.lease.held:
+            queue.channel.basic_ack(tag)
     except Exception as error:
         print(f"[celery-ops] no last runs are known from a lease of several schedulers: {why_of(error)}", flush=True)
     finally:

@@ -101,7 +101,7 @@ class Lease:
                 return self._received_beside(tag, token)
             if self.state is State.STANDBY:
                 self.state = State.CLAIMING
-            return []
+            return self._older()
         self.pending = None
         if self.state is State.CLAIMING:
             self.newest = max(self.held.values(), key=lambda one: one.seq)
@@ -110,6 +110,17 @@ class Lease:
         self.state, self.newest, self.valid_until = State.LEADING, token, self.sent + FENCE
         done = [each for each in self.held if each != tag]
         self.held = {tag: token}
+        return done
+
+    def _older(self) -> list[int]:
+        """Forget all but the newest token while the queue is read to its end; return the tags to acknowledge.
+
+        Candidates that end before they lead leave their seeds: more of them than the broker delivers at a time would
+        keep the end from being read.
+        """
+        newest = max(self.held, key=lambda tag: self.held[tag].seq)
+        done = [tag for tag in self.held if tag != newest]
+        self.held = {newest: self.held[newest]}
         return done
 
     def _received_beside(self, tag: int, token: Token) -> list[int]:

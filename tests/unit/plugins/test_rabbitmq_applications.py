@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HOUSEKEEPING_QUEUES, LEASE_QUEUE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
     LIMITED,
     is_password,
@@ -89,13 +90,21 @@ HASH = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
 
 def test_an_application_has_a_vhost_and_a_user_and_its_dead_letters_go_to_a_queue_of_its_own():
     wanted = definitions_of(SHOP, 5)
-    assert [policy["vhost"] for policy in wanted["policies"]] == ["shop", "shop"]
-    tasks, dead = wanted["policies"]
+    assert [policy["vhost"] for policy in wanted["policies"]] == ["shop", "shop", "shop"]
+    tasks, dead, _ = wanted["policies"]
     assert tasks["definition"] == {"dead-letter-exchange": "shop.dead", "delivery-limit": 5}
     names = ("shop", "mail", "celeryev.1", "amq.gen-x", "shop.dead")
     assert [name for name in names if re.match(tasks["pattern"], name)] == ["shop", "mail"]
     assert [name for name in ("shop", "shop.dead", "shop_dead") if re.match(dead["pattern"], name)] == ["shop.dead"]
     assert wanted["bindings"][0]["source"] == wanted["queues"][0]["name"] == "shop.dead"
+
+
+def test_the_token_of_the_schedulers_lease_is_never_dropped():
+    tasks, dead, lease = definitions_of(SHOP | {"dead_letter_except": HOUSEKEEPING_QUEUES}, 5)["policies"]
+    queue = f"{LEASE_QUEUE}.shop"
+    assert [bool(re.match(policy["pattern"], queue)) for policy in (tasks, dead, lease)] == [False, False, True]
+    assert lease["definition"]["delivery-limit"] > 1e6
+    assert not re.match(lease["pattern"], "shop")
 
 
 def test_a_limited_user_has_a_tag_and_its_own_permissions_and_its_password_may_change():
@@ -131,7 +140,7 @@ def test_limited_users_are_known_by_their_tag_and_vhost():
 def test_several_applications_are_imported_in_one_go():
     wanted = merged([definitions_of(SHOP, 5), definitions_of(MAIL, 5)])
     assert [vhost["name"] for vhost in wanted["vhosts"]] == ["shop", "mail"]
-    assert len(wanted["policies"]) == 4
+    assert len(wanted["policies"]) == 6
 
 
 def test_a_user_keeps_a_hash_that_is_of_its_password_and_gets_another_one_otherwise():

@@ -283,7 +283,37 @@ def test_a_scheduler_that_is_alone_again_goes_on_where_the_lease_ended(app, monk
     leaving.leave(scheduler)
     assert run_of(scheduler.schedule["often"]) == (later, 7)
     assert run_of(scheduler.schedule["seldom"]) == (LONG_AGO.isoformat(), 2), "a lease of long ago"
-    assert acknowledged == [1, 3], "the token stays"
+    assert acknowledged == [1, 2, 3], "a token of long ago would make all entries due"
+    scheduler.close()
+    again = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    assert run_of(again.schedule["often"]) == (later, 7), "saved before the token has gone"
+
+
+def test_the_token_stays_where_its_runs_could_not_be_saved(app, monkeypatch, tmp_path, capsys):
+    acknowledged = []
+
+    class Turn(Queue):
+        channel, queue = SimpleNamespace(basic_ack=acknowledged.append), "celery-ops.scheduler.demo"
+
+        def __init__(self, app, name, by):
+            self.lease = Lease(by)
+            self.lease.held = {1: Token(9, "two@host", {"often": (LONG_AGO.isoformat(), 7)})}
+
+        def await_turn(self, meanwhile):
+            return self.lease.held[1].runs
+
+    def full():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(leaving, "LeaseQueue", Turn)
+    monkeypatch.setattr(leaving, "is_there", lambda app, name: True)
+    monkeypatch.setenv("CELERY_OPS_PROGRAM", "demo-scheduler")
+    scheduler = beat.PersistentScheduler(app, schedule_filename=str(tmp_path / "schedule"))
+    monkeypatch.setattr(scheduler, "sync", full)
+    app.conf.broker_url = "amqp://"
+    leaving.leave(scheduler)
+    assert acknowledged == []
+    assert "No space left on device" in capsys.readouterr().out
 
 
 def test_a_scheduler_that_is_alone_starts_without_its_broker(app, monkeypatch, tmp_path, capsys):

@@ -5,16 +5,21 @@ import random
 from collections import deque
 
 import pytest
+from celery_ops.lease.queue import PREFETCH
 from celery_ops.lease.state import FENCE, HEARTBEAT, RENEW_EVERY, Lease, Lost, State, Token
 
 RUNS = {"nightly": ("2026-11-26T03:00:00+00:00", 7)}
 
 
 class Queue:
-    """A queue with a single active consumer: the one that subscribed first, then the next one."""
+    """A queue with a single active consumer: the one that subscribed first, then the next one.
 
-    def __init__(self):
+    It delivers no more than `prefetch` messages that are not acknowledged.
+    """
+
+    def __init__(self, prefetch=PREFETCH):
         self.ready, self.unacked, self.consumers, self.tags = deque(), {}, [], itertools.count(1)
+        self.prefetch = prefetch
 
     def subscribe(self, lease):
         self.ready.append(lease.seed())
@@ -25,7 +30,7 @@ class Queue:
 
     def deliver(self):
         """Give the active consumer all that is there; messages that it publishes meanwhile, too."""
-        while self.ready and self.consumers:
+        while self.ready and self.consumers and len(self.unacked) < self.prefetch:
             lease, token, tag = self.consumers[0], self.ready.popleft(), next(self.tags)
             self.unacked[tag] = token
             for done in lease.received(tag, Token.load(token.dump())):
@@ -135,6 +140,30 @@ def test_a_late_renewal_of_an_old_leader_changes_nothing():
     queue.deliver()
     assert second.state is State.LEADING
     assert [(token.seq, token.by) for token in queue.unacked.values()] == [(2, "b")]
+
+
+def test_candidates_that_end_before_they_lead_do_not_fill_the_queue():
+    """As with a database that is down, which the schedule is in: Supervisor starts them again and again."""
+    queue = Queue(prefetch=20)
+    leader = leading(queue)
+    queue.lose(leader)
+    for number in range(50):
+        candidate = Lease(f"c{number}")
+        queue.subscribe(candidate)
+        queue.deliver()
+        assert (candidate.state, candidate.newest.runs) == (State.CLAIMED, RUNS), f"candidate {number}"
+        queue.lose(candidate)
+        assert len(queue.ready) <= 3
+    assert leading(queue, "b").newest.seq == 2
+
+
+def test_a_candidate_that_ends_leaves_a_message_that_is_new():
+    """RabbitMQ drops one that it has delivered too often, and without any the next in line hears nothing."""
+    queue = Queue()
+    first = Lease("a")
+    queue.subscribe(first)
+    queue.deliver()
+    assert first.held[max(first.held)].id in {token.id for token in queue.unacked.values()}, "its own claim"
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", "no token", '{"seq": "x", "by": 1, "runs": [], "id": 2}'])
