@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
-from support.control import Variants, start
+import yaml
+from support.control import EPHEMERAL, Run, Variants, command_of, run, start
 from support.host import APP, Host, scenario_hosts
 from support.wait import wait_until
 
@@ -60,3 +63,27 @@ def load(workers) -> Callable[[int], AbstractContextManager[list]]:
             proof.wait()
 
     return running
+
+
+@pytest.fixture
+def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
+    """A function that returns how to run playbooks with an inventory in which some groups have other hosts."""
+
+    def of(**groups) -> Callable[..., Run]:
+        inventory = yaml.safe_load((EPHEMERAL / "inventory/ansible_inventory.yml").read_text())
+        for group, hosts in groups.items():
+            inventory[group]["hosts"] = {host.name: inventory["all"]["hosts"][host.name] for host in hosts}
+        directory = Path(tempfile.mkdtemp(dir=tmp_path))
+        # How they are reached is said beside it.
+        for name in ("group_vars", "ssh.yml"):
+            (directory / name).symlink_to((EPHEMERAL / "inventory" / name).resolve())
+        (directory / "hosts.yml").write_text(yaml.safe_dump(inventory))
+
+        def play(name, *hosts, **variables) -> Run:
+            words = command_of(name, *hosts, **variables)
+            words[words.index("-i") + 1] = str(directory)
+            return run(words)
+
+        return play
+
+    return of

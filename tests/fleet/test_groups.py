@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-import yaml
-from support.control import EPHEMERAL, Run, command_of, deployed, run
+from support.control import deployed
 from support.long import LONG
 from support.wait import wait_until
-
-
-@pytest.fixture
-def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
-    """A function that returns how to run playbooks with an inventory in which some groups have other hosts."""
-
-    def of(**groups) -> Callable[..., Run]:
-        inventory = yaml.safe_load((EPHEMERAL / "inventory/ansible_inventory.yml").read_text())
-        for group, hosts in groups.items():
-            inventory[group]["hosts"] = {host.name: inventory["all"]["hosts"][host.name] for host in hosts}
-        # How they are reached is said beside it.
-        for name in ("group_vars", "ssh.yml"):
-            (tmp_path / name).symlink_to((EPHEMERAL / "inventory" / name).resolve())
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-
-        def play(name, *hosts, **variables) -> Run:
-            words = command_of(name, *hosts, **variables)
-            words[words.index("-i") + 1] = str(tmp_path)
-            return run(words)
-
-        return play
-
-    return of
 
 
 @LONG

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from support.control import EPHEMERAL, play, start
 from support.host import APP
-from support.load import COMMAND, Load
+from support.load import Load, reconciled
 from support.long import LONG
 from support.wait import wait_until
 
@@ -31,16 +29,6 @@ def secrets_now():
     return {path.name: path.read_text().strip() for path in files}
 
 
-def books(load, hosts):
-    """Stop a load; return its numbers, of the tasks that the workers of all hosts have executed."""
-    load.host.run(f"touch {load.stop}", user=APP)
-    load.process.communicate(timeout=120)
-    collect = f"{COMMAND} collect --run {load.run} --patience 30"
-    lines = "\n".join(host.output(host.in_release(collect)) for host in hosts)
-    reconcile = load.host.in_release(f"{COMMAND} reconcile --run {load.run}")
-    return json.loads(load.host.output(reconcile, stdin=lines + "\n").splitlines()[-1])
-
-
 @pytest.mark.timeout(1200)
 def test_all_of_them_are_rotated_and_nothing_is_lost(brokers, workers, tmp_path):
     before, since = secrets_now(), {host: host.output(SINCE) for host in brokers}
@@ -56,7 +44,7 @@ def test_all_of_them_are_rotated_and_nothing_is_lost(brokers, workers, tmp_path)
     assert run.returncode == 0, said.read_text()[-4000:]
     wait_until(lambda: len(second.executions()) > 20, 60, "tasks with the new secrets")
     for load in (first, second):
-        numbers = books(load, workers)
+        numbers = reconciled(load, workers)
         print(f"{load.run}: {numbers}")
         assert numbers["lost"] == [], numbers
         assert numbers["confirmed"] > 20, numbers

@@ -1,6 +1,6 @@
 """Two schedulers: one leads, and when it fails the other goes on; no run is skipped and none is executed twice.
 
-CELERY_OPS_FAILOVERS is how many times the leader fails, 3 by default.
+CELERY_OPS_FAILOVERS is how many times the leader fails, 3 by default; from the fourth on its broker's node fails, too.
 """
 
 import itertools
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.cluster import await_whole, leads_from
 from support.control import deployed, play
 from support.host import APP, scenario_hosts
+from support.long import LONG
 from support.wait import wait_until
 
 FAILOVERS = int(os.environ.get("CELERY_OPS_FAILOVERS", "3"))
@@ -24,17 +26,22 @@ NOTICED = 8.0
 """Seconds after which RabbitMQ gives the lease of a leader away that is gone and has not returned it."""
 # Of this session alone: hosts that are tested again have the runs of the one before.
 RAN = f"/var/lib/{APP}/ran-{uuid.uuid4().hex}"
+SELDOM = 20.0
+"""Seconds between two runs of the entry that runs seldom."""
 EVERY_SECOND = f"""
 import json, time
 
 
-@app.task(name="petct.every_second", bind=True, ignore_result=True)
-def every_second(self):
-    with open("{RAN}", "a") as file:
-        file.write(json.dumps([time.time(), self.request.id, self.request.celery_ops_tick]) + "\\n")
+@app.task(name="petct.scheduled", bind=True, ignore_result=True)
+def scheduled(self, which):
+    # A scheduler that is alone gives no number.
+    with open("{RAN}" + which, "a") as file:
+        file.write(json.dumps([time.time(), self.request.id, self.request.get("celery_ops_tick") or ""]) + "\\n")
 
 
-app.conf.beat_schedule["every-second"] = {{"task": "petct.every_second", "schedule": 1.0, "options": {{"expires": 60}}}}
+for which, schedule in (("", 1.0), ("-seldom", {SELDOM})):
+    entry = {{"task": "petct.scheduled", "schedule": schedule, "args": (which,), "options": {{"expires": 60}}}}
+    app.conf.beat_schedule["every-second" + which] = entry
 """
 
 
@@ -57,8 +64,8 @@ def every_second(schedulers, variants):
     """The application with an entry of every second; returns what ran, all workers together, in order."""
     deployed(celery_app_source=str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND})))
 
-    def ran():
-        lines = [line for host in hosts_of("worker") for line in host.ask(f"cat {RAN}").splitlines()]
+    def ran(which=""):
+        lines = [line for host in hosts_of("worker") for line in host.ask(f"cat {RAN}{which}").splitlines()]
         return sorted(json.loads(line) for line in lines if line.endswith("]"))
 
     wait_until(ran, 30, "the first run")
@@ -104,9 +111,19 @@ def cut(host):
     return host.connect
 
 
+def kill_its_node(host):
+    """SIGKILL of the broker's node that the leader is connected to; systemd starts it again."""
+    brokers = hosts_of("rabbitmq")
+    leads_from(host, brokers).output("pkill -KILL -u rabbitmq beam.smp")
+    return lambda: await_whole(brokers)
+
+
+FAULTS = (kill, freeze, cut, kill_its_node)
+
+
 def orders(ran):
     """Which run of the entry each message was, in the order in which the workers had them."""
-    return [int(number.split()[-1]) for _, _, number in ran]
+    return [int(number.split()[-1]) for _, _, number in ran if number]
 
 
 def sent_twice(ran):
@@ -118,7 +135,7 @@ def sent_twice(ran):
 @pytest.mark.timeout(120 + 90 * FAILOVERS)
 def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
     took, first = [], max(orders(every_second()))
-    for number, fault in enumerate(itertools.islice(itertools.cycle((kill, freeze, cut)), FAILOVERS)):
+    for number, fault in enumerate(itertools.islice(itertools.cycle(FAULTS), FAILOVERS)):
         before = wait_until(lambda: leader_of(schedulers), 60, f"one leader and a standby before fault {number}")
         if fault is cut and "rabbitmq" in groups_of(before):
             fault = kill  # with the broker's host the test would cut off the broker
@@ -171,6 +188,44 @@ def test_a_deploy_lets_the_new_ones_stand_by_first(schedulers, every_second, var
     assert sent_twice(ran) == []
     gap = max(later[0] - earlier[0] for earlier, later in itertools.pairwise(ran))
     assert gap <= 1.0 + NOTICED, "the old leader returns the lease"
+
+
+def intervals(ran):
+    """The seconds between runs of an entry."""
+    return [round(later[0] - earlier[0], 1) for earlier, later in itertools.pairwise(ran)]
+
+
+@LONG
+@pytest.mark.timeout(600)
+def test_from_several_to_one_and_back_no_run_is_skipped_and_none_comes_early(
+    schedulers, every_second, variants, regrouped
+):
+    """The one that stays has stood by, so that its own file knows of no run.
+
+    It is alone for longer than an entry's interval: what the lease told of before would make that entry due at once.
+    """
+    source = {"celery_app_source": str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND}))}
+    wait_until(lambda: every_second("-seldom"), 2 * SELDOM, "a run of the entry that runs seldom")
+    leader = wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    [alone] = [host for host in schedulers if host is not leader]
+    since = time.time()
+    one = regrouped(scheduler=[alone])("deploy", **source)
+    assert one.rc == 0, one.text[-4000:]
+    assert (states(leader), states(alone)) == ([], ["ready"])
+    known = len(every_second("-seldom"))
+    wait_until(lambda: len(every_second("-seldom")) >= known + 2, 3 * SELDOM, "it alone schedules")
+    deployed(**source)
+    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    known = len(every_second("-seldom"))
+    wait_until(lambda: len(every_second("-seldom")) >= known + 1, 2 * SELDOM, "several schedule again")
+    often = [one for one in every_second() if one[0] >= since]
+    seldom = intervals(one for one in every_second("-seldom") if one[0] >= since - SELDOM)
+    print(f"every second: at most {max(intervals(often))} s between two; every {SELDOM:g} s: {seldom}")
+    assert sent_twice(often) == []
+    assert max(intervals(often)) <= 1.0 + NOTICED
+    # A worker begins a task within a second or two.
+    assert min(seldom) >= SELDOM - 4, "an entry was due at once"
+    assert max(seldom) <= SELDOM + NOTICED + 4, "a run was skipped"
 
 
 def test_the_status_names_the_leader(schedulers, every_second):

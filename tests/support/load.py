@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import urllib.request
+from collections.abc import Iterable
 from typing import Any
 
 from support.host import Host
@@ -55,6 +56,16 @@ class Load:
         self._start(f"collect --run {self.run} --patience {patience} > {lines}").communicate(timeout=patience + 120)
         numbers = self._start(f"reconcile --run {self.run} < {lines}").communicate(timeout=60)[0]
         return json.loads(numbers.splitlines()[-1])
+
+
+def reconciled(load: Load, hosts: Iterable[Host], patience: int = 30) -> dict[str, Any]:
+    """Stop a load; return its numbers, of the tasks that the workers of all these hosts have executed."""
+    load.host.run(f"touch {load.stop}", user=load.host.app)
+    load.process.communicate(timeout=120)
+    collect = f"{load.command} collect --run {load.run} --patience {patience}"
+    lines = "\n".join(host.output(host.in_release(collect)) for host in hosts)
+    reconcile = load.host.in_release(f"{load.command} reconcile --run {load.run}")
+    return json.loads(load.host.output(reconcile, stdin=lines + "\n").splitlines()[-1])
 
 
 class Visitor(threading.Thread):

@@ -4,4 +4,5 @@ import os
 
 import pytest
 
-LONG = pytest.mark.skipif(os.environ.get("CELERY_OPS_CHAOS") != "all", reason="make chaos or make operate runs it")
+ALL = os.environ.get("CELERY_OPS_CHAOS") == "all"
+LONG = pytest.mark.skipif(not ALL, reason="make chaos or make operate runs it")
