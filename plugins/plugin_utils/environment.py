@@ -137,7 +137,9 @@ def redis_url(variables: Mapping[str, Any]) -> str:
     if not uses_tls(variables, "result_store"):
         return f"redis://{login}@{place}/{database}"
     ca = Layout(variables["celery_app_name"]).tls_ca
-    return f"rediss://{login}@{place}/{database}?ssl_cert_reqs=required&ssl_ca_certs={ca}"
+    # Before redis-py 6 the client does not verify the name by itself.
+    verify = f"ssl_cert_reqs=required&ssl_ca_certs={ca}&ssl_check_hostname=true"
+    return f"rediss://{login}@{place}/{database}?{verify}"
 
 
 def service_host(variables: Mapping[str, Any], group: str) -> str:

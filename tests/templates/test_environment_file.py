@@ -98,6 +98,7 @@ def test_from_the_second_host_on_connections_are_encrypted_and_verified(environm
         assert found["CELERY_BROKER_URL"] == broker
         assert found["CELERY_RESULT_BACKEND"] == (
             f"rediss://petct:of-the-store@{store}:6379/1?ssl_cert_reqs=required&ssl_ca_certs=/etc/petct/ca.pem"
+            "&ssl_check_hostname=true"
         )
         assert {name: found.get(name) for name in TLS} == TLS
         assert "CELERY_OPS_TLS_NAME" not in found, "of one broker the URL's host is verified"

@@ -140,6 +140,9 @@ class SentinelBackend(StoresPatiently, SentOnce, SpeaksProtocol2, CelerysSentine
 
 
 def tls_options() -> dict[str, Any]:
-    """Return what a connection to the kit's Redis of several hosts needs for TLS; nothing without."""
+    """Return what a connection to the kit's Redis of several hosts needs for TLS; nothing without.
+
+    Before redis-py 6 the client does not verify the name by itself.
+    """
     ca = os.environ.get("CELERY_OPS_TLS_CA") if os.environ.get("CELERY_OPS_SENTINEL") else None
-    return {"ssl_cert_reqs": "required", "ssl_ca_certs": ca} if ca else {}
+    return {"ssl_cert_reqs": "required", "ssl_ca_certs": ca, "ssl_check_hostname": True} if ca else {}

@@ -115,6 +115,7 @@ def test_the_kits_sentinels_need_no_setting(monkeypatch):
     assert (store.connparams["username"], store.connparams["password"], store.connparams["db"]) == ("shop", "p/w", 3)
     assert store.connparams["ssl_cert_reqs"] == ssl.CERT_REQUIRED
     assert store.connparams["ssl_ca_certs"] == "/etc/shop/ca.pem"
+    assert store.connparams["ssl_check_hostname"] is True
     options = store._transport_options
     assert options["master_name"] == "celery-ops"
     # The next Sentinel is asked, and Sentinel is asked again, instead of the same address.
@@ -127,6 +128,7 @@ def test_the_kits_sentinels_need_no_setting(monkeypatch):
         "ssl": True,
         "ssl_cert_reqs": "required",
         "ssl_ca_certs": "/etc/shop/ca.pem",
+        "ssl_check_hostname": True,
     }
     pool = store._get_pool(**store.connparams)
     assert issubclass(pool.connection_class, store.connection_class_ssl)
