@@ -139,6 +139,11 @@ def consumer_timeout(longest_limit: int) -> int:
     return max(2 * ETA_ALLOWANCE, 2 * longest_limit)
 
 
+def move_authority(app: str) -> Path:
+    """Return where a broker has the CA of the one that an application moves to."""
+    return Path(f"/etc/rabbitmq/celery-ops-move-{app}.pem")
+
+
 def program_of(name: str) -> str:
     """Return the program that a generation's name, or its stand-in's, belongs to: ``shop-worker-default``."""
     return GENERATION.sub("", name).removesuffix(STAND_IN)

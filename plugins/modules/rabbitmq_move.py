@@ -32,6 +32,10 @@ options:
     type: list
     elements: str
     default: []
+  ca:
+    description: The CA of the other broker, in PEM, which the URLs name a file of; empty for none.
+    type: str
+    default: ""
   leave:
     description: A regular expression of names of queues that hold nothing to move.
     type: str
@@ -87,7 +91,8 @@ def answer(want: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if state == "confirmed":
         changed = rabbitmq_move.finish(vhost, want["leave"], check_mode=check_mode)
         return {"changed": changed, "outcome": rabbitmq_move.confirmed(vhost, want["source"])}
-    changed = rabbitmq_move.begin(vhost, want["leave"], want["urls"], check_mode=check_mode)
+    changed = rabbitmq_move.trust(vhost, want["ca"], check_mode=check_mode)
+    changed = rabbitmq_move.begin(vhost, want["leave"], want["urls"], check_mode=check_mode) or changed
     still = rabbitmq_move.wait(vhost, want["leave"], 0 if check_mode else want["wait"])
     said = rabbitmq_move.outcome(vhost, want["source"], still)
     return {"changed": changed, "left": still.to_move, "timed": still.timed, "outcome": said}
@@ -105,6 +110,7 @@ def main() -> None:
                 "required": True,
             },
             "urls": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "ca": {"type": "str", "default": ""},
             "leave": {"type": "str", "default": r"amq\..*"},
             "wait": {"type": "int", "default": 60},
             "source": {"type": "str", "default": ""},

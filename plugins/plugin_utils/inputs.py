@@ -287,9 +287,24 @@ def changes_firewall(host: Host, reader: Reader) -> bool:
 
 
 def rabbitmq_move_urls(host: Host, reader: Reader) -> list[str]:
-    """The URLs for shovels. The old broker has no CA of the new one: it encrypts, and can't verify."""
+    """The URLs for shovels, which verify the new broker by the name that its certificate has for all of its URLs.
+
+    A certificate of the inventory's own for a broker that is alone need not have it: there it is encrypted alone.
+    """
     urls = host.need("celery_app_broker_url_effective").split(";")
-    return [f"{url}?verify=verify_none" if url.startswith("amqps://") and "?" not in url else url for url in urls]
+    verify = "verify=verify_none"
+    if rabbitmq_move_ca(host, reader):
+        file = layout.move_authority(host.need("celery_app_name"))
+        verify = f"cacertfile={file}&verify=verify_peer&server_name_indication={tls.NAME}"
+    return [f"{url}?{verify}" if url.startswith("amqps://") and "?" not in url else url for url in urls]
+
+
+def rabbitmq_move_ca(host: Host, reader: Reader) -> str:
+    """The file on the control node with the CA of the new broker, where the old one can verify it."""
+    is_own = bool({"celery_app_tls_directory", "celery_app_tls_ca"} & set(host.given))
+    encrypted = "amqps://" in host.need("celery_app_broker_url_effective")
+    has_name = bool(members_of(reader)) or not is_own
+    return str(host.need("celery_app_tls_ca")) if encrypted and has_name and host.uses_group("rabbitmq") else ""
 
 
 def rabbitmq_consumer_timeout(host: Host, reader: Reader) -> int:
@@ -397,6 +412,7 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_distribution_tls": rabbitmq_distribution_tls,
     "rabbitmq_erlang_cookie": rabbitmq_erlang_cookie,
     "rabbitmq_move_urls": rabbitmq_move_urls,
+    "rabbitmq_move_ca": rabbitmq_move_ca,
     "rabbitmq_consumer_timeout": rabbitmq_consumer_timeout,
     "result_store_applications": result_store_applications,
     "result_store_keep_former": keeps_former,

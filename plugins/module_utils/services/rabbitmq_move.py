@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_json
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import (
+    read_json,
+    text_if_there,
+    write_atomically,
+    write_json,
+)
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, KIT_STATE, move_authority
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
     exported_definitions,
@@ -172,6 +177,16 @@ def left(vhost: str, to_move: Iterable[str], timed: Iterable[str]) -> Left:
     return Left(*({name: counts[name] for name in sorted(names) if counts.get(name)} for names in (to_move, timed)))
 
 
+def trust(vhost: str, ca: str, *, check_mode: bool = False) -> bool:
+    """Write the CA by which the shovels of a vhost verify the other broker; return whether it was another one."""
+    file = move_authority(vhost)
+    if not ca or text_if_there(file) == ca:
+        return False
+    if not check_mode:
+        write_atomically(file, ca, FILE)
+    return True
+
+
 def begin(vhost: str, leave: str, urls: list[str], *, check_mode: bool = False) -> bool:
     """Define the shovels that are not there yet; return whether there were such. Raises OperatorError."""
     definitions = definitions_with(vhost)
@@ -246,6 +261,7 @@ def finish(vhost: str, leave: str, *, check_mode: bool = False) -> bool:
     for user in users_of(definitions, vhost):
         rabbitmqctl("delete_user", user, raw=True)
     note(vhost, plugin=None)
+    move_authority(vhost).unlink(missing_ok=True)
     return True
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from ansible.errors import AnsibleError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import url_host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import NAME
 from support.inputs import ALONE, FLEET, input_of
 
 
@@ -135,6 +136,28 @@ def test_the_brokers_user_is_the_one_that_the_last_rotation_has_left(ask, tmp_pa
     [application] = ask("rabbitmq_applications")
     assert (application["user"], ask("former_users")) == ("shop-2", ["shop"])
     assert ask("former_users", celery_app_broker_user="shop") == ["shop-2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "verifies"),
+    [({}, True), ({"celery_app_tls_directory": "/own"}, False), ({"celery_app_tls": False}, False)],
+)
+def test_the_shovels_of_a_move_verify_the_new_broker_where_its_certificate_has_their_name(ask, given, verifies):
+    moves = partial(ask, groups={**FLEET, "leaves": ["old"]}, host="old", **given)
+    [url] = moves("rabbitmq_move_urls")
+    _, _, options = url.partition("?")
+    said = "cacertfile=/etc/rabbitmq/celery-ops-move-shop.pem&verify=verify_peer&server_name_indication=" + NAME
+    assert bool(moves("rabbitmq_move_ca")) == verifies
+    if verifies:
+        assert options == said
+    else:
+        assert options == ("verify=verify_none" if url.startswith("amqps") else "")
+
+
+def test_those_to_a_cluster_do_with_certificates_of_the_inventorys_own(ask):
+    urls = ask("rabbitmq_move_urls", groups={**CLUSTER, "leaves": ["old"]}, host="old", celery_app_tls_directory="/own")
+    assert len(urls) == 3
+    assert all("verify=verify_peer" in url for url in urls)
 
 
 CLUSTER = {**FLEET, "rabbitmq": ["hub", "b2.example.com", "b3"]}

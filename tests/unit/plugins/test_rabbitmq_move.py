@@ -67,6 +67,7 @@ def broker(monkeypatch, tmp_path):
     monkeypatch.setattr(rabbitmq_move, "switch_plugin", lambda verb: state["told"].append(("plugin", verb)))
     monkeypatch.setattr(rabbitmq_move, "ENABLED", tmp_path / "enabled_plugins")
     monkeypatch.setattr(rabbitmq_move, "STATE", tmp_path / "kit/moves.json")
+    monkeypatch.setattr(rabbitmq_move, "move_authority", lambda app: tmp_path / f"move-{app}.pem")
     monkeypatch.setattr(rabbitmq_move, "POLL", 0.01)
     return state
 
@@ -94,6 +95,20 @@ def test_a_second_run_defines_nothing_and_a_changed_password_is_defined_anew(bro
     assert not begin()
     assert broker["told"] == []
     assert rabbitmq_move.begin("shop", HOUSEKEEPING_QUEUES, ["amqp://shop:new@new:5672/shop"], check_mode=True)
+
+
+def test_the_shovels_find_the_new_brokers_authority_until_the_move_is_confirmed(broker):
+    file = rabbitmq_move.move_authority("shop")
+    assert rabbitmq_move.trust("shop", "of the new one", check_mode=True)
+    assert not file.exists()
+    assert rabbitmq_move.trust("shop", "of the new one")
+    assert not rabbitmq_move.trust("shop", "of the new one")
+    assert file.read_text() == "of the new one"
+    assert rabbitmq_move.trust("shop", "after a rotation")
+    begin()
+    rabbitmq_move.finish("shop", HOUSEKEEPING_QUEUES)
+    assert not file.exists()
+    assert not rabbitmq_move.trust("shop", ""), "without TLS"
 
 
 def test_a_plugin_that_was_enabled_before_stays_enabled(broker):
