@@ -83,6 +83,9 @@ class ActionModule(ActionBase):
         """Do one of the later steps; say whether it was still to be done."""
         state = self._task.args["state"]
         if state == "signed":
+            others = [one for one in self._task.args.get("others", []) if ": user " in one]
+            if not hosts[0].true("celery_app_rotate_trusted"):
+                refuse_unknown(others, [each.ca for each in authorities if each.next_key.exists()])
             return any([each.sign_with_next() for each in authorities])
         if state == "withdrawn":
             return any([each.withdraw_former() for each in authorities])
@@ -99,6 +102,18 @@ def authorities_of(hosts: list[Host], reader: Reader) -> list[Certificates]:
         if not {"celery_app_tls_directory", "celery_app_tls_ca"} & set(host.given)
     }
     return [made for directory, ca in sorted(found) if (made := Certificates(directory, ca)).ca_key.exists()]
+
+
+def refuse_unknown(others: list[str], files: list[Path]) -> None:
+    """Raise OperatorError where a new CA is about to sign, and others log in whose programs may not trust it."""
+    if others and files:
+        raise OperatorError(
+            f"Others log in to the broker or the result store: {', '.join(others)}. Their programs may not trust the "
+            "new CA, so that it does not sign yet: the certificates are those of before, old and new passwords are "
+            f"valid. {', '.join(map(str, files))} has both CAs. For each of their inventories, type: ansible-playbook "
+            "-i <inventory> playbooks/site.yml; give the file to clients that are not the kit's. Then complete the "
+            "rotation: ansible-playbook playbooks/rotate_secrets.yml -e celery_app_rotate_trusted=yes"
+        )
 
 
 def value_of(host: Host, variable: str) -> Any:

@@ -17,6 +17,14 @@ options:
     choices: [begun, signed, withdrawn, ended]
     type: str
     required: true
+  others:
+    description:
+      - For V(signed), what else uses broker and result store, in the words of the module service_users. A new CA does
+        not sign while other users log in there, whose programs may not trust it, unless the variable
+        C(celery_app_rotate_trusted) is yes.
+    type: list
+    elements: str
+    default: []
 author:
   - celery-ops (@celery-ops)
 """

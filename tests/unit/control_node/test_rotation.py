@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.celery_ops.kit.plugins.action.rotation import refuse_unknown
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, is_under_way, old, password_files
@@ -120,3 +121,12 @@ def test_a_password_s_file_is_the_one_that_ansible_writes_also_where_its_path_ha
     assert not file.exists()
     made = evaluate(trust_as_template("{{ " + lookup + " }}"))
     assert (len(made), file.read_text().split()[0]) == (24, made)
+
+
+def test_a_new_ca_does_not_sign_while_others_may_not_trust_it(tmp_path):
+    with pytest.raises(
+        OperatorError, match=r"RabbitMQ: user crm\. .*ca\.crt has both CAs.*celery_app_rotate_trusted=yes"
+    ):
+        refuse_unknown(["RabbitMQ: user crm"], [tmp_path / "ca.crt"])
+    refuse_unknown(["RabbitMQ: user crm"], [])  # it signs already
+    refuse_unknown([], [tmp_path / "ca.crt"])
