@@ -28,7 +28,8 @@ options:
   upgrade:
     description:
       - Upgrade RabbitMQ and Erlang to the versions that apt has, while this node is stopped; without such, nothing
-        happens. A version that can't start on the data of the installed one is refused.
+        happens. A version that can't start on the data of the installed one is refused. A broker that is alone then
+        enables the feature flags of its version, which a later one may need.
     type: bool
     default: false
   epmd_files:
@@ -100,6 +101,8 @@ class Restart:
             self._step("check", self._refuse_alarms)
             self._step("restart", lambda: self._restart(epmd=epmd))
             self._step("return", lambda: self._await_return([self.node]))
+            if self.packages:  # in a cluster once all nodes are upgraded: by rabbitmq_cluster
+                self._step("feature flags", lambda: cluster.ctl("enable_feature_flag", "all"))
             return
         self._step("check", lambda: self._check(members))
         self._step("await majority", self._await_majority)

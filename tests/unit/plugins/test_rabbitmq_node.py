@@ -14,8 +14,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_c
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
+from ansible_collections.celery_ops.kit.plugins.modules import rabbitmq_restart
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
-from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import newer, started
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import Restart, newer, started
 
 NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]
 
@@ -174,3 +175,19 @@ def test_a_socket_runs_since_it_is_active():
     assert started({"ActiveState": "active", "ActiveEnterTimestampMonotonic": "5000000"}) == 5.0
     assert started({"ActiveState": "inactive", "ActiveEnterTimestampMonotonic": "5000000"}) == 0.0
     assert started({}) == 0.0
+
+
+@pytest.mark.parametrize(("packages", "enables"), [(["rabbitmq-server"], True), ([], False)])
+def test_a_broker_that_is_alone_enables_the_feature_flags_of_the_version_that_it_was_upgraded_to(
+    monkeypatch, packages, enables
+):
+    told = []
+    lone = {"disk_nodes": ["rabbit@a"], "running_nodes": ["rabbit@a"]}
+    monkeypatch.setattr(rabbitmq_restart.cluster, "members_on_disk", lambda node: [node])
+    monkeypatch.setattr(rabbitmq_restart.cluster, "state", lambda: state_of(lone))
+    monkeypatch.setattr(rabbitmq_restart.cluster, "ctl", lambda *words, **_: told.append(words))
+    monkeypatch.setattr(rabbitmq_restart, "apt", lambda *_: "")
+    monkeypatch.setattr(rabbitmq_restart, "run", lambda *words, **_: told.append(words) or (0, ""))
+    Restart("rabbit@a", 5, has_systemd=True, packages=packages).run(epmd=False)
+    assert [words[-2] for words in told[:2]] == ["stop", "start"]
+    assert (("enable_feature_flag", "all") in told) == enables
