@@ -190,6 +190,10 @@ class Host:
         [command] = re.findall(r"^command=(.*)$", conf, re.MULTILINE)
         return command.replace("%%", "%")
 
+    def services(self) -> str:
+        """The main processes of RabbitMQ, Redis and Supervisor: not a command of theirs, nor a child that saves."""
+        return self.output("systemctl show --property Id,MainPID rabbitmq-server redis-server supervisor")
+
     def processes(self) -> dict[str, Any]:
         """The programs' processes as the kernel shows them, see processes.py."""
         # As its user: root in a container may not look into other users' processes.

@@ -16,7 +16,6 @@ SHOP, CRM = (
     {"name": name, "password": f"{name}-password", "database": number} for number, name in ((1, "shop"), (2, "crm"))
 )
 BROKER_KEYS = ("name", "password")
-SERVICES = r"beam\.smp|redis-server|supervisord"
 
 
 class Project:
@@ -92,7 +91,7 @@ def test_a_second_run_changes_nothing(project, role, inputs):
 
 
 def test_an_application_that_is_added_or_removed_costs_the_others_nothing(project, alone):
-    before = alone.output(f"pgrep '{SERVICES}'")
+    before = alone.services()
     waiting = ["docker", "exec", "--env", f"REDISCLI_AUTH={SHOP['password']}", alone.name, "redis-cli"]
     options = ["--user", "shop", "-n", "1", "BLPOP", "later", "0"]
     client = subprocess.Popen([*waiting, *options], stdout=subprocess.PIPE, text=True)
@@ -117,7 +116,7 @@ def test_an_application_that_is_added_or_removed_costs_the_others_nothing(projec
     finally:
         client.kill()
         client.wait()
-    assert alone.output(f"pgrep '{SERVICES}'") == before
+    assert alone.services() == before
 
 
 def test_preflight_says_that_it_is_not_used_by_itself(project, alone):

@@ -54,8 +54,8 @@ def both(petct, shop):
 
 
 def test_no_inventory_takes_the_services_options_away_from_the_other(both, petct, inventory):
-    services = "cat /etc/rabbitmq/conf.d/*.conf /etc/redis/celery-ops.conf; pgrep -x 'beam.smp|redis-server'"
-    before = petct.output(services)
+    options = "cat /etc/rabbitmq/conf.d/*.conf /etc/redis/celery-ops.conf"
+    before, services = petct.output(options), petct.services()
     assert "consumer_timeout = 200000000" in before, "the shop's, which was set up later"
     run = play("site", options=["--tags", "rabbitmq,result_store"])
     assert (run.rc, set(run.changed.values())) == (0, {0}), run.text[-6000:]
@@ -64,7 +64,7 @@ def test_no_inventory_takes_the_services_options_away_from_the_other(both, petct
     assert (refused.rc, refused.changed[petct.name]) == (2, 0)
     for variable, service in (("rabbitmq_bind", "RabbitMQ"), ("result_store_bind", "Redis")):
         assert f"{variable} is 0.0.0.0, and petct of this kit, on the same {service}, has 127.0.0.1." in refused.words
-    assert petct.output(services) == before
+    assert (petct.output(options), petct.services()) == (before, services)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, petct, 
     kept, theirs = own(shop), {name: pid for name, pid in before.items() if not name.startswith(f"{PETCT}-")}
     assert {name.partition("-")[0] for name in theirs} == {"shop", "crm"}
     assert all(kept.values()), kept
-    services = host.output("pgrep -x 'beam.smp|redis-server|supervisord'")
+    services = host.services()
     loads = [Load(shop), Load(petct)]
     for load in loads:
         wait_until(load.begun, 30, f"tasks of {load.host.app}")
@@ -139,7 +139,7 @@ def test_uninstall_of_one_application_takes_nothing_from_the_other(both, petct, 
     assert "/srv/petct, /etc/petct" in run.words and "RabbitMQ, Redis and Supervisor stay" in run.words
     assert host.running() == theirs
     assert own(shop) == kept
-    assert host.ask("pgrep -x 'beam.smp|redis-server|supervisord'") == services
+    assert host.services() == services
     assert redis(shop, "GET mine") == "shop"
     books = loads[0].finish()
     assert (books["lost"], books["doubled"]) == ([], []), books
