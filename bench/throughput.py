@@ -10,7 +10,9 @@ own, with the virtualenv of its release and this tree's runtime. Both sides have
 same Redis and the same log level (INFO).
 
 - publish: messages a second of one publisher. The peer is `delay` with Celery's defaults, which waits for no confirm.
-- drain: no-ops a second, between the first and the last of a queue that was full before the worker started.
+- drain: no-ops a second, between the first and the last of a queue that was full before the worker started. What the
+  counters take of it is the CPU inside their own code, measured in a drain of its own, since it is less than one drain
+  differs from another.
 - alone: Celery's defaults with one of the kit's settings, beside Celery's defaults. For drains that is the CPU that a
   task takes in the worker, RabbitMQ and Redis together: with all cores busy, it is what their rates depend on.
 - round trip: from `delay` to the return of `get`, of a task that does nothing.
@@ -39,6 +41,7 @@ VHOST = "bench"
 DEFAULTS, KIT = {"kind": "defaults"}, {"kind": "kit"}
 SHORT = KIT | {"conf": {"worker_prefetch_multiplier": 16}}
 """A program for short tasks: options: [--prefetch-multiplier, "16"] (docs/your-app.md)."""
+TIMED = SHORT | {"timed": True}
 QUORUM = {"task_default_queue_type": "quorum", "task_default_exchange_type": "topic"}
 CONFIRMS = {"broker_transport_options": {"confirm_publish": True}}
 LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
@@ -160,12 +163,14 @@ def core(bench: Bench, more: int) -> Iterator[Row]:
     yield Row("publish_many, confirmed", "/s", many["rate"], peer["rate"], unconfirmed, at_least=1.0)
     yield Row("publish one by one, confirmed", "/s", each["rate"], peer["rate"], unconfirmed)
 
-    ours, short, peer = bench.by_turns(3, ("drain", KIT, {}), ("drain", SHORT, {}), ("drain", DEFAULTS, {}))
+    ours, short, timed, peer = bench.by_turns(3, *(("drain", of, {}) for of in (KIT, SHORT, TIMED, DEFAULTS)))
     row = ("/s", short["rate"], peer["rate"], "Celery's defaults")
     yield Row("drain of no-ops, 2 processes, 15 messages ahead for each", *row, at_least=0.9)
     for what, name in ((", the worker's main process", "main"), (", RabbitMQ", "broker")):
         yield Row(f"… CPU a task{what}", "µs", short[f"us_{name}"], peer[f"us_{name}"], "same run")
     yield Row("… memory of the main process", "MB", short["memory"] / 1e6, peer["memory"] / 1e6, "same run")
+    row = ("µs", timed["us_counting"], 1e6 / short["rate"], "all of a task, 15 messages ahead")
+    yield Row("… CPU for counting a task, its waits and times", *row, at_most=0.02)
     yield Row("drain of no-ops, no message ahead, as rendered", "/s", ours["rate"], peer["rate"], "Celery's defaults")
 
     ours, peer = bench.by_turns(2, ("trip", KIT, {}), ("trip", DEFAULTS, {}))

@@ -27,7 +27,7 @@ SAFE = ("worker", "--soft-time-limit", "270", "--time-limit", "300", "--without-
 
 class Side:
     """One way to configure application and worker: {"kind": "kit" or "defaults", "conf": {...}, "count": bool,
-    "single": bool}.
+    "single": bool, "timed": bool}.
     """
 
     def __init__(self, of: dict[str, Any]) -> None:
@@ -45,6 +45,9 @@ class Side:
         for name in ("count", "single"):
             if of.get(name):
                 self.environment[f"BENCH_{name.upper()}"] = "1"
+        self.counting = HERE / "run" / f"{self.name}.counting"
+        if of.get("timed"):
+            self.environment["BENCH_TIMED"] = str(self.counting)
         self.guarded = {
             "CELERY_OPS_PROGRAM": self.name,
             "CELERY_OPS_HEARTBEAT_FILE": str(HERE / "run" / f"{self.name}.heartbeat"),
@@ -153,7 +156,9 @@ def drain(of: dict[str, Any], number: int = 2000, payload: int = 0) -> dict[str,
         memory = memory_of(worker.pid, "VmHWM")
     finally:
         side.stop(worker)
+    counting = {"us_counting": float(side.counting.read_text()) / number * 1e6} if side.of.get("timed") else {}
     return {
+        **counting,
         "rate": number / (ended - begun),
         "us": sum(us.values()),
         **us,
