@@ -8,6 +8,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import Certificates
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import (
     rabbitmq_distribution_tls,
@@ -16,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import (
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import not_generated
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates, names_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import names_of
 
 ADDRESSES = ("celery_app_broker_host", "celery_app_result_store_host")
 """Variables by which an inventory names a service's host itself."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import Certificates
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import members_of, stores_of, uses_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
@@ -19,7 +20,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import (
     Secrets,
     password_files,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import Certificates
 
 PASSWORDS = {"rabbitmq": "celery_app_broker_password", "result_store": "celery_app_result_store_password"}
 """By group, the variable with the application's password there."""

@@ -176,6 +176,7 @@ KINDS = ("directory", "file", "edit", "packages", "user", "group_name", "service
 TEXT = {"type": "str", "default": ""}
 STEP = {
     "when": {"type": "bool", "default": True},
+    "steps": {"type": "list", "elements": "dict"},
     "later": {"type": "bool", "default": False},
     "needs": {"type": "list", "elements": "path", "default": []},
     "unless": {"type": "list", "elements": "path", "default": []},

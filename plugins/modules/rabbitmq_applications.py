@@ -44,7 +44,7 @@ options:
         suboptions:
           name: {description: The user's name., type: str, required: true}
           password: {description: Its password., type: str, required: true}
-          configure: {description: What it may declare and delete, a regular expression., type: str, required: true}
+          configure: {description: "What it may declare and delete, a regular expression.", type: str, required: true}
           write: {description: What it may publish to and bind., type: str, required: true}
           read: {description: What it may consume from and bind to., type: str, required: true}
   delivery_limit:

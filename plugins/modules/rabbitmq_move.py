@@ -60,7 +60,7 @@ EXAMPLES = r"""
     state: moving
 """
 RETURN = r"""
-left: {description: Messages that are still to be moved, by queue., type: dict, returned: state=moving}
+left: {description: "Messages that are still to be moved, by queue.", type: dict, returned: state=moving}
 outcome:
   description: What is left and what to type next.
   type: str

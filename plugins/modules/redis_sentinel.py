@@ -77,8 +77,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis impo
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-DOWN_AFTER, FAILOVER = 5000, 30000
-"""Milliseconds without an answer after which the primary counts as down, and between two attempts to replace it."""
+DOWN_AFTER = 5000
+"""Milliseconds without an answer after which the primary counts as down."""
+FAILOVER = 30000
+"""Milliseconds between two attempts to replace it."""
 
 
 def configuration(want: dict[str, Any], primary: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,6 +38,28 @@ def test_one_that_writes_files_says_which_disk_is_full(name):
     text = (MODULES / f"{name}.py").read_text()
     writes = re.search(r"\b(write_(atomically|new|json)|paths\.file|packages\.install|key_of_kit)\(", text)
     assert not writes or re.search(r"\breported\(module\)|\bexplain(ed)?\(|unusable\(", text)
+
+
+OPTION = {"description", "type", "elements", "required", "default", "choices", "suboptions"}
+RETURNED = {"description", "type", "elements", "returned", "sample", "contains"}
+
+
+def unknown_keys(entries: dict[str, Any], known: set[str]) -> Iterator[str]:
+    for name, entry in entries.items():
+        yield from (f"{name}: {key}" for key in entry.keys() - known)
+        yield from unknown_keys(entry.get("suboptions") or entry.get("contains") or {}, known)
+
+
+@pytest.mark.parametrize("path", sorted(MODULES.glob("*.py")), ids=lambda path: path.stem)
+def test_ansible_doc_can_read_its_documentation(path):
+    """What `make sanity` would refuse: a comma or a colon in an unquoted text, for example, ends it."""
+    text = path.read_text()
+    parts = {name: yaml.safe_load(part) for name, part in re.findall(r'^([A-Z]+) = r"""\n(.*?)^"""', text, re.M | re.S)}
+    assert list(unknown_keys(parts["DOCUMENTATION"].get("options") or {}, OPTION)) == []
+    assert list(unknown_keys(parts.get("RETURN") or {}, RETURNED)) == []
+    # It takes the name of what is assigned, and warns of several.
+    assigned = [target for node in ast.parse(text).body if isinstance(node, ast.Assign) for target in node.targets]
+    assert [target.lineno for target in assigned if not isinstance(target, ast.Name)] == []
 
 
 def test_there_are_modules():

@@ -9,8 +9,10 @@ import threading
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils import tls
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import LIFETIME, NAME, Certificates, is_on, names_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils import certificates as making
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import LIFETIME, Certificates
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import NAME, is_on, names_of
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 NOW = datetime.datetime.now(datetime.UTC)
 FLEET = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
@@ -115,7 +117,7 @@ def test_a_ca_that_follows_another_is_trusted_beside_it_first(made, tmp_path):
 
 def test_a_node_shows_its_certificate_and_one_that_is_for_servers_alone_is_named(made, monkeypatch):
     assert made.lacks_client_use("hub") == ""
-    monkeypatch.setattr(tls.ExtendedKeyUsageOID, "CLIENT_AUTH", tls.ExtendedKeyUsageOID.SERVER_AUTH)
+    monkeypatch.setattr(ExtendedKeyUsageOID, "CLIENT_AUTH", ExtendedKeyUsageOID.SERVER_AUTH)
     made.make("hub", names())
     monkeypatch.undo()
     assert made.lacks_client_use("hub") == "it is for servers alone (extendedKeyUsage)"
@@ -196,7 +198,7 @@ def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_st
 
 @pytest.mark.parametrize("writes", range(3))
 def test_a_rotation_of_the_ca_that_is_killed_between_two_writes_is_continued(made, killed_after, writes):
-    with killed_after(tls, writes):
+    with killed_after(making, writes):
         made.begin_rotation()
     assert made.begin_rotation()
     assert not made.begin_rotation(), "no second one"
