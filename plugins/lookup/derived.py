@@ -17,7 +17,8 @@ options:
       V(failures), what failed in it so far; V(all_built), whether every host of it has built the release;
       V(summary), what runs after it; V(groups), those of the kit's groups that the host is in; V(schedulers), the
       hosts that schedule its application; V(logs), the logs of all hosts merged, and V(tasks), the tasks of all
-      workers, once they are registered; V(purge), the command that empties a queue; V(report), the use of all
+      workers, once they are registered; V(purge), the command that empties a queue; V(dead_letters), the command for
+      the dead queue; V(soak), commands and result of numbered tasks; V(report), the use of all
       hosts' programs, likewise; V(left), the groups that the host is not in and whose programs it still has;
       V(at_once), whether a deploy hands all its groups over in one call; V(runs_nothing), what to say where a host
       is in no group that runs the application; V(left_out), the hosts that use the host's broker and result store
@@ -43,12 +44,14 @@ from typing import Any
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
+    dead_letters,
     environment,
     logs,
     outcome,
     purge,
     report,
     rotation,
+    soak,
     tasks,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import all_built, release_of_run
@@ -78,6 +81,8 @@ QUESTIONS = {
     "logs": logs.logs,
     "tasks": tasks.tasks,
     "purge": purge.purge,
+    "dead_letters": dead_letters.dead_letters,
+    "soak": soak.soak,
     "report": report.report,
     "runs_nothing": runs_nothing,
     "left": left,
