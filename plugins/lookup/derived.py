@@ -21,8 +21,11 @@ options:
       the dead queue; V(soak), commands and result of numbered tasks; V(report), the use of all
       hosts' programs, likewise; V(left), the groups that the host is not in and whose programs it still has;
       V(at_once), whether a deploy hands all its groups over in one call; V(runs_nothing), what to say where a host
-      is in no group that runs the application; V(left_out), the hosts that use the host's broker and result store
-      and are not in the run; V(base), V(etc), V(run), V(log) and V(state), the application's directories.
+      is in no group that runs the application; V(runs_app), whether it is in one that does; V(left_out), the hosts
+      that use the host's broker and result store and are not in the run; V(operators), the operators' group; paths
+      of the application, V(base), V(etc), V(run), V(log), V(state), V(releases), V(shared), V(metrics), V(work),
+      V(memory), V(tmpfiles), V(sudoers) and V(operators_command), and of the host, V(conf_d), V(commands) and
+      V(supervisor_socket).
     required: true
 """
 
@@ -42,7 +45,13 @@ from functools import partial
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    APP_GROUPS,
+    COMMANDS_DIR,
+    CONF_D,
+    SUPERVISOR_SOCKET,
+    Layout,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
     dead_letters,
     environment,
@@ -60,9 +69,15 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelle
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import goes_at_once, left
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host, schedulers
 
+PATHS = (
+    "base", "etc", "run", "log", "state", "releases", "shared", "metrics", "work", "memory", "tmpfiles", "sudoers",
+    "operators_command",
+)  # fmt: skip
+"""What the roles ask the layout for by its name there."""
 
-def directory(variables: Variables, name: str) -> str:
-    """Return one of the application's directories."""
+
+def path(variables: Variables, name: str) -> str:
+    """Return one of the application's directories or files."""
     return str(getattr(Layout(variables["celery_app_name"]), name))
 
 
@@ -87,7 +102,12 @@ QUESTIONS = {
     "runs_nothing": runs_nothing,
     "left": left,
     "at_once": goes_at_once,
-    **{name: partial(directory, name=name) for name in ("base", "etc", "run", "log", "state")},
+    **{name: partial(path, name=name) for name in PATHS},
+    "conf_d": lambda _: str(CONF_D),
+    "commands": lambda _: str(COMMANDS_DIR),
+    "supervisor_socket": lambda _: str(SUPERVISOR_SOCKET),
+    "operators": lambda variables: Layout(variables["celery_app_name"]).operators,
+    "runs_app": lambda variables: bool(APP_GROUPS.intersection(variables["group_names"])),
     "left_out": lambda known: {
         group: environment.users_left_out(known, group) for group in ("rabbitmq", "result_store")
     },

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, RABBITMQ_DATA, REDIS_DATA, Layout
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID = ("No space left on device", "Disk quota exceeded")
@@ -17,7 +17,7 @@ SAID = ("No space left on device", "Disk quota exceeded")
 PLACES = (CONF_D, Path("/var/tmp"), Path("/tmp"), Path("/run"))
 """Where else the kit and what it calls write."""
 
-SERVICES = ("/", "/srv", "/etc", "/var/lib", "/var/log", "/var/lib/rabbitmq", "/var/lib/redis", "/run", "/tmp")
+SERVICES = ("/", "/srv", "/etc", "/var/lib", "/var/log", *map(str, (RABBITMQ_DATA, REDIS_DATA)), "/run", "/tmp")
 """Where application, broker and store write, whatever the application's name."""
 
 FULL_SHARE = 95.0

@@ -14,6 +14,21 @@ from pathlib import Path
 
 CONF_D = Path("/etc/supervisor/conf.d")
 SUPERVISORD_CONF = Path("/etc/supervisor/supervisord.conf")
+SUPERVISOR_SOCKET = Path("/var/run/supervisor.sock")
+SYSTEMD = Path("/run/systemd/system")
+"""There where systemd is the host's init."""
+SYSTEMD_UNITS = Path("/etc/systemd/system")
+RABBITMQ_DATA = Path("/var/lib/rabbitmq")
+ERLANG_COOKIE = RABBITMQ_DATA / ".erlang.cookie"
+REDIS_CONF, REDIS_DATA = Path("/etc/redis/redis.conf"), Path("/var/lib/redis")
+SENTINEL_CONF = Path("/etc/redis/sentinel.conf")
+"""Sentinel keeps its state in it: who is the primary."""
+CERTIFICATES = {
+    "broker": Path("/etc/rabbitmq/tls/cert.pem"),
+    "result_store": Path("/etc/redis/celery-ops-tls/cert.pem"),
+}
+"""Those of the services, where their roles install them; each has its key beside it."""
+KEYS = tuple(path.with_name("key.pem") for path in CERTIFICATES.values())
 KIT_STATE = Path("/var/lib/celery-ops")
 """What the kit notes of a host: installed packages, users of the services."""
 KIT_RUN = Path("/run/celery-ops")
@@ -22,6 +37,9 @@ COMPILED = KIT_RUN / ".compiled"
 """What the kit's modules were compiled to on this host; no application has such a name."""
 TMPFILES_DIR = Path("/etc/tmpfiles.d")
 COMMANDS_DIR = Path("/usr/local/bin")
+SUDOERS_DIR = Path("/etc/sudoers.d")
+PYTHON = "/usr/bin/python3"
+"""Debian's own."""
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 RUNUSER = "/usr/sbin/runuser"
 """By its path: `su` brings no sbin in PATH."""
@@ -99,6 +117,8 @@ OPEN_FILES = 65_536
 POOLS = ("prefork", "threads", "gevent", "eventlet", "solo")
 TIME_LIMIT = 300
 """Seconds that a task may take."""
+TIME_LIMITS = (2, 30 * 86400)
+"""The least and the most of them that anybody may write."""
 READY_TIMEOUT = 60
 """Seconds within which a worker has to become ready."""
 KEEP_RELEASES = 5
@@ -115,6 +135,8 @@ TICK_ENTRY = "celery-ops-tick"
 TICK_INTERVAL = 15
 LEASE_TIMEOUT = 45.0
 """Without a renewal within that time, a deploy lock counts for nothing."""
+CERTIFICATE_DAYS = 30
+"""Days before its end from which on a certificate is a problem; site.yml renews the kit's own earlier than that."""
 ETA_ALLOWANCE = 43_200
 """How long a worker of an application without the kit's settings may hold a task with an ETA."""
 
@@ -358,6 +380,21 @@ class Layout:
     def tmpfiles(self) -> Path:
         """What makes systemd recreate the run directory at boot."""
         return TMPFILES_DIR / f"{self.app}.conf"
+
+    @property
+    def operators(self) -> str:
+        """The group whose members operate the application."""
+        return f"{self.app}-ops"
+
+    @property
+    def operators_command(self) -> Path:
+        """What they work with."""
+        return COMMANDS_DIR / f"{self.app}ctl"
+
+    @property
+    def sudoers(self) -> Path:
+        """Their rights."""
+        return SUDOERS_DIR / f"celery-ops-{self.app}"
 
     @property
     def dead_queue(self) -> str:

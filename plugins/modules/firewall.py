@@ -59,13 +59,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, write_atomically, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, KIT_STATE
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, KIT_STATE, SYSTEMD_UNITS
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 STATE = KIT_STATE / "firewall"
 """What each name wants: a JSON file each."""
 RULES = Path("/etc/celery-ops-firewall.nft")
-UNIT = Path("/etc/systemd/system/celery-ops-firewall.service")
+UNIT = SYSTEMD_UNITS / "celery-ops-firewall.service"
 TABLE = ("table", "inet", "celery_ops")
 UNIT_TEXT = f"""#
 # Ansible managed

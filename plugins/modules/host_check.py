@@ -171,7 +171,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, CONF_D, SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, CONF_D, PYTHON, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import from_kit
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import versions
@@ -184,7 +184,7 @@ REQUIREMENTS = {
     "groups": {"type": "list", "elements": "str", "required": True},
     "programs": {"type": "list", "elements": "dict", "default": []},
     "overlap": {"type": "bool", "default": True},
-    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "python": {"type": "path", "default": PYTHON},
     "listeners": {"type": "dict", "default": {}},
     "binds": {"type": "dict", "default": {}},
     "consumer_timeout": {"type": "int", "default": 0},

@@ -168,10 +168,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import accounts, paths, services
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import AFTER, Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTEMD_UNITS
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-UNITS = "/etc/systemd/system/"
 KINDS = ("directory", "file", "edit", "packages", "user", "group_name", "service")
 TEXT = {"type": "str", "default": ""}
 STEP = {
@@ -268,7 +268,7 @@ def look(step: dict[str, Any], outcome: Outcome) -> None:
 
 def reload_units(outcome: Outcome, read: int) -> int:
     """Make systemd read its units where a changed path after the first `read` is a unit's; return their count."""
-    if any(path.startswith(UNITS) for path in outcome.paths[read:]) and not outcome.check:
+    if any(Path(path).is_relative_to(SYSTEMD_UNITS) for path in outcome.paths[read:]) and not outcome.check:
         services.reload()
     return len(outcome.paths)
 

@@ -121,7 +121,7 @@ from typing import Any, NoReturn
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_QUEUE
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_QUEUE, RABBITMQ_DATA
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import (
     LIMITED,
     is_password,
@@ -355,7 +355,7 @@ class Broker:
 
     def load(self, definitions: Definitions) -> None:
         """Import definitions from a file that only the broker's user can read; rabbitmqctl runs as that user."""
-        with tempfile.NamedTemporaryFile("w", dir="/var/lib/rabbitmq", suffix=".json") as file:
+        with tempfile.NamedTemporaryFile("w", dir=RABBITMQ_DATA, suffix=".json") as file:
             shutil.chown(file.name, "rabbitmq", "rabbitmq")
             json.dump(definitions, file)
             file.flush()

@@ -42,10 +42,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster as cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-BESIDE = cluster.COOKIE.with_name(f"{cluster.COOKIE.name}.new")
+BESIDE = ERLANG_COOKIE.with_name(f"{ERLANG_COOKIE.name}.new")
 # The nodes without a file beside their own have been switched by a run that ended there.
 SWITCH = f"""
 New = "{BESIDE}", Nodes = [node() | nodes()],
@@ -55,7 +56,7 @@ case lists:usort([Text || {{_, {{ok, Text}}}} <- Found]) of
   [One] ->
     Cookie = list_to_atom(string:trim(binary_to_list(One))),
     [true = rpc:call(N, erlang, set_cookie, [N, Cookie]) || N <- Nodes],
-    [ok = rpc:call(N, file, rename, [New, "{cluster.COOKIE}"]) || {{N, {{ok, _}}}} <- Found],
+    [ok = rpc:call(N, file, rename, [New, "{ERLANG_COOKIE}"]) || {{N, {{ok, _}}}} <- Found],
     switched
 end.
 """
@@ -63,7 +64,7 @@ end.
 
 def put_beside(cookie: str) -> None:
     """Write the new cookie beside the old one. The nodes restart for a cookie that is newer than they are: not this."""
-    before = cluster.COOKIE.stat()
+    before = ERLANG_COOKIE.stat()
     write_atomically(BESIDE, cookie, 0o400, "rabbitmq", "rabbitmq")
     os.utime(BESIDE, (before.st_atime, before.st_mtime))
 

@@ -46,11 +46,11 @@ info:
 """
 
 import socket
-from pathlib import Path
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTEMD
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     cookie_is,
     distribution,
@@ -92,7 +92,7 @@ def main() -> None:
             "cookie": cookie_is(module.params["cookie"]),
             "address": has_address(module.params["address"]),
             "release": f"{runs.id} {runs.version}",
-            "systemd": Path("/run/systemd/system").is_dir(),
+            "systemd": SYSTEMD.is_dir(),
             **distribution(running_broker()),
         },
     )

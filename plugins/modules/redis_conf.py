@@ -29,6 +29,7 @@ import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import REDIS_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import without_contradictions
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -38,7 +39,7 @@ def main() -> None:
     take_over()
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "default": "/etc/redis/redis.conf"},
+            "path": {"type": "path", "default": str(REDIS_CONF)},
             "ours": {"type": "list", "elements": "path", "required": True},
         },
         supports_check_mode=True,

@@ -65,7 +65,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import ow
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SENTINEL_PRIMARY
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import REDIS_DATA, SENTINEL_CONF, SENTINEL_PRIMARY
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
     REPLICATION,
@@ -105,7 +105,7 @@ def configuration(want: dict[str, Any], primary: str) -> str:
         "daemonize no",
         "pidfile /run/sentinel/redis-sentinel.pid",
         "logfile /var/log/redis/redis-sentinel.log",
-        "dir /var/lib/redis",
+        f"dir {REDIS_DATA}",
         f"aclfile {want['acl_file']}",
         f"sentinel announce-ip {want['address']}",
         f"sentinel announce-port {port}",
@@ -184,7 +184,7 @@ def main() -> None:
             "password": {"type": "str", "required": True, "no_log": True},
             "acl_file": {"type": "path", "required": True},
             "tls_directory": {"type": "str", "default": ""},
-            "conf": {"type": "path", "default": "/etc/redis/sentinel.conf"},
+            "conf": {"type": "path", "default": str(SENTINEL_CONF)},
         },
         supports_check_mode=True,
     )

@@ -309,6 +309,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.manifest import HandoverFailed, Manifest
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -344,8 +345,8 @@ ARGUMENTS: dict[str, Any] = {
     "draft": {"type": "dict"},
     "restore": {"type": "str"},
     "restart": {"type": "list", "elements": "str", "default": []},
-    "conf_dir": {"type": "path", "default": "/etc/supervisor/conf.d"},
-    "supervisord_conf": {"type": "path", "default": "/etc/supervisor/supervisord.conf"},
+    "conf_dir": {"type": "path", "default": str(CONF_D)},
+    "supervisord_conf": {"type": "path", "default": str(SUPERVISORD_CONF)},
     "volatile_dir": {"type": "path"},
     "release_root": {"type": "path"},
     "log_dir": {"type": "path"},

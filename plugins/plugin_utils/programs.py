@@ -246,7 +246,7 @@ class Programs:
             program=self.paths.web_listener,
             name=name,
             command=[
-                *("/usr/bin/python3", code, "--bind", bind),
+                *(layout.PYTHON, code, "--bind", bind),
                 *("--socket", str(self.paths.socket(bind)), "--user", self.deployment.app),
                 *(("--pause", str(self.paths.pause)) if takes_over else ()),
             ],

@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import task_lists
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import soft_limit
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import TIME_LIMITS, soft_limit
 from ansible_collections.celery_ops.kit.plugins.module_utils.task_lists import Chosen
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import results_of
 
@@ -27,14 +27,14 @@ ACTIONS = ("list", "revoke", "terminate", "rate_limit", "time_limit")
 
 
 def tasks(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is `wrong` with what is asked, the `words` of its command, its `ids`, and the `text` to show."""
+    """Return what is `wrong` with what is asked, the `words` of its command, those that `note` it, and the `text`."""
     workers = lists_of(variables)
     there = [one for found in workers.values() for one in found]
     wrong = mistake(variables, task_lists.ids(there), {one["program"] for one in there})
     return {
         "wrong": wrong,
-        "ids": [] if wrong else ids_of(variables),
         "words": [] if wrong else words(variables),
+        "note": [] if wrong else ["celery-ops-tasks", "note", *by_id(variables)],
         "what": f"{variables['celery_app_tasks']} {subject(variables)}",
         "text": "" if wrong else text(variables, workers),
     }
@@ -91,7 +91,7 @@ def mistake(variables: Mapping[str, Any], seen: Iterable[str], programs: Iterabl
     if what == "rate_limit" and not RATE.fullmatch(str(variables["celery_app_tasks_rate"])):
         rate = variables["celery_app_tasks_rate"]
         return f"celery_app_tasks_rate: {rate!r} is not a rate. Write 10/s, 10/m, 10/h, or 0 for none"
-    if what == "time_limit" and not 2 <= limit(variables) <= 30 * 86400:
+    if what == "time_limit" and not TIME_LIMITS[0] <= limit(variables) <= TIME_LIMITS[1]:
         return f"celery_app_tasks_limit: {variables['celery_app_tasks_limit']} is not a limit. Write seconds, 2 or more"
     return ""
 
@@ -115,13 +115,17 @@ def words(variables: Mapping[str, Any]) -> list[str]:
     if what == "list":
         return command + (["--arguments"] if boolean(variables["celery_app_tasks_arguments"]) else [])
     if what in ("revoke", "terminate"):
-        ids = [word for one in ids_of(variables) for word in ("--id", one)]
-        return [*command, *ids, "--signal", str(variables["celery_app_tasks_signal"])]
+        return [*command, *by_id(variables), "--signal", str(variables["celery_app_tasks_signal"])]
     command += ["--name", str(variables["celery_app_tasks_name"])]
     if what == "rate_limit":
         return [*command, "--rate", str(variables["celery_app_tasks_rate"])]
     hard = limit(variables)
     return [*command, "--hard", f"{hard:.15g}", "--soft", f"{soft_limit(int(hard)):.15g}"]
+
+
+def by_id(variables: Mapping[str, Any]) -> list[str]:
+    """Return the options that name the tasks."""
+    return [word for one in ids_of(variables) for word in ("--id", one)]
 
 
 def text(variables: Mapping[str, Any], workers: Mapping[str, task_lists.TaskLists]) -> str:

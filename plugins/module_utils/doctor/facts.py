@@ -22,9 +22,15 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     APP_GROUPS,
+    CERTIFICATES,
     COMMANDS_DIR,
     CONF_D,
+    ERLANG_COOKIE,
+    KEYS,
     SUPERVISORD_CONF,
+    SYSTEMD,
+    SYSTEMD_UNITS,
+    TIME_LIMIT,
     Layout,
     Release,
 )
@@ -32,7 +38,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import rab
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.broker import ask
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import (
-    CERTIFICATES,
     Unlisted,
     ends_of,
     unlisted,
@@ -43,7 +48,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look imp
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
 UNITS = ("supervisor", "rabbitmq-server", "redis-server")
 UNIT_SETTINGS = "TimeoutStopUSec,KillMode,LimitCORE,UnitFileState"
-ERLANG_COOKIE = "/var/lib/rabbitmq/.erlang.cookie"
 ANY_QUEUE = "*"
 """Stands for the queues of a program that names none: it consumes from those of the application."""
 LISTEN = "0A"
@@ -203,7 +207,7 @@ class Control:
 class Wanted:
     """What the inventory says."""
 
-    time_limit: int = 300
+    time_limit: int = TIME_LIMIT
     queues: tuple[str, ...] = ()
     """The queues that worker programs consume from, on any host."""
     scheduler: bool = True
@@ -327,7 +331,7 @@ def read_supervisor(app: str) -> Supervisor:
         file_of(named[1]) if named else None,
         inet[1] if inet else "",
         unit,
-        Path("/etc/systemd/system/supervisor.service.d/celery-ops.conf").exists(),
+        (SYSTEMD_UNITS / "supervisor.service.d/celery-ops.conf").exists(),
         tuple(programs),
         tuple(
             (program["name"], *(one.name for one in Generation.of_options(program).names))
@@ -340,7 +344,7 @@ def read_supervisor(app: str) -> Supervisor:
 
 def settings_of(unit: str, names: str) -> dict[str, str]:
     """Return settings of a systemd unit; empty without systemd."""
-    if not Path("/run/systemd/system").is_dir():
+    if not SYSTEMD.is_dir():
         return {}
     rc, out = run("systemctl", "show", unit, "-p", names)
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line) if rc == 0 else {}
@@ -401,8 +405,7 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
     listed = [
         layout.environment_link, layout.etc, layout.deployments, layout.log, layout.releases, layout.current,
         layout.base, CONF_D, COMMANDS_DIR / app, SUPERVISORD_CONF, ERLANG_COOKIE, redis.ADMIN_KEY, redis.ACL_FILE,
-        "/etc/rabbitmq/tls/key.pem", "/etc/redis/celery-ops-tls/key.pem", *sorted(layout.etc.glob("env-*")),
-        *sorted(CONF_D.glob(f"{app}-*.conf")),
+        *KEYS, *sorted(layout.etc.glob("env-*")), *sorted(CONF_D.glob(f"{app}-*.conf")),
     ]  # fmt: skip
     files = {found.path: found for path in listed if (found := file_of(path))}
     meminfo = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
@@ -432,7 +435,8 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
             if len(words := line.split()) == 3 and words[2] == "installed"
         },
         certificates={
-            path: (end - time.time()) / 86400 for path, end in ends_of([*CERTIFICATES, str(layout.tls_ca)]).items()
+            path: (end - time.time()) / 86400
+            for path, end in ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca))).items()
         },
         groups=groups,
         debian=" ".join(lines_of("/etc/debian_version")).partition(".")[0],

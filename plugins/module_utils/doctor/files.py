@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import Finding, check, judge, skip
-from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import ERLANG_COOKIE, Facts
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, CONF_D, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import Facts
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    CERTIFICATE_DAYS,
+    COMMANDS_DIR,
+    CONF_D,
+    ERLANG_COOKIE,
+    KEYS,
+    Layout,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 
 SITE = "ansible-playbook playbooks/site.yml"
@@ -12,7 +19,6 @@ LENGTH = 20
 """Characters that a password has at least; the kit's have 40."""
 DAYS = 365
 """The age at which a password should be rotated."""
-CERTIFICATE_DAYS = 30
 
 
 def _mode(facts: Facts, paths: list[str], forbidden: int, level: str = "fail", owner: str = "") -> Finding:
@@ -76,7 +82,7 @@ def command(facts: Facts) -> Finding:
 @check("files-erlang-cookie", "host")
 def erlang_cookie(facts: Facts) -> Finding:
     """Erlang's cookie, which gives all rights at the broker, is RabbitMQ's alone."""
-    return _mode(facts, [ERLANG_COOKIE], 0o077, owner="rabbitmq")
+    return _mode(facts, [str(ERLANG_COOKIE)], 0o077, owner="rabbitmq")
 
 
 @check("files-redis", "host")
@@ -88,7 +94,7 @@ def redis_files(facts: Facts) -> Finding:
 @check("files-keys", "host")
 def keys(facts: Facts) -> Finding:
     """Keys of certificates are not for everybody."""
-    return _mode(facts, ["/etc/rabbitmq/tls/key.pem", "/etc/redis/celery-ops-tls/key.pem"], 0o007)
+    return _mode(facts, list(map(str, KEYS)), 0o007)
 
 
 @check("files-secrets-in-conf", "host")

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import COMMANDS_DIR, PYTHON, SUDOERS_DIR, Layout
 
-SUDOERS_DIR = Path("/etc/sudoers.d")
 GROUPS = Path("/etc/group")
 FIRST_USERS_GID = 1000
 """`groupadd --system` takes a number below it, an administrator's `groupadd` and a directory one from there on."""
@@ -82,7 +81,7 @@ def command(wanted: str, app: str, place: Path = COMMANDS_DIR, others: str = SYS
 
 def operators_command(app: str, place: Path = COMMANDS_DIR) -> Iterator[str]:
     """The name of the operators' command is free there, or the command is the kit's: sudo lets them call it as root."""
-    path = Path(place, f"{app}ctl")
+    path = place / Layout(app).operators_command.name
     if is_foreign(path, app):
         yield (
             f"celery_app_name is {app}: {path} is not the kit's, which has a command of that name. Write: "
@@ -95,8 +94,9 @@ def operators_group(app: str, commands: Path = COMMANDS_DIR, rights: Path = SUDO
 
     The kit writes command and rights before it makes the group, so without them the group is somebody else's.
     """
-    rules, wanted = rights / f"celery-ops-{app}", f"{app}-ops"
-    if rules.exists() or is_ours(commands / f"{app}ctl", app):
+    layout = Layout(app)
+    rules, wanted = rights / layout.sudoers.name, layout.operators
+    if rules.exists() or is_ours(commands / layout.operators_command.name, app):
         return
     with suppress(KeyError):
         found = grp.getgrnam(wanted)
@@ -126,9 +126,9 @@ def is_ours(path: Path, app: str) -> bool:
 
 def python(path: str) -> Iterator[str]:
     """The Python of the virtualenvs is there and new enough. Debian's own is installed where it is missing."""
-    if not Path(path).exists() and path == "/usr/bin/python3":
+    if not Path(path).exists() and path == PYTHON:
         return
-    fix = "Write: celery_app_python: /usr/bin/python3"
+    fix = f"Write: celery_app_python: {PYTHON}"
     try:
         code = "import sys; print(*sys.version_info[:2])"
         done = subprocess.run([path, "-c", code], capture_output=True, text=True, errors="replace", timeout=20)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTEMD
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, redis
 
 
@@ -15,7 +15,7 @@ def in_use(instance: str) -> Iterator[str]:
     was_there = debian.was_there_before("result_store")
     if instance and not was_there:
         yield "result_store_instance is set, and the host has no Redis of its own. Write: result_store_instance: ''"
-    elif instance and not Path("/run/systemd/system").exists():
+    elif instance and not SYSTEMD.exists():
         yield "result_store_instance is set, and needs systemd. Use another host in group result_store"
     if instance or not was_there or redis.is_configured():
         return
@@ -55,7 +55,7 @@ def database(app: str, number: int, is_set: bool, users: dict[str, str]) -> Iter
 
 def member(primary: str, address: str) -> Iterator[str]:
     """A host that becomes a replica has nothing that the primary's results would replace, and runs systemd."""
-    if not Path("/run/systemd/system").exists():
+    if not SYSTEMD.exists():
         yield "celery_app_result_store_sentinel is true, and needs systemd. Use other hosts in group result_store"
     if debian.was_there_before("result_store"):
         yield (

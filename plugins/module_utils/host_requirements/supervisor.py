@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, SUPERVISOR_SOCKET, SUPERVISORD_CONF
 
 DEBIANS_SUPERVISORD = Path("/usr/bin/supervisord")
 
@@ -79,5 +79,5 @@ def problems(running: Iterable[Supervisord], conf: Path) -> Iterator[str]:
     if not any(fnmatch.fnmatch(f"{CONF_D}/some.conf", str(conf.parent / pattern)) for pattern in patterns):
         yield f"{conf} does not include {CONF_D}. Write in its section [include]: files = {CONF_D}/*.conf"
     if not parser.get("unix_http_server", "file", fallback=""):
-        line = "file=/var/run/supervisor.sock"
+        line = f"file={SUPERVISOR_SOCKET}"
         yield f"{conf} gives supervisord no socket. Write in its section [unix_http_server]: {line}"

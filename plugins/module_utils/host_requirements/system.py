@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, OPEN_FILES
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, OPEN_FILES, SYSTEMD
 
 PROCESS_MEMORY = 24
 """MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
@@ -70,7 +70,7 @@ def root() -> Iterator[str]:
 
 def service_manager() -> str:
     """Return systemd, or sysvinit for Debian's init scripts, as Ansible's own facts name them."""
-    return "systemd" if Path("/run/systemd/system").exists() and shutil.which("systemctl") else "sysvinit"
+    return "systemd" if SYSTEMD.exists() and shutil.which("systemctl") else "sysvinit"
 
 
 def memory_mib() -> int:

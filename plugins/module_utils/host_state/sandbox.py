@@ -13,8 +13,8 @@ from pathlib import Path
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTEMD_UNITS
 
-UNITS = Path("/etc/systemd/system")
 DROPIN = "sandbox-off.conf"  # systemd reads it after the kit's celery-ops.conf
 START_TIMEOUT = 30.0  # seconds
 HEADER = (
@@ -81,7 +81,7 @@ def repair(unit: str, why: str, outcome: Outcome) -> None:
 
     Raises OperatorError, with what was said when it did not start (`why`) and its journal's end, where that is not it.
     """
-    path, switched_off = UNITS / f"{unit}.service.d" / DROPIN, []
+    path, switched_off = SYSTEMD_UNITS / f"{unit}.service.d" / DROPIN, []
     before = text = path.read_text() if path.exists() else ""
     while status := ended_with(unit):
         lines = off(status, properties(unit, *OPTIONS[status])) if status in OPTIONS else []

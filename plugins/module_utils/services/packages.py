@@ -18,6 +18,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import explained
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTEMD
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import package_source
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import ON_HOST, RECORD, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import candidate_in
@@ -179,7 +180,7 @@ def stop(packages: set[str]) -> None:
     for name in sorted(packages):
         if (Path("/etc/init.d") / name).exists():
             subprocess.run(["service", name, "stop"], capture_output=True, check=False)
-            if Path("/run/systemd/system").exists():
+            if SYSTEMD.exists():
                 subprocess.run(["systemctl", "reset-failed", name], capture_output=True, check=False)
     # In a container root may not ask /proc which program another user's process is: init scripts then stop nothing, and
     # say that they have. And Erlang's port mapper outlives the broker that started it.

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import RABBITMQ_DATA
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 
@@ -64,7 +65,7 @@ def import_definitions(definitions: dict[str, Any]) -> None:
 
     rabbitmqctl becomes that user. By stdin it takes them with RabbitMQ 3.10, and hangs with 4.0.
     """
-    with tempfile.NamedTemporaryFile("w", dir="/var/lib/rabbitmq", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", dir=RABBITMQ_DATA, suffix=".json") as file:
         shutil.chown(file.name, "rabbitmq", "rabbitmq")
         json.dump(definitions, file)
         file.flush()

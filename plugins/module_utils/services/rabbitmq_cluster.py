@@ -14,10 +14,10 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import DATA
 
-COOKIE = Path("/var/lib/rabbitmq/.erlang.cookie")
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
 POLL = 0.5
 """Seconds between two looks."""
@@ -200,7 +200,7 @@ def members_on_disk(node: str, data: Path = DATA) -> list[str]:
     return sorted({node, *NODE.findall(file.read_text())}) if file.exists() else [node]
 
 
-def cookie_is(wanted: str, file: Path = COOKIE) -> str:
+def cookie_is(wanted: str, file: Path = ERLANG_COOKIE) -> str:
     """Return whether the host's cookie is that one: same, other or none."""
     if not file.exists():
         return "none"

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import RABBITMQ_DATA
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import PACKAGES, run
 
 Version = tuple[int, int]
 """Major and minor: no patch release changes what a version can start on."""
 
-DATA = Path("/var/lib/rabbitmq/mnesia")
+DATA = RABBITMQ_DATA / "mnesia"
 FLAGS: dict[str, Version] = {
     "message_containers": (3, 13),
     "restart_streams": (3, 12),

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    CERTIFICATES,
     CONNECTION,
     CONTROL_QUEUE,
     HOUSEKEEPING_QUEUES,
@@ -48,9 +49,6 @@ SILENT = 15.0
 
 WATCHDOG = ("watchdog", "watch")
 """The kind in the watchdog's heartbeat; the second one in a release that version 0.1 built."""
-
-CERTIFICATES = ("/etc/rabbitmq/tls/cert.pem", "/etc/redis/celery-ops-tls/cert.pem")
-"""Those of broker and result store, where the roles install them."""
 
 KIT_COMMAND = "/bin/celery-ops-"
 
@@ -162,13 +160,13 @@ def look(app: str, host: str) -> Status:
     seen.lock = host_work.lease_of(host_work.RUN / app)
     seen.work = host_work.worker_of(host_work.RUN / app) or {}
     seen.deploys = deployments.last(ENTRIES)
-    seen.certificates = ends_of([*CERTIFICATES, str(layout.tls_ca)])
+    seen.certificates = ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca)))
     seen.paused, seen.disks = pauses(layout), disks(app)
     seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return seen
 
 
-def ends_of(files: list[str]) -> dict[str, float]:
+def ends_of(files: Iterable[str]) -> dict[str, float]:
     """Return when certificates end, by their files; without those that are not there or hold something else."""
     return {file: end for file in files if (end := certificate_end(file)) is not None}
 

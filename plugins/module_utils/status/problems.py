@@ -8,12 +8,14 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL_SHARE
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import APP_GROUPS, LEASE_TIMEOUT, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    APP_GROUPS,
+    CERTIFICATE_DAYS,
+    LEASE_TIMEOUT,
+    Layout,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import flower
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status
-
-CERTIFICATE_DAYS = 30
-"""Before its end, a certificate is a problem; site.yml renews the kit's own earlier than that."""
 
 STORE_FULL = 0.9
 """The share of the result store's memory from which on it is a problem."""

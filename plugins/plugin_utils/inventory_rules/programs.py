@@ -26,8 +26,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
 
 KEYS = ("name", "queues", "concurrency", "pool", "options", "handover", "time_limit", "autoscale", "max_memory")
 HANDOVERS = ("overlap", "rolling", "replace")
-LIMITS = (2, 30 * 86400)
-"""Seconds that a task may take, at least and at most."""
 LEAST_MEMORY = 64 << 20
 MOST = {"prefork": 512, "solo": 1}
 MOST_THREADS = 10_000
@@ -107,12 +105,12 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
         problem = f"with pool {pool} it has to be a whole number from 1 to {most}"
         yield f"concurrency is {shown(concurrency)}; {problem}. Write: concurrency: {min(most, 2)}"
     yield from options(entry.get("options", []), TAKEN_BY_WORKER)
-    handover, limit = entry.get("handover", "overlap"), entry.get("time_limit", LIMITS[0])
+    handover, limit = entry.get("handover", "overlap"), entry.get("time_limit", layout.TIME_LIMITS[0])
     if handover not in HANDOVERS:
         problem, fix = not_among(handover, HANDOVERS)
         yield f"handover is {shown(handover)}; {problem} Write: handover: {fix}"
-    if not is_int(limit) or not LIMITS[0] <= int(limit) <= LIMITS[1]:
-        problem = f"it has to be a whole number of seconds from {LIMITS[0]} to {LIMITS[1]}"
+    if not is_int(limit) or not layout.TIME_LIMITS[0] <= int(limit) <= layout.TIME_LIMITS[1]:
+        problem = f"it has to be a whole number of seconds from {layout.TIME_LIMITS[0]} to {layout.TIME_LIMITS[1]}"
         yield f"time_limit is {shown(limit)}; {problem}. Write: time_limit: 7200"
     if "autoscale" in entry:
         yield from autoscale(entry)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.celery_ops.kit.plugins.action.release_source import is_git
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PYTHON
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
@@ -157,7 +158,7 @@ FORMS: dict[str, tuple[Callable[[str], bool], str, str]] = {
     "celery_app_command": (
         _matches(r"([A-Za-z0-9][A-Za-z0-9._-]*)?"), "it has to be the name of a command, without a directory.", "shop",
     ),
-    "celery_app_python": (*_ABSOLUTE, "/usr/bin/python3"),
+    "celery_app_python": (*_ABSOLUTE, PYTHON),
     "celery_app_broker_host": _HOSTS,
     "celery_app_result_store_host": _HOST,
     "rabbitmq_bind": _ADDRESS,

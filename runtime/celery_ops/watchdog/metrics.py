@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops import deploy_lease, pause, proc
 from celery_ops.files import certificate_end, read_json, replace_text
-from celery_ops.layout import Layout, program_of
+from celery_ops.layout import CERTIFICATES, Layout, program_of
 from celery_ops.watchdog.assessment import STATES
 from celery_ops.watchdog.broker import Broker
 from celery_ops.watchdog.exposition import Exposition
@@ -37,8 +37,6 @@ EVERY = 10.0
 FORMAT = 1
 FRESH = 35.0
 """Seconds for which the broker's last answer holds."""
-CERTIFICATES = {"broker": "/etc/rabbitmq/tls/cert.pem", "result_store": "/etc/redis/celery-ops-tls/cert.pem"}
-"""Those of the services on this host, where its roles install them and let others read them."""
 DEPLOYS = ("deploy", "rollback")
 RELEASE = re.compile(r"/releases/([^/\s]+)/")
 COMMAND = re.compile(r"^command=(.*)$", re.MULTILINE)
@@ -334,8 +332,8 @@ class Metrics:
     def _certificates(self) -> dict[str, float]:
         """Return when the certificates end: those that this user may read, and the one that the broker shows."""
         found = {"broker": self.broker.answer.certificate} if self.broker.answer.certificate else {}
-        for name, file in {**CERTIFICATES, "ca": str(self.layout.tls_ca)}.items():
-            if (end := certificate_end(file)) is not None:
+        for name, file in {**CERTIFICATES, "ca": self.layout.tls_ca}.items():
+            if (end := certificate_end(str(file))) is not None:
                 found[name] = end
         return found
 

@@ -55,12 +55,12 @@ def of(workers=(WORKER,), **given):
 def test_refused(given, said):
     found = of(**given)
     assert said in found["wrong"]
-    assert (found["ids"], found["words"], found["text"]) == ([], [], "")
+    assert (found["note"], found["words"], found["text"]) == ([], [], "")
 
 
 @pytest.mark.parametrize("one", [ID, "own id: 7", "order_4711", "shop@4711:retry/2"])
 def test_ids_of_any_form(one):
-    assert of(tasks="revoke", tasks_id=one)["ids"] == [one]
+    assert of(tasks="revoke", tasks_id=one)["note"] == ["celery-ops-tasks", "note", "--id", one]
 
 
 def test_commands():

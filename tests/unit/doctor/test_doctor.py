@@ -32,7 +32,6 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (  # 
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.celery_settings import SETTINGS
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import (
-    ERLANG_COOKIE,
     Broker,
     Control,
     Facts,
@@ -45,6 +44,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     Supervisor,
     Wanted,
 )
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Unlisted
 
 CONF = """[program:shop-worker-default-0a1b2c3d]
@@ -66,7 +66,7 @@ FILES = {
         File("/var/log/shop", 0o750, "root"),
         File("/etc/supervisor/conf.d", 0o755, "root"),
         File("/usr/local/bin/shop", 0o755, "root"),
-        File(ERLANG_COOKIE, 0o400, "rabbitmq"),
+        File(str(ERLANG_COOKIE), 0o400, "rabbitmq"),
         File("/var/lib/celery-ops/redis-admin", 0o600, "root"),
         File("/etc/rabbitmq/tls/key.pem", 0o640, "root"),
     )
@@ -298,7 +298,7 @@ FAULTS: dict[str, tuple[Callable[[], Facts], str]] = {
     "files-conf-d": (lambda: with_file("/etc/supervisor/conf.d", 0o777), FAIL),
     "files-release": (lambda: with_file("/srv/shop/releases", 0o755, "shop"), FAIL),
     "files-command": (lambda: with_file("/usr/local/bin/shop", 0o757), FAIL),
-    "files-erlang-cookie": (lambda: with_file(ERLANG_COOKIE, 0o444, "rabbitmq"), FAIL),
+    "files-erlang-cookie": (lambda: with_file(str(ERLANG_COOKIE), 0o444, "rabbitmq"), FAIL),
     "files-redis": (lambda: with_file("/var/lib/celery-ops/redis-admin", 0o604), FAIL),
     "files-keys": (lambda: with_file("/etc/rabbitmq/tls/key.pem", 0o644), FAIL),
     "files-secrets-in-conf": (lambda: with_host(secrets_in=("/etc/supervisor/conf.d/shop-a.conf",)), FAIL),

@@ -454,7 +454,7 @@ def test_the_kits_applications_on_a_broker_are_told_by_the_exchange_that_it_make
     ids=["it becomes the primary", "it holds nothing", "it is a member", "it would lose its results"],
 )
 def test_a_host_with_results_does_not_become_a_replica(monkeypatch, address, keys, watched, problems):
-    monkeypatch.setattr(store.Path, "exists", lambda _: True)
+    monkeypatch.setattr(store, "SYSTEMD", Path("/"))
     monkeypatch.setattr(store.debian, "was_there_before", lambda _: False)
     monkeypatch.setattr(store.redis, "is_sentinel_configured", lambda: watched)
     monkeypatch.setattr(store.redis, "listens_at", lambda: store.redis.Address("127.0.0.1", 6379))
@@ -465,7 +465,7 @@ def test_a_host_with_results_does_not_become_a_replica(monkeypatch, address, key
 
 
 def test_a_redis_that_was_there_before_is_none_of_several(monkeypatch):
-    monkeypatch.setattr(store.Path, "exists", lambda _: True)
+    monkeypatch.setattr(store, "SYSTEMD", Path("/"))
     monkeypatch.setattr(store.debian, "was_there_before", lambda _: True)
     [problem] = store.member("10.0.0.1", "10.0.0.2")
     assert "had a Redis before the kit" in problem
