@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import in_bytes, text_of, write_new
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import in_bytes, text_of, write_atomically, write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import HIDDEN, Outcome
 
 
@@ -146,9 +146,9 @@ def edited(path: Path, outcome: Outcome, edit: str, line: str) -> None:
     outcome.changed_path(str(path), *(in_bytes(text).decode(errors="replace") for text in (before, after)))
     if outcome.check:
         return
-    found, draft = path.stat(), path.resolve().with_name(f".{path.name}.new")
-    write_new(draft, after, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-    draft.replace(path.resolve())
+    found = path.stat()
+    # A link stays, and what it leads to is written.
+    write_atomically(path.resolve(), after, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
 def with_line(text: str, line: str) -> str:

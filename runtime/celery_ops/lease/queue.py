@@ -44,11 +44,6 @@ class LeaseQueue:
         self.producer: Producer | None = None
         """What sends the tasks; see `renew_producer`."""
 
-    @property
-    def is_leader(self) -> bool:
-        """Whether this candidate leads."""
-        return self.lease.state is State.LEADING
-
     # --- Standing by
 
     def await_turn(self, meanwhile: Callable[[bool, str], None]) -> Runs:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from celery_ops import proc
 from celery_ops.launch.process import ExitError, Identity, Process
 from celery_ops.launch.termination import Termination
 
@@ -60,10 +61,10 @@ def _identity(process: Process, app: str, what: str) -> Identity:
 def celery_command(pid: int, module: str, home: Path) -> str:
     """Return "worker" or "beat" if this process is that: of this application, by a release's celery; else ""."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        words = proc.words(pid)
     except OSError:
         return ""
-    if not Path(words[0]).name.startswith("python"):
+    if not words or not Path(words[0]).name.startswith("python"):
         return ""
     if len(words) > 2 and words[1].endswith("/bin/celery") and Path(words[1]).is_relative_to(home):
         words = words[2:]

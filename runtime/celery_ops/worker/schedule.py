@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery_ops.files import replace_text
 from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL
 from celery_ops.lease.leave import leave
 
@@ -114,9 +115,7 @@ def write_last_runs(scheduler: Scheduler, path: Path) -> None:
     """Write the last runs of all entries; a full disk stops no schedule."""
     from celery_ops.lease.scheduler import run_of
 
-    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_text(json.dumps({name: run_of(entry) for name, entry in scheduler.schedule.items()}))
-        beside.replace(path)
+        replace_text(path, json.dumps({name: run_of(entry) for name, entry in scheduler.schedule.items()}))
     except OSError as error:
         print(f"[celery-ops] the last runs can't be written: {error}", flush=True)
