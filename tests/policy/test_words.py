@@ -38,7 +38,7 @@ WORDS = [
     # data_folder_in and control_folder are options of a transport of kombu's.
     Word(r"(?i)(?<!data_)(?<!control_)folders?(?![a-z])", "directory"),
     Word(
-        r"(?i)(?<!dead.)(?<!dead)(?<!ascii_)(?<!with a )(?<!hold )(?<!lowercase )\bletters?\b(?!.*\bdigits?\b)",
+        r"(?i)(?<!dead.)(?<!dead)(?<!ascii_)(?<!with a )(?<!hold )(?<!lowercase )\bletters?\b(?!.*\bdigits?\b)|letterbox",
         "message, dead-lettered task",
     ),
     Word(r"\bHave (?=[a-zA-Z])", "an imperative verb of the field"),

@@ -84,11 +84,11 @@ class RoundTrip:
         queue = self._shortest(queues)
         nodes = queues.get(queue, [])
         begun = _begun(self._ask("stats", nodes)) if nodes else 0
-        with echo.letterbox(self.connection) as box:
+        with echo.echo_queue(self.connection) as echoes:
             self.sent = time.monotonic()
-            result = self._send(echo.TASK, box.queue, queue)
+            result = self._send(echo.TASK, echoes.queue, queue)
             self.found["queue"] = queue
-            while (moment := box.take(min(0.5, self.clock.left))) is None:
+            while (moment := echoes.take(min(0.5, self.clock.left))) is None:
                 waited = time.monotonic() - self.sent
                 self.found["reason"] = self._reason(queue, nodes, waited)
                 if not self.clock.left:

@@ -35,7 +35,7 @@ def leave_expiry_to_the_worker(properties: dict[str, Any], **_: Any) -> None:
     properties.pop("expiration", None)
 
 
-class Letterbox:
+class EchoQueue:
     """A queue of this process's own, in which echoes arrive."""
 
     def __init__(self, connection: "Connection", channel: Any) -> None:
@@ -64,7 +64,7 @@ class Letterbox:
 
 
 @contextlib.contextmanager
-def letterbox(connection: "Connection") -> Iterator[Letterbox]:
-    """Give a letterbox; its queue goes with the channel."""
+def echo_queue(connection: "Connection") -> Iterator[EchoQueue]:
+    """Give a queue for echoes; it goes with the channel."""
     with connection.channel() as channel:
-        yield Letterbox(connection, channel)
+        yield EchoQueue(connection, channel)

@@ -9,6 +9,6 @@ def test_it_arrives_where_the_application_takes_nothing_but_signed_messages(monk
     monkeypatch.setattr(registry, "_disabled_content_types", set())
     disable_insecure_serializers(None)  # as app.setup_security() does
     app = Celery("demo", broker="memory://", set_as_current=False)
-    with app.connection_for_write() as connection, echo.letterbox(connection) as box:
-        app.tasks[echo.TASK](box.queue)
-        assert box.take(20)["host"]
+    with app.connection_for_write() as connection, echo.echo_queue(connection) as echoes:
+        app.tasks[echo.TASK](echoes.queue)
+        assert echoes.take(20)["host"]
