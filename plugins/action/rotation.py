@@ -18,6 +18,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import (
     COOKIE,
     REPLICATION,
     Secrets,
+    begun,
+    ended,
     password_files,
 )
 
@@ -35,7 +37,7 @@ class ActionModule(ActionBase):
 
     @spells_commands
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the release that runs, and which passwords are new, which are the inventory's own."""
+        """Return the release that runs, and what to say of the rotation."""
         super().run(tmp, task_vars)
         variables = task_vars or {}
         reader = Reader(variables, self._templar)
@@ -43,9 +45,11 @@ class ActionModule(ActionBase):
         hosts = [reader.host(name, not_generated) for name in names]
         try:
             if self._task.args["state"] != "begun":
-                left_out = [each for secrets in {secrets_of(host) for host in hosts} for each in secrets.left_out]
+                left_out = {each for secrets in {secrets_of(host) for host in hosts} for each in secrets.left_out}
                 done = not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))
-                return {"changed": done, "left_out": sorted(set(left_out))}
+                here = reader.host(variables["inventory_hostname"], not_generated)
+                app, directory = here.text("celery_app_name"), here.text("celery_app_secrets_dir")
+                return {"changed": done, "text": ended(app, directory, sorted(left_out))}
             refuse_limit(names, variables["ansible_play_hosts_all"])
             release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
             return {"release": release, **self.begin(hosts, reader)}
@@ -77,7 +81,7 @@ class ActionModule(ActionBase):
         else:
             renewed = [path for path, of_broker, secrets in ordered if secrets.renew(path, of_broker)]
             renewed += [each.ca for each in authorities if each.begin_rotation()]
-        return {"changed": bool(renewed), "renewed": [str(path) for path in renewed], "own": sorted(own)}
+        return {"changed": bool(renewed), "text": begun(map(str, renewed), sorted(own))}
 
     def advance(self, hosts: list[Host], authorities: list[Certificates]) -> bool:
         """Do one of the later steps; say whether it was still to be done."""

@@ -34,7 +34,5 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 release: {description: The release that all hosts run., type: str, returned: state=begun}
-renewed: {description: The files with a new password., type: list, elements: str, returned: state=begun}
-own: {description: "Variables whose values are the inventory's own.", type: list, elements: str, returned: state=begun}
-left_out: {description: "The files that stay as they are, and why.", type: list, elements: str, returned: later states}
+text: {description: "What is new, the inventory's own, or not rotated.", type: str, returned: state=begun or ended}
 """

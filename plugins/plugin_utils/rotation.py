@@ -104,6 +104,21 @@ class Secrets:
         return bool(found)
 
 
+def begun(renewed: Iterable[str], own: Iterable[str]) -> str:
+    """Return what to say of a rotation that has begun: which files are new, which variables are the inventory's own."""
+    renewed, own = list(renewed), list(own)
+    said = [f"New: {', '.join(renewed)}."] if renewed else []
+    said += [f"The inventory's own, taken as they are now: {', '.join(own)}."] if own else []
+    return " ".join(said) or "A rotation that was interrupted is continued."
+
+
+def ended(app: str, directory: str, left_out: Iterable[str]) -> str:
+    """Return what to say of a rotation that has ended."""
+    said = f"{app}: the secrets are rotated, and the old passwords are refused. Back up {directory}."
+    left = ", ".join(left_out)
+    return f"{said} Not rotated (docs/security.md says how): {left}." if left else said
+
+
 def old(path: Path) -> Path:
     """Return where the value before is kept."""
     return path.with_name(f"{path.name}.old")

@@ -38,9 +38,10 @@ WORDS = [
     # data_folder_in and control_folder are options of a transport of kombu's.
     Word(r"(?i)(?<!data_)(?<!control_)folders?(?![a-z])", "directory"),
     Word(
-        r"(?i)(?<!dead.)(?<!dead)(?<!ascii_)(?<!with a )(?<!hold )(?<!lowercase )\bletters?\b(?!.*\bdigits?\b)|letterbox",
+        r"(?i)(?<!dead.)(?<!dead)(?<!ascii_)(?<!with a )(?<!hold )(?<!lowercase )\bletters?\b(?!.*\bdigits?\b)",
         "message, dead-lettered task",
     ),
+    Word(r"(?i)letterbox", "queue"),
     Word(r"\bHave (?=[a-zA-Z])", "an imperative verb of the field"),
     Word(r"(?i)\bbe sure\b", "confirm"),
     Word(r"\bHow it is\b|\bhow (they are|it does)\b", "status, health"),

@@ -94,6 +94,26 @@ def test_what_the_hosts_log_in_to_each_other_with_is_rotated_like_a_password(sec
     assert not old(path).exists()
 
 
+@pytest.mark.parametrize(
+    ("renewed", "own", "said"),
+    [
+        (["/s/a", "/s/ca.crt"], [], "New: /s/a, /s/ca.crt."),
+        (["/s/a"], ["celery_app_broker_password"], "New: /s/a. The inventory's own, taken as they are now: celery_app"),
+        ([], ["celery_app_broker_password"], "The inventory's own, taken as they are now: celery_app_broker_password."),
+        ([], [], "A rotation that was interrupted is continued."),
+    ],
+)
+def test_what_is_said_at_its_beginning(renewed, own, said):
+    assert rotation.begun(renewed, own).startswith(said)
+
+
+def test_what_is_said_at_its_end():
+    done = "shop: the secrets are rotated, and the old passwords are refused. Back up /s."
+    assert rotation.ended("shop", "/s", []) == done
+    left = ["key (not of broker or store)", "more (only shows tasks)"]
+    assert rotation.ended("shop", "/s", left) == f"{done} Not rotated (docs/security.md says how): {', '.join(left)}."
+
+
 def test_what_is_not_rotated_is_named_with_the_reason(secrets):
     begin(secrets)
     assert secrets.left_out == []
