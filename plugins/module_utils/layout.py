@@ -121,6 +121,8 @@ TIME_LIMITS = (2, 30 * 86400)
 """The least and the most of them that anybody may write."""
 READY_TIMEOUT = 60
 """Seconds within which a worker has to become ready."""
+START_TIMEOUT = 30
+"""The same for other programs."""
 KEEP_RELEASES = 5
 
 # --- Times, in seconds

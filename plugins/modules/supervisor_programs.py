@@ -309,7 +309,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, START_TIMEOUT, SUPERVISORD_CONF
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.manifest import HandoverFailed, Manifest
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -326,7 +326,7 @@ ARGUMENTS: dict[str, Any] = {
             "name": {"type": "str", "required": True},
             "conf": {"type": "str", "required": True},
             "ready": {"type": "list", "elements": "str", "default": []},
-            "ready_timeout": {"type": "int", "default": 30},
+            "ready_timeout": {"type": "int", "default": START_TIMEOUT},
             "min_uptime": {"type": "int", "default": 0},
             "lasting_children": {"type": "bool", "default": False},
             "strategy": {"type": "str", "choices": STRATEGIES, "default": "overlap"},

@@ -60,7 +60,7 @@ class Program:
     name: str
     command: list[str]
     ready: list[str] = field(default_factory=list)
-    ready_timeout: int = 30
+    ready_timeout: int = layout.START_TIMEOUT
     min_uptime: int = 0
     lasting_children: bool = False
     strategy: str = "overlap"

@@ -74,7 +74,9 @@ def test_the_application_cannot_change_its_own_release(host):
 
 
 def test_programs_run_as_the_application(host):
-    for program in host.programs():
+    programs = host.programs()
+    assert len(programs) > 3
+    for program in programs:
         assert host.output(f"ps -o user= -p {program.pid}") == APP, program.name
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENERATION, program_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENERATION, START_TIMEOUT, program_of
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -32,7 +32,7 @@ class Generation:
     name: str
     conf: str
     ready: list[str] = field(default_factory=list)
-    ready_timeout: int = 30
+    ready_timeout: int = START_TIMEOUT
     min_uptime: int = 0
     lasting_children: bool = False
     strategy: str = "overlap"

@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.celery_ops.kit.plugins.action.release_source import is_git
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PYTHON
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PYTHON, READY_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
@@ -71,7 +71,7 @@ BOUNDS: dict[str, tuple[float, float, Any, str]] = {
     "celery_app_keep_releases": (1, 1000, 5, "releases; without one there is nothing to roll back to"),
     "celery_app_lock_wait": (0, DAY, 0, "seconds; 0 does not wait"),
     "celery_app_drain_wait": (0, 30 * DAY, 60, "seconds; 0 does not wait"),
-    "celery_worker_ready_timeout": (5, DAY, 60, "seconds; a worker needs a few to start"),
+    "celery_worker_ready_timeout": (5, DAY, READY_TIMEOUT, "seconds; a worker needs a few to start"),
     "celery_worker_min_uptime": (0, 3600, 6, "seconds"),
     "celery_web_min_uptime": (0, 3600, 4, "seconds"),
     "celery_web_stop_timeout": (1, DAY, 60, "seconds"),
