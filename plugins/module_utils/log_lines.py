@@ -27,8 +27,8 @@ TIME = re.compile(
 )
 """The time that a line begins with: Celery's, the kit's, gunicorn's, and the first key of a JSON line."""
 RELEASE = re.compile(r"/releases/([^/\s]+)/")
-SPAN = re.compile(r"(\d+)\s*(s|min|h|d)")
-SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+SPAN = re.compile(r"([0-9]+)\s*(s|m|min|h|d)?")
+SECONDS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 BLOCK = 65536
 LONGEST = 1000
 """Lines of one entry; what goes on after them is the next one."""
@@ -166,10 +166,10 @@ def time_of(line: str) -> float | None:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds in a time such as ``30 min`` or ``2h``. Raises ValueError, with what is right."""
+    """Return the seconds in a time such as ``90``, ``30m``, ``30 min`` or ``2h``. Raises ValueError, with what is right."""
     found = SPAN.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{text!r} is not a duration. Write a number and a unit: 30s, 10min, 2h or 1d")
+        raise ValueError(f"{text!r} is not a duration. Write a number and a unit: 30s, 10min (or 10m), 2h or 1d")
     return int(found[1]) * SECONDS[found[2]]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -11,11 +10,11 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.log_lines import seconds as seconds_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in, refuse_unknown_programs
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import worker_programs_of_hosts
 
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST = 30 * 86400
 SCHEDULER = "scheduler"
 
@@ -23,15 +22,17 @@ Entry = dict[str, Any]
 
 
 def seconds_of(text: Any) -> int | None:
-    """Return the seconds of `2h`, `30m`, `90`; None for nothing. Raises OperatorError for anything else."""
+    """Return the seconds of a time as `celery_app_logs_since` takes it; None for nothing. Raises OperatorError."""
     written = str(text or "").strip()
     if not written:
         return None
-    found = re.fullmatch(r"([0-9]+)([smhd]?)", written)
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    try:
+        seconds = seconds_in(written)
+    except ValueError:
+        seconds = 0
     if not 0 < seconds <= LONGEST:
         raise OperatorError(
-            f"celery_app_pause_for is {written!r}: it has to be a time up to 30 days, such as 90s, 30m, 2h or 1d. "
+            f"celery_app_pause_for is {written!r}: it has to be a time up to 30 days, such as 90s, 30min, 2h or 1d. "
             "Nothing was changed. Leave it out to pause until resume.yml"
         )
     return seconds

@@ -49,14 +49,14 @@ def test_a_limit_means_the_host():
     assert pausing.named({**HOST, "ansible_play_hosts_all": ["w1"]}) == [("host", "w1")]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("", None), ("90", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(("text", "seconds"), [("", None), ("90", 90), ("30m", 1800), ("30min", 1800), ("2h", 7200), ("1d", 86400)])
 def test_a_time_is_written_as_people_do(text, seconds):
     assert pausing.seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["0", "2 hours", "-5", "31d", "h"])
 def test_another_time_is_refused_with_the_fix(text):
-    with pytest.raises(OperatorError, match=r"celery_app_pause_for is .*such as 90s, 30m, 2h or 1d"):
+    with pytest.raises(OperatorError, match=r"celery_app_pause_for is .*such as 90s, 30min, 2h or 1d"):
         pausing.seconds_of(text)
 
 

@@ -113,9 +113,11 @@ def test_lines_longer_than_a_block_and_bytes_of_any_kind(tmp_path):
 
 
 def test_spans():
-    assert [seconds(text) for text in ("30s", "10 min", "2h", "1d")] == [30, 600, 7200, 86400]
-    with pytest.raises(ValueError, match=r"'10m' is not a duration. Write a number and a unit"):
-        seconds("10m")
+    written = {"90": 90, "30s": 30, "10 min": 600, "10min": 600, "10m": 600, "2h": 7200, "1d": 86400}
+    assert {text: seconds(text) for text in written} == written
+    for text in ("", "m", "10 months", "-5", "2 hours", "٣h"):
+        with pytest.raises(ValueError, match=f"'{text}' is not a duration. Write a number and a unit"):
+            seconds(text)
 
 
 def test_the_release_of_a_generation_is_in_its_supervisor_file():
