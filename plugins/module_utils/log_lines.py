@@ -166,7 +166,7 @@ def time_of(line: str) -> float | None:
 
 
 def seconds(text: str) -> float:
-    """Return the seconds in a time such as ``90``, ``30m``, ``30 min`` or ``2h``. Raises ValueError, with what is right."""
+    """Return the seconds in a time such as ``90``, ``30m``, ``30 min`` or ``2h``. Raises ValueError with the fix."""
     found = SPAN.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is not a duration. Write a number and a unit: 30s, 10min (or 10m), 2h or 1d")

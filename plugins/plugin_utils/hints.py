@@ -1,4 +1,8 @@
-"""Commands to type, spelled as the operator called the kit: a playbook's path or full name, the same inventory."""
+"""Commands to type, spelled as the operator called the kit: a playbook's path or full name, inventory and options.
+
+Values of ``-e`` are never repeated: they may be secrets, or mean the verb that was called. Nor is ``--limit``: most
+commands in messages are for all hosts.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,18 @@ COLLECTION = "celery_ops.kit"
 KIT = Path(__file__).resolve().parents[2]
 WRITTEN = re.compile(r"ansible-playbook playbooks/(\w+)\.yml")
 """How messages are written."""
+OPTIONS = (
+    ("remote_user", "--user", C.DEFAULT_REMOTE_USER),
+    ("private_key_file", "--private-key", C.DEFAULT_PRIVATE_KEY_FILE),
+    ("ask_pass", "--ask-pass", C.DEFAULT_ASK_PASS),
+    ("connection_password_file", "--connection-password-file", C.CONNECTION_PASSWORD_FILE),
+    ("become_ask_pass", "--ask-become-pass", C.DEFAULT_BECOME_ASK_PASS),
+    ("become_password_file", "--become-password-file", C.BECOME_PASSWORD_FILE),
+    ("ask_vault_pass", "--ask-vault-password", C.DEFAULT_ASK_VAULT_PASS),
+    ("vault_ids", "--vault-id", ()),
+    ("vault_password_files", "--vault-password-file", ()),
+)
+"""What each command of an operator needs: Ansible's name for it, the option, and what it is without one."""
 
 
 def spelled(value: Any) -> Any:
@@ -39,9 +55,11 @@ def spells_commands(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[st
     return wrapped
 
 
-def command(verb: str) -> str:
-    """Return the command that runs a playbook of the kit."""
-    return shlex.join([program(), *inventories(), playbook(verb)])
+def command(verb: str, same_hosts: bool = False) -> str:
+    """Return the command that runs a playbook of the kit; with `same_hosts`, on the hosts of this run alone."""
+    limit = context.CLIARGS.get("subset") if same_hosts else None
+    limited = ["--limit", str(limit)] if limit else []
+    return shlex.join([program(), *inventories(), *options(), *limited, playbook(verb)])
 
 
 def program() -> str:
@@ -69,6 +87,22 @@ def inventories() -> list[str]:
     return [word for inventory in given for word in ("-i", shortest(inventory))]
 
 
-def shortest(inventory: str) -> str:
+def options() -> list[str]:
+    """Return the options that log in, open the vault and read files of variables."""
+    words = []
+    for name, option, unset in OPTIONS:
+        given = context.CLIARGS.get(name, unset)
+        if given == unset or not given:
+            continue
+        if given is True:
+            words.append(option)
+        else:
+            several = [given] if isinstance(given, str) else given
+            words += [word for one in several for word in (option, shortest(one) if one.startswith("/") else str(one))]
+    files = [one.removeprefix("@") for one in context.CLIARGS.get("extra_vars") or () if one.startswith("@")]
+    return [*words, *(word for file in files for word in ("-e", f"@{shortest(file)}"))]
+
+
+def shortest(path: str) -> str:
     """Return a path as it is typed from here; a list of hosts stays as it is."""
-    return inventory if "," in inventory else min(inventory, os.path.relpath(inventory), key=len)
+    return path if "," in path else min(path, os.path.relpath(path), key=len)

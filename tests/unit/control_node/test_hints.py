@@ -1,8 +1,11 @@
 """Commands in messages are what this operator types: the playbook as it was called, the inventory that was given."""
 
+import shlex
+
 import pytest
 from ansible import constants as C
 from ansible import context
+from ansible.cli.playbook import PlaybookCLI
 from ansible.module_utils.common.collections import ImmutableDict
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import hints
 
@@ -14,8 +17,8 @@ DEFAULT = tuple(C.DEFAULT_HOST_LIST)
 def called(monkeypatch, tmp_path):
     """Stands for an ansible-playbook that was called from a directory, with these arguments."""
 
-    def called(playbook, *inventories, kit=hints.KIT):
-        arguments = {"args": (str(playbook),), "inventory": inventories or DEFAULT}
+    def called(playbook, *inventories, kit=hints.KIT, **options):
+        arguments = {"args": (str(playbook),), "inventory": inventories or DEFAULT, **options}
         monkeypatch.setattr(context, "CLIARGS", ImmutableDict(arguments))
         monkeypatch.setattr(hints, "KIT", kit)
         monkeypatch.chdir(tmp_path)
@@ -44,6 +47,21 @@ def test_with_the_inventories_that_were_given(called, tmp_path):
         "celery_ops.kit.deploy", str(tmp_path / "my hosts"), "a,b", kit=tmp_path / "ansible_collections/x/kit"
     )
     assert said.endswith("ansible-playbook -i 'my hosts' -i a,b celery_ops.kit.site -e x=yes")
+
+
+def test_with_the_options_that_log_in_and_open_the_vault_and_no_value(monkeypatch, tmp_path):
+    monkeypatch.setattr(context, "CLIARGS", context.CLIARGS)
+    monkeypatch.chdir(tmp_path)
+    given = ["--user", "tim", "--private-key", "key", "--ask-become-pass", "--vault-id", "prod@prompt"]
+    given += ["--vault-password-file", "vault", "-e", "@my vars.yml"]
+    others = ["-e", "{celery_app_secrets: {TOKEN: s3cret}}", "-e", "celery_app_purge=mail", "--limit", "w1"]
+    PlaybookCLI(["ansible-playbook", *given, *others, "celery_ops.kit.deploy"]).parse()
+    assert hints.spelled(TEXT).endswith(f"ansible-playbook {shlex.join(given)} celery_ops.kit.site -e x=yes")
+
+
+def test_with_the_hosts_of_this_run_where_other_hosts_would_be_a_mistake(called):
+    called("celery_ops.kit.uninstall", subset="w1,w2")
+    assert hints.command("uninstall", same_hosts=True) == "ansible-playbook --limit w1,w2 celery_ops.kit.uninstall"
 
 
 def test_from_a_playbook_of_the_operators_own(called, tmp_path):

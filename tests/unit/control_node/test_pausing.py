@@ -49,7 +49,9 @@ def test_a_limit_means_the_host():
     assert pausing.named({**HOST, "ansible_play_hosts_all": ["w1"]}) == [("host", "w1")]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("", None), ("90", 90), ("30m", 1800), ("30min", 1800), ("2h", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", None), ("90", 90), ("30m", 1800), ("30min", 1800), ("2h", 7200), ("1d", 86400)]
+)
 def test_a_time_is_written_as_people_do(text, seconds):
     assert pausing.seconds_of(text) == seconds
 
