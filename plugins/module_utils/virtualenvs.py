@@ -180,6 +180,9 @@ def install(venv: Path, release: Path, options: dict[str, Any]) -> None:
     """Make a virtualenv and install into it. Raises ReleaseError."""
     given = {key: str(value) for key, value in json.loads(options["install_environment"] or "{}").items()}
     environment = {**given, **PIP_ENVIRONMENT}
+    if given.get("PIP_RETRIES") == "0":
+        # Without a retry pip does not say that an index can't be reached, only that it finds nothing.
+        environment["PIP_RETRIES"] = "1"
     if not venv.exists():
         run(
             [options["python"], "-m", "venv", str(venv)], "Making the virtualenv",

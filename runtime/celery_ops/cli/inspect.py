@@ -5,6 +5,7 @@ what loses tasks or is open to attack is in ``unsafe``. Each holds the line to w
 """
 
 import argparse
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from celery_ops.launch.env import RUNTIME
 from celery_ops.probe import output_alone
 from celery_ops.worker import versions
 
@@ -73,8 +75,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     options = parser.parse_args(argv)
     command_lines = json.loads(os.environ.pop(COMMAND_LINES, "[]"))
     line = output_alone()
-    # With a Celery that is too old the application's own import may fail; what it lacks is said by its name.
-    refused = versions.refused()
+    # With one of these the application's own import may fail; what it lacks is said by its name.
+    refused = [*versions.refused(), *others_of_our_name()]
     try:
         report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app), command_lines)
     except NoApplication as found:
@@ -87,6 +89,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
     sys.stderr.flush()
     # Not sys.exit: the application may have started a thread that never ends.
     os._exit(0)
+
+
+def others_of_our_name() -> Iterator[Report]:
+    """Refuse a module that is called like the kit's runtime: a process imports only one of the two."""
+    elsewhere = [path for path in (str(Path.cwd()), *sys.path) if Path(path).resolve() != RUNTIME]
+    other = importlib.machinery.PathFinder.find_spec("celery_ops", elsewhere)
+    if other and other.origin:  # a directory without an __init__.py hides nothing
+        yield {
+            "problem": f"{other.origin} has the name of the kit's runtime, and a worker would import it in its place",
+            "write": "another name for it, in all imports as well; where it is a copy of the runtime: "
+            'celery_app_source_exclude: ["**/celery_ops"]',
+        }
 
 
 def where(error: BaseException) -> str:

@@ -371,8 +371,9 @@ def test_a_virtualenv_whose_link_was_lost_is_found_again(built):
     assert built.venv == old
 
 
-def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host):
-    index = {"PIP_INDEX_URL": f"http://ci:{TOKEN}@127.0.0.1:9/simple", "PIP_RETRIES": "1", "PIP_TIMEOUT": "1"}
+@pytest.mark.parametrize("retries", ["1", "0"])
+def test_an_index_that_cannot_be_reached_is_not_the_releases_fault(host, retries):
+    index = {"PIP_INDEX_URL": f"http://ci:{TOKEN}@127.0.0.1:9/simple", "PIP_RETRIES": retries, "PIP_TIMEOUT": "1"}
     error = host.fail(install_environment=json.dumps(index))
     assert not error.release_fault
     assert host.status == "building"
@@ -498,6 +499,24 @@ def test_an_application_that_can_not_work_is_refused_with_the_line_to_write(buil
     error = host.fail()
     assert error.release_fault and "mongodb" in str(error) and "Write: celery[mongodb]" in str(error)
     assert "Nothing that runs was touched" in str(error)
+
+
+@pytest.mark.parametrize("place", ["celery_ops.py", "celery_ops/__init__.py"])
+def test_a_module_that_is_called_like_the_runtime_is_refused_by_name(built, tmp_path, place):
+    host = like(built, tmp_path)
+    (host.source / place).parent.mkdir(exist_ok=True)
+    (host.source / place).write_text("RATE = 3\n")
+    (host.source / "shop.py").write_text(f"from celery_ops import RATE\n{APP}")
+    host.packed = host.pack()
+    error = host.fail()
+    assert f"{place} has the name of the kit's runtime" in str(error) and "Write: another name for it" in str(error)
+    assert error.release_fault
+    # A directory of another language's files hides nothing, and neither does a copy that is left out.
+    (host.source / "celery_ops/playbooks").mkdir(parents=True)
+    (host.source / "celery_ops/playbooks/site.yml").write_text("[]\n")
+    (host.source / "shop.py").write_text(f"import celery_ops\n{APP}celery_ops.apply(app)\n")
+    host.packed = host.pack(exclude=[f"**/{place}"])
+    assert host.build()["inspect"]["settings"] == "celery_ops.apply"
 
 
 def test_an_environment_variable_that_the_application_misses_is_named_with_where_to_write_it(built, tmp_path):
