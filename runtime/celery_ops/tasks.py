@@ -30,6 +30,7 @@ from celery_ops.worker import (
     message_size,
     prefork,
     revoked,
+    routes,
     schedule,
     store_away,
     storing,
@@ -118,6 +119,7 @@ acks.connect()
 prefork.connect()
 failover.connect()
 revoked.connect()
+routes.connect()
 store_away.connect()
 storing.connect()
 task_list.connect()

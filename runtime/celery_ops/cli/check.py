@@ -75,8 +75,9 @@ class RoundTrip:
 
     def make(self) -> None:
         """Fill `found` in; raise RetryLater where nothing comes back and the workers are not busy."""
-        from celery_ops.worker import echo
+        from celery_ops.worker import echo, routes
 
+        routes.connect()
         queues = self._consumed()
         if not queues and (why := _paused()):
             self.found["busy"] = why

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, directory, reconcile, with_confirms
 from celery_ops.probe import load_app
+from celery_ops.worker import routes
 
 POLL = 0.5
 """Seconds between two reads of what was executed."""
@@ -81,6 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _publish(options: argparse.Namespace, record: Path) -> None:
     app = load_app(options.app, results=True)
+    routes.connect()
     monitor = Monitor(app.connection_for_write, options.queue)
     publisher = Publisher(app, partial(with_confirms, app), options.queue, options.run, options.rate)
     stopped = threading.Event()

@@ -12,7 +12,7 @@ ROOT = RUNTIME.parent
 VERSIONS = (ROOT / "tests/matrix/versions.txt").read_text().splitlines()
 TESTS = (
     *("contract", "apply", "settings", "consumer", "clock", "prefork", "schedule"),
-    *("lease", "leader", "large_results", "results", "store_away", "storing", "frames"),
+    *("lease", "leader", "large_results", "results", "routes", "store_away", "storing", "frames"),
 )
 
 

@@ -69,9 +69,10 @@ def system(stage):
     [
         ("file", "", "kept"),
         ("file", "task_ignore_result=True, task_routes={'*': 'nowhere'}", "kept"),
+        ("file", "task_routes=lambda name, *_, **__: {'demo.rest': 'queue3'}[name]", "kept"),
         (None, "", "none"),
     ],
-    ids=["a store", "results ignored, routes to nowhere", "no store"],
+    ids=["a store", "results ignored, routes to nowhere", "a router that knows its own tasks alone", "no store"],
 )
 def test_the_check_goes_through_a_queue_that_a_worker_consumes(system, stage, backend, settings, result):
     """An application with named queues, none of them Celery's default: `celery` has no consumer, and is not made."""
