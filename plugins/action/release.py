@@ -107,6 +107,9 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         made["environment_text"] = environment_text(environment_of(variables))
         made["notify_text"] = notify_text(variables)
         made["pools"] = sorted({str(entry.get("pool", "prefork")) for entry in worker_programs(variables)})
+        made["default_concurrency"] = any(
+            not {"concurrency", "autoscale"} & entry.keys() for entry in worker_programs(variables)
+        )
         made["queues"] = sorted({str(one) for entry in worker_programs(variables) for one in entry.get("queues") or []})
         made["has_scheduler"] = bool(schedulers(variables)) and boolean(variables["celery_scheduler_enabled"])
         made["command_lines"] = list(command_lines(variables, made["has_scheduler"]))

@@ -17,7 +17,13 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, run
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, write_atomically
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import OWN_DIRECTORY, RUNUSER, UMASK, Release
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    CONCURRENCY,
+    OWN_DIRECTORY,
+    RUNUSER,
+    UMASK,
+    Release,
+)
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import install_listener
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import (
     COMMANDS_RAN,
@@ -85,7 +91,7 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         raise
     releases.write_note(options["id"], status=status if proven else "built", reason="")
     report = report_of(releases, options)
-    return {"changed": True, "inspect": report, "warnings": [*warnings, *unsafe(report), *ignored(report)]}
+    return {"changed": True, "inspect": report, "warnings": [*warnings, *unsafe(report), *ignored(report, options)]}
 
 
 def rebuild_others(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -142,9 +148,13 @@ def unsafe(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def ignored(report: dict[str, Any]) -> Iterator[str]:
+def ignored(report: dict[str, Any], options: dict[str, Any]) -> Iterator[str]:
     """A warning for each of the application's own settings that the inventory's takes the place of."""
-    for one in report.get("ignored", []):
+    found, own = list(report.get("ignored", [])), report.get("concurrency")
+    if own and own != CONCURRENCY and options["default_concurrency"]:
+        write = f"celery_worker_programs: [{{name: default, concurrency: {own}}}]"
+        found.append({"setting": "worker_concurrency", "value": own, "used": CONCURRENCY, "write": write})
+    for one in found:
         yield (
             f"The application's {one['setting']} is {one['value']}, and {one['used']} is used in its place. For the "
             f"application's own, write: {one['write']}"

@@ -44,6 +44,10 @@ options:
     type: list
     elements: str
     default: []
+  default_concurrency:
+    description: Whether one of the inventory's worker programs does not say how many tasks it runs at a time.
+    type: bool
+    default: false
   has_scheduler:
     description: Whether the inventory has a scheduler.
     type: bool
@@ -227,6 +231,7 @@ ARGUMENTS: dict[str, Any] = {
     "import_timeout": {"type": "int", "default": 60},
     "pools": {"type": "list", "elements": "str", "default": []},
     "queues": {"type": "list", "elements": "str", "default": []},
+    "default_concurrency": {"type": "bool", "default": False},
     "has_scheduler": {"type": "bool", "default": False},
     "command_lines": {"type": "list", "elements": "dict", "default": []},
     "environment_file": {"type": "path"},

@@ -37,6 +37,7 @@ UNSAFE: tuple[tuple[str, Callable[[Any], bool], Any], ...] = (
     ("task_reject_on_worker_lost", lambda value: not value, True),
     ("broker_transport_options", lambda value: not (value or {}).get("confirm_publish"), {"confirm_publish": True}),
     ("task_always_eager", bool, False),
+    ("worker_direct", bool, False),  # a queue for each worker, whose name changes with each deploy
     ("accept_content", lambda value: bool({"pickle", "application/x-python-serialize"} & set(value or ())), ["json"]),
     ("result_accept_content", lambda value: "pickle" in (value or ()), ["json"]),
 )
@@ -58,6 +59,8 @@ CLIENTS = {
 """The requirement that brings the client of a broker or backend, by the scheme of its URL."""
 SERIALIZERS = {"msgpack": "celery[msgpack]", "yaml": "celery[yaml]"}
 """The requirement that brings a serializer, by its name."""
+COMPRESSIONS = {"zstd": "celery[zstd]", "zstandard": "celery[zstd]", "brotli": "celery[brotli]"}
+"""The requirement that brings a compression, by its name."""
 DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """The requirement that brings a database's driver, by the module that SQLAlchemy misses."""
 
@@ -182,6 +185,7 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "pools_missing": [name for name in ("eventlet", "gevent") if not importlib.util.find_spec(name)],
         "schedule": sorted(map(str, schedule)),
         "pool": str(app.conf.worker_pool or ""),
+        "concurrency": app.conf.worker_concurrency or 0,
         "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
         "ignored": list(ignored(app)),
     }
@@ -491,6 +495,34 @@ def unusable_serializers(app: "Celery", report: Report) -> Iterator[Report]:
             }
 
 
+def unknown_compressions(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse a compression that is not installed: no task could be sent, or no result stored."""
+    from kombu.compression import get_encoder
+
+    for setting in ("task_compression", "result_compression"):
+        try:
+            name = str(app.conf.get(setting) or "")
+            if name:
+                get_encoder(name)
+        except KeyError:
+            yield {
+                "problem": f"{setting} is {name}, and what compresses so is missing",
+                "write": f"{COMPRESSIONS.get(name, 'the package that brings it')} (in celery_app_requirements), or "
+                f"app.conf.{setting} = 'gzip'",
+            }
+
+
+def unwritable_state(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse a state file of the workers that their user can't write: each would end when it starts."""
+    path = app.conf.worker_state_db
+    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+        yield {
+            "problem": f"worker_state_db is {path}, and the application's user can't write there",
+            "write": "app.conf.worker_state_db = None (the kit keeps revoked tasks across deploys), or a path in "
+            "/var/lib/<app>",
+        }
+
+
 def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
     """Refuse a timezone that is not known, and entries of the schedule at which every scheduler fails."""
     try:
@@ -600,6 +632,8 @@ REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     missing_client,
     redis_without_verification,
     unusable_serializers,
+    unknown_compressions,
+    unwritable_state,
     unusable_schedule,
     sentinel_without_settings,
     other_brokers,

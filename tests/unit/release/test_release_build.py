@@ -609,6 +609,15 @@ def test_a_setting_that_the_inventorys_takes_the_place_of_is_said_once(built, tm
     assert "warnings" not in host.build()
 
 
+@pytest.mark.parametrize(("own", "by_default", "said"), [(16, True, True), (16, False, False), (2, True, False)])
+def test_a_concurrency_of_its_own_that_no_program_has_is_said(own, by_default, said):
+    [*told] = release_build.ignored({"concurrency": own}, {"default_concurrency": by_default})
+    line = "worker_concurrency is 16, and 2 is used in its place. For the application's own, write: "
+    assert [f"{line}celery_worker_programs: [{{name: default, concurrency: 16}}]" in one for one in told] == [
+        True
+    ] * said
+
+
 @pytest.mark.parametrize(
     ("place", "write"),
     [

@@ -95,6 +95,9 @@ def test_the_build_is_told_the_options_of_the_programs_that_the_host_is_to_run()
     beat = {"command": "beat", "about": "celery_scheduler_options", "words": ["-S", "shop.beat:Mine"]}
     assert made_of("built", given)["command_lines"] == [worker, beat]
     assert made_of("built", given)["has_scheduler"] is True
+    assert made_of("built", given)["default_concurrency"] is True
+    said = [{"name": "mail", "concurrency": 4}, {"name": "many", "autoscale": "10,2"}]
+    assert made_of("built", given | {"celery_worker_programs": said})["default_concurrency"] is False
     assert made_of("built", given | {"celery_scheduler_enabled": False})["command_lines"] == [worker]
     assert made_of("built", given | {"groups": GROUPS})["command_lines"] == [worker]
     assert made_of("built", given | {"group_names": ["web"]})["command_lines"] == [beat]

@@ -119,12 +119,11 @@ def test_an_error_of_the_modules_own_is_shown_as_it_is(ask, code):
 
 
 def test_workers_that_answer_nobody_are_refused_and_tasks_that_never_reach_a_queue_are_unsafe(ask):
-    report = ask("app.conf.update(worker_enable_remote_control=False, task_always_eager=True)\n")
+    report = ask("app.conf.update(worker_enable_remote_control=False, task_always_eager=True, worker_direct=True)\n")
     (refusal,) = report["refused"]
     assert refusal["write"] == "app.conf.worker_enable_remote_control = True"
-    assert {"setting": "task_always_eager", "value": True, "write": "app.conf.task_always_eager = False"} in report[
-        "unsafe"
-    ]
+    for setting in ("task_always_eager", "worker_direct"):
+        assert {"setting": setting, "value": True, "write": f"app.conf.{setting} = False"} in report["unsafe"]
 
 
 def test_redbeat_needs_a_redis_and_no_lock_that_can_be_evicted(ask):
@@ -375,6 +374,33 @@ def test_a_module_that_ends_the_process_is_refused_with_the_line(ask, code):
     assert "ends the process when it is imported" in refused["problem"]
     assert f"shop.py:{3 if 'raise' in code else 4}" in refused["problem"]
     assert "if __name__ ==" in refused["write"]
+
+
+@pytest.mark.parametrize(
+    ("code", "problem", "write"),
+    [
+        ("app.conf.task_compression = 'nope'", "task_compression is nope", "app.conf.task_compression = 'gzip'"),
+        ("app.conf.result_compression = 'nope'", "result_compression is nope", "the package that brings it"),
+        ("app.conf.task_compression = 'gzip'", "", ""),
+        (
+            "app.conf.worker_state_db = 'state/of-worker'",
+            "worker_state_db is state/of-worker",
+            "worker_state_db = None",
+        ),
+        ("app.conf.worker_state_db = 'of-worker'", "", ""),
+    ],
+)
+def test_what_a_worker_can_not_load_or_write_is_refused(ask, code, problem, write):
+    refused = ask(f"{code}\n")["refused"]
+    assert [(problem in one["problem"], write in one["write"]) for one in refused] == [(True, True)] * bool(problem)
+
+
+def test_failed_tasks_can_be_kept_with_the_kits_settings_only(ask):
+    keep = {"CELERY_OPS_KEEP_FAILED": "1"}
+    [refused] = ask("", **keep)["refused"]
+    assert "celery_app_keep_failed is set, and the application acknowledges tasks that fail" in refused["problem"]
+    assert refused["write"].startswith("celery_ops.apply(app)")
+    assert ask("import celery_ops\ncelery_ops.apply(app)\n", **keep)["refused"] == []
 
 
 def of_serializers(report):
