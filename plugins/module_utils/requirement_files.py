@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 
 INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
 EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
+LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=|(?<=-f))(\S+)")
 URL = re.compile(r"\S+://")
 LOCKED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*===?\s*[^\s;]+.*\s--hash[=\s]")
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -61,10 +63,29 @@ def _include(path: Path, root: Path, by: str, found: dict[str, str]) -> None:
             _include((path.parent / match[1].strip("'\"")).resolve(), root, name, found)
 
 
+def named(line: str) -> str:
+    """What a line installs, without its name, marker and options."""
+    editable = EDITABLE.match(line)
+    what = editable[1] if editable else line.rpartition(" @ ")[2]
+    return what.split(";")[0].split(" --")[0].strip().strip("'\"")
+
+
+def archives(line: str, places: list[Path]) -> Iterator[Path]:
+    """The files of packages that a line takes out of the first of these directories that has what it names.
+
+    That is the file that it installs, or all in the directory of its ``--find-links``.
+    """
+    links = LINKS.match(line)
+    what = links[1].strip("'\"") if links else named(line)
+    # Not Path.exists, which raises an exception for what is too long to be a path.
+    path = next((place / what for place in places if what and os.path.exists(place / what)), None)  # noqa: PTH110
+    found = path.iterdir() if links and path and path.is_dir() else filter(None, [path])
+    yield from sorted(one for one in found if one.is_file() and one.name.lower().endswith(ARCHIVE))
+
+
 def is_local(line: str) -> bool:
     """Whether a line installs something of the source: the project itself, another directory, a file."""
-    editable = EDITABLE.match(line)
-    what = (editable[1] if editable else line.rpartition(" @ ")[2]).split(";")[0].split(" --")[0].strip().strip("'\"")
+    editable, what = EDITABLE.match(line), named(line)
     if what.startswith("file:"):
         return True
     if what.startswith("-") or URL.match(what):

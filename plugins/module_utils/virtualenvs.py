@@ -18,7 +18,9 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_j
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import DIRECTORY, Release
 from ansible_collections.celery_ops.kit.plugins.module_utils.release_files import files_of, wheel_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import (
+    archives,
     included,
+    lines_of,
     locked,
     names_local,
 )
@@ -84,7 +86,7 @@ def virtualenv(releases: Releases, release: Path, options: dict[str, Any]) -> Pa
     python = options["python"]
     version = run([python, "-VV"], f"{python} -VV", "Set celery_app_python to a Python 3.11 or newer.", {}, 30)
     wheel = wheel_of(release)
-    common = [*texts.items(), version, os.uname().machine]
+    common = [*texts.items(), version, os.uname().machine, *vendored(release, texts)]
     if wheel:  # of a release that 0.1 packed, whose runtime is installed with the rest
         common.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
     local, lock = names_local(texts), locked(texts)
@@ -152,6 +154,22 @@ def projects(release: Path) -> list[str]:
     top = Release(release).source
     names = [name for name in files_of(top) if name.rpartition("/")[2] in ("pyproject.toml", "setup.py", "setup.cfg")]
     return [(top / name).read_text(errors="replace") for name in sorted(names) if (top / name).is_file()]
+
+
+def vendored(release: Path, texts: dict[str, str]) -> list[tuple[str, str]]:
+    """The packages that requirement files take from the source, with their digests: pip goes by the version alone."""
+    source, app = Release(release).source.resolve(), (release / "app").resolve()
+    found = {
+        path.resolve()
+        for name, text in texts.items()
+        for line in lines_of(text)
+        for path in archives(line, [(source / name).parent, app])
+    }
+    return [
+        (str(path.relative_to(source)), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(found)
+        if path.is_relative_to(source)
+    ]
 
 
 def clone(old: Path, new: Path) -> None:

@@ -22,7 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.action import release_source
 from ansible_collections.celery_ops.kit.plugins.module_utils import build_command, listeners, release_build, virtualenvs
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError, masked
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Release
-from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import locked
+from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import archives, locked
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.modules import release
 from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
@@ -913,6 +913,35 @@ def test_an_included_file_that_changes_is_another_virtualenv(host):
     (release / "app/pins.txt").unlink()
     with pytest.raises(ReleaseError, match=r"requirements.txt names pins.txt: No such file.*Add it to the source"):
         virtualenvs.requirement_texts(release, "requirements.txt")
+
+
+@pytest.mark.parametrize(
+    "lines", ["--find-links vendor\nmoney\n", "-f vendor/\nmoney==1.0\n", "./vendor/money-1.0-py3-none-any.whl\n"]
+)
+def test_a_package_of_the_source_that_has_changed_under_its_version_is_installed_anew(host, lines):
+    (host.source / "vendor").mkdir()
+    (host.source / "requirements.txt").write_text(f"celery\n{lines}")
+
+    def installed(code: str) -> str:
+        make_wheel(host.source / "vendor", "money", "1.0", {"money.py": code})
+        host.packed = host.pack()
+        host.build()
+        return next(host.venv.glob("lib/python3*/site-packages/money.py")).read_text()
+
+    assert installed("RATE = 1\n") == "RATE = 1\n"
+    assert installed("RATE = 2\n") == "RATE = 2\n"
+
+
+def test_what_is_no_path_is_no_package_of_the_source(tmp_path):
+    for line in (
+        "celery[redis]>=5.4",
+        f"x @ https://h/{'x' * 300}.whl",
+        "-r base.txt",
+        "-f https://h/",
+        "-e .",
+        "--pre",
+    ):
+        assert list(archives(line, [tmp_path])) == []
 
 
 @pytest.mark.parametrize(
