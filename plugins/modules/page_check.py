@@ -119,7 +119,7 @@ class Page:
             raise OperatorError(
                 f"no answer within {self.timeout:g} s. If the log has no request, the server does not accept from the "
                 "socket that it is handed as file descriptor 3; celery_web_command needs, with uvicorn and daphne: "
-                "--fd 3, with hypercorn: --bind fd://3"
+                "--fd 3, with hypercorn: --bind fd://3, with uwsgi: --http-socket fd://3"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise OperatorError(f"{type(error).__name__}: {error}; look at web.log") from None

@@ -6,13 +6,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+FILES_OF_OPTIONS = (".ini", ".yml", ".yaml", ".json", ".xml")
 TAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "gunicorn": ((), ""),  # from LISTEN_FDS, by itself
     "uvicorn": ((r"--fd[= ]3\b",), "--fd 3"),
     "daphne": ((r"--fd[= ]3\b", r"(-e|--endpoint)[= ]?fd:fileno=3\b"), "--fd 3"),
     "hypercorn": ((r"(-b|--bind)[= ]?fd://3\b",), "--bind fd://3"),
+    # Its own file of options may hold all of this.
+    "uwsgi": (
+        (r"--http-socket[= ]fd://3\b", rf"\S+({'|'.join(map(re.escape, FILES_OF_OPTIONS))})(?=\s|$)"),
+        "--http-socket fd://3 --die-on-term",
+    ),
 }
 """By server: what among its options makes it accept from file descriptor 3, and what to write."""
+RELOADS = {"uwsgi": "--die-on-term"}
+"""Servers that take the signal to stop for one to load their code anew, and the option with which they stop."""
 OPENS_A_PORT = {
     ("flask", "run"): "gunicorn <module>:<app>",
     ("manage.py", "runserver"): "gunicorn <project>.wsgi, or uvicorn <project>.asgi:application --fd 3",
@@ -33,8 +41,8 @@ TAKEN = {
 }
 TAKEN_BY_SERVERS = {"-D": IN_FRONT, "-b": BOUND, "-p": BOUND, "-u": USER, "-g": USER}
 """Short options, which mean something else to a program of the application's own."""
-MEANS_ELSE = {"gunicorn": {"-p"}, "hypercorn": {"-p"}}
-"""A pidfile: {pidfile} stands for it."""
+MEANS_ELSE = {"gunicorn": {"-p"}, "hypercorn": {"-p"}, "uwsgi": {"-D", "-b", "-p", "-u", "-g"}}
+"""Short options of TAKEN_BY_SERVERS that are others there, such as a pidfile ({pidfile} stands for it)."""
 
 
 def server(words: list[str]) -> tuple[str, list[str]]:
@@ -79,5 +87,8 @@ def problems(words: list[str]) -> Iterator[tuple[str, str]]:
         if why := (TAKEN | short).get(option):
             yield f"{word}: {why}.", f"the same without {word}" + (f", and with {write}" if write and not found else "")
             return
+    stops = RELOADS.get(name)
+    if found and stops and stops not in options and not any(word.endswith(FILES_OF_OPTIONS) for word in options):
+        yield f"{name} takes the signal to stop for one to load its code anew.", f"{line} {stops}"
     if write and not found:
         yield f"{name} accepts from the socket that it is handed with {write}.", f"{line} {write}"
