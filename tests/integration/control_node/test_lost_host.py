@@ -41,7 +41,9 @@ def beside_one_that_is_down(tmp_path: Path, play: dict, tasks: list[dict]) -> Ru
     """Run tasks in a play of the kit's, on a host that is down and on one that is not."""
     down = {"ansible_host": "127.0.0.1", "ansible_port": 9}
     hosts = {"0": down, "a": LOCAL}
-    given = {"celery_app_purge": "shop", "celery_app_dead_letters": "list", "celery_app_dead_letters_confirm": ""}
+    defaults = yaml.safe_load((ROOT / "roles/celery/defaults/main/app.yml").read_text())
+    given = {name: value for name, value in defaults.items() if name.startswith("celery_app_dead_letters")}
+    given |= {"celery_app_name": "shop", "celery_app_module": "shop", "celery_app_purge": "shop"}
     own = {**play, "become": False, "tasks": [*tasks, WENT_ON]}
     return run_plays(tmp_path, [own], {"worker": {"hosts": hosts, "vars": given}})
 
