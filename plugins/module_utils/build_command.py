@@ -75,6 +75,17 @@ KNOWN = [
         )
     ),
     (
+        r"\[Errno 98\]|address already in use",
+        "The application opens a port when it is imported, and a program that runs has it. Workers, scheduler and "
+        "commands import it beside each other: open the port where one program starts (signals.worker_ready, say).",
+        "",
+    ),
+    (
+        r"No module named '(pkg_resources|distutils)\b",
+        "Python 3.12 and newer have it no more. Write: setuptools<81 (into celery_app_requirements)",
+        "",
+    ),
+    (
         r"requires a different Python: ",
         "It asks for another Python than celery_app_python. Write: celery_app_python: the path of one that fits, or "
         "correct requires-python.",

@@ -17,6 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import Interrupted, interrupt
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.port_conflict import taken_port
 from ansible_collections.celery_ops.kit.plugins.module_utils.queue_conflict import advice
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor import intake, plan
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.conf import ConfDir
@@ -292,9 +293,9 @@ class Manifest:
             program, since = error.program, handover.log_starts.get(error.program.name, 0)
             facts["failed_program"] = program.name
             facts["log_tail"] = log_tail(program.log, since)
-            # The release works as soon as the queue is another, or the broker lets it in.
-            log = log_tail(program.log, since, 1000)
-            conflict = advice(log, self.app, self._running_olds(program)) or refused_by_broker(log)
+            # The release works as soon as the queue is another, the broker lets it in, or the port is free.
+            log, olds = log_tail(program.log, since, 1000), self._running_olds(program)
+            conflict = advice(log, self.app, olds) or refused_by_broker(log) or taken_port(log, olds)
             facts["release_fault"] = error.is_release_fault(self.release_root) and not conflict
             said.append(conflict or _advice(program, facts["release_fault"]))
             if facts["log_tail"]:

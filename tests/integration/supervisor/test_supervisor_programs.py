@@ -297,6 +297,19 @@ def test_a_queue_that_exists_with_other_arguments_is_told_from_a_crash(host):
     assert result["failed_program"] == A2 and not result["release_fault"]
 
 
+def test_a_port_that_the_old_generation_has_is_told_from_a_crash(host):
+    words = host.directory / "words"
+    words.write_text("OSError: [Errno 98] Address already in use\n")
+    host.apply([host.program(A1)])
+    new = host.program(A2, ["--die-after", 0], min_uptime=3)
+    new["conf"] = new["conf"].replace(
+        f"command={sys.executable}", f"command=/bin/sh -c 'cat {words}; sleep 0.2; exit 1' --"
+    )
+    result = host.refuse([new], app="app")
+    assert f"runs it beside the old one, {A1}, which may have that port" in result["msg"]
+    assert "To let that one end first, write handover: replace" in result["msg"] and not result["release_fault"]
+
+
 def test_a_command_that_does_not_exist(host):
     program = host.program(A1)
     program["conf"] = program["conf"].replace(sys.executable, "/nowhere/celery-ops-guard")

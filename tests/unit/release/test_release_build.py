@@ -1033,6 +1033,8 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
             "LookupError: setuptools-scm was unable to detect version for /srv/shop/releases/1/app.",
             'celery_app_install_environment: {SETUPTOOLS_SCM_PRETEND_VERSION: "1.0"}',
         ),
+        ("ModuleNotFoundError: No module named 'pkg_resources'", "Write: setuptools<81 (into"),
+        ("OSError: [Errno 98] Address already in use", "opens a port when it is imported"),
         (
             "ERROR: Package 'shop' requires a different Python: 3.11.2 not in '>=3.12'",
             "Write: celery_app_python: ",
