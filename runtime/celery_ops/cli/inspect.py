@@ -409,6 +409,8 @@ def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
             # Whatever else a backend raises, such as a server that is away, is not for this check.
             if not isinstance(error, ImportError) and type(error).__name__ != "ImproperlyConfigured":
                 continue
+            if kind == "file":
+                continue  # it can't write: see `unwritable_files`
             reason = without_password(" ".join(str(error).split()))
             write = f"{requirement_of(kind, error)} (in celery_app_requirements)"
             if what == "result backend" and (own := next(ignored(app), None)):
@@ -512,15 +514,36 @@ def unknown_compressions(app: "Celery", report: Report) -> Iterator[Report]:
             }
 
 
-def unwritable_state(app: "Celery", report: Report) -> Iterator[Report]:
-    """Refuse a state file of the workers that their user can't write: each would end when it starts."""
+def unwritable_files(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse files that the application's user can't write: workers end when they start, or each result is lost."""
     path = app.conf.worker_state_db
-    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+    if path and not is_writable(Path(path).resolve().parent):
         yield {
             "problem": f"worker_state_db is {path}, and the application's user can't write there",
             "write": "app.conf.worker_state_db = None (the kit keeps revoked tasks across deploys), or a path in "
             "/var/lib/<app>",
         }
+    path = path_of_results(str(app.conf.result_backend or ""))
+    is_file = report["backend"]["kind"] == "db"
+    if path and not is_writable(path.resolve().parent if is_file else path):
+        yield {
+            "problem": f"the result backend is {report['backend']['url']}, and the application's user can't write "
+            "there: a release is read-only",
+            "write": "a path in /var/lib/<app>" if path.is_absolute() else f"celery_app_shared: [{path}]",
+        }
+
+
+def path_of_results(url: str) -> Path | None:
+    """Return the file or directory in which a backend keeps results; None where it is a server or memory."""
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://").removeprefix("localhost"))
+    found = re.match(r"db\+sqlite(?:\+\w+)?:///(?!:memory:)([^?]+)", url)
+    return Path(found[1]) if found else None
+
+
+def is_writable(directory: Path) -> bool:
+    """Whether this user can make files in a directory."""
+    return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
 
 
 def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
@@ -633,7 +656,7 @@ REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
     redis_without_verification,
     unusable_serializers,
     unknown_compressions,
-    unwritable_state,
+    unwritable_files,
     unusable_schedule,
     sentinel_without_settings,
     other_brokers,

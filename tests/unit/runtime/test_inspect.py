@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from celery_ops.cli import inspect
@@ -388,11 +389,31 @@ def test_a_module_that_ends_the_process_is_refused_with_the_line(ask, code):
             "worker_state_db = None",
         ),
         ("app.conf.worker_state_db = 'of-worker'", "", ""),
+        (
+            "app.conf.result_backend = 'file://results'",
+            "can't write there: a release is",
+            "celery_app_shared: [results]",
+        ),
+        ("app.conf.result_backend = 'file:///no/where'", "is file:///no/where, and", "a path in /var/lib/<app>"),
+        ("app.conf.result_backend = 'file://.'", "", ""),
     ],
 )
 def test_what_a_worker_can_not_load_or_write_is_refused(ask, code, problem, write):
     refused = ask(f"{code}\n")["refused"]
     assert [(problem in one["problem"], write in one["write"]) for one in refused] == [(True, True)] * bool(problem)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("db+sqlite:///results.sqlite", "results.sqlite"),
+        ("db+sqlite+pysqlite:////var/lib/shop/results.sqlite?timeout=9", "/var/lib/shop/results.sqlite"),
+        ("file://localhost/var/lib/shop", "/var/lib/shop"),
+        *((url, None) for url in ("db+sqlite://", "db+sqlite:///:memory:", "db+postgresql://u@h/d", "redis://h", "")),
+    ],
+)
+def test_where_a_backend_keeps_results_in_files(url, path):
+    assert inspect.path_of_results(url) == (Path(path) if path else None)
 
 
 def test_failed_tasks_can_be_kept_with_the_kits_settings_only(ask):
