@@ -38,6 +38,7 @@ from celery_ops.worker import (
     ticks,
 )
 from celery_ops.worker.canary import OwnTask
+from celery_ops.worker.conf import declared_queues, put
 
 TICKED = "TICKED"
 
@@ -89,17 +90,9 @@ def consumed_instead(conf: Any) -> str:
 
     A `Broadcast` counts for nothing: its queue has another name in each process.
     """
-    queues = [queue for queue in conf.task_queues or () if not getattr(queue, "alias", None)]
+    queues = [queue for queue in declared_queues(conf) if not getattr(queue, "alias", None)]
     names = [str(queue if isinstance(queue, str) else queue.name) for queue in queues]
     return names[0] if names and conf.task_default_queue not in names else ""
-
-
-def put(conf: Any, name: str, value: Any) -> None:
-    """Set a setting under the name that is looked up first.
-
-    With a namespace, Celery before 5.7 finds the application's own ``CELERY_BEAT_SCHEDULE`` before a ``beat_schedule``.
-    """
-    conf[conf._to_keys(name)[0]] = value
 
 
 before_task_publish.connect(celery_ops.worker.echo.leave_expiry_to_the_worker, sender="celery_ops.tick")

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from celery_ops.launch.env import RUNTIME
 from celery_ops.probe import output_alone
 from celery_ops.worker import versions
+from celery_ops.worker.conf import declared_queues
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -453,7 +454,7 @@ def redis_without_verification(app: "Celery", report: Report) -> Iterator[Report
 
 def queues_as_texts(app: "Celery") -> Iterator[Report]:
     """Refuse names in place of queues."""
-    queues = app.conf.task_queues or ()
+    queues = declared_queues(app.conf)
     if not isinstance(queues, Mapping) and (names := [queue for queue in queues if isinstance(queue, str)]):
         made = ", ".join(f"Queue({name!r})" for name in names)
         yield {

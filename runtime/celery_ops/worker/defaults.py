@@ -6,7 +6,8 @@ It may be called before or after the application's configuration is read, and wo
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from celery_ops import settings, tasks
+from celery_ops import settings
+from celery_ops.worker.conf import put
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -55,7 +56,7 @@ def _add_to(sender: "Celery", source: "Settings", **_: Any) -> None:
         maps.insert(len(maps) - 1, defaults)
     for name in MERGED:
         if defaults.is_set(name):
-            tasks.put(source, name, {**VALUES[name], **(source.get(name) or {})})
+            put(source, name, {**VALUES[name], **(source.get(name) or {})})
 
 
 class Defaults(Mapping):

@@ -94,7 +94,7 @@ class Nodes:
 
     def begin_with(self, number: int) -> None:
         """Put this one first, and those before it last."""
-        from celery_ops.tasks import put
+        from celery_ops.worker.conf import put
 
         self.urls = self.urls[number:] + self.urls[:number]
         for name in ("broker_read_url", "broker_write_url"):

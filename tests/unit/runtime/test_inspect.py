@@ -500,6 +500,11 @@ def test_schedules_of_every_kind_are_not_refused(ask):
     assert report["refused"] == [] and len(report["schedule"]) == 5
 
 
+def test_queues_that_can_be_read_once_only_are_still_there_for_celery(ask):
+    report = ask("from kombu import Queue\napp.conf.task_queues = map(Queue, ['a', 'b'])\n")
+    assert (report["queues"], report["refused"]) == (["a", "b"], [])
+
+
 def test_names_in_place_of_queues_are_refused(ask):
     [refused] = ask("app.conf.task_queues = ['a', 'b']\n")["refused"]
     assert "task_queues has 'a', 'b'" in refused["problem"]

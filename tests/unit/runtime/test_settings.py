@@ -110,6 +110,7 @@ def test_the_tick_joins_the_apps_own_schedule(queue):
         ("[]", None),
         ("{'a': {'exchange': 'a'}}", "a"),
         ("[Broadcast('news'), 'b']", "b"),
+        ("map(Queue, ['a', 'b'])", "a"),
     ],
 )
 @pytest.mark.parametrize("early", [True, False])
@@ -118,13 +119,14 @@ def test_the_tick_goes_to_a_queue_that_is_consumed_where_the_default_one_is_not(
     code = (
         (apply if early else "")
         + f"from kombu import Queue\nfrom kombu.common import Broadcast\nqueues = {queues}\n"
-        + "made = [Queue(one) if isinstance(one, str) else one for one in queues]\n"
-        + "app.conf.task_queues = queues if isinstance(queues, dict) else made\n"
+        + "made = lambda: [Queue(one) if isinstance(one, str) else one for one in queues]\n"
+        + "app.conf.task_queues = made() if isinstance(queues, list) else queues\n"
         + ("" if early else apply)
-        + "app.conf.timezone\napp.finalize()\nprint(json.dumps(app.conf.beat_schedule))"
+        + "app.conf.timezone\napp.finalize()\nprint(json.dumps([app.conf.beat_schedule, list(app.amqp.queues)]))"
     )
-    schedule = json.loads(in_fresh_python(code).stdout)
+    schedule, names = json.loads(in_fresh_python(code).stdout)
     assert schedule["celery-ops-tick"]["options"].get("queue") == expected
+    assert names, "what the application declares is still there for Celery"
 
 
 def test_tick_and_tasks_also_come_late_and_one_app_does_not_touch_another():
