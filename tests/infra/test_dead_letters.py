@@ -136,6 +136,9 @@ def test_discard_has_to_be_confirmed_and_takes_what_was_chosen(failing):
     chosen = {"celery_app_dead_letters_id": "failing-damaged", "celery_app_dead_letters_confirm": "yes"}
     run = play("dead_letters", failing.host, celery_app_dead_letters="discard", **chosen)
     assert "1 of" in run.text and "changed=1 " in run.text, run.text
+    entry = failing.host.last_deploy()
+    said = f"1 of {before} dead letters discarded with id failing-damaged; {before - 1} left in {DEAD}"
+    assert (entry["action"], entry["changed"], entry["outcome"]) == ("dead_letters", [said], "good")
     assert (failing.count(DEAD), "failing-damaged" in failing.listed()) == (before - 1, False)
 
 

@@ -39,6 +39,8 @@ def test_what_waits_is_moved_and_replayed(host):
         assert "why: purged: an operator has emptied its queue" in listed.words
         done = play("dead_letters", celery_app_dead_letters="replay", celery_app_dead_letters_reason="purged")
         assert done.rc == 0 and f"{moved} of {before + moved} dead letters replayed" in done.words, done.text
+        entry = host.last_deploy()
+        assert entry["action"] == "dead_letters" and entry["changed"][0].startswith(f"{moved} of {before + moved} dead")
         assert count(host, "petct.dead") == before and count(host, "petct") >= 20
     finally:
         host.output(f"supervisorctl start {worker}")

@@ -375,6 +375,8 @@ def main(argv: list[str] | None = None) -> None:
                 "Fix the cause, then type the same again.",
                 file=sys.stderr,
             )
+        if options.action == "discard" and done:
+            print(f"{len(done)} discarded before that.", file=sys.stderr)
         sys.exit(1)
     print("\n".join(lines), file=output)
 

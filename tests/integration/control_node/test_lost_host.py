@@ -60,7 +60,7 @@ def test_a_host_that_is_down_does_not_keep_the_others_from_being_paused_or_opene
 def test_what_is_done_once_is_done_on_a_host_that_is_there(tmp_path, verb, file):
     play = yaml.safe_load((ROOT / f"playbooks/{verb}.yml").read_text())[0]
     tasks = yaml.safe_load((ROOT / f"roles/celery/tasks/{file}.yml").read_text())
-    [number] = [number for number, task in enumerate(tasks) if "celery_ops.kit.app_command" in task]
+    [number] = [number for number, task in enumerate(tasks) if "celery_ops.kit.app_command" in str(task)]
     done = beside_one_that_is_down(
         tmp_path, play, [*tasks[:number], {"ansible.builtin.command": "true", "run_once": True}]
     )

@@ -1,0 +1,68 @@
+"""What a purge, a replay, a discard or a restore did is in the audit log, also where it failed half-way."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from support.control import ROOT, run_plays
+
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+GIVEN = {
+    **{"celery_app_name": "shop", "celery_app_module": "shop"},
+    **{"celery_app_purge": "mail", "celery_app_purge_confirm": "mail"},
+    **{"celery_app_backup_file": "b.sealed", "celery_app_restore": "data"},
+    **{f"celery_app_dead_letters_{name}": "" for name in ("task", "id", "queue", "reason")},
+    **{"celery_app_dead_letters_confirm": "yes", "celery_app_dead_letters_max": 0},
+}
+DONE = "celery_ops.kit.app_command", "celery_ops.kit.celery_backup"
+"""What the command takes the place of; of a restore, it is the comparison at the end."""
+
+
+def tried(task: dict[str, Any], command: str) -> dict[str, Any]:
+    """A task of the role's with a command in the place of what it does, and a line in that of the log's."""
+    if parts := {key: task[key] for key in ("block", "rescue") if key in task}:
+        return {**task, **{key: [tried(one, command) for one in some] for key, some in parts.items()}}
+    rest = {key: value for key, value in task.items() if not key.startswith("celery_ops.kit.")}
+    if done := next((task[name] for name in DONE if name in task), None):
+        words = command if done.get("state", "compared") == "compared" else "true"
+        return {**rest, "ansible.builtin.command": {"argv": ["sh", "-c", words]}}
+    if entry := task.get("celery_ops.kit.audit_entry"):
+        what, outcome = entry["what"][0], entry.get("outcome", "good")
+        said = f"recorded {entry['action']} on {{{{ inventory_hostname }}}}: {what}, {outcome}"
+        return {**rest, "ansible.builtin.debug": {"msg": said}}
+    return rest
+
+
+@pytest.mark.parametrize(
+    ("verb", "action", "command", "entry"),
+    [
+        ("purge", "", "echo To undo it: x; echo 3 of 3 moved", "3 of 3 moved, good"),
+        ("purge", "", "echo 1 moved before that >&2; exit 1", "mail, failed: non-zero return code"),
+        ("purge", "", "echo unchanged: 0 of 0", ""),
+        ("dead_letters", "discard", "echo 3 of 4 discarded; echo left: 1", "3 of 4 discarded, good"),
+        ("dead_letters", "replay", "exit 1", "replay, failed: non-zero return code"),
+        ("dead_letters", "replay", "echo unchanged: 4", ""),
+        ("dead_letters", "list", "echo 4 dead letters", ""),
+        ("dead_letters", "list", "exit 1", ""),
+        ("restore", "", "exit 1", "b.sealed, failed: non-zero return code"),
+    ],
+)
+def test_what_was_done_is_recorded(tmp_path, verb, action, command, entry):
+    file = {"restore": "restore_backup"}.get(verb, verb)
+    tasks = yaml.safe_load((ROOT / f"roles/celery/tasks/{file}.yml").read_text())
+    play = {
+        "name": "Do it",
+        "hosts": "worker",
+        "gather_facts": False,
+        "tasks": [tried(task, command) for task in tasks],
+    }
+    given = {**GIVEN, "celery_app_dead_letters": action}
+    done = run_plays(tmp_path, [play], {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}, "vars": given}})
+    # What failed is over for the host that did it alone.
+    hosts = "a" if "failed" in entry else "ab" if entry else ""
+    assert [host for host in hosts if f"recorded {verb} on {host}: {entry}" not in done.words] == [], done.text
+    assert done.words.count(f"recorded {verb} on") == len(hosts), done.text
+    assert (done.rc != 0) is ("exit 1" in command), done.text
