@@ -57,7 +57,8 @@ class TaskList:
         running = [*state.active_requests]
         scheduled = [*self._scheduled()]
         others = {id(request) for request in (*running, *scheduled)}
-        waiting = [request for request in [*state.reserved_requests] if id(request) not in others]
+        held = dict.fromkeys([*state.reserved_requests, *self._limited()])
+        waiting = [request for request in held if id(request) not in others]
         now = time.time()
         self.seen = {request.id: self.seen.get(request.id, now) for request in waiting[:MOST]}
         lists = {
@@ -73,6 +74,13 @@ class TaskList:
             lists[name] = tasks[:room]
             room -= len(lists[name])
         return {**lists, "left_out": left_out}
+
+    def _limited(self) -> Iterator["Request"]:
+        """Yield what waits here for its rate limit: Celery counts it as neither reserved nor scheduled."""
+        consumer = getattr(self.worker, "consumer", None)
+        buckets = getattr(consumer, "task_buckets", None) or {}
+        for bucket in [*buckets.values()]:
+            yield from (request for request, _ in [*bucket.contents]) if bucket else ()
 
     def _scheduled(self) -> Iterator["Request"]:
         """Yield what this worker holds for its time. With the kit's settings, that is in the broker."""

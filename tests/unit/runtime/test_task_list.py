@@ -1,6 +1,7 @@
 """Tasks as the workers' own files tell them: real workers, whose broker here is a directory."""
 
 import json
+import re
 import time
 
 import pytest
@@ -18,6 +19,9 @@ def work(name, secret=""):
     Path("{directory}", name).touch()
     while not Path("{directory}", "end").exists():
         time.sleep(0.05)
+@app.task(name="demo.slowly", rate_limit="1/h")
+def slowly(name):
+    pass
 """
 
 
@@ -56,6 +60,19 @@ def test_what_runs_is_in_the_file_while_the_worker_is_busy(stage, app, pool):
     wait_until(lambda: names(lists(stage), "running") == [], 20, "its end")
     worker.stop()
     assert lists(stage) == []
+
+
+def test_what_waits_for_its_rate_limit_is_in_the_file(stage, app):
+    worker = stage.worker(GENERATION, "-P", "threads", "-c", "1", "-l", "INFO", "--prefetch-multiplier", "4")
+    wait_until(lambda: " ready." in worker.output, 30, f"the worker:\n{worker.output}")
+    stage.directory.joinpath("end").touch()
+    for name in ("limited-1", "limited-2", "limited-3"):
+        app.send_task("demo.slowly", [name], task_id=name)
+    wait_until(lambda: worker.output.count("] received") == 3, 20, "all of them received")
+    [done] = wait_until(lambda: re.findall(r"demo.slowly\[(limited-\d)\] succeeded", worker.output), 20, "one that ran")
+    others = {"limited-1", "limited-2", "limited-3"} - {done}
+    wait_until(lambda: {*names(lists(stage), "waiting")} == others, 20, "the others")
+    worker.stop()
 
 
 def write(run, program="shop-worker-a-11111111", start=7, **content):
