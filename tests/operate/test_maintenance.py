@@ -38,6 +38,8 @@ def test_on_answers_503_over_a_restart_and_off_serves_again(host):
     wait_until(lambda: page(host)[0] in (200, 202), 30, "the page")
     host.await_consumers(1)
     assert json.loads(host.output(PAUSED)) == []
+    entries = [json.loads(line) for line in host.output("tail -n 3 /var/log/petct/deploys.log").splitlines()]
+    assert [entry["action"] for entry in entries] == ["maintenance on", "restart", "maintenance off"]
 
 
 def test_what_is_neither_on_nor_off_is_refused(host):

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from support.control import play, start
+from support.control import Variants, deployed, play, start
 from support.long import LONG
 from support.wait import wait_until
 
@@ -69,6 +69,35 @@ def test_check_mode_changes_nothing_and_what_there_is_not_is_refused(host):
     assert done.rc == 2
     assert "Available: petct" in done.words
     assert host.run(f"cat {FILE}").stdout == before
+
+
+@LONG
+@pytest.mark.timeout(600)
+def test_a_pause_outlives_a_deploy_a_rollback_and_a_reboot(host, tmp_path):
+    assert play("pause", celery_app_pause_queue=QUEUE, celery_app_pause_for="2h").rc == 0
+    release, second = host.current(), Variants(tmp_path).make("second")
+
+    def assert_paused() -> None:
+        host.await_consumers(0)
+        wait_until(lambda: heartbeat(host).get("paused") == [QUEUE], 10, "the worker saying so")
+
+    deployed(celery_app_source=str(second))
+    assert host.current() != release
+    assert_paused()
+    assert play("rollback").rc == 0
+    assert host.current() == release
+    assert_paused()
+    host.restart()
+    wait_until(lambda: host.workers() and host.consumers() == 0, 90, "the host being back")
+    assert_paused()
+    shown = play("status")
+    assert shown.rc == 0, shown.text
+    assert f"paused: queue {QUEUE}" in shown.words
+    metrics = "/var/lib/petct/metrics/petct.prom"
+    wait_until(lambda: 'host="' in host.ask(f"grep '^celery_ops_paused.* 1$' {metrics}"), 30, "it in the metrics")
+    assert play("resume").rc == 0
+    host.await_consumers(1)
+    assert host.task_comes_back()
 
 
 @LONG
