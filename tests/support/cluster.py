@@ -58,14 +58,8 @@ def await_whole(brokers: list[Host]) -> None:
 
 def leads_from(host: Host, brokers: list[Host]) -> Host:
     """The broker that the leading scheduler of a host is connected to."""
-    columns = "queue_name channel_pid consumer_tag active"
-    rows = json.loads(brokers[0].output(f"rabbitmqctl -q -p {APP} list_consumers {columns} --formatter json"))
-    [channel] = [
-        row["channel_pid"]
-        for row in rows
-        if row["queue_name"].startswith("celery-ops.scheduler.")
-        and row["active"]
-        and row["consumer_tag"] == f"{host.program('scheduler').name}@{host.name}"
-    ]
-    name = re.match(r"<rabbit@([\w-]+)\.", channel)[1]
-    return next(host for host in brokers if host.name == name)
+    # As JSON a channel has no node.
+    said = brokers[0].output(f"rabbitmqctl -q -p {APP} list_consumers queue_name channel_pid consumer_tag active")
+    by = f"{host.program('scheduler').name}@{host.name}"
+    [channel] = re.findall(rf"^celery-ops\.scheduler\.\S+\s+<'?rabbit@([\w-]+)\S*\s+{by}\s+true$", said, re.MULTILINE)
+    return next(host for host in brokers if host.name == channel)
