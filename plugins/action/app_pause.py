@@ -110,7 +110,8 @@ class ActionModule(AppCommand):
         line, late = pausing.outcome(verb, results, all_hosts=all_hosts, silent=silent)
         if self._task.check_mode:
             whats = {one for result in results.values() for one in result.get("what", [])}
-            line = f"{verb} (check mode): would {verb} {', '.join(sorted(whats)) or 'nothing'}. Now: {line}"
+            does = {"maintenance on": "pause", "maintenance off": "resume"}.get(verb, verb)
+            line = f"{verb} (check mode): would {does} {', '.join(sorted(whats)) or 'nothing'}. Now: {line}"
         if late:
             line += f" Not applied yet by {', '.join(late)}. Look at it: ansible-playbook playbooks/status.yml"
         return said(line, failed=bool(late))

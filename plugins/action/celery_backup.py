@@ -170,7 +170,7 @@ class ActionModule(AppCommand):
                 f"{self.host}: queues of {self.app} have messages ({said}). A restore is for an empty host. "
                 "Nothing was restored. To do it nevertheless: -e celery_app_restore_used=yes"
             )
-        return {"queues": counts, "text": f"messages that wait: {said}"}
+        return {"queues": counts, "text": f"would write {self.file} (check mode); messages that wait: {said}"}
 
     def collected(self) -> dict[str, Any]:
         """Collect the part of the host, and take it, encrypted before it touches a disk here."""

@@ -57,7 +57,7 @@ def notice_of(event: str, variables: Variables, detail: str = "") -> Notice:
         event = "failed" if found else "rolled_back" if action == "rollback" else "finished"
     if found:
         restored = variables["celery_app_on_failure"] == "rollback"
-        detail = f"{failure_summary(found)}. " + (
+        detail = f"{failure_summary(found).rstrip('.')}. " + (
             "The previous deployment was restored where it could be." if restored else "What was handed over stays."
         )
     elif built.get("interrupted") and not detail:

@@ -1,4 +1,6 @@
-"""A deploy tells that it started and finished, a rollback that it went back, and a run that is killed that it died."""
+"""A deploy tells that it started and finished or failed, a rollback that it went back, a run that is killed that it
+died, and a host what its watchdog did.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import signal
 import subprocess
 
 import pytest
-from support.control import ROOT, deployed, play, start
+from support.control import ROOT, Variants, deployed, play, start
 from support.host import APP
 from support.long import LONG
 from support.wait import wait_until
@@ -42,6 +44,21 @@ def test_of_a_run_that_is_killed(host, told):
     wait_until(lambda: any("DIED" in line for line in lines), 60, "the keeper told that it died")
     wait_until(lambda: not host.lock(), 60, "the keeper has freed the lock")
     assert play("deploy").rc == 0  # what it may have begun is completed
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_of_a_deploy_that_fails_and_of_a_rollback(host, told, tmp_path):
+    texts, targets = told
+    variants, before = Variants(tmp_path), host.current()
+    broken = variants.make("broken", {"petct/celery.py": "\nraise RuntimeError('no release')\n"})
+    assert play("deploy", celery_app_source=str(broken), celery_app_notify=targets[:1]).rc != 0
+    assert ["deploy started" in texts[0], "deploy FAILED" in texts[1], len(texts)] == [True, True, 2], texts
+    assert f"release on {host.name}: Importing petct" in texts[1] and ".." not in texts[1], texts[1]
+    deployed(celery_app_source=str(variants.make("next")))
+    texts.clear()
+    assert play("rollback", celery_app_notify=targets[:1]).rc == 0
+    assert ["rollback started" in texts[0], f"rolled back, release {before}" in texts[1]] == [True, True], texts
 
 
 @LONG
