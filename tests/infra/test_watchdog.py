@@ -186,14 +186,21 @@ def test_an_orphan_is_drained_and_look_alikes_live(host):
     commands = "pgrep -f 'slee[p].300|tai[l] -f /srv|alike/bi[n]/celery'"
     assert set(host.run(look).stdout.split()) == set(alikes)
     before = log(host)
-    by_hand = host.in_release(f"celery -A {APP} worker -c 1 -Q {APP}.by-hand -n by-hand@%h --pidfile /tmp/by-hand.pid")
-    host.output(f"setsid {by_hand} >/dev/null 2>/tmp/by-hand.log &")
+    by_hand = {
+        "worker": f"-c 1 -Q {APP}.by-hand -n by-hand@%h --pidfile /tmp/by-hand.worker.pid",
+        "beat": "--schedule /tmp/by-hand.schedule --pidfile /tmp/by-hand.beat.pid",
+    }
+    for command, options in by_hand.items():
+        line = host.in_release(f"celery -A {APP} {command} {options}")
+        host.output(f"setsid {line} >/dev/null 2>/tmp/by-hand.{command}.log &")
     try:
-        # From the log: it may be told to finish before it has a pidfile, and be gone before anybody looks.
-        seen = r"pid (\d+) \(worker started by hand"
-        pid = wait_until(lambda: re.search(seen, log(host).removeprefix(before)), 30, "the watchdog seeing it")[1]
-        wait_until(lambda: said(host, f"pid {pid} (worker started by hand) has ended"), 20, "its end")
-        wait_until(lambda: state_of(host, int(pid)) == "", 10, "its process gone")
+        for command in by_hand:
+            # From the log: it may be told to finish before it has a pidfile, and be gone before anybody looks.
+            seen = rf"pid (\d+) \({command} started by hand"
+            match = wait_until(lambda seen=seen: re.search(seen, log(host).removeprefix(before)), 30, "it being seen")
+            ended = f"pid {match[1]} ({command} started by hand) has ended"
+            wait_until(lambda ended=ended: said(host, ended), 20, "its end")
+            wait_until(lambda pid=int(match[1]): state_of(host, pid) == "", 10, "its process gone")
         assert set(host.run(look).stdout.split()) == set(alikes)
     finally:
         host.run(f"{commands} | xargs kill; rm -rf /tmp/by-hand.* /srv/{APP}/alike")
