@@ -55,6 +55,32 @@ def test_a_task_that_runs_is_listed_while_the_broker_is_down(host):
     host.output(host.in_release(f"celery-ops-tasks terminate -A petct --id {running}"))
 
 
+@LONG
+def test_a_limit_counts_for_tasks_that_come_and_is_recorded(host):
+    name = "celery_ops.ledger"
+    try:
+        done = play("tasks", celery_app_tasks="time_limit", celery_app_tasks_name=name, celery_app_tasks_limit=3)
+        assert done.rc == 0 and f"time_limit {name} to 3: 1 of 1 workers answered" in done.words, done.text
+        assert json.loads(host.output(f"tail -1 {AUDIT}"))["changed"] == [f"time_limit {name} to 3"]
+        short = call(host, 4714)
+        log = "/var/log/petct/worker-default.log"
+        wait_until(
+            lambda: host.ask(f"grep -c 'imeLimitExceeded.*{short}\\|{short}.*imeLimitExceeded' {log}") != "0",
+            20,
+            "its end",
+        )
+        done = play("tasks", celery_app_tasks="rate_limit", celery_app_tasks_name=name, celery_app_tasks_rate="1/h")
+        assert done.rc == 0 and f"rate_limit {name} to 1/h: 1 of 1 workers answered" in done.words, done.text
+        for number in range(3):
+            host.send(name, "limited", number, 0)
+        began = f"grep -c 'ledger\\[.*succeeded' {log}"
+        before = int(host.ask(began))
+        wait_until(lambda: play("tasks", celery_app_tasks_name=name).words.count(f" {name} ") >= 2, 30, "two that wait")
+        assert int(host.ask(began)) <= before + 1
+    finally:
+        assert play("restart", celery_app_restart="default").rc == 0
+
+
 def test_what_can_not_be_asked_is_refused_by_name_and_nothing_is_changed(host):
     before = host.output(f"tail -1 {AUDIT}")
     done = play("tasks", celery_app_tasks="revoke", celery_app_tasks_id="0c4e0d3e")
