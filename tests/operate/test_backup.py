@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from support.control import EPHEMERAL, play
@@ -96,6 +97,8 @@ def test_what_was_lost_is_restored(stopped, host):
     assert "keys in Redis" in done.words
     assert file.stat().st_mode & 0o777 == 0o600
     assert waiting(host)["petct"] >= TASKS, "the backup took messages away"
+    entry = host.last_deploy()
+    assert (entry["action"], entry["changed"]) == ("backup", [str(file)])
     again = play("backup", celery_app_backup_file=str(file))
     assert again.rc != 0
     assert "is there already" in again.words
@@ -112,6 +115,8 @@ def test_what_was_lost_is_restored(stopped, host):
     python(host, LOSE)
     restored = play("restore", celery_app_backup_file=str(file), options=["--skip-tags", "check"])
     assert restored.rc == 0, restored.text
+    entry = host.last_deploy()
+    assert entry["action"] == "restore" and f"from {file}" in entry["changed"][0]
     wait_until(lambda: delayed(host) == LATER, 30, f"{LATER} tasks wait for their ETA")
     found = json.loads(python(host, LOOK))
     assert found["tasks"] == [[n, n % 3, 0] for n in range(TASKS)]
@@ -130,6 +135,37 @@ def test_a_queue_with_priorities_is_saved_whole(host):
     """A copy of high priority is ahead of what was not read yet."""
     saved, there = json.loads(python(host, PRIORITIES).splitlines()[-1])
     assert saved == there == [*range(1, 20, 2), *range(0, 20, 2)]
+
+
+@LONG
+@pytest.mark.timeout(900)
+def test_a_backup_is_restored_into_an_empty_host(host):
+    """All that the kit has made on the host goes, with RabbitMQ, Redis and Supervisor; the secrets stay."""
+    names = " ".join(name for name in host.running() if "-worker-" in name or "-scheduler-" in name)
+    host.output(f"supervisorctl stop {names}")
+    python(host, FILL)
+    file = EPHEMERAL / "empty.sealed"
+    file.unlink(missing_ok=True)
+    assert play("backup", celery_app_backup_file=str(file)).rc == 0
+    gone = play("uninstall", uninstall_confirm="yes", uninstall_services="yes")
+    assert gone.rc == 0, gone.text
+    assert host.run("test -e /srv/petct || test -e /var/lib/rabbitmq || test -e /var/lib/redis").rc != 0
+    made = play("site")
+    assert made.rc == 0, made.text
+    assert not delayed(host)
+    restored = play("restore", celery_app_backup_file=str(file), celery_app_restore_used="yes")
+    assert restored.rc == 0, restored.text
+    counts = dict(re.findall(r"^ *(petct|celery_delayed_\d+|Redis): (\d+ of \d+) ", restored.text, re.MULTILINE))
+    of_redis = [int(number) for number in counts.pop("Redis").split(" of ")]
+    assert of_redis[0] >= KEYS and of_redis[1] - of_redis[0] <= 1, "the scheduler's newest tick is there already"
+    counted = [[int(number) for number in count.split(" of ")] for count in counts.values()]
+    assert all(done == wanted for done, wanted in counted), restored.text
+    later = sum(int(count.split()[0]) for queue, count in counts.items() if "delayed" in queue)
+    assert int(counts["petct"].split()[0]) >= TASKS and later >= LATER
+    assert "Send a task to a worker and back" in restored.words
+    wait_until(lambda: delayed(host) == later, 30, f"{later} tasks wait for their ETA")
+    keys = "import os, redis; print(len(redis.from_url(os.environ['CELERY_RESULT_BACKEND']).keys('kept-*')))"
+    assert int(python(host, keys)) == KEYS
 
 
 @LONG
