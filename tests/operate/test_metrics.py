@@ -110,6 +110,7 @@ def prometheus(host):
     """A Prometheus of Debian's on the host, which scrapes what the role monitoring shows."""
     shown = play("site", options=["--tags", "monitoring"], monitoring_node_exporter=True, monitoring_rabbitmq=True)
     assert shown.rc == 0, shown.text
+    assert "disabled" not in host.output("rabbitmqctl -q list_feature_flags name state"), "the doctor fails then"
     assert "127.0.0.1:15692" in host.output("ss -ltn") and "0.0.0.0:15692" not in host.output("ss -ltn")
     assert host.run("dpkg -s prometheus").rc == 0 or host.run(
         "apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends prometheus"
