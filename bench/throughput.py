@@ -11,8 +11,8 @@ same Redis and the same log level (INFO).
 
 - publish: messages a second of one publisher. The peer is `delay` with Celery's defaults, which waits for no confirm.
 - drain: no-ops a second, between the first and the last of a queue that was full before the worker started. What the
-  counters take of it is the CPU inside their own code, measured in a drain of its own, since it is less than one drain
-  differs from another.
+  counters take of it is the time in their own code, the clock's included, measured in a drain of its own, since it is
+  less than one drain differs from another.
 - alone: Celery's defaults with one of the kit's settings, beside Celery's defaults. For drains that is the CPU that a
   task takes in the worker, RabbitMQ and Redis together: with all cores busy, it is what their rates depend on.
 - round trip: from `delay` to the return of `get`, of a task that does nothing.
@@ -170,7 +170,7 @@ def core(bench: Bench, more: int) -> Iterator[Row]:
         yield Row(f"… CPU a task{what}", "µs", short[f"us_{name}"], peer[f"us_{name}"], "same run")
     yield Row("… memory of the main process", "MB", short["memory"] / 1e6, peer["memory"] / 1e6, "same run")
     row = ("µs", timed["us_counting"], 1e6 / short["rate"], "all of a task, 15 messages ahead")
-    yield Row("… CPU for counting a task, its waits and times", *row, at_most=0.02)
+    yield Row("… of which counting: outcome, time and wait of a task", *row, at_most=0.02)
     yield Row("drain of no-ops, no message ahead, as rendered", "/s", ours["rate"], peer["rate"], "Celery's defaults")
 
     ours, peer = bench.by_turns(2, ("trip", KIT, {}), ("trip", DEFAULTS, {}))
