@@ -52,7 +52,10 @@ def await_whole(brokers: list[Host]) -> None:
             host.output("systemctl restart rabbitmq-server")
         return all(sorted(one.get("running_nodes", [])) == nodes(brokers) and not one["partitions"] for one in said)
 
-    wait_until(is_whole, RETURN, "all nodes of the cluster")
+    try:
+        wait_until(is_whole, RETURN, "all nodes of the cluster")
+    except AssertionError as late:
+        raise AssertionError(f"{late}; {[(host.name, status(host)) for host in brokers]}") from None
     brokers[0].output(f"rabbitmq-upgrade await_online_quorum_plus_one --timeout {RETURN}")
 
 
