@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import apart
+
 from support.host import APP, Host
 from support.wait import wait_until
 
@@ -33,13 +35,6 @@ def running(host: Host) -> list[str]:
     return sorted(status(host).get("running_nodes", []))
 
 
-def apart(said: dict, brokers: list[Host]) -> list[Host]:
-    """The hosts whose nodes stay apart from the others, by what a node says of its cluster."""
-    seeing = set(said.get("partitions") or {})
-    is_majority = 2 * len(seeing) > len(brokers)
-    return [host for host in brokers if seeing and (node_name(host) in seeing) != is_majority]
-
-
 def await_whole(brokers: list[Host]) -> None:
     """Wait until all nodes run as one, and their queues have caught up.
 
@@ -47,9 +42,11 @@ def await_whole(brokers: list[Host]) -> None:
     """
 
     def is_whole() -> bool:
-        said = [status(host) for host in brokers]
-        for host in {lone for one in said for lone in apart(one, brokers)}:
-            host.output("systemctl restart rabbitmq-server")
+        said, members = [status(host) for host in brokers], set(nodes(brokers))
+        lone = {node for one in said for node in apart(set(one.get("partitions") or {}), members)}
+        for host in brokers:
+            if node_name(host) in lone:
+                host.output("systemctl restart rabbitmq-server")
         return all(sorted(one.get("running_nodes", [])) == nodes(brokers) and not one["partitions"] for one in said)
 
     try:
