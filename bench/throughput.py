@@ -11,8 +11,8 @@ same Redis and the same log level (INFO).
 
 - publish: messages a second of one publisher. The peer is `delay` with Celery's defaults, which waits for no confirm.
 - drain: no-ops a second, between the first and the last of a queue that was full before the worker started. What the
-  counters take of it is the time in their own code, the clock's included, measured in a drain of its own, since it is
-  less than one drain differs from another.
+  counters take of it is the time in their own code, less what timing it takes, in a drain of its own: it is less than
+  one drain differs from another.
 - alone: Celery's defaults with one of the kit's settings, beside Celery's defaults. For drains that is the CPU that a
   task takes in the worker, RabbitMQ and Redis together: with all cores busy, it is what their rates depend on.
 - round trip: from `delay` to the return of `get`, of a task that does nothing.

@@ -27,25 +27,40 @@ if os.environ.get("BENCH_SINGLE"):
 if timed := os.environ.get("BENCH_TIMED"):
     from celery_ops.worker import counters
 
-    spent = {1: 0.0, -1: 0.0}
+    spent, counting, clock = [0.0], counters.counting, time.perf_counter
 
-    def time_of(call: Callable[..., Any], sign: int = 1) -> Callable[..., Any]:
-        """Add, or take away, the time that each call takes."""
+    def time_of(call: Callable[..., Any]) -> Callable[..., Any]:
+        """Add the time that each call takes, less what it takes to read the clock there and then."""
 
-        def timed_call(*arguments: Any, **more: Any) -> Any:
-            began = time.perf_counter()
+        def timed_call(*arguments: Any) -> Any:
+            before, began = clock(), clock()
             try:
-                return call(*arguments, **more)
+                return call(*arguments)
             finally:
-                spent[sign] += time.perf_counter() - began
+                spent[0] += clock() - began - (began - before)
 
         return timed_call
 
-    counting = counters.counting
-    counters.counting = lambda of, pool, queue_of: time_of(counting(of, time_of(pool, -1), queue_of))
+    def timed_counting(of: counters.Counters, pool: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+        """Add the time from the worker's call until the pool's."""
+        before = began = 0.0
+
+        def give(*arguments: Any, **options: Any) -> Any:
+            nonlocal before, began
+            before, began = clock(), clock()
+            return apply(*arguments, **options)
+
+        def given(*arguments: Any, **options: Any) -> Any:
+            spent[0] += clock() - began - (began - before)
+            return pool(*arguments, **options)
+
+        apply = counting(of, given, *more)
+        return give
+
+    counters.counting = timed_counting
     for where, name in ((counters.Run, "began"), (counters.Run, "ended"), (counters.Counters, "about")):
         setattr(where, name, time_of(getattr(where, name)))
-    signals.worker_shutdown.connect(lambda **_: Path(timed).write_text(repr(spent[1] - spent[-1])), weak=False)
+    signals.worker_shutdown.connect(lambda **_: Path(timed).write_text(repr(spent[0])), weak=False)
 # Celery kills a child that is not up within 4 s, and starts it anew: on a busy machine for ever.
 app.conf.update(worker_proc_alive_timeout=60)
 app.conf.update({"task_default_queue": os.environ["BENCH_QUEUE"], **json.loads(os.environ.get("BENCH_CONF") or "{}")})

@@ -29,6 +29,7 @@ PUBLISHED = "celery_ops_published"
 """The header that says when a message was published, in seconds since the epoch."""
 EVERY = 5.0
 """Seconds between two times that the counts are written."""
+LATE = 2 * EVERY
 TASKS, EXCEPTIONS = 100, 20
 """How many names of tasks, and of exceptions of one task, are told apart; what is beyond counts as OTHER."""
 OTHER = "other"
@@ -135,6 +136,9 @@ class Counters:
         self.refused: dict[str, int] = {}
         self.tick = 0.0
         self.changed, self.written = True, 0.0
+        self.epoch = 0.0
+        """When the monotonic clock was at 0. Read every few seconds, as somebody may set the wall clock."""
+        self.read_clock()
 
     def task(self, name: str) -> OfTask:
         """Return the counts of a task, those of OTHER where there are too many names."""
@@ -156,14 +160,18 @@ class Counters:
 
     def delivered(self, name: str, headers: Mapping[str, Any], queue: str) -> "Run":
         """Count that a message was given to the pool; return what counts the rest of its way."""
-        run = Run(self, name, queue, published(headers), due(headers))
-        if queue:
-            with self.lock:
+        sent, of = headers.get(PUBLISHED), None
+        if type(sent) is not float:
+            sent = published(headers)
+        ready = max(sent, due(headers)) if sent is not None and headers.get("eta") else sent
+        with self.lock:
+            if queue:
                 of = self.queues.get(queue) or self.queues.setdefault(queue, OfQueue())
                 of.delivered += 1
-                of.published = max(of.published, run.published or 0.0)
+                if sent and sent > of.published:
+                    of.published = sent
                 self.changed = True
-        return run
+            return Run(self, name, self.tasks.get(name) or self.task(name), of, ready)
 
     def about(self) -> dict[str, Any]:
         """Return all counts."""
@@ -178,18 +186,18 @@ class Counters:
                 "refused": dict(self.refused),
             }
 
+    def read_clock(self) -> None:
+        """Read by how much the wall clock is ahead of the monotonic one."""
+        self.epoch = time.time() - time.monotonic()
+
     def write(self) -> None:
         """Replace the file in one step, if something changed; a full or missing /run must harm no task."""
+        self.read_clock()
         if not self.changed or os.getpid() != self.pid:
             return  # or a pool process, forked with its parent's timers
         with self.file_lock, contextlib.suppress(OSError):
             self.changed, self.written = False, time.monotonic()
             replace_text(self.path, json.dumps(self.about()) + "\n")
-
-    def write_if_late(self) -> None:
-        """Write what the timer should have: a worker that drains has none."""
-        if time.monotonic() - self.written > 2 * EVERY:
-            self.write()
 
 
 class Run:
@@ -198,10 +206,12 @@ class Run:
     Methods, not closures: each object that a task costs brings the next garbage collection of a big process nearer.
     """
 
-    __slots__ = ("accepted", "counters", "done", "due", "failed", "late", "name", "over", "published", "queue")
+    __slots__ = ("accepted", "counters", "done", "failed", "late", "name", "over", "queue", "ready", "task")
 
-    def __init__(self, counters: Counters, name: str, queue: str, published: float | None, due: float) -> None:
-        self.counters, self.name, self.queue, self.published, self.due = counters, name, queue, published, due
+    def __init__(self, counters: Counters, name: str, task: OfTask, queue: OfQueue | None, ready: float | None) -> None:
+        self.counters, self.name, self.task, self.queue = counters, name, task, queue
+        self.ready = ready
+        """When it could have begun, were there no wait: when it was published, or the time of its ETA."""
         self.over = False
 
     def accept(self, pid: int, at: float) -> Any:
@@ -235,11 +245,11 @@ class Run:
         """Count that it began, `at` in monotonic seconds."""
         counters = self.counters
         with counters.lock:
-            counters.task(self.name).started += 1
+            self.task.started += 1
             counters.changed = True
-            if self.queue and self.published is not None:
-                wall = time.time() - (time.monotonic() - at)
-                counters.queues[self.queue].wait.add(max(0.0, wall - max(self.published, self.due)))
+            if self.queue and self.ready is not None:
+                waited = counters.epoch + at - self.ready
+                self.queue.wait.add(waited if waited > 0 else 0.0)
             if self.name == TICK:
                 counters.tick = round(time.time(), 3)
 
@@ -253,7 +263,7 @@ class Run:
             if self.over:
                 return
             self.over = True
-            task = counters.task(self.name)
+            task = self.task
             if error is None:
                 task.succeeded += 1
             elif outcome == "failed":
@@ -263,9 +273,10 @@ class Run:
             if runtime is not None:
                 task.runtime.add(runtime)
             if self.queue:
-                counters.queues[self.queue].finished += 1
+                self.queue.finished += 1
             counters.changed = True
-        counters.write_if_late()
+        if time.monotonic() - counters.written > LATE:
+            counters.write()  # as the timer should have: a worker that drains has none
 
 
 def _outcome(error: BaseException) -> str:
@@ -289,25 +300,20 @@ def _exception(info: Any) -> BaseException | None:
 
 def counting(counters: Counters, apply_async: Callable[..., Any], queue_of: Callable[[Any], str]) -> Callable[..., Any]:
     """Return the pool's `apply_async`, which counts. What it is not sure of it leaves as it is."""
-
-    from celery_ops.worker import canary
+    from celery_ops.worker.canary import TASK as PROBE
 
     def apply(target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        accepted, done = options.get("accept_callback"), options.get("callback")
-        failed, late = options.get("error_callback"), options.get("timeout_callback")
-        run = None
         try:
             name, headers = args[0], args[2]
-            if name != canary.TASK and accepted and done and failed and late and isinstance(headers, dict):
-                run = counters.delivered(name, headers, queue_of(getattr(done, "__self__", None)))
+            accepted, done = options["accept_callback"], options["callback"]
+            failed, late = options["error_callback"], options["timeout_callback"]
+            if name != PROBE and accepted and failed and late and isinstance(headers, dict):
+                run = counters.delivered(name, headers, queue_of(done.__self__))
+                run.accepted, run.done, run.failed, run.late = accepted, done, failed, late
+                options["accept_callback"], options["callback"] = run.accept, run.finish
+                options["error_callback"], options["timeout_callback"] = run.fail, run.expire
         except (TypeError, LookupError, AttributeError):
             pass  # not a task's call as this Celery makes it
-        if run is None:
-            return apply_async(target, args, kwargs, **options)
-
-        run.accepted, run.done, run.failed, run.late = accepted, done, failed, late
-        options["accept_callback"], options["callback"] = run.accept, run.finish
-        options["error_callback"], options["timeout_callback"] = run.fail, run.expire
         return apply_async(target, args, kwargs, **options)
 
     return apply

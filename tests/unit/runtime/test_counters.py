@@ -130,6 +130,16 @@ def test_a_task_with_an_eta_waits_from_then(tmp_path):
     assert found.queues["jobs"].wait.sum == pytest.approx(2, abs=1)
 
 
+def test_a_clock_that_is_set_bends_waits_for_seconds_only(tmp_path, monkeypatch):
+    found = Counters(tmp_path / "x.tasks")
+    found.changed = False  # an idle worker writes nothing
+    ahead = time.time() + 7200
+    monkeypatch.setattr(counters.time, "time", lambda: ahead)
+    found.write()
+    found.delivered("a", {counters.PUBLISHED: ahead - 3}, "jobs").began(time.monotonic())
+    assert found.queues["jobs"].wait.sum == pytest.approx(3, abs=1)
+
+
 def test_names_are_bounded(tmp_path):
     found = Counters(tmp_path / "x.tasks")
     for number in range(TASKS + 7):
