@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure publishing, working and round trips on one host, with what the kit renders beside Celery's defaults.
 
-    python3 bench/throughput.py [HOST]          three minutes; writes bench/results/throughput.json
+    python3 bench/throughput.py [HOST]          five minutes; writes bench/results/throughput.json
     python3 bench/throughput.py [HOST] --long   more often, and by number of processes, length of the queue and size of
                                                 the payload: half an hour; adds series to the same file
 
@@ -152,7 +152,7 @@ def bench_on(host: Host) -> Iterator[Bench]:
 
 
 def core(bench: Bench, more: int) -> Iterator[Row]:
-    """Yield the rows. What varies most, or is of less interest, is measured `more` times."""
+    """Yield the rows. What is of less interest is measured `more` times."""
     unconfirmed = "delay, Celery's defaults, no confirms"
     many, each, peer = bench.by_turns(
         3,
@@ -173,11 +173,11 @@ def core(bench: Bench, more: int) -> Iterator[Row]:
     yield Row("… of which counting: outcome, time and wait of a task", *row, at_most=0.02)
     yield Row("drain of no-ops, no message ahead, as rendered", "/s", ours["rate"], peer["rate"], "Celery's defaults")
 
-    ours, peer = bench.by_turns(2, ("trip", KIT, {}), ("trip", DEFAULTS, {}))
+    ours, peer = bench.by_turns(3, ("trip", KIT, {}), ("trip", DEFAULTS, {}))
     yield Row("small round trip, p50", "ms", ours["p50"] * 1e3, peer["p50"] * 1e3, "Celery's defaults", at_most=1.0)
     yield Row("small round trip, p99", "ms", ours["p99"] * 1e3, peer["p99"] * 1e3, "same run")
 
-    ours, peer = bench.by_turns(more, ("mixed", KIT, {}), ("mixed", DEFAULTS, {}))
+    ours, peer = bench.by_turns(3, ("mixed", KIT, {}), ("mixed", DEFAULTS, {}))
     for what, name in (("wait of 10 ms tasks", "p99"), ("lateness of an ETA", "eta_p99")):
         row = ("ms", ours[name] * 1e3, peer[name] * 1e3, "Celery's defaults")
         yield Row(f"mixed load, {what}, p99", *row, at_most=1.0)
