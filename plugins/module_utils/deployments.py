@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -174,17 +174,29 @@ class Deployments:
 
     def last(self, count: int = 1) -> list[dict[str, Any]]:
         """Return the last entries of the audit log, newest first; without what a full disk has left half written."""
-        found = []
-        with suppress(OSError):
-            for line in self.audit.read_text().splitlines()[-count:]:
-                with suppress(ValueError):
-                    found.append(json.loads(line))
-        return found[::-1]
+        return list(entries(self._lines()[-count:]))
+
+    def last_tried(self) -> dict[str, Any]:
+        """Return the entry of the last deploy or rollback, however many other verbs followed; empty for none."""
+        tried = (entry for entry in entries(self._lines()) if entry.get("action") in ("deploy", "rollback"))
+        return next(tried, {})
 
     def has_failed(self) -> bool:
         """Whether the last deploy or rollback did not end well."""
-        tried = (entry for entry in self.last(100) if entry.get("action") in ("deploy", "rollback"))
-        return next((entry.get("outcome") != "good" for entry in tried), False)
+        last = self.last_tried()
+        return bool(last) and last.get("outcome") != "good"
+
+    def _lines(self) -> list[str]:
+        with suppress(OSError):
+            return self.audit.read_text().splitlines()
+        return []
+
+
+def entries(lines: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield what lines of the audit log say, the last one first; nothing for one that is half written."""
+    for line in reversed(lines):
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def add_line(log: Path, entry: Mapping[str, Any]) -> None:

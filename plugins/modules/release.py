@@ -429,7 +429,7 @@ def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
     draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return {
         "changed": False, "current": deployments.current_id(), "release": releases.current(), "records": records,
-        "releases": known, "draft": draft, "last": next(iter(deployments.last()), {}),
+        "releases": known, "draft": draft, "last": deployments.last_tried(),
     }  # fmt: skip
 
 

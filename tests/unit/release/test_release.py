@@ -145,6 +145,18 @@ def test_a_host_without_the_record_gets_one_with_the_same_id(releases):
     assert (record["id"], record["previous"], record["environment"]) == ("early", "earliest", "env-new")
 
 
+@pytest.mark.parametrize("lines", [1, 150])
+def test_other_verbs_after_a_deploy_that_failed_do_not_hide_it_from_a_rollback(releases, lines):
+    """A second rollback would go one deployment further than was meant."""
+    deploy(releases, make(releases, "one"), "d-one")
+    make(releases, "two")
+    release.fail(releases, {**OPTIONS, "id": "two", "reason": "web on a: dies"}, False)
+    for _ in range(lines):
+        releases.deployments.append({"action": "exec", "who": "tim", "outcome": "good"})
+    assert release.history(releases, OPTIONS, False)["last"]["outcome"] == "failed: web on a: dies; taken back"
+    assert releases.deployments.has_failed()
+
+
 def test_a_failure_that_is_not_the_releases_does_not_mark_it(releases):
     make(releases, "one")
     release.fail(releases, {**OPTIONS, "id": "one", "reason": "web on a: conf.d is full. Make room."}, False)
