@@ -81,13 +81,19 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
 
 
 def merged(histories: Mapping[str, History]) -> dict[str, dict[str, Any]]:
-    """Return the records of all hosts; of two deployments before, the one that more hosts know."""
+    """Return the records of all hosts; of two deployments before, the one that more hosts know.
+
+    One that a host was added with has no past, and is not what ran before: it counts last.
+    """
     known = Counter(name for history in histories.values() for name in history["records"])
     records: dict[str, dict[str, Any]] = {}
+    ranks: dict[str, tuple[bool, int]] = {}
     for history in histories.values():
         for name, record in history["records"].items():
-            if name not in records or known[record["previous"]] > known[records[name]["previous"]]:
-                records[name] = record
+            earlier = record["previous"]
+            rank = (bool(history["records"].get(earlier, {}).get("previous")), known[earlier])
+            if name not in records or rank > ranks[name]:
+                records[name], ranks[name] = record, rank
     return records
 
 

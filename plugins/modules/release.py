@@ -493,9 +493,11 @@ def point_at(releases: Releases, record: Record) -> None:
 def new_record(releases: Releases, options: dict[str, Any]) -> Record:
     """The deployment that is under way, as it is recorded once it is live."""
     deployments, draft = releases.deployments, releases.deployments.draft()
+    # A rollback to the first deployment of all: what it comes from is after that, not before.
+    goes_back = options["action"] == "rollback" and options["deployment"]
     return {
         "id": options["deployment"] or draft.get("id", ""),
-        "previous": options["previous"] or deployments.current_id(),
+        "previous": options["previous"] or ("" if goes_back else deployments.current_id()),
         "release": options["id"],
         "environment": Path(options["environment_file"]).name,
         "programs": draft.get("programs", deployments.current().get("programs", [])),

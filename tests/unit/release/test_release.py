@@ -132,7 +132,9 @@ def test_a_rollback_leaves_the_release_it_came_from_good_and_in_place(releases):
     assert set(releases.all()) == {"one", "two", "three"}
 
 
-def test_a_host_without_the_record_gets_one_with_the_same_id(releases):
+@pytest.mark.parametrize("before", ["earliest", ""])
+def test_a_host_without_the_record_gets_one_with_the_same_id_and_past(releases, before):
+    """Before the first deployment of all is none: the one that the host comes from is newer."""
     deploy(releases, make(releases, "bbb"), "late")
     make(releases, "aaa")
     draft = {"id": "x", "action": "rollback", "release": "aaa", "target": "early"}
@@ -140,9 +142,9 @@ def test_a_host_without_the_record_gets_one_with_the_same_id(releases):
     releases.deployments.note_programs(
         ["shop-"], [{"family": "f", "name": "shop-f", "conf": ""}], "all", is_change=True
     )
-    roll_back(releases, "early", "aaa", previous="earliest", environment_file="/etc/shop/env-new")
+    roll_back(releases, "early", "aaa", previous=before, environment_file="/etc/shop/env-new")
     record = releases.deployments.current()
-    assert (record["id"], record["previous"], record["environment"]) == ("early", "earliest", "env-new")
+    assert (record["id"], record["previous"], record["environment"]) == ("early", before, "env-new")
 
 
 @pytest.mark.parametrize("lines", [1, 150])

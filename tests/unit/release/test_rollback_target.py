@@ -71,6 +71,16 @@ def test_a_host_that_was_added_by_a_run_that_changed_nothing_else_follows_the_ot
         assert choose(histories).deployment == "three"
 
 
+@pytest.mark.parametrize("added", [["new"], ["new", "newer"]])
+@pytest.mark.parametrize("turned", [False, True])
+def test_hosts_that_were_added_do_not_outvote_the_one_that_was_there(added, turned):
+    own, four = record("late", "", "r2", 9.0), record("four", "three", "r3", 10.0)
+    histories = {name: history(own, record("four", "late", "r3", 10.0)) for name in added}
+    histories["old"] = history(ONE, TWO, THREE, four)
+    target = choose(dict(reversed(histories.items())) if turned else histories)
+    assert (target.deployment, target.without_record) == ("three", list(added)[:: -1 if turned else 1])
+
+
 def test_a_host_without_the_record_that_has_the_release_builds_nothing():
     target = choose({"old": history(ONE, TWO, THREE), "new": history(THREE, releases={"r1": "good", "r2": "good"})})
     assert (target.without_record, target.without_release) == (["new"], [])
