@@ -57,6 +57,7 @@ def test_what_was_done_is_recorded(tmp_path, verb, action, command, entry):
         "name": "Do it",
         "hosts": "worker",
         "gather_facts": False,
+        "vars_files": [str(ROOT / "roles/celery/vars/main.yml")],
         "tasks": [tried(task, command) for task in tasks],
     }
     given = {**GIVEN, "celery_app_dead_letters": action}
