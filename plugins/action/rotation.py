@@ -87,9 +87,9 @@ class ActionModule(ActionBase):
         """Do one of the later steps; say whether it was still to be done."""
         state = self._task.args["state"]
         if state == "signed":
-            others = [one for one in self._task.args.get("others", []) if ": user " in one]
             if not hosts[0].true("celery_app_rotate_trusted"):
-                refuse_unknown(others, [each.ca for each in authorities if each.next_key.exists()])
+                logins = self._task.args.get("logins", [])
+                refuse_unknown(logins, [each.ca for each in authorities if each.next_key.exists()])
             return any([each.sign_with_next() for each in authorities])
         if state == "withdrawn":
             return any([each.withdraw_former() for each in authorities])
@@ -108,11 +108,11 @@ def authorities_of(hosts: list[Host], reader: Reader) -> list[Certificates]:
     return [made for directory, ca in sorted(found) if (made := Certificates(directory, ca)).ca_key.exists()]
 
 
-def refuse_unknown(others: list[str], files: list[Path]) -> None:
+def refuse_unknown(logins: list[str], files: list[Path]) -> None:
     """Raise OperatorError where a new CA is about to sign, and others log in whose programs may not trust it."""
-    if others and files:
+    if logins and files:
         raise OperatorError(
-            f"Others log in to the broker or the result store: {', '.join(others)}. Their programs may not trust the "
+            f"Others log in to the broker or the result store: {', '.join(logins)}. Their programs may not trust the "
             "new CA, so that it does not sign yet: the certificates are those of before, old and new passwords are "
             f"valid. {', '.join(map(str, files))} has both CAs. For each of their inventories, type: ansible-playbook "
             "-i <inventory> playbooks/site.yml; give the file to clients that are not the kit's. Then complete the "

@@ -17,10 +17,10 @@ options:
     choices: [begun, signed, withdrawn, ended]
     type: str
     required: true
-  others:
+  logins:
     description:
-      - For V(signed), what else uses broker and result store, in the words of the module service_users. A new CA does
-        not sign while other users log in there, whose programs may not trust it, unless the variable
+      - For V(signed), which users of others log in to broker and result store, as service_users returns them.
+        Their programs may not trust a new CA. While there are any, it does not sign, unless the variable
         C(celery_app_rotate_trusted) is yes.
     type: list
     elements: str

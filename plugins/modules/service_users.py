@@ -38,6 +38,11 @@ others:
   returned: success
   type: list
   elements: str
+logins:
+  description: Those of them that log in to RabbitMQ or Redis.
+  returned: success
+  type: list
+  elements: str
 foreign_programs:
   description: Files with programs under Supervisor that no application of the kit owns.
   returned: success
@@ -57,13 +62,19 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import deb
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
 
-def others(service: str, app: str) -> list[str]:
-    """Return everything of others that needs the service, one thing a text. Raises OperatorError."""
+def others(service: str, app: str) -> tuple[list[str], list[str]]:
+    """Return everything of others that needs the service, one thing a text, and which of it logs in there.
+
+    Raises OperatorError.
+    """
     if not debian.is_installed(service):
-        return []
+        return [], []
     if service == "rabbitmq":
-        return rabbitmq.other_users(app, rabbitmq.exported_definitions())
-    return redis.other_users(app) if service == "result_store" else supervisor.other_programs(app)
+        definitions = rabbitmq.exported_definitions()
+        return rabbitmq.other_users(app, definitions), rabbitmq.logins(app, definitions)
+    if service == "result_store":
+        return redis.other_users(app), redis.logins(app)
+    return supervisor.other_programs(app), []
 
 
 def main() -> None:
@@ -82,15 +93,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     app, services = module.params["app"], module.params["services"]
-    found = supervisor.other_applications(app)
+    found, logins = supervisor.other_applications(app), []
     try:
         for service in services:
-            found += others(service, app)
+            of_service, users = others(service, app)
+            found += of_service
+            logins += users
     except OperatorError as why:
         module.fail_json(msg=f"{why}, so that it can be asked who uses it. Nothing was changed.")
     module.exit_json(
         changed=False,
         others=found,
+        logins=logins,
         foreign_programs=supervisor.foreign_programs(),
         from_kit=[service for service in debian.PACKAGES if debian.from_kit(service)],
     )

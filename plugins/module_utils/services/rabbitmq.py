@@ -123,9 +123,14 @@ def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, li
         kinds = ("exchanges", "policies", "parameters")
         what = [kind for kind in kinds if any(item.get("vhost") == "/" for item in definitions.get(kind, []))]
         found += [f"RabbitMQ: vhost / ({', '.join(what)})"] if what else []
+    return found + logins(app, definitions)
+
+
+def logins(app: str, definitions: dict[str, Any]) -> list[str]:
+    """Return the users of exported definitions that are not the application's, nor a fresh broker's. Pure."""
     users = sorted(user["name"] for user in definitions["users"])
     own = (*user_names(app), *limited_users(app, definitions), "guest")
-    return found + [f"RabbitMQ: user {name}" for name in users if name not in own]
+    return [f"RabbitMQ: user {name}" for name in users if name not in own]
 
 
 def is_password(password_hash: str, password: str) -> bool:

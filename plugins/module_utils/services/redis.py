@@ -172,8 +172,7 @@ def admin_password() -> str:
 
 def other_users(app: str, acl: str = ACL_FILE) -> list[str]:
     """Return users, keys and instances of Redis that are not the application's. Raises OperatorError."""
-    users = acl_users(acl)
-    found = [f"Redis: user {name} (database {database_of(users[name])})" for name in sorted(users) if name != app]
+    users, found = acl_users(acl), logins(app, acl)
     configured = listens_at()
     if configured is None:
         return found + (signs_of_use() if is_installed("result_store") else [])
@@ -190,6 +189,12 @@ def other_users(app: str, acl: str = ACL_FILE) -> list[str]:
             if number not in theirs
         ]
     return found + other_instances()
+
+
+def logins(app: str, acl: str = ACL_FILE) -> list[str]:
+    """Return the users of other applications, as the kit's ACL file has them."""
+    users = acl_users(acl)
+    return [f"Redis: user {name} (database {database_of(users[name])})" for name in sorted(users) if name != app]
 
 
 def other_instances(root: str = "/etc/redis") -> list[str]:

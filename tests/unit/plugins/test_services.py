@@ -34,6 +34,13 @@ def test_every_queue_vhost_user_and_policy_of_others_is_named(more, queues, foun
     assert rabbitmq.vhosts_and_users("shop", FRESH | more, queues) == [found]
 
 
+def test_who_logs_in_is_told_from_whatever_else_is_there():
+    users = [{"name": "guest"}, {"name": "shop"}, {"name": "crm"}]
+    queues = {"/": [], "mail: user": []}
+    assert len(rabbitmq.vhosts_and_users("shop", FRESH | {"users": users}, queues)) == 2
+    assert rabbitmq.logins("shop", FRESH | {"users": users}) == ["RabbitMQ: user crm"]
+
+
 def test_the_password_of_a_fresh_guest_is_told_from_another():
     def hashed(password):
         salt = b"1234"
@@ -104,6 +111,7 @@ def test_users_of_the_acl_file_and_their_databases(tmp_path):
     users = redis.acl_users(str(acl))
     assert {name: redis.database_of(rules) for name, rules in users.items()} == {"old": 0, "shop": 12}
     assert redis.acl_users(str(tmp_path / "none")) == {}
+    assert redis.logins("shop", str(acl)) == ["Redis: user old (database 0)"]
 
 
 def test_nobody_logs_in_as_the_default_user_which_has_the_rights_to_load_what_was_stored():
