@@ -420,6 +420,30 @@ def test_new_passwords_under_a_running_system_are_refused_before_any_is_made(run
         assert not control.exists() or list(control.iterdir()) == []
 
 
+SUDO = """#!/bin/sh
+while [ "$1" != /bin/sh ]; do shift; done
+mv {file}.of-root {file}
+"$@"
+rc=$?
+mv {file} {file}.of-root
+exit $rc
+"""
+"""A sudo that lets read what only root may read."""
+
+
+def test_they_are_refused_as_well_where_a_user_with_sudo_logs_in(running_app, first_play, tmp_path, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_BECOME_ALLOW_SAME_USER", "true")  # here, root is both
+    file, sudo = Path(f"/etc/{running_app}/env"), tmp_path / "sudo"
+    file.rename(f"{file}.of-root")
+    sudo.write_text(SUDO.format(file=file))
+    sudo.chmod(0o755)
+    hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": running_app, "celery_app_module": "petct"})
+    hosts["all"]["vars"] |= {"ansible_become_method": "ansible.builtin.sudo", "ansible_become_exe": str(sudo)}
+    run = play(first_play, hosts, tmp_path / "control")
+    assert run.rc != 0
+    assert f"has lost the secrets of {running_app}" in " ".join(run.text.split()), run.text
+
+
 @pytest.mark.parametrize("way", ["restored", "on purpose", "given", "another secret"])
 def test_new_passwords_are_made_where_nothing_is_lost_or_on_purpose(way, running_app, first_play, tmp_path):
     hosts = inventory(everywhere(["a"]), {}, {"celery_app_name": running_app, "celery_app_module": "petct"})
