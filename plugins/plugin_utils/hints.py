@@ -20,8 +20,8 @@ from ansible import context
 
 COLLECTION = "celery_ops.kit"
 KIT = Path(__file__).resolve().parents[2]
-WRITTEN = re.compile(r"ansible-playbook playbooks/(\w+)\.yml")
-"""How messages are written."""
+WRITTEN = re.compile(r"(?<!/)ansible-playbook playbooks/(\w+)\.yml")
+"""How messages are written; a path before it is that of one who called it so, and the command is spelled already."""
 OPTIONS = (
     ("remote_user", "--user", C.DEFAULT_REMOTE_USER),
     ("private_key_file", "--private-key", C.DEFAULT_PRIVATE_KEY_FILE),

@@ -42,6 +42,15 @@ def test_by_the_path_in_the_checkout_as_make_calls_it(called, monkeypatch, typed
     assert called("celery_ops.kit.deploy").endswith(f" Type: {shown} celery_ops.kit.site -e x=yes")
 
 
+def test_a_message_that_is_spelled_already_stays_as_it_is(called, monkeypatch):
+    """A phase's failure is said again at the end of the deploy."""
+    monkeypatch.setattr("sys.argv", [".venv/bin/ansible-playbook"])
+    called("playbooks/deploy.yml")
+    monkeypatch.chdir(hints.KIT)
+    said = hints.spelled(TEXT)
+    assert said == hints.spelled(said) == TEXT.replace("ansible-playbook", ".venv/bin/ansible-playbook")
+
+
 def test_with_the_inventories_that_were_given(called, tmp_path):
     said = called(
         "celery_ops.kit.deploy", str(tmp_path / "my hosts"), "a,b", kit=tmp_path / "ansible_collections/x/kit"
