@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,11 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_h
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.sealed import SealedReader, SealedWriter, SealError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, worker_programs_of_hosts
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
+    Variables,
+    path_of,
+    worker_programs_of_hosts,
+)
 
 MODULE = "celery_ops.kit.celery_backup"
 MANIFEST, MESSAGES = "backup.json", "messages"
@@ -242,7 +246,7 @@ class ActionModule(AppCommand):
             "hosts": {host: part["counts"] for host, part in parts.items()}, "messages": queues,
             "running": sum(part["running"] for part in parts.values()),
         }  # fmt: skip
-        secrets = secrets_of(Path(str(self.variables["celery_app_secrets_dir"])), self.app)
+        secrets = secrets_of(path_of(self.variables["celery_app_secrets_dir"]), self.app, self.generated())
         with SealedWriter(self.file, self.passphrase) as out, tarfile.open(fileobj=out, mode="w|") as tar:
             add(tar, MANIFEST, json.dumps(manifest, indent=1).encode())
             for name, path in secrets.items():
@@ -262,6 +266,12 @@ class ActionModule(AppCommand):
         if manifest["running"]:
             said += f". {manifest['running']} tasks were with workers: they run here, and are not in the backup"
         return {"text": said, "file": str(self.file), "manifest": manifest}
+
+    def generated(self) -> Iterator[Path]:
+        """Yield the files with the secrets that the inventory itself has generated: their names are its own."""
+        given = self.variables.raw.get("celery_app_secrets")
+        for value in given.values() if isinstance(given, Mapping) else ():
+            yield from rotation.password_files(value, self._templar.template)
 
     def removed(self) -> dict[str, Any]:
         """Remove what a run that failed has left, on the host and here."""
@@ -296,11 +306,11 @@ class ActionModule(AppCommand):
 
     def secrets(self) -> dict[str, Any]:
         """Write the secrets that the control node lacks; one that is there stays."""
-        directory = Path(str(self.variables["celery_app_secrets_dir"]))
+        directory = path_of(self.variables["celery_app_secrets_dir"])
         written, kept = [], []
         for member, data in self.members():
             name = member.name.removeprefix("secrets/")
-            if name == member.name or not re.fullmatch(r"(tls/)?[\w.@-]+", name):
+            if name == member.name or not re.fullmatch(r"([\w@-][\w.@-]*/)?[\w.@-]+", name):
                 continue
             path = directory / name
             (kept if path.exists() else written).append(name)
@@ -386,9 +396,20 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def secrets_of(directory: Path, app: str) -> dict[str, Path]:
-    """Return the application's secrets on the control node by name, without the passphrase, which opens all of them."""
-    names = [path for path in sorted(directory.glob(f"{app}_*")) if not path.name.endswith("_backup_passphrase")]
+def secrets_of(directory: Path, app: str, generated: Iterable[Path] = ()) -> dict[str, Path]:
+    """Return the application's secrets on the control node by name, without the passphrase, which opens all of them.
+
+    Those of an application whose name goes on after this one's (`shop_two`) are not among them.
+    """
+    ends = ("_broker_password", "_result_store_password")
+    apps = {path.name.removesuffix(end) for end in ends for path in directory.glob(f"{app}_*{end}")} - {app}
+    others = tuple(f"{other}_" for other in apps)
+    names = [
+        path
+        for path in sorted(directory.glob(f"{app}_*"))
+        if not path.name.endswith("_backup_passphrase") and not path.name.startswith(others)
+    ]
+    names += [path for path in generated if path.is_relative_to(directory) and path not in names]
     shared = [directory / name for name in rotation.SHARED]
     tls = sorted((directory / "tls").glob("*"))
     return {str(path.relative_to(directory)): path for path in [*names, *shared, *tls] if path.is_file()}

@@ -35,6 +35,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
     members_of_app,
     own_time_limits,
+    path_of,
     schedulers,
     worker_programs,
     worker_programs_of_hosts,
@@ -63,7 +64,7 @@ class ActionModule(ActionBase):
         if answer.get("failed") or "findings" not in answer:
             return answer
         control = control_of(
-            Path(str(variables["celery_app_secrets_dir"])), app, skew(before, answer["now"], time.time())
+            path_of(variables["celery_app_secrets_dir"]), app, skew(before, answer["now"], time.time())
         )
         local = examine(Facts(app, Wanted(), control=control), accepted)
         of_host = [Finding(**one) for one in answer["findings"]]

@@ -42,6 +42,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import
     is_private,
     refuse_pointers,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import is_directory, path_of
 
 GIT_ADDRESS = re.compile(r"^(https?|ssh|git|file)://|^([\w.-]+@)?[\w.-]+:(?!//)|\.git/?$")
 ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
@@ -49,8 +50,8 @@ ASKPASS = Path(__file__).resolve().parents[1] / "plugin_utils/git-askpass"
 
 def is_git(source: str) -> bool:
     """Whether `source` is a git address, a repository without a working copy included, rather than a directory."""
-    directory = Path(source).expanduser()
-    if directory.is_dir() and not source.rstrip("/").endswith(".git"):
+    directory = path_of(source)
+    if is_directory(directory) and not source.rstrip("/").endswith(".git"):
         return (directory / "HEAD").is_file() and all((directory / name).is_dir() for name in ("objects", "refs"))
     return bool(GIT_ADDRESS.search(source))
 

@@ -22,6 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import (
     ended,
     password_files,
 )
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import path_of
 
 PASSWORDS = {"rabbitmq": "celery_app_broker_password", "result_store": "celery_app_result_store_password"}
 """By group, the variable with the application's password there."""
@@ -127,7 +128,7 @@ def value_of(host: Host, variable: str) -> Any:
 
 def secrets_of(host: Host) -> Secrets:
     """Return where the control node keeps the secrets of the host's application."""
-    return Secrets(Path(host.text("celery_app_secrets_dir")), host.text("celery_app_name"))
+    return Secrets(path_of(host.text("celery_app_secrets_dir")), host.text("celery_app_name"))
 
 
 def refuse_limit(names: list[str], playing: list[str]) -> None:

@@ -21,6 +21,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import path_of
 
 LENGTH = 40
 COOKIE = "rabbitmq_erlang_cookie"
@@ -126,12 +127,12 @@ def old(path: Path) -> Path:
 
 def broker_user(variables: Mapping[str, Any]) -> str:
     """Return the application's user at the broker, as its last rotation has left it."""
-    return Secrets(Path(str(variables["celery_app_secrets_dir"])), variables["celery_app_name"]).user()
+    return Secrets(path_of(variables["celery_app_secrets_dir"]), variables["celery_app_name"]).user()
 
 
 def is_under_way(directory: Any, app: str) -> bool:
     """Tell whether a rotation has begun and was not completed."""
-    return bool(Secrets(Path(str(directory)), app).former)
+    return bool(Secrets(path_of(directory), app).former)
 
 
 def password_files(value: Any, evaluate: Callable[[Any], Any]) -> Iterable[Path]:
@@ -141,7 +142,7 @@ def password_files(value: Any, evaluate: Callable[[Any], Any]) -> Iterable[Path]
             text = str(evaluate(trust_as_template("{{ " + expression + " }}")))
         except AnsibleError:
             continue
-        yield Path(password_file(text)).expanduser()
+        yield path_of(password_file(text))
 
 
 def password_file(term: str) -> str:

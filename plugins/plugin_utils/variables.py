@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -44,6 +46,26 @@ class Variables(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.raw)
+
+
+def path_of(given: Any) -> Path:
+    """Return a path of the control node: `~` is a home, as Ansible's own lookups have it; of a user there is, alone."""
+    path = Path(str(given))
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something; nothing is where one may not look."""
+    with suppress(OSError):
+        return path.exists()
+    return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory; none is where one may not look."""
+    return is_there(path) and path.is_dir()
 
 
 def worker_programs(variables: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import address_o
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import store_members
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, path_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_SERVICE = {"rabbitmq": ("celery_app_broker_url", ""), "result_store": ("celery_app_result_backend", "redis")}
@@ -201,7 +201,7 @@ class Host:
 
     def directory(self, variable: str) -> Path:
         """Its value as a directory of the control node."""
-        return Path(self.text(variable)).expanduser().absolute()
+        return path_of(self.text(variable)).absolute()
 
     def true(self, variable: str) -> bool:
         """Its value as a yes or no."""

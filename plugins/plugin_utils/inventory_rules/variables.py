@@ -36,6 +36,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import how_to_make, there_instead
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import is_directory, is_there, path_of
 
 LATER = object()
 """Stands for a secret that only a template would tell."""
@@ -305,18 +306,18 @@ def source(host: Host, inventory: Inventory) -> Iterator[Mistake]:
 
     A rollback packs no source: it has to work where that is gone.
     """
-    where, requirements = host["celery_app_source"], host.text("celery_app_requirements")
-    if where is None or is_git(where) or inventory.action != "deploy":
+    where, requirements = host.text("celery_app_source"), host.text("celery_app_requirements")
+    if host["celery_app_source"] is None or is_git(where) or inventory.action != "deploy":
         return
-    top, fix = Path(where).expanduser(), "/home/you/shop"
+    top, fix = path_of(where), "/home/you/shop"
     directory = host.text("celery_app_directory")
-    if not where or not top.is_dir():
+    if not where or not is_directory(top):
         seen_from = "" if top.is_absolute() else f" (looked for in {Path.cwd()})"
         problem = f"no such directory on the control node{seen_from}, and not a git URL."
         yield wrong("celery_app_source", where, problem, fix)
     elif not _holds_a_file(top, host["celery_app_source_exclude"] or []):
         yield wrong("celery_app_source", where, "it contains no files to release.", fix)
-    elif not (top / directory).is_dir():
+    elif not is_directory(top / directory):
         yield wrong("celery_app_directory", directory, f"no such directory in {where}.", "a directory of the source")
     elif not (top / directory / requirements).is_file() and FORMS["celery_app_requirements"][0](requirements):
         inside = [
@@ -441,9 +442,16 @@ def directories(host: Host) -> Iterator[Mistake]:
             problem = f"{host.name} is in no inventory file that it could be beside."
             yield wrong(variable, host[variable], problem, "/home/you/shop/.secrets (for all hosts)")
             continue
-        directory = host.directory(variable)
-        there = next(path for path in [directory, *directory.parents] if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        directory, is_relative = host.directory(variable), not path_of(host[variable]).is_absolute()
+        if is_relative and host.text(variable).startswith("~"):
+            yield wrong(variable, host[variable], "there is no such user on the control node.", "a directory of yours")
+            continue
+        if is_relative and variable == "celery_app_secrets_dir":
+            problem = "Ansible would look for it beside the playbook; it has to begin with / or ~."
+            yield wrong(variable, host[variable], problem, directory)
+            continue
+        there = next(path for path in [directory, *directory.parents] if is_there(path))
+        if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
             problem = f"{there} is not a directory that you may write to, on the control node."
             yield wrong(variable, str(directory), problem, "a directory of yours")
         elif there == directory and variable == "celery_app_secrets_dir":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.celery_ops.kit.plugins.action.rotation import refuse_unknown
+from ansible_collections.celery_ops.kit.plugins.action.rotation import refuse_unknown, secrets_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import Secrets, is_under_way, old, password_files
 
 
@@ -50,6 +51,15 @@ def test_a_second_run_begins_no_second_rotation(secrets):
     before = files(secrets)
     assert begin(secrets) == [False, False]
     assert files(secrets) == before
+
+
+def test_a_directory_in_a_home_is_the_one_that_ansible_makes_passwords_in(secrets, monkeypatch):
+    monkeypatch.setenv("HOME", str(secrets.directory))
+    begin(secrets)
+    assert is_under_way("~", "shop")
+    known = {"celery_app_secrets_dir": "~", "celery_app_name": "shop"}
+    assert rotation.broker_user(known) == "shop-2"
+    assert secrets_of(Host("one", known)).directory == secrets.directory
 
 
 def test_the_users_alternate(secrets):

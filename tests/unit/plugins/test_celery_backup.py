@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.celery_ops.kit.plugins.action.celery_backup import BEGUN, ActionModule, secrets_of, summary
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.modules.celery_backup import definitions_of, is_kept
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,23 @@ def test_the_passphrase_is_not_in_what_it_opens(tmp_path):
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls/ca.crt").write_text("x")
     assert set(secrets_of(tmp_path, "shop")) == {"shop_broker_password", "rabbitmq_erlang_cookie", "tls/ca.crt"}
+
+
+def test_the_secrets_of_an_application_with_a_longer_name_are_not_among_them(tmp_path):
+    for name in ("shop_broker_password", "shop_secret_key", "shop_two_broker_password", "shop_two_secret_key"):
+        (tmp_path / name).write_text("x")
+    assert set(secrets_of(tmp_path, "shop")) == {"shop_broker_password", "shop_secret_key"}
+    assert set(secrets_of(tmp_path, "shop_two")) == {"shop_two_broker_password", "shop_two_secret_key"}
+
+
+def test_secrets_that_the_inventory_has_generated_are_among_them_whatever_they_are_called(tmp_path):
+    for name in ("secret_key", "another"):
+        (tmp_path / name).write_text("x")
+    action = ActionModule.__new__(ActionModule)
+    made = trust_as_template(f"{{{{ lookup('ansible.builtin.password', '{tmp_path}/secret_key', length=50) }}}}")
+    action._templar = Templar(loader=DataLoader(), variables={})
+    action.variables = Variables({"celery_app_secrets": {"SECRET_KEY": made, "TOKEN": "x"}}, lambda value: value)
+    assert set(secrets_of(tmp_path, "shop", action.generated())) == {"secret_key"}
 
 
 def test_a_summary_counts_over_all_hosts():
