@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from amqp import spec
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery.backends.rpc import RPCBackend
 from celery.result import denied_join_result
 from celery.utils import uuid
@@ -60,7 +61,8 @@ class NotPublished(Exception):
 def publish_many(signatures: Iterable[Signature], *, unconfirmed: int = UNCONFIRMED) -> list[str]:
     """Publish the tasks of an application; return their ids, in this order, when the broker has confirmed all of them.
 
-    At most `unconfirmed` messages are on their way at a time. Raises NotPublished where not all were confirmed.
+    At most `unconfirmed` messages are on their way at a time. Raises NotPublished where not all were confirmed, and
+    SoftTimeLimitExceeded where the calling task's soft time limit ends meanwhile.
     """
     rest = iter(signatures)
     first = next(rest, None)
@@ -114,6 +116,8 @@ class Batch:
                 before = self.tag
                 try:
                     task_id = self.apply(signature, task_id, producer)
+                except SoftTimeLimitExceeded:
+                    raise  # of the task that publishes
                 except Exception as error:
                     is_open = connection.connected and getattr(channel, "is_open", True) and not self.is_cut
                     if not is_open or isinstance(error, (TimeoutError, OperationalError)):

@@ -3,6 +3,7 @@
 import celery_ops
 import pytest
 from celery import Celery, Task, chain, states
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import EagerResult
 from celery_ops.publish import Batch, NotPublished
 
@@ -48,6 +49,25 @@ def test_a_task_with_too_many_arguments_is_refused_by_its_id():
     with pytest.raises(NotPublished) as caught:
         celery_ops.publish_many([note.s(1, 2).set(task_id="wrong"), note.s(1).set(task_id="right")])
     assert caught.value.confirmed == ["right"] and "TypeError" in caught.value.refused["wrong"]
+
+
+def test_the_soft_time_limit_of_the_task_that_publishes_ends_it():
+    app, _ = made()
+
+    class Late(Task):
+        def apply_async(self, args=None, kwargs=None, **options):
+            if args == (2,):
+                raise SoftTimeLimitExceeded  # as the signal's handler does, wherever the task is
+            return super().apply_async(args, kwargs, **options)
+
+    @app.task(base=Late, shared=False)
+    def late(number):
+        return number
+
+    tried = []
+    with pytest.raises(SoftTimeLimitExceeded):
+        celery_ops.publish_many(late.s(number) for number in range(5) if not tried.append(number))
+    assert tried == [0, 1, 2]
 
 
 class Once(Task):
