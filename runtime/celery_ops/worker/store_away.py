@@ -21,16 +21,28 @@ METHODS = ("store_result", "mark_as_revoked", "mark_as_failure", "mark_as_retry"
 """What the main loop calls of a backend. The latter three also tell the chord, which is in the store as well."""
 
 
+_is_worker = threading.Event()
+"""Set in the process of a worker."""
+
+
 def connect() -> None:
     """Make the main loop of a worker of this process go on without its result store."""
     from celery import signals
 
-    signals.worker_init.connect(lambda **_: _wrap(), weak=False)
+    @signals.worker_init.connect(weak=False)
+    def in_worker(**_: Any) -> None:
+        _is_worker.set()
+        _wrap()
 
 
 def runs_tasks() -> bool:
-    """Whether this is where a task has run: the main loop of a worker, and a web page, must not wait."""
-    return current_process().name != "MainProcess" or threading.current_thread() is not threading.main_thread()
+    """Whether this is where a task has run: the main loop of a worker, and a web page, must not wait.
+
+    The threads of a web server are no pool's.
+    """
+    if current_process().name != "MainProcess":
+        return True
+    return _is_worker.is_set() and threading.current_thread() is not threading.main_thread()
 
 
 def _wrap() -> None:

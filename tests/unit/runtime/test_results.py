@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
-from celery_ops.worker import results
+from celery_ops.worker import results, store_away
 from redis import exceptions
 
 URL = "sentinel://shop:p%2Fw@10.0.0.5:26379/3;sentinel://shop:p%2Fw@10.0.0.6:26379/3"
@@ -55,8 +55,11 @@ def in_thread(call):
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def in_worker(monkeypatch):
     monkeypatch.setattr(results, "PAUSE", 0)
+    store_away._is_worker.set()
+    yield
+    store_away._is_worker.clear()
 
 
 def test_a_result_is_kept_until_the_store_is_back():
@@ -91,6 +94,13 @@ def test_the_main_loop_of_a_worker_or_a_page_does_not_wait():
     store = Store(3)
     with pytest.raises(ConnectionError):
         store.store_result("id", 7, "SUCCESS")
+    assert store.attempts == 1
+
+
+def test_a_thread_of_a_web_server_does_not_wait():
+    store_away._is_worker.clear()
+    store = Store(3)
+    assert isinstance(in_thread(lambda: store.store_result("id", None, "SENT")), ConnectionError)
     assert store.attempts == 1
 
 
