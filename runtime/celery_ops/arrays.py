@@ -1,7 +1,8 @@
 """The serializer ``ndarray``: JSON in which numpy arrays travel as raw bytes, and never pickle.
 
 Importing this module registers it with kombu. Data without an array is encoded as plain JSON, so what reads
-JSON results goes on reading them. With arrays the layout is::
+JSON results goes on reading them. Where the application has registered a ``json`` of its own, that encodes and decodes
+all that it can. With arrays the layout is::
 
     b"ndarray1" | length of the head (8 bytes, little-endian) | head | the arrays' bytes, one after another
 
@@ -19,7 +20,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kombu.serialization import register
+from kombu.exceptions import EncodeError
+from kombu.serialization import register, registry
+from kombu.utils import json as kombus
 from kombu.utils.json import JSONEncoder, object_hook
 
 NAME = "ndarray"
@@ -61,6 +64,23 @@ def dumps(data: Any, max_bytes: int | None = None) -> bytes:
 
     Raises ArrayError for arrays of objects or records and for more than `max_bytes` (default MAX_BYTES).
     """
+    if not _has_own_json():
+        return _dumps(data, max_bytes)
+    try:
+        _, _, payload = registry.dumps(data, "json")
+    except EncodeError:  # for arrays, say
+        return _dumps(data, max_bytes)
+    payload = payload.encode() if isinstance(payload, str) else payload
+    _check_size(len(payload), max_bytes)
+    return payload
+
+
+def _has_own_json() -> bool:
+    """Whether the application has registered another ``json`` than kombu's."""
+    return registry._encoders["json"].encoder is not kombus.dumps
+
+
+def _dumps(data: Any, max_bytes: int | None) -> bytes:
     message = message_of(data, max_bytes)
     if not message.arrays:
         return message.head
@@ -129,11 +149,15 @@ def loads(payload: bytes | str | memoryview, max_bytes: int | None = None) -> An
 
     A bytearray is given away: an array that is alone in it keeps it as its memory.
     """
+    given = payload
     if isinstance(payload, str):
         payload = payload.encode()
     view = memoryview(payload).cast("B")
     _check_size(len(view), max_bytes)
     if bytes(view[: len(_MAGIC)]) != _MAGIC:
+        if _has_own_json():
+            text = given if isinstance(given, str) else bytes(view)
+            return registry.loads(text, registry.name_to_type["json"], "utf-8", force=True)
         return json.loads(bytes(view), object_hook=object_hook)
     start = len(_MAGIC) + _LENGTH.size
     try:

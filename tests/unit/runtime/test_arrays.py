@@ -4,8 +4,10 @@ import pickle
 import tracemalloc
 import uuid
 
+import celery_ops
 import numpy
 import pytest
+from celery import Celery
 from celery_ops import arrays
 from kombu import serialization
 from kombu.exceptions import ContentDisallowed, EncodeError
@@ -179,3 +181,37 @@ def test_registered_with_kombu():
         serialization.dumps({"a": object()}, serializer="ndarray")
     with pytest.raises(ContentDisallowed):
         serialization.loads(pickle.dumps({}), "application/x-python-serialize", "binary", accept=accept)
+
+
+class Money:
+    def __init__(self, cents):
+        self.cents = cents
+
+
+@pytest.fixture
+def own_json():
+    """An application that registers a `json` of its own."""
+
+    class Encoder(json.JSONEncoder):
+        def default(self, o):
+            return {"cents": o.cents} if isinstance(o, Money) else super().default(o)
+
+    def read(text):
+        return json.loads(text, object_hook=lambda found: Money(found["cents"]) if "cents" in found else found)
+
+    serialization.register("json", lambda data: json.dumps(data, cls=Encoder), read, "application/json", "utf-8")
+    yield
+    serialization.register_json()
+
+
+@pytest.mark.usefixtures("own_json")
+def test_the_json_of_an_application_writes_and_reads_what_it_can():
+    app = Celery("demo", broker="memory://", backend="cache+memory://", set_as_current=False)
+    celery_ops.apply(app)
+    stored = app.backend.encode({"status": "SUCCESS", "result": Money(3)})
+    assert json.loads(stored) == {"status": "SUCCESS", "result": {"cents": 3}}
+    for payload in (stored, stored.decode(), bytearray(stored)):
+        assert app.backend.decode(payload)["result"].cents == 3
+    numpy.testing.assert_array_equal(through({"array": ARRAYS[0]})["array"], ARRAYS[0])
+    with pytest.raises(EncodeError, match="Object of type object"):
+        app.backend.encode({"result": object()})
