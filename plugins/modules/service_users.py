@@ -21,6 +21,12 @@ options:
     elements: str
     choices: [rabbitmq, result_store, supervisor]
     required: true
+  to_remove:
+    description:
+      - Whether they are to be removed. Then those that the kit installed on the host for others are looked at as well,
+        as all of them go together.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: The module changes nothing.}
 author:
@@ -77,6 +83,12 @@ def others(service: str, app: str) -> tuple[list[str], list[str]]:
     return supervisor.other_programs(app), []
 
 
+def to_look_at(services: list[str], to_remove: bool) -> list[str]:
+    """Return these services; if any is to be removed, with those that the kit installed, as all of them go together."""
+    also = [each for each in debian.PACKAGES if debian.from_kit(each)] if services and to_remove else []
+    return [each for each in debian.PACKAGES if each in {*services, *also}]
+
+
 def main() -> None:
     """Entry point."""
     take_over()
@@ -89,13 +101,14 @@ def main() -> None:
                 "choices": list(debian.PACKAGES),
                 "required": True,
             },
+            "to_remove": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     app, services = module.params["app"], module.params["services"]
     found, logins = supervisor.other_applications(app), []
     try:
-        for service in services:
+        for service in to_look_at(services, module.params["to_remove"]):
             of_service, users = others(service, app)
             found += of_service
             logins += users

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import configparser
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
+
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 
 MARK = re.compile(r"^# owner: celery-ops ([a-z0-9_]+)-", re.MULTILINE)
 
 
 def programs(root: str = "/etc/supervisor") -> dict[str, set[str]]:
     """Return the files with programs, and the applications of the kit that own something in them."""
-    files = sorted(path for path in Path(root, "conf.d").glob("*.conf") if path.is_file())
-    found = {str(path): set(MARK.findall(path.read_text(errors="replace"))) for path in files}
     main = Path(root, "supervisord.conf")
-    if main.exists() and re.search(r"^\[(program|group|eventlistener|fcgi-program):", main.read_text(), re.MULTILINE):
+    text = text_of(main) if main.exists() else ""
+    files = sorted({path for pattern in included(text, root) for path in Path("/").glob(pattern) if path.is_file()})
+    found = {str(path): set(MARK.findall(text_of(path))) for path in files}
+    if re.search(r"^\[(program|group|eventlistener|fcgi-program):", text, re.MULTILINE):
         found[str(main)] = set()
     return found
+
+
+def included(text: str, root: str) -> set[str]:
+    """Return the patterns of the files that a configuration includes, from / on; those of conf.d in any case."""
+    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", " #"), allow_no_value=True)
+    with suppress(configparser.Error):  # such a one supervisord does not read either
+        parser.read_string(text)
+    patterns = (parser.get("include", "files", fallback="") or "").replace("%(here)s", root).split()
+    return {os.path.normpath(Path(root, each)).lstrip("/") for each in ["conf.d/*.conf", *patterns]}
 
 
 def other_programs(app: str, root: str = "/etc/supervisor") -> list[str]:

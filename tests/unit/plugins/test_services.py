@@ -4,8 +4,10 @@ import base64
 import hashlib
 
 import pytest
+import yaml
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
-from ansible_collections.celery_ops.kit.plugins.modules import redis_users
+from ansible_collections.celery_ops.kit.plugins.modules import redis_users, service_users
+from support.control import ROOT
 
 FRESH = {
     "vhosts": [{"name": "/"}, {"name": "shop"}],
@@ -83,6 +85,34 @@ def test_programs_of_others_are_found_by_the_mark_of_the_owner(tmp_path):
     other.unlink()
     (tmp_path / "supervisord.conf").write_text("[supervisord]\n[program:crm]\n")
     assert supervisor.other_programs("shop", str(tmp_path)) == [f"Supervisor: {tmp_path / 'supervisord.conf'}"]
+
+
+def test_programs_of_others_are_found_wherever_supervisor_reads_them(tmp_path):
+    here, elsewhere = tmp_path / "supervisor", tmp_path / "crm"
+    for directory in (here / "conf.d", here / "more", elsewhere):
+        directory.mkdir(parents=True)
+    conf = here / "supervisord.conf"
+    conf.write_bytes(f"; für alle\n[include]\nfiles = conf.d/*.conf {elsewhere}/*.ini\n".encode("latin-1"))
+    assert supervisor.foreign_programs(str(here)) == []
+    theirs, fourth = elsewhere / "crm.ini", here / "more/mail.conf"
+    theirs.write_text("[program:crm]\n")
+    fourth.write_text("[program:mail]\n")
+    assert supervisor.foreign_programs(str(here)) == [str(theirs)]
+    assert supervisor.other_programs("shop", str(here)) == [f"Supervisor: {theirs}"]
+    conf.write_text("[include]\nfiles = %(here)s/more/*.conf ; and no other\n")
+    assert supervisor.foreign_programs(str(here)) == [str(fourth)]
+
+
+def test_all_services_that_the_kit_installed_are_looked_at_before_they_go_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(debian, "RECORD", tmp_path / "packages.json")
+    assert service_users.to_look_at(["supervisor"], True) == ["supervisor"]
+    debian.RECORD.write_text('{"packages": ["erlang-base", "rabbitmq-server", "supervisor"]}')
+    assert service_users.to_look_at(["supervisor"], True) == ["rabbitmq", "supervisor"], "another inventory's broker"
+    assert service_users.to_look_at(["result_store"], True) == ["rabbitmq", "result_store", "supervisor"]
+    assert service_users.to_look_at([], True) == [], "nothing of it is to be removed"
+    assert service_users.to_look_at(["supervisor"], False) == ["supervisor"]
+    [find, *_] = yaml.safe_load((ROOT / "roles/preflight/tasks/uninstall_check.yml").read_text())
+    assert find["celery_ops.kit.service_users"]["to_remove"] is True
 
 
 def test_another_application_is_found_by_its_releases_whether_it_runs_or_not(tmp_path):
