@@ -54,6 +54,11 @@ foreign_programs:
   returned: success
   type: list
   elements: str
+namesakes:
+  description: What has the application's name, such as C(/srv/shop), and is not the kit's.
+  returned: success
+  type: list
+  elements: str
 from_kit:
   description: The services that the kit installed, whichever were to be looked at.
   returned: success
@@ -64,6 +69,7 @@ from_kit:
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import application
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -119,6 +125,7 @@ def main() -> None:
         others=found,
         logins=logins,
         foreign_programs=supervisor.foreign_programs(),
+        namesakes=application.namesakes(app) if app else [],
         from_kit=[service for service in debian.PACKAGES if debian.from_kit(service)],
     )
 

@@ -26,10 +26,7 @@ def name(app: str) -> Iterator[str]:
     try:
         account = pwd.getpwnam(app)
     except KeyError:
-        places = (layout.base, layout.etc, layout.run, layout.state, layout.log, layout.tmpfiles)
-        # An empty directory may be somewhere to mount a disk.
-        found = [str(place) for place in places if place.is_file() or any(place.glob("*"))]
-        if found:
+        if found := contents(layout):
             problem = f"{', '.join(found)} is there already, and not from this kit."
             yield f"celery_app_name is {app}: {problem} Write: celery_app_name: {app}_app"
         yield from group(app)
@@ -46,6 +43,28 @@ def name(app: str) -> Iterator[str]:
             f"own, which may read its settings. Write: celery_app_name: {app}_app, or, if the user is meant for the "
             f"application, type: groupadd --system --force {app}; usermod -g {app} {app}"
         )
+
+
+def contents(layout: Layout) -> list[str]:
+    """Return those of the application's directories and files that are there, and not empty."""
+    places = (layout.base, layout.etc, layout.run, layout.state, layout.log, layout.tmpfiles)
+    # An empty directory may be somewhere to mount a disk.
+    return [str(place) for place in places if place.is_file() or any(place.glob("*"))]
+
+
+def namesakes(app: str) -> list[str]:
+    """Return what has the application's name on this host and is somebody else's, which `uninstall` leaves alone.
+
+    Hosts without programs of the application, such as a broker's, are never asked for its name before. The kit makes
+    the user first, and removes it last: without it, nothing is the kit's but the audit log, to which each host adds.
+    """
+    layout = Layout(app)
+    found = [each for each in contents(layout) if each != str(layout.log) or not layout.audit_log.exists()]
+    try:
+        account = pwd.getpwnam(app)
+    except KeyError:
+        return found
+    return [] if account.pw_dir == str(layout.state) else [f"user {app} (home {account.pw_dir})", *found]
 
 
 def group_name(gid: int) -> str:

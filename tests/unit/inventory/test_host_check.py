@@ -383,6 +383,22 @@ def test_what_the_system_makes_at_boot_for_somebody_else_is_not_replaced(tmp_pat
     assert f"{tmp_path}/shop.conf is there already, and not from this kit" in said
 
 
+def test_uninstall_knows_what_only_has_the_name_of_the_application(tmp_path, monkeypatch):
+    for name in ("base", "etc", "run", "state", "log", "tmpfiles"):
+        monkeypatch.setattr(application.Layout, name, tmp_path / name)
+    for name in ("base", "log"):
+        (tmp_path / name).mkdir()
+    assert application.namesakes("no_such_application") == []
+    (tmp_path / "base/dump.sql").touch()
+    (tmp_path / "log/other.log").touch()
+    assert application.namesakes("no_such_application") == [str(tmp_path / "base"), str(tmp_path / "log")]
+    (tmp_path / "log/deploys.log").touch()  # as of a backup, on a host that runs nothing of the application
+    assert application.namesakes("no_such_application") == [str(tmp_path / "base")]
+    assert application.namesakes("nobody") == ["user nobody (home /nonexistent)", str(tmp_path / "base")]
+    monkeypatch.setattr(application.Layout, "state", Path("/nonexistent"))  # now that user is the application's
+    assert application.namesakes("nobody") == []
+
+
 @pytest.fixture
 def services(tmp_path, monkeypatch):
     """RabbitMQ and Redis as the kit has configured them for two applications; RabbitMQ does not answer."""
