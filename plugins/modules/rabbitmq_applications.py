@@ -126,6 +126,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq i
     LIMITED,
     is_password,
     limited_users,
+    namesakes,
     user_names,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
@@ -399,11 +400,16 @@ def present(module: AnsibleModule, broker: Broker, wanted: Definitions, found: D
 
 
 def absent(module: AnsibleModule, broker: Broker, wanted: Definitions, found: Definitions) -> NoReturn:
-    """Remove the users and vhosts named in the definitions."""
-    gone = []
-    users = [user for vhost in names(wanted, "vhosts") for user in (*user_names(vhost), *limited_users(vhost, found))]
+    """Remove the users and vhosts named in the definitions, if they are the kit's."""
+    gone, vhosts = [], []
+    for vhost in names(wanted, "vhosts"):
+        if found and (theirs := namesakes(vhost, found)):
+            module.warn(f"RabbitMQ: {' and '.join(theirs)}: not from this kit, and stays.")
+        else:
+            vhosts.append(vhost)
+    users = [user for vhost in vhosts for user in (*user_names(vhost), *limited_users(vhost, found))]
     for kind, command, gone_names in (
-        ("vhosts", "delete_vhost", names(wanted, "vhosts")),
+        ("vhosts", "delete_vhost", vhosts),
         ("users", "delete_user", users),
     ):
         for name in gone_names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
@@ -24,7 +25,7 @@ def in_use(app: str, shared: bool, time_limit: int) -> Iterator[str]:
         return
     try:
         if shared:
-            yield from foreign_vhost(app)
+            yield from namesakes(app, rabbitmq.exported_definitions())
             yield from consumer_timeout(rabbitmq.consumer_timeout(), time_limit)
         elif not rabbitmq.is_configured():
             found = rabbitmq.signs_of_use(app)
@@ -60,12 +61,11 @@ def consumer_timeout(seconds: int | None, time_limit: int) -> Iterator[str]:
         )
 
 
-def foreign_vhost(app: str) -> Iterator[str]:
-    """A vhost of the application's name on somebody else's broker is one that the kit made."""
-    definitions = rabbitmq.exported_definitions()
-    has_vhost = any(vhost["name"] == app for vhost in definitions["vhosts"])
-    if has_vhost and app not in rabbitmq.applications(definitions):
-        yield f"celery_app_name is {app}: RabbitMQ has somebody else's vhost {app}. Write: celery_app_name: {app}_app"
+def namesakes(app: str, definitions: dict[str, Any]) -> Iterator[str]:
+    """A vhost or a user of the application's name on somebody else's broker is one that the kit made."""
+    if found := rabbitmq.namesakes(app, definitions):
+        whose = f"RabbitMQ has somebody else's {' and '.join(found)}"
+        yield f"celery_app_name is {app}: {whose}. Write: celery_app_name: {app}_app"
 
 
 def identity(node_name: str, nodes: list[str], bind: str, data: Path = rabbitmq_versions.DATA) -> Iterator[str]:

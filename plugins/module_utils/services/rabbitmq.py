@@ -105,6 +105,20 @@ def applications(definitions: dict[str, Any] | None = None) -> set[str]:
     return {each["vhost"] for each in exchanges if each["name"] == f"{each['vhost']}.dead"}
 
 
+def namesakes(app: str, definitions: dict[str, Any]) -> list[str]:
+    """Return the vhost and users that have the application's name and are somebody else's. Pure.
+
+    A user is, if it may do something that the kit's may not: in another vhost, or by a tag. One that may do nothing has
+    lost its vhost, as in an uninstall that was interrupted.
+    """
+    if app in applications(definitions):
+        return []
+    found = [f"vhost {app}" for vhost in definitions["vhosts"] if vhost["name"] == app]
+    reach = {each["user"] for each in definitions.get("permissions", []) if found or each["vhost"] != app}
+    named = [user for user in definitions["users"] if user["name"] in user_names(app)]
+    return found + [f"user {user['name']}" for user in named if user["name"] in reach or tags_of(user)]
+
+
 def other_users(app: str, definitions: dict[str, Any]) -> list[str]:
     """Return vhosts, users and queues of the broker that are not the application's. Raises OperatorError."""
     others = [vhost["name"] for vhost in definitions["vhosts"] if vhost["name"] != app]
@@ -144,6 +158,7 @@ def signs_of_use(app: str, root: str = "/etc/rabbitmq") -> list[str]:
     found = [f"RabbitMQ: {path} has settings" for path in settings_in(Path(root))]
     definitions = exported_definitions()
     found += other_users(app, definitions)
+    found += [f"RabbitMQ: {each}, which is not the kit's" for each in namesakes(app, definitions)]
     for user in definitions["users"]:
         if user["name"] == "guest" and not is_password(user["password_hash"], "guest"):
             found.append("RabbitMQ: user guest has a password of its own")

@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+from typing import ClassVar
 
 import pytest
 import yaml
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import broker
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
-from ansible_collections.celery_ops.kit.plugins.modules import redis_users, service_users
+from ansible_collections.celery_ops.kit.plugins.modules import rabbitmq_applications, redis_users, service_users
 from support.control import ROOT
 
 FRESH = {
@@ -41,6 +43,68 @@ def test_who_logs_in_is_told_from_whatever_else_is_there():
     queues = {"/": [], "mail: user": []}
     assert len(rabbitmq.vhosts_and_users("shop", FRESH | {"users": users}, queues)) == 2
     assert rabbitmq.logins("shop", FRESH | {"users": users}) == ["RabbitMQ: user crm"]
+
+
+CRM = {"user": "shop", "vhost": "crm"}
+OWN = {"user": "shop", "vhost": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("of_kit", "more", "found"),
+    [
+        (True, {"permissions": [OWN]}, []),
+        (False, {"permissions": [OWN]}, ["vhost shop", "user shop"]),
+        (False, {}, ["vhost shop"]),
+        (False, {"vhosts": [{"name": "/"}], "permissions": [CRM]}, ["user shop"]),
+        (False, {"vhosts": [{"name": "/"}], "users": [{"name": "shop", "tags": ["administrator"]}]}, ["user shop"]),
+        # What an uninstall that was interrupted has left, and nothing at all.
+        (False, {"vhosts": [{"name": "/"}]}, []),
+        (False, {"vhosts": [{"name": "/"}], "users": []}, []),
+    ],
+)
+def test_a_vhost_or_user_that_only_has_the_name_of_the_application_is_somebody_elses(of_kit, more, found):
+    definitions = {**FRESH, "exchanges": FRESH["exchanges"] if of_kit else [], **more}
+    assert rabbitmq.namesakes("shop", definitions) == found
+    said = "".join(broker.namesakes("shop", definitions))
+    assert (" and ".join(found) in said and "Write: celery_app_name: shop_app" in said) if found else not said
+
+
+def test_a_broker_that_serves_nobody_but_a_namesake_is_in_use(monkeypatch, tmp_path):
+    theirs = {**FRESH, "users": [{"name": "shop"}], "permissions": [OWN], "exchanges": []}
+    monkeypatch.setattr(rabbitmq, "exported_definitions", lambda: theirs)
+    monkeypatch.setattr(rabbitmq, "rows_of", lambda *_, **__: [])
+    assert rabbitmq.signs_of_use("shop", str(tmp_path)) == [
+        f"RabbitMQ: {each} shop, which is not the kit's" for each in ("vhost", "user")
+    ]
+
+
+class Kept(Exception):
+    """What the module answers."""
+
+
+def test_uninstall_leaves_a_vhost_that_is_not_the_kits():
+    class Module:
+        check_mode, warned = False, ""
+
+        def warn(self, text):
+            self.warned = text
+
+        def exit_json(self, **answer):
+            raise Kept(answer["differing"])
+
+    class Broker:
+        deleted: ClassVar[list[str]] = []
+
+        def delete(self, command, kind, name):
+            self.deleted.append(f"{command} {name}")
+
+    wanted, module, theirs = {"vhosts": [{"name": "shop"}]}, Module(), {**FRESH, "exchanges": []}
+    with pytest.raises(Kept, match=r"^\[\]$"):
+        rabbitmq_applications.absent(module, Broker(), wanted, theirs)
+    assert module.warned == "RabbitMQ: vhost shop: not from this kit, and stays." and Broker.deleted == []
+    with pytest.raises(Kept):
+        rabbitmq_applications.absent(module, Broker(), wanted, FRESH)
+    assert Broker.deleted == ["delete_vhost shop", "delete_user shop"]
 
 
 def test_the_password_of_a_fresh_guest_is_told_from_another():
