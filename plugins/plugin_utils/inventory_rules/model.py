@@ -78,7 +78,7 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
 def is_int(value: Any) -> bool:
     """Whether it is a whole number, or text that Ansible takes for one (`-e` makes everything text)."""
     if isinstance(value, str):
-        return bool(re.fullmatch(r"-?[0-9]+", value))
+        return bool(re.fullmatch(r"-?[0-9]{1,18}", value))  # Python reads no number of some thousand digits
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -113,6 +113,16 @@ def type_of(variable: str, value: Any, spec: Mapping[str, Any]) -> Iterator[Mist
         yield Mistake(variable, f"{text} Write: {variable}: {write}")
     elif "choices" in spec and value not in spec["choices"]:
         yield wrong(variable, value, *not_among(value, spec["choices"]))
+    elif kind == "a list" and spec.get("elements") == "str":
+        fits = TYPES["str"][1]
+        write = shown(
+            [str(item).lower() if isinstance(item, bool) else str(item) for item in value if item is not None]
+        )
+        for item in value:  # such as one with nothing behind its dash
+            if not fits(item):
+                yield Mistake(
+                    variable, f"{variable} has {shown(item)}: each has to be text. Write: {variable}: {write}"
+                )
 
 
 def _specs() -> list[Path]:

@@ -100,7 +100,7 @@ def worker(entry: Mapping[str, Any], app: str) -> Iterator[str]:
     if pool not in layout.POOLS:
         problem, fix = not_among(pool, layout.POOLS)
         yield f"pool is {shown(pool)}; {problem} Write: pool: {fix}"
-    concurrency, most = entry.get("concurrency", 1), MOST.get(pool, MOST_THREADS)
+    concurrency, most = entry.get("concurrency", 1), MOST.get(str(pool), MOST_THREADS)
     if not is_int(concurrency) or not 1 <= int(concurrency) <= most:
         problem = f"with pool {pool} it has to be a whole number from 1 to {most}"
         yield f"concurrency is {shown(concurrency)}; {problem}. Write: concurrency: {min(most, 2)}"

@@ -9,6 +9,7 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     Mistake,
     declared,
     did_you_mean,
+    is_number,
     nearest,
     prefixes,
     shown,
@@ -409,7 +411,7 @@ def notify(host: Host) -> Iterator[Mistake]:
             what = f"it is of {len(kinds)} kinds" if given else "it is not a mapping"
             yield Mistake("celery_app_notify", f"{name}: {what}. Write one of: {'; '.join(NOTIFY.values())}")
             continue
-        for key in sorted(given - known):
+        for key in sorted(map(str, given - known)):
             yield Mistake("celery_app_notify", f"{name} has the key {key}; {did_you_mean(key, known)}")
         missing = [key for key in NOTIFY_KEYS[kinds[0]] if not target.get(key)]
         # A template is not evaluated here: it makes a secret.
@@ -417,10 +419,26 @@ def notify(host: Host) -> Iterator[Mistake]:
         if missing or (kinds[0] != "command" and not is_url):
             problem = f"it lacks {', '.join(missing)}" if missing else "its value is not an http or https URL"
             yield Mistake("celery_app_notify", f"{name}: {problem}. Write: {NOTIFY[kinds[0]]}")
-        for event in target.get("events") or []:
+        yield from (Mistake("celery_app_notify", f"{name}: {text}") for text in form_of_target(target))
+        for event in target["events"] if isinstance(target.get("events"), list) else []:
             if event not in (*EVENTS, WATCHDOG):
                 text = f"{name}.events has {event}; {did_you_mean(event, (*EVENTS, WATCHDOG))}"
                 yield Mistake("celery_app_notify", text)
+
+
+def form_of_target(target: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of a target has another form than its kind takes; a template is not evaluated here."""
+    plain = {key: value for key, value in target.items() if not re.search(r"\{\{", str(value))}
+    for key, example in (("events", "[failed, died]"), ("projects", "[shop]")):
+        if not isinstance(plain.get(key, []), list):
+            yield f"{key} is not a list. Write: {key}: {example}"
+    if not is_number(plain.get("timeout", 5)) or float(plain.get("timeout", 5)) <= 0:
+        yield "timeout is not a number of seconds. Write: timeout: 5"
+    command, words = plain.get("command", "{{ }}"), []
+    with suppress(ValueError):  # of a quote that is not closed
+        words = shlex.split(str(command)) if command and not isinstance(command, (list, Mapping)) else []
+    if not words:
+        yield f"its command can't be split into words. Write: {NOTIFY['command']}"
 
 
 def rollout(host: Host) -> Iterator[Mistake]:

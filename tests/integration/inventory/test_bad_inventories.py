@@ -111,7 +111,12 @@ def places(tmp_path_factory) -> dict[str, str]:
     (directory / "old").write_text("#!/bin/sh\necho 3 8\n")
     (directory / "old").chmod(0o755)
     found = {path.name: str(path) for path in directory.iterdir()}
-    return found | {"long": 256 * "q", "huge": (128 << 10) * "h", "busy": str(64 * (os.cpu_count() or 1) + 1)}
+    return found | {
+        "long": 256 * "q",
+        "huge": (128 << 10) * "h",
+        "endless": 5000 * "9",
+        "busy": str(64 * (os.cpu_count() or 1) + 1),
+    }
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,10 @@ VARIABLES = {
     "celery_app_result_backend": Vaulted(f"redis://:{SECRET}@cache:6379/3"),
     "celery_app_environment": {"PLAIN": Vaulted(SECRET)},
     "celery_app_secrets": {"TOKEN": Vaulted(SECRET)},
-    "celery_app_notify": [{"webhook": Vaulted(f"https://hooks.example.com/{SECRET}")}],
+    "celery_app_notify": [
+        {"webhook": Vaulted(f"https://hooks.example.com/{SECRET}")},
+        {"command": Vaulted(f"tell {SECRET}"), "events": ["died"]},
+    ],
     "celery_worker_programs": [{"name": Vaulted("mails"), "queues": [Vaulted("mails")]}],
 }
 

@@ -199,6 +199,17 @@ class Host:
         ({"sentry": "https://sentry.io", "token": "secret"}, "lacks organization, projects"),
         ({"webhook": "https://x", "event": ["died"]}, "did you mean events?"),
         ({"webhook": "https://x", "events": ["dies"]}, "did you mean died?"),
+        ({"webhook": "https://x", "events": "died"}, "events is not a list. Write: events: [failed, died]"),
+        ({"webhook": "https://x", "events": 5}, "events is not a list"),
+        ({"webhook": "https://x", "timeout": "secret"}, "timeout is not a number of seconds"),
+        ({"webhook": "https://x", "timeout": 0}, "timeout is not a number of seconds"),
+        ({"command": "tell 'secret"}, "its command can't be split into words. Write: command:"),
+        ({"command": ["tell", "secret"]}, "its command can't be split into words"),
+        ({"webhook": "https://x", 1: "y", "z": "secret"}, "has the key 1"),
+        (
+            {"sentry": "https://sentry.io", "token": "secret", "organization": "acme", "projects": "shop"},
+            "projects is not a list. Write: projects: [shop]",
+        ),
     ],
 )
 def test_a_bad_target_is_refused_and_not_shown(target, says):
@@ -208,7 +219,15 @@ def test_a_bad_target_is_refused_and_not_shown(target, says):
     assert "secret" not in found[0].text
 
 
-@pytest.mark.parametrize("target", [{"webhook": "https://x/y"}, {"webhook": "{{ vault_hook }}"}, {"command": "logger"}])
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"webhook": "https://x/y", "events": ["died"], "timeout": "10"},
+        {"webhook": "{{ vault_hook }}", "events": "{{ events }}", "timeout": "{{ seconds }}"},
+        {"command": "logger -t 'a deploy'"},
+        {"command": "{{ vault_command }}"},
+    ],
+)
 def test_a_good_one_is_not(target):
     assert list(rules.notify(Host([target]))) == []
 
