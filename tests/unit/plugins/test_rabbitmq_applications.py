@@ -1,6 +1,9 @@
 """An application's definitions, and what counts as a difference from what a broker exports."""
 
+import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import HOUSEKEEPING_QUEUES, LEASE_QUEUE
@@ -105,6 +108,21 @@ def test_the_token_of_the_schedulers_lease_is_never_dropped():
     assert [bool(re.match(policy["pattern"], queue)) for policy in (tasks, dead, lease)] == [False, False, True]
     assert lease["definition"]["delivery-limit"] > 1e6
     assert not re.match(lease["pattern"], "shop")
+
+
+def test_the_page_sets_up_somebody_elses_broker_as_the_kit_does_its_own():
+    page = (Path(__file__).parents[3] / "docs/dead-letters.md").read_text()
+    wanted = definitions_of(SHOP | {"dead_letter_except": HOUSEKEEPING_QUEUES}, 5)
+    typed = [shlex.split(line) for line in re.findall(r"^rabbitmqctl -p shop set_policy .*$", page, re.MULTILINE)]
+    policies = {words[-3]: (words[-2], json.loads(words[-1])) for words in typed}
+    assert policies == {
+        # re.escape writes more than anybody types.
+        one["name"]: (one["pattern"].replace(r"\-", "-"), one["definition"])
+        for one in wanted["policies"]
+    }
+    declared = re.findall(r"^rabbitmqadmin --vhost=shop declare (\w+) (?:name|source)=(\S+)", page, re.MULTILINE)
+    kinds = ("exchanges", "queues", "bindings")
+    assert declared == [(kind[:-1], one.get("name") or one["source"]) for kind in kinds for one in wanted[kind]]
 
 
 def test_a_limited_user_has_a_tag_and_its_own_permissions_and_its_password_may_change():
