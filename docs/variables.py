@@ -50,13 +50,20 @@ class Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def called(role: Path) -> set[str]:
+    """Return the task files of a role that playbooks, or other roles, call by `tasks_from`."""
+    call = re.compile(rf"name: celery_ops\.kit\.{role.name}\n +tasks_from: (\w+)")
+    files = [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+    return {name for file in files for name in call.findall(file.read_text())}
+
+
 def entry_points(role: Path) -> dict[str, str]:
-    """What each entry point does, by its name: from its spec, or from the first comment in its task file."""
+    """What each entry point does, by its name: from its spec, or the first sentence of the comment in its task file."""
     described = {name: entry["short_description"] for name, entry in spec_of(role).items()}
-    for file in sorted(role.glob("tasks/*.yml")):
-        comment = file.read_text().removeprefix("---\n").partition("\n")[0]
-        if comment.startswith("# ") and file.stem not in described:
-            described[file.stem] = comment.removeprefix("# ").rstrip(".")
+    for name in sorted(called(role) - described.keys()):
+        text = (role / f"tasks/{name}.yml").read_text().removeprefix("---\n")
+        comment = re.match(r"(?:# .*\n)*", text)[0].removeprefix("# ").replace("\n# ", " ")
+        described[name] = comment.strip().partition(". ")[0].rstrip(".")
     return described
 
 

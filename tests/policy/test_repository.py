@@ -102,9 +102,40 @@ def test_each_place_that_the_architecture_names_exists():
     questions = text.partition("## Where is ...?")[2].partition("\n## ")[0]
     answers = re.findall(r"^\| [^|]+\? \| `([\w/.]+)`", questions, re.M)
     assert len(answers) >= 12
-    named = set(re.findall(r"`((?:playbooks|plugins|roles|runtime|templates|tests|molecule)/[\w/.]+)`", text))
-    assert set(answers) <= named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in answers if not (ROOT / path).exists()] == []
+
+
+def test_each_path_of_the_repository_that_a_page_names_exists():
+    directories = "playbooks|plugins|roles|runtime|templates|tests|molecule|docs|bench|app"
+    path = re.compile(rf"(?<![\w/.<>-])((?:{directories})/[\w/.-]*\w)")
+    pages = [page for page in tracked_files() if page.suffix == ".md" and page.name != "CHANGELOG.md"]
+    named = {(str(page.relative_to(ROOT)), name) for page in pages for name in path.findall(page.read_text())}
+    assert len(named) > 50
+    assert [f"{page}: {name}" for page, name in named if not (ROOT / name).exists()] == []
+
+
+def test_pages_that_messages_name_are_there_and_have_what_they_are_named_for():
+    told = re.compile(r"(docs/[\w/-]+\.md)(?:(?:,|:) ([A-Z][\w' ]+))?")
+    sources = [path for path in tracked_files() if path.suffix in (".py", ".j2", ".yml") and "tests" not in path.parts]
+    texts = {path: re.sub(r'"\n\s*f?"', "", path.read_text()) for path in sources}
+    named = {(path, *found) for path, text in texts.items() for found in told.findall(text)}
+    assert len(named) > 20
+    pages = {page for _, page, _ in named if (ROOT / page).exists()}
+    assert [f"{path}: {page}" for path, page, _ in named if page not in pages] == []
+    text = {page: (ROOT / page).read_text() for page in pages}
+    assert [f"{path}: {page}, {part}" for path, page, part in named if part not in text[page]] == []
+
+
+def test_make_has_each_target_that_a_page_types():
+    targets = set(re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split())
+    pages = [path for path in tracked_files() if path.suffix == ".md"]
+    typed = {
+        (str(page.relative_to(ROOT)), name)
+        for page in pages
+        for name in re.findall(r"(?:^|`)(?:\w+=\w+ )?make ([a-z]\w*)", page.read_text(), re.M)
+    }
+    assert len(typed) > 10
+    assert [one for one in typed if one[1] not in targets] == []
 
 
 def anchors(page: Path) -> set[str]:
@@ -139,7 +170,8 @@ def test_tests_that_the_pages_name_are_there():
 def test_the_version_is_the_same_everywhere():
     newest = re.search(r"^## (\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
     runtime = re.search(r'^__version__ = "(.*)"$', (ROOT / "runtime/celery_ops/__init__.py").read_text(), re.M)[1]
-    assert newest == runtime == load(ROOT / "galaxy.yml")["version"]
+    [built] = re.findall(r"celery_ops-kit-([\d.]+)\.tar\.gz", (ROOT / "README.md").read_text())
+    assert newest == runtime == built == load(ROOT / "galaxy.yml")["version"]
 
 
 def test_the_collection_leaves_out_what_git_ignores():

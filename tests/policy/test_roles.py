@@ -98,6 +98,8 @@ def test_every_entry_point_of_the_specs_has_a_task_file_and_every_tasks_from_is_
         and "tasks_from" in call
     }
     assert set(specs(role)) <= set(files)
+    page = (role / "README.md").read_text().partition("## Entry points")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^- `(\w+)` – ", page, re.M)) == {*specs(role), *used}
     assert [name for name in used if name not in specs(role) and not files[name].startswith("---\n# ")] == []
 
 
