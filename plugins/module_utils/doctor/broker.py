@@ -256,7 +256,8 @@ def cluster_size(facts: Facts) -> Finding:
 def partitions(facts: Facts) -> Finding:
     """The nodes of the cluster see each other."""
     found = facts.broker.cluster.get("partitions") or {}
-    return judge(bool(found), f"{found}" if found else "none", "docs/fleet.md: a partition")
+    fix = "rabbitmqctl cluster_status; on the host of the node that is apart: systemctl restart rabbitmq-server"
+    return judge(bool(found), f"{found}" if found else "none", fix)
 
 
 @check_broker("rabbitmq-maintenance")
