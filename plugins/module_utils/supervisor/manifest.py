@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import host_work
-from ansible_collections.celery_ops.kit.plugins.module_utils.broker_refusal import refused_by_broker
+from ansible_collections.celery_ops.kit.plugins.module_utils.broker_refusal import refused_by_broker, unreached_broker
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
@@ -296,6 +296,7 @@ class Manifest:
             # The release works as soon as the queue is another, the broker lets it in, or the port is free.
             log, olds = log_tail(program.log, since, 1000), self._running_olds(program)
             conflict = advice(log, self.app, olds) or refused_by_broker(log) or taken_port(log, olds)
+            conflict = conflict or unreached_broker(str(error))
             facts["release_fault"] = error.is_release_fault(self.release_root) and not conflict
             said.append(conflict or _advice(program, facts["release_fault"]))
             if facts["log_tail"]:

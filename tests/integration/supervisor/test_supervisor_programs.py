@@ -277,6 +277,18 @@ def test_a_broker_that_refuses_the_login_is_told_from_a_crash(host):
     assert not result["release_fault"]
 
 
+def test_a_broker_that_is_away_is_told_from_a_release_that_is_not_ready(host):
+    away = "broker amqp://app:**@127.0.0.1:5672/app can't be reached: [Errno 111] Connection refused"
+    says = [
+        "/bin/sh",
+        "-c",
+        f"echo '{json.dumps({'ready': False, 'reason': away})}'; exit 1".replace("can't", "can'\\''t"),
+    ]
+    result = host.refuse([host.program(A2, ready=says, ready_timeout=2)], app="app")
+    assert f"its ready command says: {away}" in result["msg"] and "Start the broker" in result["msg"]
+    assert result["failed_program"] == A2 and not result["release_fault"]
+
+
 def test_a_queue_that_exists_with_other_arguments_is_told_from_a_crash(host):
     refusal = (
         "PRECONDITION_FAILED - inequivalent arg 'x-max-priority' for queue 'build:default' in vhost 'shop': "
