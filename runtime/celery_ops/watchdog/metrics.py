@@ -196,7 +196,8 @@ class Metrics:
         if now - answer.at > FRESH:
             return found
         for name, of in answer.queues.items():
-            if not of["ready"] or name not in self.empty:
+            # Also where the clock was set back.
+            if not of["ready"] or self.empty.get(name, now + 1) > now:
                 self.empty[name] = answer.at
             began = max(self.empty[name], published.get(name, 0.0))
             found[name] |= {**of, "oldest": round(max(0.0, now - began), 1) if of["ready"] else 0.0}

@@ -7,6 +7,7 @@ of its program's totals, which are kept in a file and so outlive the watchdog; t
 import contextlib
 import json
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from celery_ops.layout import COUNTERS, program_of
 FILE = re.compile(r"(?P<name>.+)\.(?P<pid>\d+)-\d+" + re.escape(COUNTERS))
 NEWEST = {"published", "tick", "time", "began", "pid"}
 """What is no count: of two, the newer one holds."""
+SKEW = 60.0
+"""Seconds by which a moment may lie in the future; what lies further was noted before the clock was set back."""
 
 
 def add(one: Any, other: Any, key: str = "") -> Any:
@@ -85,9 +88,14 @@ class Totals:
         found: dict[str, float] = {}
         for counts in [*self.gone.values(), *self.live.values()]:
             for queue, of in counts.get("queues", {}).items():
-                found[queue] = max(found.get(queue, 0.0), of["published"])
+                found[queue] = max(found.get(queue, 0.0), _not_ahead(of["published"]))
         return {queue: when for queue, when in found.items() if when}
 
     def tick(self) -> float:
         """Return when a worker of this host last ran the scheduler's tick; 0 for never."""
-        return max((counts.get("tick", 0.0) for counts in [*self.gone.values(), *self.live.values()]), default=0.0)
+        found = [*self.gone.values(), *self.live.values()]
+        return max((_not_ahead(counts.get("tick", 0.0)) for counts in found), default=0.0)
+
+
+def _not_ahead(moment: float) -> float:
+    return moment if moment <= time.time() + SKEW else 0.0

@@ -130,7 +130,8 @@ class Counters:
 
     def __init__(self, path: Path) -> None:
         self.path, self.pid, self.began = path, os.getpid(), time.time()
-        self.lock, self.file_lock = threading.Lock(), threading.Lock()
+        # Celery's handler of SIGQUIT ends tasks, and so counts, whatever this thread is at.
+        self.lock, self.file_lock = threading.RLock(), threading.RLock()
         self.tasks: dict[str, OfTask] = {}
         self.queues: dict[str, OfQueue] = {}
         self.refused: dict[str, int] = {}
@@ -175,11 +176,14 @@ class Counters:
 
     def about(self) -> dict[str, Any]:
         """Return all counts."""
+        now = round(time.time(), 3)
         with self.lock:
+            for queue in self.queues.values():
+                queue.published = min(queue.published, now)  # by a sender whose clock is ahead
             return {
                 "pid": self.pid,
                 "began": round(self.began, 3),
-                "time": round(time.time(), 3),
+                "time": now,
                 "tick": self.tick,
                 "tasks": {name: task.about() for name, task in self.tasks.items()},
                 "queues": {name: queue.about() for name, queue in self.queues.items()},

@@ -1,6 +1,7 @@
 """What a worker counts: real workers, whose broker here is a directory. RabbitMQ: tests/operate/test_metrics.py."""
 
 import json
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -138,6 +139,27 @@ def test_a_clock_that_is_set_bends_waits_for_seconds_only(tmp_path, monkeypatch)
     found.write()
     found.delivered("a", {counters.PUBLISHED: ahead - 3}, "jobs").began(time.monotonic())
     assert found.queues["jobs"].wait.sum == pytest.approx(3, abs=1)
+
+
+def test_a_sender_whose_clock_is_ahead_has_published_by_now(tmp_path):
+    found = Counters(tmp_path / "x.tasks")
+    found.delivered("a", {counters.PUBLISHED: time.time() + 7200}, "jobs")
+    assert found.about()["queues"]["jobs"]["published"] == pytest.approx(time.time(), abs=5)
+
+
+@pytest.mark.timeout(10)
+def test_a_signal_handler_counts_in_the_midst_of_counting(tmp_path):
+    found = Counters(tmp_path / "x.tasks")
+    run = found.delivered("a", {}, "jobs")
+    run.began(time.monotonic())
+    previous = signal.signal(signal.SIGUSR2, lambda *_: run.ended(None, 0.1))
+    try:
+        with found.file_lock, found.lock:
+            found.written = -60.0  # so that it writes as well
+            signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+    assert found.about()["tasks"]["a"]["succeeded"] == 1
 
 
 def test_names_are_bounded(tmp_path):

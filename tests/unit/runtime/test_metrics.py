@@ -256,6 +256,24 @@ class TestMetrics:
         after = host.metrics()
         assert after.empty["jobs"] == now - 100
 
+    def test_a_clock_that_was_set_back_hides_neither_the_oldest_task_nor_the_tick(self, host):
+        now, ahead = time.time(), time.time() + 7200
+        before = Totals(host.run, {})
+        write(host.run, counts(1, published=ahead), pid=4194304 + 1)
+        before.look([HERE])
+        host.directory.mkdir()
+        kept = {"tasks": before.kept(), "empty": {"jobs": ahead}}
+        (host.directory / "state.json").write_text(json.dumps(kept))
+        write(host.run, {**counts(1, published=now - 300), "tick": now - 20})
+        found = host.metrics()
+        host.broker.answer = Answer(now, {"jobs": {"ready": 5, "consumers": 0}})
+        text = host.round(found)
+        assert found.empty["jobs"] == now
+        assert value(text, "celery_ops_tick_timestamp_seconds") == pytest.approx(now - 20, abs=1)
+        found.empty["jobs"] = now - 100
+        text = host.round(found)
+        assert value(text, "celery_ops_queue_oldest_seconds", queue="jobs") == pytest.approx(100, abs=5)
+
     def test_an_old_answer_of_the_broker_says_nothing(self, host):
         found = host.metrics()
         host.broker.answer = Answer(time.time() - 60, {"jobs": {"ready": 1, "consumers": 0}}, error="away")
