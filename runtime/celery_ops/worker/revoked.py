@@ -126,10 +126,19 @@ def _keep(kept: Revocations) -> None:
     from celery.worker.control import Panel
 
     kept.load()
+    _remember()
     for name in ("revoke", "terminate"):
         Panel.data[name] = _noting(Panel.data[name], kept)
     by_stamps = "revoke_by_stamped_headers"
     Panel.data[by_stamps] = _noting_stamps(Panel.data[by_stamps], kept)
+
+
+def _remember() -> None:
+    """Remember for as long as the files do: Celery forgets after three hours, whenever another worker starts."""
+    from celery.worker import state
+
+    if not os.environ.get("CELERY_WORKER_REVOKE_EXPIRES"):
+        state.revoked.expires = KEEP
 
 
 def _noting(command: Callable[..., Any], kept: Revocations) -> Callable[..., Any]:

@@ -2,9 +2,12 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
+from celery import Celery
 from celery.worker import state
+from celery.worker.control import Panel
 from celery_ops.worker import revoked
 from celery_ops.worker.revoked import KEEP, Revocations
 from support.directory_broker import application
@@ -56,6 +59,17 @@ def test_what_any_worker_of_the_host_noted_is_known_to_the_next(tmp_path, memory
     Revocations(tmp_path / "revoked", "two").add(["d"])
     Revocations(tmp_path / "revoked", "three").load()
     assert set(memory) == {"a", 'b "c"\n', "ä/..", "d"}
+
+
+@pytest.mark.parametrize(("own", "left"), [("", {"yesterday"}), ("7200", set())])
+def test_another_worker_that_starts_makes_this_one_forget_nothing(tmp_path, memory, monkeypatch, own, left):
+    monkeypatch.setattr(Panel, "data", {**Panel.data})
+    monkeypatch.setenv("CELERY_WORKER_REVOKE_EXPIRES", own)
+    revoked._keep(Revocations(tmp_path / "revoked", "one"))
+    memory.add("yesterday", time.monotonic() - 86400)
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    Panel.data["hello"](SimpleNamespace(hostname="here", app=app), "another", {})
+    assert set(memory) == left
 
 
 def test_old_ones_and_half_a_line_are_left_out(tmp_path, memory):
