@@ -150,6 +150,14 @@ def test_plays_become_root_by_themselves_and_never_on_the_control_node():
     assert [str(task) for task in delegated if task.body.get("become") is not False] == []
 
 
+def test_commands_of_sbin_have_their_path():
+    """Root's PATH has no sbin after `su`; modules of the kit set their own."""
+    of_sbin = {"rabbitmqctl", "rabbitmq-plugins", "rabbitmq-diagnostics", "runuser", "service", "nft", "visudo"}
+    asked = [(task, task.body.get("ansible.builtin.command", {}).get("argv", [])) for task in all_tasks()]
+    assert len([argv for _, argv in asked if argv]) > 5
+    assert [str(task) for task, argv in asked if isinstance(argv, list) and of_sbin & {*map(str, argv)}] == []
+
+
 def test_each_part_of_the_set_up_can_be_chosen_and_none_without_the_checks():
     tags = [play["tags"] for play in load(ROOT / "playbooks/site.yml")]
     assert tags == [
