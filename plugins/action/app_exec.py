@@ -10,8 +10,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import BOOLEANS, boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, migrate_host
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import migrate_host
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import is_first, results_of, said
 
 RESULT = "__celery_app_exec"
@@ -23,23 +22,18 @@ _PLAIN = re.compile(r"[\w./:-]+")
 class ActionModule(AppCommand):
     """With `state: outcome`, say how it ended on each host, and fail where it failed on one."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the command's answer, with `text` to show and `what` for the audit log."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         if self._task.args.get("state") == "outcome":
             return outcome(results_of(variables, RESULT))
-        try:
-            words = words_of(variables)
-        except OperatorError as error:
-            return {"failed": True, "msg": str(error)}
+        words = words_of(variables)
         if variables["celery_app_exec_on"] == "one" and not is_first(variables, migrate_host(variables)):
             return {"changed": False, "skipped": True, "skip_reason": "it runs on one host"}
         host = variables["inventory_hostname"]
         if self._task.check_mode:
             return {"changed": True, "text": f"{host}: would run, as {variables['celery_app_name']}: {shown(words)}"}
-        answer = self.as_app(words, variables)
+        answer = self.as_app(words)
         if answer.get("failed") and "rc" not in answer:
             return answer
         lines = [*answer.get("stdout_lines", []), *answer.get("stderr_lines", [])]

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import pausing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import builds
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
     Variables,
@@ -49,46 +47,40 @@ def to_be_idle(variables: Variables) -> list[str]:
 class ActionModule(AppCommand):
     """Reads what is paused (`look`), then changes it (`paused`, `resumed`), then says what is (`outcome`)."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return `entries`, `workers` and `late` of this host; of an outcome, one line."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
-        state = self._task.args["state"]
+        variables, state = self.variables, self._task.args["state"]
         if state == "outcome":
-            return self.outcome(variables)
+            return self.outcome()
         if state == "all_idle":
             return all_idle(results_of(variables, IDLE), to_be_idle(variables), patience(variables))
-        try:
-            if state == "look":
-                return self.ask(["show"], variables)
-            if state == "idle":
-                return self.ask(["wait", "--timeout", str(patience(variables))], variables)
-            looks, by = results_of(variables, LOOK), self._task.args.get("by") or ""
-            if state == "paused":
-                about = pausing.of_verb(variables) if by else pausing.named(variables)
-                pausing.refuse_unknown_queues(variables, looks)
-                given, word = pausing.entries(variables, actor(variables), about), "add"
-            else:
-                # What a deploy has left closed that was killed, maintenance opens.
-                by = "maintenance,deploy" if by == "maintenance" else by
-                given, word = [], "remove"
-                if not by:
-                    pausing.refuse_not_paused(variables, looks)
-                    about = [] if pausing.is_about_all(variables) else pausing.named(variables)
-                    given = [{"what": what, "name": name} for what, name in about]
-        except OperatorError as error:
-            return {"failed": True, "msg": str(error)}
+        if state == "look":
+            return self.ask(["show"])
+        if state == "idle":
+            return self.ask(["wait", "--timeout", str(patience(variables))])
+        looks, by = results_of(variables, LOOK), self._task.args.get("by") or ""
+        if state == "paused":
+            about = pausing.of_verb(variables) if by else pausing.named(variables)
+            pausing.refuse_unknown_queues(variables, looks)
+            given, word = pausing.entries(variables, actor(variables), about), "add"
+        else:
+            # What a deploy has left closed that was killed, maintenance opens.
+            by = "maintenance,deploy" if by == "maintenance" else by
+            given, word = [], "remove"
+            if not by:
+                pausing.refuse_not_paused(variables, looks)
+                about = [] if pausing.is_about_all(variables) else pausing.named(variables)
+                given = [{"what": what, "name": name} for what, name in about]
         there = looks[variables["inventory_hostname"]]["entries"]
         what = pausing.changed_words(given or [one for one in there if one.get("by", "") in by.split(",")])
         if self._task.check_mode:
             return {**looks[variables["inventory_hostname"]], "changed": bool(what), "what": what}
-        answer = self.ask([word, json.dumps(given), "--by", by], variables)
+        answer = self.ask([word, json.dumps(given), "--by", by])
         return answer | {"what": what if answer.get("changed") else []}
 
-    def ask(self, words: list[str], variables: Variables) -> dict[str, Any]:
+    def ask(self, words: list[str]) -> dict[str, Any]:
         """Return what celery-ops-pause prints."""
-        answer = self.as_app(["celery-ops-pause", *words], variables)
+        answer = self.as_app(["celery-ops-pause", *words])
         if answer.get("rc") or answer.get("failed"):
             reason = str(answer.get("msg", ""))
             if "no program" in reason and "celery-ops-pause" in reason:
@@ -99,9 +91,9 @@ class ActionModule(AppCommand):
             return {"failed": True, "msg": reason}
         return json.loads(answer["stdout"].splitlines()[-1])
 
-    def outcome(self, variables: Variables) -> dict[str, Any]:
+    def outcome(self) -> dict[str, Any]:
         """Return the line; failed where a worker does not heed the change."""
-        verb = self._task.args["verb"]
+        variables, verb = self.variables, self._task.args["verb"]
         all_hosts = pausing.whole(variables) == ("all", "")
         results = results_of(variables, RESULT)
         # A deploy closes and opens only the hosts that had a deployment before, and says itself which ones failed.

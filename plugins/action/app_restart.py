@@ -5,33 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import to_restart
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.verbs import said
 
 RESULT = "__celery_app_restarted"
 """What the phases of a restart have registered, by phase."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the line; with `state: check`, fail where a program is asked for that there is not."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         if self._task.args.get("state") == "check":
-            try:
-                to_restart(variables, "all")
-            except OperatorError as error:
-                return {"failed": True, "msg": str(error)}
+            to_restart(variables, "all")
             return {"changed": False}
         hosts = {host: variables["hostvars"][host].get(RESULT) or [] for host in variables["ansible_play_hosts_all"]}
         return outcome(hosts, check=self._task.check_mode)

@@ -13,13 +13,12 @@ from os import environ
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, Layout
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import shortest, spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import shortest
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
-    Variables,
     worker_programs,
     worker_programs_of_hosts,
 )
@@ -33,7 +32,7 @@ KEPT = ("ANSIBLE_CONFIG", "ANSIBLE_HOME", "ANSIBLE_VAULT_PASSWORD_FILE", "SSH_AU
 EXAMPLE = "-e celery_app_scale=default=6"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node; changes nothing.
 
     A number that was changed on the hosts alone, the next deploy would undo without a word; and a pool that grows while
@@ -41,21 +40,13 @@ class ActionModule(ActionBase):
     deploy: the next deploy without it ends it, and a timer of the control node can type that one.
     """
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Fail with the lines to write; succeed where the inventory and the workers have these numbers."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
-        try:
-            wanted = numbers(variables)
-            until = end_of(str(variables["celery_app_scale_until"]), datetime.now())
-            if until:
-                refuse_different_hosts(variables)
-        except OperatorError as error:
-            return {"failed": True, "msg": str(error)}
+        variables = self.variables
+        wanted = numbers(variables)
+        until = end_of(str(variables["celery_app_scale_until"]), datetime.now())
+        if until:
+            refuse_different_hosts(variables)
         looks = results_of(variables, LOOK)
         files = list(files_of(variables["ansible_inventory_sources"]))
         lines = [advice(entry, number, variables, looks, files) for entry, number in wanted]

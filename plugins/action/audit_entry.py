@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Names the actor, which only the control node knows; the module of the same name writes."""
 
-    TRANSFERS_FILES = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the module's result."""
-        super().run(tmp, task_vars)
-        who = actor(Variables(task_vars or {}, self._templar.template))
-        return self._execute_module("celery_ops.kit.audit_entry", {**self._task.args, "who": who}, task_vars=task_vars)
+        return self.module({**self._task.args, "who": actor(self.variables)})

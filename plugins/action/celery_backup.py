@@ -22,16 +22,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRE
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import rotation
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand, last_words
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import app_hosts
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.sealed import SealedReader, SealedWriter, SealError
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
-    Variables,
-    path_of,
-    worker_programs_of_hosts,
-)
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import path_of, worker_programs_of_hosts
 
-MODULE = "celery_ops.kit.celery_backup"
 MANIFEST, MESSAGES = "backup.json", "messages"
 LEAST = 16
 """Characters of a passphrase, at least."""
@@ -43,12 +37,8 @@ PART, READ, WRITTEN = "__celery_app_backup_part", "__celery_app_backup_messages"
 class ActionModule(AppCommand):
     """Carries out `state`, with the module of the same name where it is about a host."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return counts, and a text for people."""
-        super().run(tmp, task_vars)
-        self.task_vars = task_vars or {}
-        self.variables = Variables(self.task_vars, self._templar.template)
         states: dict[str, Callable[[], dict[str, Any]]] = {
             name: getattr(self, name)
             for name in (
@@ -58,10 +48,10 @@ class ActionModule(AppCommand):
         }  # fmt: skip
         try:
             return {"changed": False, **states[self._task.args["state"]]()}
-        except (OperatorError, SealError) as error:
-            return {"failed": True, "msg": str(error)}
+        except SealError as error:
+            raise OperatorError(str(error)) from error
         except OSError as error:
-            return {"failed": True, "msg": f"{error.filename or self.file}: {error.strerror or error}"}
+            raise OperatorError(f"{error.filename or self.file}: {error.strerror or error}") from error
 
     # What is asked of the variables
 
@@ -129,7 +119,7 @@ class ActionModule(AppCommand):
     def module(self, **arguments: Any) -> dict[str, Any]:
         """Return the module's answer. Raises OperatorError."""
         arguments = {"app": self.app, "groups": self.variables["group_names"], **arguments}
-        answer = self._execute_module(MODULE, arguments, task_vars=self.task_vars)
+        answer = self.module(arguments)
         if answer.get("failed"):
             raise OperatorError(f"{self.host}: {answer.get('msg') or str(answer.get('module_stderr', ''))[-300:]}")
         return answer
@@ -217,7 +207,7 @@ class ActionModule(AppCommand):
 
     def said_by(self, words: list[str]) -> dict[str, Any]:
         """Return the line of JSON that a command of the application's prints. Raises OperatorError."""
-        answer = self.as_app(words, self.variables)
+        answer = self.as_app(words)
         try:
             said = json.loads(answer.get("stdout", "").strip().splitlines()[-1])
         except (ValueError, LookupError):

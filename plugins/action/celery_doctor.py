@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (
     FAIL,
     ORDER,
@@ -27,7 +26,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     Secret,
     Wanted,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled, spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import names_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
@@ -44,23 +44,19 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import (
 SHOW = ("problems", "all")
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs the module of the same name, and the checks of the control node."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the findings, a text of them, and how many of each level there are."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         app, accepted = variables["celery_app_name"], names_in(variables["celery_app_doctor_accept"])
         if (shown := str(variables["celery_app_doctor_show"])) not in SHOW:
             return {"failed": True, "msg": f"celery_app_doctor_show: {shown!r} is neither {' nor '.join(SHOW)}"}
         wanted = wanted_of(variables)
         arguments = {"app": app, "groups": variables["group_names"], "wanted": wanted, "accepted": accepted}
         before = time.time()
-        answer = self._execute_module(module_args=arguments, task_vars=task_vars)
+        answer = self.module(arguments)
         if answer.get("failed") or "findings" not in answer:
             return answer
         control = control_of(

@@ -12,7 +12,6 @@ from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PROGRAMS_OF, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, TARGET, Deployment
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import (
     LEFT,
@@ -36,11 +35,9 @@ class ActionModule(HostModule):
 
     MODULE = "celery_ops.kit.supervisor_programs"
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the module's result for the programs of one phase."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         state, phase = self._task.args.get("state", "deployed"), str(self._task.args["phase"])
         if state == "deployed":
             phase = (rollback_phase if variables.get(TARGET) else deploy_phase)(phase, variables)
@@ -62,7 +59,7 @@ class ActionModule(HostModule):
             return {"changed": False, "skipped": True}
         if leavers_only:
             arguments |= of_leavers(arguments, Layout(variables["celery_app_name"]).scheduler)
-        answer = self.call(arguments, task_vars)
+        answer = self.call(arguments)
         if "producers" in arguments:  # those are waited for when the deployment is active
             told = answer.get("told", [])
             answer |= {"awaited": told, "draining": [one for one in answer.get("draining", []) if one not in told]}

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import APP_GROUPS
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import cluster_members, cluster_nodes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import is_under_way
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables, members_of_app
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs the module of the same name."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the module's own answer."""
-        super().run(tmp, task_vars)
-        arguments = arguments_of(Variables(task_vars or {}, self._templar.template))
-        return self._execute_module(module_args=arguments, task_vars=task_vars)
+        return self.module(arguments_of(self.variables))
 
 
 def arguments_of(variables: Variables) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import drift, status_page, status_report
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled, spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.leader import groups_of_schedulers
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -24,17 +24,12 @@ NO_FILE = re.compile(r"-|/dev/(?:std|fd/|tty).*|/proc/.*")
 FORMATS = ("text", "json", "html")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node, once for all hosts of the play."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the status as `text`, or where it was written; `fails` and `outcome` for the run's end."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         how = form(variables)
         known = variables["hostvars"]
         results = {host: known[host].get(STATUS) or {} for host in variables["ansible_play_hosts_all"]}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import Certificates
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import (
     rabbitmq_distribution_tls,
     result_store_bind,
@@ -23,17 +22,12 @@ ADDRESSES = ("celery_app_broker_host", "celery_app_result_store_host")
 """Variables by which an inventory names a service's host itself."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return whether a certificate was made, and why."""
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
+        variables = self.task_vars
         reader = Reader(variables, self._templar)
         host = reader.host(variables["inventory_hostname"], not_generated)
         directory, ca = (Path(host.need(f"celery_app_tls_{what}")).expanduser() for what in ("directory", "ca"))
@@ -56,8 +50,8 @@ class ActionModule(ActionBase):
                 )
             if why and not self._task.check_mode:
                 certificates.make(host.name, names)
-        except (OperatorError, ValueError) as problem:
-            return {"failed": True, "msg": str(problem)}
+        except ValueError as problem:
+            raise OperatorError(str(problem)) from problem
         return {"changed": bool(why), "why": why}
 
 

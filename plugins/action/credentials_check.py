@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 # Names of the variables in the application's environment, and whether the broker knows the application.
 LOOK = """
@@ -20,15 +19,11 @@ true
 """
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Looks at a host by its shell alone: it may have no Python yet."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Fail where the host has one of the passwords; change nothing."""
-        super().run(tmp, task_vars)
         app, files, directory = (self._task.args[name] for name in ("app", "files", "directory"))
         file = str(Layout(app).environment_link)
         asks_broker = self._task.args["broker"] and "CELERY_BROKER_URL" in files

@@ -15,7 +15,6 @@ from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targ
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice, send_all, was_told
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
@@ -31,20 +30,18 @@ Ask = Callable[..., dict[str, Any]]
 class ActionModule(HostModule):
     """Runs the module of the same name; with state=held a keeper stays behind."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """What the module answers; in check mode nothing is asked."""
-        super().run(tmp, task_vars)
         if self._task.check_mode:
             return {"changed": False, "note": ""}
         # The worker that runs this task is a child of ansible-playbook.
         playbook = os.getppid()
-        options = {"state": "held", "id": run_id(playbook), "who": actor(task_vars or {}), **self._task.args}
+        options = {"state": "held", "id": run_id(playbook), "who": actor(self.variables), **self._task.args}
 
         def ask(**changes: Any) -> dict[str, Any]:
-            return self.ask({**options, **changes}, task_vars)
+            return self.ask({**options, **changes})
 
-        tell = teller(options, Variables(task_vars or {}, self._templar.template))
+        tell = teller(options, self.variables)
         answer = take(playbook, ask, int(options.get("wait", 0)), tell) if options["state"] == "held" else ask()
         if answer.get("note"):
             Display().warning(answer["note"])

@@ -6,27 +6,23 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils import notices
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, release_of_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, run_id
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node. Its event may be V(ended): finished, or failed where a phase has."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return which targets got no notice, and why; in check mode nothing is sent."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         targets = targets_of(variables)
         if not targets or self._task.check_mode:
             return {"changed": False, "skipped": True}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, release_of_run
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failures
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
 def message(
@@ -52,17 +50,12 @@ def message(
     return "\n".join(lines)
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Fail on the hosts that failed; where none of them is left, on all."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         seen, mine = failures(variables), variables["inventory_hostname"]
         if not seen:
             return {"changed": False, "skipped": True}

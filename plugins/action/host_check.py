@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.spelled_module import SpelledModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 
-class ActionModule(SpelledModule):
+class ActionModule(Action):
     """Runs the module of the same name, which compares the host's clock with the control node's."""
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the task's arguments, and the time."""
-        return {**super().arguments(), "now": time.time()}
+    def act(self) -> dict[str, Any]:
+        """Return the module's own answer."""
+        return self.module({**self._task.args, "now": time.time()})

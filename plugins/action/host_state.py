@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 
 def wanted(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -19,25 +18,19 @@ def wanted(steps: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield from ({**each, **later} for each in wanted(step["steps"])) if "steps" in step else (step,)
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Gives the module the steps of this host, with the texts of their files."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the module's own answer."""
-        super().run(tmp, task_vars)
-        steps = [self.rendered(step, task_vars or {}) for step in wanted(self._task.args["steps"])]
-        # Texts of files belong in nobody's journal.
-        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
-        return self._execute_module("celery_ops.kit.host_state", module_args={"steps": steps}, task_vars=quiet)
+        steps = [self.rendered(step) for step in wanted(self._task.args["steps"])]
+        return self.module({"steps": steps}, in_journal=False)
 
-    def rendered(self, step: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    def rendered(self, step: dict[str, Any]) -> dict[str, Any]:
         """Return a step with the text of its template."""
         if "template" not in step:
             return step
         known = {key: value for key, value in step.items() if key not in ("template", "hidden")}
         lookup = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-        [text] = lookup.run([step["template"]], variables=task_vars)
+        [text] = lookup.run([step["template"]], variables=self.task_vars)
         return known | {"secret" if step.get("hidden") else "content": text}

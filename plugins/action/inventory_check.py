@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules import mistakes_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.cross_host import left_behind
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import GROUPS, Inventory
@@ -15,17 +14,12 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.rea
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import generated, not_generated
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node, once for all hosts of the play."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Fail with every mistake, numbered, or return the passwords to generate on each host; change nothing."""
-        super().run(tmp, task_vars)
-        inventory = self.inventory(task_vars or {})
+        inventory = self.inventory()
         mistakes = mistakes_of(inventory, self._templar.is_template, self._task.args.get("only") or [])
         if not mistakes:
             if not self._task.args.get("only") and (behind := left_behind(inventory)):
@@ -42,11 +36,11 @@ class ActionModule(ActionBase):
             "msg": "\n".join([f"The inventory has {count}; nothing was changed on any host.", *lines]),
         }
 
-    def inventory(self, task_vars: dict[str, Any]) -> Inventory:
+    def inventory(self) -> Inventory:
         """The hosts of this play that are in our groups, and the rest of our groups beside them."""
-        reader = Reader(task_vars, self._templar)
+        reader = Reader(self.task_vars, self._templar)
         ours = list(dict.fromkeys(host for group in GROUPS for host in reader.members(group)))
-        playing = set(task_vars["ansible_play_hosts_all"])
+        playing = set(self.task_vars["ansible_play_hosts_all"])
         hosts, twins = {name: reader.host(name, not_generated) for name in ours}, {}
         for host in hosts.values():
             host.share_values(twins, self._templar.is_template)
@@ -56,8 +50,8 @@ class ActionModule(ActionBase):
             groups=reader.groups,
             prefix=reader.prefix,
             said_by_run=frozenset(load_extra_vars(self._loader)),
-            action=str(self._templar.template(task_vars.get("__celery_action", "deploy"))),
-            limit=str(task_vars.get("ansible_limit", "")),
+            action=str(self._templar.template(self.task_vars.get("__celery_action", "deploy"))),
+            limit=str(self.task_vars.get("ansible_limit", "")),
         )
 
 

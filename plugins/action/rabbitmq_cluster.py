@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.spelled_module import SpelledModule as ActionModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action as ActionModule
 
 __all__ = ["ActionModule"]

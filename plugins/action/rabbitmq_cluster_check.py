@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.rabbitmq_cluster import refusals
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node, once for all hosts of the play."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Fail with everything that is in the way."""
-        super().run(tmp, task_vars)
         nodes = [node["name"] for node in self._task.args["nodes"]]
         found = refusals(nodes, self._task.args["found"], boolean(self._task.args.get("tls", False)))
         if not found:

@@ -18,7 +18,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of
@@ -29,21 +28,16 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 class ActionModule(HostModule):
     """Makes the module's arguments of the variables, and transfers the archive before the module runs."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """The module's own result; in check mode nothing is transferred."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
+        variables = self.variables
         arguments = dict(self._task.args)
         state = arguments.setdefault("state", "built")
-        try:
-            arguments |= made_of(state, variables)
-        except OperatorError as error:
-            return {"failed": True, "msg": str(error)}
+        arguments |= made_of(state, variables)
         if state == "migrated" and not (arguments.get("migrate") or arguments.get("seed")):
             return {"changed": False, "skipped": True}
         if state != "built":
-            return self.call(arguments, task_vars)
+            return self.call(arguments)
         # A text: of a secret dictionary Ansible masks each value, and a "1" is everywhere.
         secret = arguments.get("install_environment")
         if secret and not isinstance(secret, Mapping):
@@ -55,10 +49,10 @@ class ActionModule(HostModule):
         place = "" if self._task.check_mode else self.place(arguments)
         if place:
             arguments["archive"] = self._transfer_file(str(archive), place)
-        answer = self.call(arguments, task_vars)
+        answer = self.call(arguments)
         if answer.pop("needs_archive", False):
             arguments["archive"] = self._transfer_file(str(archive), self.room())
-            answer = self.call(arguments, task_vars)
+            answer = self.call(arguments)
         more = {"hook_environment": Deployment.of_run(variables).hook_environment, "alone": is_alone(variables)}
         return answer | more
 

@@ -21,14 +21,13 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import replacing
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import listener_version
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import included, text_of
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import (
     how_to_make,
     requirements_of,
@@ -421,15 +420,11 @@ def forget_old(cache: Path, keep: int) -> None:
         archive.unlink()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Runs wholly on the control node."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Pack, and return id, archive, commit, source."""
-        super().run(tmp, task_vars)
         if release := str(self._task.args.get("release") or ""):
             return {"changed": False, "deployment": deployment_id(), **known(release, self._task.args)}
         packed = prepare(self._task.args)

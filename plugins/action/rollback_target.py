@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 
 History = Mapping[str, Any]
@@ -178,23 +177,14 @@ def offer(histories: Mapping[str, History]) -> str:
     return f"Releases: {listing}.{how}"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node, once for all hosts of the play."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the target, and where the control node has, or may put, the release's packed source."""
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
-        hosts = variables["ansible_play_hosts_all"]
-        histories = {host: variables["hostvars"][host]["__celery_app_history"] for host in hosts}
-        try:
-            target = choose(histories, str(self._task.args.get("release", "")))
-        except OperatorError as problem:
-            return {"failed": True, "msg": str(problem)}
+        hosts = self.variables["ansible_play_hosts_all"]
+        histories = {host: self.variables["hostvars"][host]["__celery_app_history"] for host in hosts}
+        target = choose(histories, str(self._task.args.get("release", "")))
         archive = Path(str(self._task.args["cache"])).expanduser() / f"{target.release}.tar.gz"
         return {
             "changed": False,

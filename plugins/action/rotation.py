@@ -6,10 +6,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import Certificates
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inputs import members_of, stores_of, uses_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import Host, declared, trusted
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.reader import Reader
@@ -30,32 +29,24 @@ BETWEEN_HOSTS = {COOKIE: members_of, REPLICATION: stores_of}
 """By variable, and file, the hosts that log in to each other with it."""
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControlNodeAction):
     """Runs wholly on the control node."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the release that runs, and what to say of the rotation."""
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
+        variables = self.task_vars
         reader = Reader(variables, self._templar)
         names = reader.kit_hosts
         hosts = [reader.host(name, not_generated) for name in names]
-        try:
-            if self._task.args["state"] != "begun":
-                left_out = {each for secrets in {secrets_of(host) for host in hosts} for each in secrets.left_out}
-                done = not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))
-                here = reader.host(variables["inventory_hostname"], not_generated)
-                app, directory = here.text("celery_app_name"), here.text("celery_app_secrets_dir")
-                return {"changed": done, "text": ended(app, directory, sorted(left_out))}
-            refuse_limit(names, variables["ansible_play_hosts_all"])
-            release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
-            return {"release": release, **self.begin(hosts, reader)}
-        except OperatorError as problem:
-            return {"failed": True, "msg": str(problem)}
+        if self._task.args["state"] != "begun":
+            left_out = {each for secrets in {secrets_of(host) for host in hosts} for each in secrets.left_out}
+            done = not self._task.check_mode and self.advance(hosts, authorities_of(hosts, reader))
+            here = reader.host(variables["inventory_hostname"], not_generated)
+            app, directory = here.text("celery_app_name"), here.text("celery_app_secrets_dir")
+            return {"changed": done, "text": ended(app, directory, sorted(left_out))}
+        refuse_limit(names, variables["ansible_play_hosts_all"])
+        release = release_of({name: variables["hostvars"][name] for name in reader.app_hosts})
+        return {"release": release, **self.begin(hosts, reader)}
 
     def begin(self, hosts: list[Host], reader: Reader) -> dict[str, Any]:
         """Renew the generated secrets, and put another CA beside the one there is; in check mode, only say which."""

@@ -8,7 +8,6 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils import layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.app_command import AppCommand
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import scheduler_class
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
@@ -16,12 +15,10 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 class ActionModule(AppCommand):
     """Runs the runtime's own check on the host, in the deployment that is live."""
 
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return what it found as `found`; fail with its reason."""
-        super().run(tmp, task_vars)
-        variables = Variables(task_vars or {}, self._templar.template)
-        answer = self.as_app(command(variables), variables)
+        variables = self.variables
+        answer = self.as_app(command(variables))
         answer |= {"changed": False, "found": found_in(answer)}
         if answer.get("rc") and (reason := answer["found"].get("reason")):
             answer["msg"] = reason

@@ -5,21 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spells_commands
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 FILES = ("ca", "certificate", "key")
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Gives the module the content of files."""
 
-    TRANSFERS_FILES = False
-
-    @spells_commands
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def act(self) -> dict[str, Any]:
         """Return the module's own answer; where check mode has made no certificate yet, that they would come."""
-        super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         paths = {name: Path(str(arguments[name])).expanduser() for name in FILES if arguments.get(name)}
         missing = [str(path) for path in paths.values() if not path.is_file()]
@@ -31,4 +26,4 @@ class ActionModule(ActionBase):
                 "msg": f"There is no {missing[0]} on the control node. site.yml makes it.",
             }
         arguments |= {name: path.read_text() for name, path in paths.items()}
-        return self._execute_module("celery_ops.kit.tls_files", module_args=arguments, task_vars=task_vars)
+        return self.module(arguments)

@@ -5,34 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import Deployment
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import unpack_in_run
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Variables
 
 
-class AppCommand(ActionBase):
+class AppCommand(Action):
     """An action plugin whose work is a command of the application."""
 
-    TRANSFERS_FILES = False
-
-    def as_app(self, words: Iterable[str], variables: Variables, stdin: str | None = None) -> dict[str, Any]:
+    def as_app(self, words: Iterable[str], stdin: str | None = None) -> dict[str, Any]:
         """Return what ansible.builtin.command answers; a failure says what the command did.
 
         Where there is nothing to run it in, there is no `rc`: no command has ended.
         """
         words = [*words]
         for of_0_1 in (False, True):
-            deployment = Deployment.current(variables["celery_app_name"], of_0_1)
+            deployment = Deployment.current(self.variables["celery_app_name"], of_0_1)
             unpack_in_run(self._task)  # the command's own temporary files go elsewhere
             argv = ["env", "-u", "TMPDIR", *deployment.as_app(words)]
             arguments = {"argv": argv, **({} if stdin is None else {"stdin": stdin})}
-            answer = self._execute_module("ansible.legacy.command", arguments, task_vars=dict(variables.raw))
+            answer = self.module(arguments, name="ansible.legacy.command")
             if not answer.get("rc"):
                 return answer
             if self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0:
                 return said(answer, last_words(answer))
-        return {key: value for key, value in said(answer, not_deployed(variables)).items() if key != "rc"}
+        return {key: value for key, value in said(answer, not_deployed(self.variables)).items() if key != "rc"}
 
 
 def said(answer: dict[str, Any], reason: str) -> dict[str, Any]:

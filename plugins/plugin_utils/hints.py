@@ -10,8 +10,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +41,6 @@ def spelled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: spelled(item) for key, item in value.items()}
     return [spelled(item) for item in value] if isinstance(value, list) else value
-
-
-def spells_commands(run: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Decorate an action plugin's run: what it returns has the commands as this operator types them."""
-
-    @wraps(run)
-    def wrapped(*arguments: Any, **options: Any) -> dict[str, Any]:
-        return spelled(run(*arguments, **options))
-
-    return wrapped
 
 
 def command(verb: str, same_hosts: bool = False) -> str:

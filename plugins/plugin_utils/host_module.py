@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.playbook.task import Task
-from ansible.plugins.action import ActionBase
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 from .runs import run_id
 
@@ -24,31 +24,29 @@ def unpack_in_run(task: Task) -> None:
         task.environment = [UNPACK_IN, *environments]
 
 
-class HostModule(ActionBase):
+class HostModule(Action):
     """An action plugin whose module of the same name works for an application on the host, and may take long."""
 
-    TRANSFERS_FILES = False
     MODULE: str | None = None
     """The module, where it is not the one of the same name."""
 
-    def call(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def call(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The module's answer, asked for in short calls: nothing drops a connection that is never idle for long."""
         # The worker that runs this task is a child of ansible-playbook.
-        answer = self.ask({**arguments, "run": run_id(os.getppid())}, task_vars)
+        answer = self.ask({**arguments, "run": run_id(os.getppid())})
         while job := answer.get("running"):
             known = {key: arguments[key] for key in ("app", "program_prefixes") if key in arguments}
-            answer = self.ask({**known, "job": job}, task_vars)
+            answer = self.ask({**known, "job": job})
         return answer
 
-    def ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def ask(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """One call of the module. Its arguments, a program's conf or an environment, belong in nobody's journal.
 
         A lost connection is a failure like others: Ansible would end the run, and restore no host, where an unreachable
         one was alone in its batch or group.
         """
         unpack_in_run(self._task)
-        quiet = {**(task_vars or {}), "ansible_no_target_syslog": True}
         try:
-            return self._execute_module(self.MODULE, arguments, task_vars=quiet)
+            return self.module(arguments, name=self.MODULE, in_journal=False)
         except AnsibleConnectionFailure as error:
             return {"failed": True, "lost": True, "msg": f"{LOST} ({' '.join(str(error).split())[:300]})"}

@@ -64,7 +64,8 @@ def test_a_host_that_was_never_set_up_has_no_status_and_says_what_to_type(is_the
     monkeypatch.setattr(action, "_execute_module", lambda *_, **__: dict(answer))
     monkeypatch.setattr(action, "_low_level_execute_command", lambda _: {"rc": 0 if is_there else 1})
     given = {"celery_app_name": "shop", "inventory_hostname": "new1"}
-    found = action.as_app(["true"], Variables(given, lambda value: value))
+    action.task_vars, action.variables = given, Variables(given, lambda value: value)
+    found = action.as_app(["true"])
     assert ("rc" in found) is has_status
     said = "user shop does not exist" if is_there else "shop was not deployed on new1 yet"
     assert said in found["msg"]
