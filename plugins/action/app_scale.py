@@ -52,9 +52,7 @@ class ActionModule(ControlNodeAction):
         lines = [advice(entry, number, variables, looks, files) for entry, number in wanted]
         if until:
             lines = [*(running(entry, variables, looks) for entry, _ in wanted), *rush_hour(wanted, variables, until)]
-        done = all(
-            entry.get("concurrency") == number and is_live(entry, number, variables, looks) for entry, number in wanted
-        )
+        done = all(is_done(entry, number, variables, looks) for entry, number in wanted)
         return said("\n".join(lines), failed=not done or bool(until))
 
 
@@ -85,6 +83,11 @@ def numbers(variables: Mapping[str, Any]) -> list[tuple[dict[str, Any], int]]:
     return [(entries[name], int(number)) for name, _, number in pairs]
 
 
+def concurrency_of(entry: Mapping[str, Any]) -> int | None:
+    """Return the tasks at a time that the inventory gives an entry, as text or not; None where it follows the load."""
+    return None if "autoscale" in entry else int(entry.get("concurrency", CONCURRENCY))
+
+
 def slots(
     entry: Mapping[str, Any], variables: Mapping[str, Any], looks: Mapping[str, Any]
 ) -> list[tuple[str, int, int]]:
@@ -96,6 +99,11 @@ def slots(
         for worker in look["workers"]
         if worker["program"] == program and worker["state"] == "ready"
     ]
+
+
+def is_done(entry: Mapping[str, Any], number: int, variables: Mapping[str, Any], looks: Mapping[str, Any]) -> bool:
+    """Whether the inventory and each worker of an entry have that number."""
+    return concurrency_of(entry) == number and is_live(entry, number, variables, looks)
 
 
 def is_live(entry: Mapping[str, Any], number: int, variables: Mapping[str, Any], looks: Mapping[str, Any]) -> bool:
@@ -182,8 +190,7 @@ def advice(
     """Return what a program runs now, and what to write where."""
     name = str(entry["name"])
     now = running(entry, variables, looks)
-    known = entry.get("concurrency", CONCURRENCY)
-    if known == number and "autoscale" not in entry:
+    if concurrency_of(entry) == number:
         if is_live(entry, number, variables, looks):
             return f"{now} The inventory says {number}: nothing to do."
         if not slots(entry, variables, looks):

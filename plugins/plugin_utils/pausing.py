@@ -47,8 +47,10 @@ def named(variables: Mapping[str, Any]) -> list[tuple[str, str]]:
     layout = Layout(variables["celery_app_name"])
     queues, programs = (names_in(variables[f"celery_app_pause_{one}"]) for one in ("queue", "program"))
     refuse_unknown_programs("celery_app_pause_program", programs, variables)
+    entries_of_all = chain(variables["celery_worker_programs"], *worker_programs_of_hosts(variables))
+    workers = {str(entry["name"]) for entry in entries_of_all}  # one of them may be called web
     for name in programs:
-        if name in ("web", "web-listener", "watchdog"):
+        if name in ("web", "web-listener", "watchdog") and name not in workers:
             raise OperatorError(
                 f"celery_app_pause_program: {name} takes no tasks. Nothing was changed. "
                 "Available: the names of celery_worker_programs, and scheduler"

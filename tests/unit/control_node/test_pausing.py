@@ -74,6 +74,11 @@ def test_an_unknown_name_is_refused_with_those_that_there_are():
         pausing.named(host(program="web"))
 
 
+def test_a_worker_program_may_be_called_web():
+    called = {**host(program="web"), "celery_worker_programs": [{"name": "web"}]}
+    assert pausing.named(called) == [("program", "shop-worker-web")]
+
+
 def test_what_is_not_paused_can_not_be_resumed():
     with pytest.raises(OperatorError, match=r"queue photos is not paused .* Paused: everything"):
         pausing.refuse_not_paused(host(queue="photos"), {"w1": {"entries": [{"what": "all", "name": ""}]}})

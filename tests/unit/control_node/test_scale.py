@@ -11,6 +11,7 @@ from ansible_collections.celery_ops.kit.plugins.action.app_scale import (
     advice,
     end_of,
     files_of,
+    is_done,
     numbers,
     places,
     refuse_different_hosts,
@@ -129,6 +130,20 @@ def test_what_is_so_already_is_nothing_to_do_or_to_be_deployed():
     assert "The inventory says 2 already. Type: " in advice(*entry("default=2"), HOST, behind, [])
     down = advice(*entry("default=2"), HOST, {"w1": {"workers": []}}, [])
     assert "no worker that is ready. The inventory says 2 already. Look: ansible-playbook playbooks/status.yml" in down
+
+
+@pytest.mark.parametrize(
+    ("entry", "done"),
+    [
+        ({"name": "default"}, True),  # by the role's default
+        ({"name": "default", "concurrency": "2"}, True),  # as -e and a template have it
+        ({"name": "default", "concurrency": 3}, False),
+        ({"name": "default", "autoscale": "2,1"}, False),
+    ],
+)
+def test_what_is_so_already_is_a_success(entry, done):
+    assert is_done(entry, 2, HOST, LOOKS) is done
+    assert ("nothing to do" in advice(entry, 2, HOST, LOOKS, [])) is done
 
 
 def test_the_line_is_found_in_the_files_of_the_inventory(tmp_path):
