@@ -19,7 +19,11 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import PYTHO
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import EVENTS, WATCHDOG
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import version_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.addresses import ADDRESSES
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import too_much, variables
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.environment import (
+    as_written,
+    too_much,
+    variables,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.model import (
     ROOT,
     Host,
@@ -227,6 +231,18 @@ def types(host: Host) -> Iterator[Mistake]:
             )
         else:
             yield from type_of(variable, host.evaluate(host.given[variable]), spec)
+
+
+def written(host: Host) -> Iterator[Mistake]:
+    """A text that looks like a number is what was written: YAML makes 1.1 of 1.10, and 342391 of 01234567."""
+    for variable, value in host.given.items():
+        spec = declared().get(variable, {})
+        if spec.get("type") not in ("str", "path") or not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if (text := as_written(variable)) not in (None, str(value)):
+            said = ("(not shown)", "...") if spec.get("no_log") else (f'{text}, which would arrive as "{value}"', text)
+            problem = f"{variable} is {said[0]}: YAML reads it as a number and changes it."
+            yield Mistake(variable, f'{problem} Write it in quotes: {variable}: "{said[1]}"')
 
 
 def unknown(host: Host) -> Iterator[Mistake]:

@@ -31,6 +31,7 @@ PYTHON = "celery_ops.kit.preflight : python | Look for Python"
 LOOK = "celery_ops.kit.preflight : requirements | Check host requirements"
 LOCAL = yaml.safe_load((ROOT / "inventories/local/group_vars/all/main.yml").read_text())
 SECRET = "s3cr3t-value"
+SECRET_NUMBER = "12345671234567"
 
 BAD_VARIABLES, BAD_INVENTORIES, UNABLE_HOSTS = (
     yaml.safe_load(Path(__file__).with_name(f"{name}.yml").read_text())
@@ -371,6 +372,26 @@ def test_a_value_that_yaml_changes_is_refused_with_the_quoted_form(form, first_p
         line = f'has V{number}, which is {written} and would arrive as "{arrives}". Write: V{number}: "{written}"'
         assert (line in said) is bool(written), run.text
     assert len(run.mistakes) == len([written for _, written in SCALARS.values() if written]), run.text
+
+
+def test_a_text_that_yaml_takes_for_a_number_is_refused_where_it_changes(first_play, tmp_path):
+    variables = tmp_path / "variables.yml"
+    variables.write_text(
+        f"celery_app_version: 1.10\ncelery_app_broker_password: 0{SECRET_NUMBER}\ncelery_app_command: 2.5\n"
+        "celery_app_source: file:///nonexistent/shop.git\n"
+    )
+    run = play(first_play, inventory(everywhere(["a"]), {}, {}), tmp_path / "control", variables=variables)
+    version, password = run.mistakes
+    assert version == (
+        'celery_app_version is 1.10, which would arrive as "1.1": YAML reads it as a number and changes it. '
+        'Write it in quotes: celery_app_version: "1.10"'
+    )
+    assert password == (
+        "celery_app_broker_password is (not shown): YAML reads it as a number and changes it. "
+        'Write it in quotes: celery_app_broker_password: "..."'
+    )
+    assert SECRET_NUMBER not in run.text
+    assert str(int(SECRET_NUMBER, 8)) not in run.text
 
 
 def test_a_secret_of_a_template_that_is_too_long_is_refused_without_being_shown(first_play, tmp_path):
