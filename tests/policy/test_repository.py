@@ -159,6 +159,19 @@ def test_links_lead_to_a_file_and_a_heading_that_are_there():
     assert broken == []
 
 
+def test_each_row_of_a_table_has_the_columns_of_its_head():
+    """A bar in a cell, in code as well, begins another column: it is written with a backslash."""
+    found, wrong = 0, []
+    for page in (path for path in tracked_files() if path.suffix == ".md"):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            head, *rows = ((row, len(re.findall(r"(?<!\\)\|", row))) for row in table.splitlines())
+            found += 1
+            wrong += [f"{page.relative_to(ROOT)}: {row}" for row, columns in rows if columns != head[1]]
+    assert found > 50
+    assert wrong == []
+
+
 def test_tests_that_the_pages_name_are_there():
     pages = [path for path in tracked_files() if path.suffix == ".md"]
     named = {(page, name) for page in pages for name in re.findall(r"\b([\w/]*test_\w+\.py)\b", page.read_text())}
