@@ -93,7 +93,7 @@ def section(name: str, option: dict[str, Any], example: Any) -> str:
     kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
     choices = f", one of {', '.join(choice or 'empty' for choice in option['choices'])}" if "choices" in option else ""
     default = option.get("default")
-    about = re.sub(r"<(\w+)>", r"\\<\1>", option["description"])  # else a browser takes it for HTML
+    about = re.sub(r"<([\w ]+)>", r"\\<\1>", option["description"])  # else a browser takes it for HTML
     text = f"### `{name}`\n\n{about}\n{keys(option.get('options', {}))}\nType: {kind}{choices}. Default:"
     if example is None and not is_computed(default):
         return f"{text}\n\n{block(name, default)}"

@@ -172,6 +172,13 @@ def test_each_row_of_a_table_has_the_columns_of_its_head():
     assert wrong == []
 
 
+def test_no_page_has_a_placeholder_that_a_browser_takes_for_html():
+    pages = [path for path in tracked_files() if path.suffix == ".md"]
+    texts = {page: re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(), flags=re.M | re.S) for page in pages}
+    wrong = {page: re.findall(r"(?<!\\)<\w[\w ]*>", text) for page, text in texts.items()}
+    assert {str(page.relative_to(ROOT)): found for page, found in wrong.items() if found} == {}
+
+
 def test_tests_that_the_pages_name_are_there():
     pages = [path for path in tracked_files() if path.suffix == ".md"]
     named = {(page, name) for page in pages for name in re.findall(r"\b([\w/]*test_\w+\.py)\b", page.read_text())}
