@@ -93,7 +93,9 @@ def note(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def send(options: argparse.Namespace) -> dict[str, Any]:
-    """Tell all workers; return what each of them answered."""
+    """Tell all workers; return what each of them answered. Raises RetryLater without a broker."""
+    from kombu.exceptions import OperationalError
+
     app, what = loaded(options), options.action
     arguments: dict[str, Any] = {"task_id": options.id}
     if what == "terminate":
@@ -105,7 +107,7 @@ def send(options: argparse.Namespace) -> dict[str, Any]:
             arguments = {"task_name": task, "hard": options.hard, "soft": options.soft or None}
     try:
         replies = app.control.broadcast(what, arguments=arguments, reply=True, timeout=PATIENCE)
-    except (OSError, app.connection_for_write().connection_errors) as error:
+    except (OSError, OperationalError, *app.connection_for_write().connection_errors) as error:
         kept = " Revocations are kept on the hosts: a worker that starts applies them." if options.id else ""
         raise RetryLater(f"the broker can't be reached: {error}.{kept} Once it is back, type the same again") from error
     return {"answers": {node: said for reply in replies or [] for node, said in reply.items()}}

@@ -5,7 +5,10 @@ import re
 import time
 
 import pytest
+from celery import Celery
 from celery_ops import proc, task_lists
+from celery_ops.cli import tasks
+from celery_ops.errors import RetryLater
 from celery_ops.layout import REQUESTS
 from celery_ops.task_lists import Chosen
 from support.directory_broker import application
@@ -112,3 +115,10 @@ def test_what_is_shown(tmp_path):
     assert some[:3] == ["RUNNING: 1", "    3 min  shop.report  1  w1 worker-a  release r1", "           args (1,)"]
     assert task_lists.lines(found, Chosen(id="2"), 1000.0)[0] == "RUNNING: 1"
     assert task_lists.lines(found, Chosen(id="2,nowhere"), 1000.0)[0] == "RUNNING: 1"
+
+
+def test_a_revocation_without_a_broker_says_so(monkeypatch):
+    app = Celery("demo", broker="amqp://127.0.0.1:1//", set_as_current=False)
+    monkeypatch.setattr(tasks, "loaded", lambda _: app)
+    with pytest.raises(RetryLater, match=r"the broker can't be reached: .*Revocations are kept"):
+        tasks.send(tasks._options(["revoke", "--id", "7"]))
