@@ -157,10 +157,15 @@ def run(
     if process.returncode:
         said = (out + err).strip()
         killed = process.returncode < 0 or process.returncode == 137
-        fault = of_release and not killed and not FAULT_OF_HOST.search(said)
+        fault = of_release and not killed and not FAULT_OF_HOST.search(said) and not lacks_packages(said)
         text = "\n".join([f"{what} failed. {hint}", *known_causes(said), reason(said)])
         raise ReleaseError(masked(text, environment.values()), fault)
     return out
+
+
+def lacks_packages(said: str) -> bool:
+    """Whether the output of a command tells that the host lacks what Debian's packages bring."""
+    return any(packages and re.search(pattern, said) for pattern, _, packages in KNOWN)
 
 
 def known_causes(said: str) -> Iterator[str]:

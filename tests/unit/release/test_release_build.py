@@ -1023,7 +1023,7 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
         ),
         (
             "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory",
-            "celery_app_packages: [build-essential,",
+            "celery_app_packages: [build-essential, python3-dev]",
         ),
         ("ERROR: Cannot find command 'git' - do you have it installed", "Write: celery_app_packages: [git]"),
         ("PermissionError: [Errno 13] Permission denied: '/srv/shop/releases/1/app/x'", "A release is read-only."),
@@ -1045,6 +1045,7 @@ def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
     with pytest.raises(ReleaseError) as error:
         build_command.run(["sh", "-c", f'echo "{said}"; exit 1'], "Installing", "", {}, 5, of_release=True)
     assert words in str(error.value)
+    assert error.value.release_fault is ("celery_app_packages: [" not in words), "the host lacks them"
 
 
 def test_what_is_not_known_is_not_guessed():
