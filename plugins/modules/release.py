@@ -467,7 +467,11 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
     }  # fmt: skip
     warnings = note_in_audit_log(releases, entry)
     draining, more = await_drain(releases.app, options)
-    pruned = prune(releases, options["keep"])
+    pruned: list[str] = []
+    try:
+        pruned = prune(releases, options["keep"])
+    except OSError as error:  # the next deploy tries again; this one is live
+        more = [*more, f"What no rollback needs any more could not be removed: {error}. Look at it, and remove it"]
     return {"changed": changed, "pruned": pruned, "draining": draining, "warnings": [*warnings, *more]}
 
 
@@ -486,7 +490,8 @@ def await_drain(app: str, options: dict[str, Any]) -> tuple[list[str], list[str]
 def point_at(releases: Releases, record: Record) -> None:
     """Move the three links to a deployment: its release, its environment, its record."""
     point(releases.base / "current", f"releases/{record['release']}")
-    point(releases.environments / "env", record["environment"])
+    if record["environment"]:  # what an older version of the kit has deployed may have none
+        point(releases.environments / "env", record["environment"])
     releases.deployments.point(record["id"])
 
 
@@ -521,6 +526,8 @@ def fail(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[
     if options["taken_back"]:
         if options["deployment"] and deployments.current_id() == options["deployment"]:
             withdraw(releases)
+        elif live := deployments.current():  # an activation that failed half-way has moved some of its links
+            point_at(releases, live)
         deployments.drop_draft()
     else:
         deployments.keep_draft(options["reason"])

@@ -206,6 +206,34 @@ def test_a_deployment_that_was_activated_here_and_failed_elsewhere_is_withdrawn(
     assert "d-two" not in releases.deployments.all()
 
 
+def test_an_activation_that_failed_half_way_leaves_no_link_to_what_does_not_run(releases, monkeypatch):
+    deploy(releases, make(releases, "one"), "d-one")
+
+    def fails(deployment):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(releases.deployments, "point", fails)
+        deploy(releases, make(releases, "two"), "d-two")
+    assert (releases.current(), releases.deployments.current_id()) == ("two", "d-one")
+    release.fail(releases, {**OPTIONS, "id": "two", "deployment": "d-two", "reason": "activate on a: full"}, False)
+    assert (releases.current(), releases.deployments.current_id()) == ("one", "d-one")
+    assert (releases.environments / "env").readlink().name == "env-one"
+
+
+def test_what_can_not_be_removed_does_not_fail_a_deploy_that_is_live(releases, monkeypatch):
+    deploy(releases, make(releases, "one"), "d-one")
+
+    def fails(path):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(release.shutil, "rmtree", fails)
+    done = deploy(releases, make(releases, "two"), "d-two", keep=1)
+    assert (releases.current(), releases.deployments.current_id()) == ("two", "d-two")
+    [warning] = done["warnings"]
+    assert "could not be removed: [Errno 1] Operation not permitted" in warning and "releases/one" in warning
+
+
 def test_prune_keeps_what_the_last_deployments_need_and_one_that_failed(releases):
     for number in range(4):
         deploy(releases, make(releases, f"good{number}"), f"d{number}")
