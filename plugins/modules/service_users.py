@@ -113,6 +113,8 @@ def main() -> None:
     )
     app, services = module.params["app"], module.params["services"]
     found, logins = supervisor.other_applications(app), []
+    if services and module.params["to_remove"]:
+        found += debian.other_rules()
     try:
         for service in to_look_at(services, module.params["to_remove"]):
             of_service, users = others(service, app)

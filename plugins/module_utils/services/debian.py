@@ -14,6 +14,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import 
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KIT_STATE
 
 PACKAGES = {"rabbitmq": "rabbitmq-server", "result_store": "redis-server", "supervisor": "supervisor"}
+FIREWALL = ("nftables", "/etc/nftables.conf")
+"""The package that the kit's rules need, and the file with everybody else's, which a purge removes."""
 RECORD = KIT_STATE / "packages.json"
 """The packages that the kit installed: it removes no other."""
 ON_HOST = ("installed", "half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
@@ -63,6 +65,13 @@ def was_there_before(service: str) -> bool:
 def from_kit(service: str) -> bool:
     """Tell whether the kit installed the service's package."""
     return PACKAGES[service] in read_json(RECORD).get("packages", [])
+
+
+def other_rules() -> list[str]:
+    """Return where rules of a firewall are that is somebody else's, if they would go with the package by the kit."""
+    package, conf = FIREWALL
+    is_ours = package in read_json(RECORD).get("packages", [])
+    return [f"nftables: {conf} is not as the package brought it"] if is_ours and changed_conffile(*FIREWALL) else []
 
 
 def changed_conffile(package: str, conf: str) -> bool:

@@ -179,6 +179,18 @@ def test_all_services_that_the_kit_installed_are_looked_at_before_they_go_togeth
     assert find["celery_ops.kit.service_users"]["to_remove"] is True
 
 
+def test_rules_of_somebody_elses_firewall_keep_the_package_that_the_kit_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(debian, "RECORD", tmp_path / "packages.json")
+    changed = []
+    monkeypatch.setattr(debian, "changed_conffile", lambda package, conf: conf in changed)
+    debian.RECORD.write_text('{"packages": ["nftables"]}')
+    assert debian.other_rules() == []
+    changed.append("/etc/nftables.conf")
+    assert debian.other_rules() == ["nftables: /etc/nftables.conf is not as the package brought it"]
+    debian.RECORD.write_text('{"packages": ["redis-server"]}')
+    assert debian.other_rules() == [], "it was there before, and stays"
+
+
 def test_another_application_is_found_by_its_releases_whether_it_runs_or_not(tmp_path):
     for name in ("shop", "notes"):
         (tmp_path / name / "releases").mkdir(parents=True)
