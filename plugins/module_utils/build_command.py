@@ -31,6 +31,8 @@ FAULT_OF_HOST = re.compile(
 )
 """In the output of a command: what no release is to blame for."""
 LAST_LINES = 20
+IN_PATH = re.compile(r"(?=.*\d)[\w.~%-]{16,}")
+"""A part of an address that may be a token: long, and with a digit."""
 CAUSE = re.compile(r"\berror:|ERROR: |The conflict is caused by|^\s*\w*(Error|Exception): ", re.IGNORECASE)
 """In the output of a command: a line that says why it failed, however much follows."""
 
@@ -213,7 +215,8 @@ def end_group(leader: subprocess.Popen[str]) -> None:
 def masked(text: str, values: Iterable[str]) -> str:
     """`text` without what may be a secret in these values of an environment: of an address the password, else all.
 
-    Paths stay, and what is too short to be one. No login in an address is shown, wherever it comes from.
+    Paths stay, and what is too short to be one. No login in an address is shown, wherever it comes from. Some indexes
+    have the token in the address' path or query.
     """
     hidden: set[str] = set()
     for value in values:
@@ -222,6 +225,8 @@ def masked(text: str, values: Iterable[str]) -> str:
             hidden |= {*logins, *passwords, *map(unquote, passwords)}
         elif "://" not in value and not value.startswith(("/", "~")):
             hidden.add(value)
+        for path in re.findall(r"https?://[^/\s]+(/\S*)", value):
+            hidden |= {part for part in re.split(r"[/?&=#]", path) if IN_PATH.fullmatch(part)}
     for secret in sorted((piece for piece in hidden if len(piece) >= 4), key=len, reverse=True):
         text = text.replace(secret, "********")
     text = re.sub(r"(://[^/@:\s]*:)[^/@\s]+@", r"\1********@", text)
