@@ -40,7 +40,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
     wrong,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.python_project import how_to_make, there_instead
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import password_files
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.rotation import SHARED, password_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.source_files import UNTRACKED, excluded
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import is_directory, is_there, path_of
 
@@ -508,6 +508,10 @@ def is_open(path: Path) -> bool:
     return bool(found.st_mode & stat.S_IRWXO) and not is_empty
 
 
+WORDS = (r"[!#-&(-\[\]-~]{8,}", "of ASCII, without spaces, quotes and backslashes")
+"""What stands as it is in configurations of Redis and Sentinel, and in Erlang's file."""
+
+
 def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
     """The secrets that are given, each looked at through `look`; no message shows one."""
     for variable, spec in declared().items():
@@ -532,8 +536,9 @@ def secrets(host: Host, look: Callable[[Any], Any]) -> Iterator[Mistake]:
             if isinstance(value, str) and (problem := ADDRESSES[variable](value)):
                 yield Mistake(variable, f"{variable} {problem}")
             continue
-        if not re.fullmatch(r"[^\n\r\0]{8,}", str(value or "")):
-            problem = "has to be 8 characters or more, in one line"
+        pattern, form = WORDS if variable in SHARED else (r"[^\n\r\0]{8,}", "in one line")
+        if not re.fullmatch(pattern, str(value or "")):
+            problem = f"has to be 8 characters or more, {form}"
             yield Mistake(variable, f"{variable} (not shown) {problem}. Leave it out, and one is made for you.")
 
 

@@ -51,3 +51,18 @@ def test_no_rule_fails_itself(value, tmp_path):
 def test_no_rule_fails_at_a_worker_program(entry):
     host = Host(NAME, {"celery_app_name": "shop", "celery_worker_programs": [entry]})
     assert [mistake.text for rule in HOST_RULES for mistake in rule(host)]
+
+
+@pytest.mark.parametrize(
+    ("password", "fits"),
+    [
+        ("aZ0%#;$!&(){}[]~:@/+=", True),
+        *((f"12345678{bad}", False) for bad in (" ", '"', "'", "\\", "\t", "ü", "\n")),
+    ],
+)
+def test_a_password_between_hosts_is_a_word_of_their_configurations(password, fits):
+    for variable in ("result_store_replication_password", "rabbitmq_erlang_cookie"):
+        found = list(variables.secrets(Host(NAME, {variable: password}), lambda value: value))
+        assert (not found) is fits
+    of_app = Host(NAME, {"celery_app_broker_password": password})
+    assert not list(variables.secrets(of_app, lambda value: value)) or "\n" in password
