@@ -25,6 +25,7 @@ options:
     description:
       - Whether they are to be removed. Then those that the kit installed on the host for others are looked at as well,
         as all of them go together.
+      - With O(app), also refuses while that is being deployed.
     type: bool
     default: false
 attributes:
@@ -66,12 +67,21 @@ from_kit:
   elements: str
 """
 
+import time
+from pathlib import Path
+
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import application
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
+
+KEEPER_FREES = 10.0
+"""Seconds for the lock of a run that ended a moment ago to be freed."""
+POLL = 0.2
 
 
 def others(service: str, app: str) -> tuple[list[str], list[str]]:
@@ -87,6 +97,23 @@ def others(service: str, app: str) -> tuple[list[str], list[str]]:
     if service == "result_store":
         return redis.other_users(app), redis.logins(app)
     return supervisor.other_programs(app), []
+
+
+def await_rest(directory: Path, seconds: float) -> str:
+    """Return what is under way on this host, once that has not ended within `seconds`; "" for nothing."""
+    deadline = time.monotonic() + seconds
+    while (run := under_way(directory)) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    return run
+
+
+def under_way(directory: Path) -> str:
+    """Return who deploys, or the work that a run has left behind on this host; "" for nobody."""
+    lease, worker = host_work.lease_of(directory), host_work.worker_of(directory)
+    if lease and deploy_lease.age(lease) < LEASE_TIMEOUT:
+        return f"{lease.get('what')} of {lease.get('who')}, since {lease.get('at')}"
+    # One that only forgets what has drained works for a moment.
+    return host_work.words(worker) if worker is not None and worker.get("job") != "drain" else ""
 
 
 def to_look_at(services: list[str], to_remove: bool) -> list[str]:
@@ -112,6 +139,11 @@ def main() -> None:
         supports_check_mode=True,
     )
     app, services = module.params["app"], module.params["services"]
+    if module.params["to_remove"] and app and (run := await_rest(Layout(app).work, KEEPER_FREES)):
+        module.fail_json(
+            msg=f"{app} is being deployed on this host ({run}). Nothing was removed. Wait for it (ansible-playbook "
+            "playbooks/status.yml shows it), or, if that run is gone: ansible-playbook playbooks/unlock.yml"
+        )
     found, logins = supervisor.other_applications(app), []
     if services and module.params["to_remove"]:
         found += debian.other_rules()

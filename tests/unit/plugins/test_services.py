@@ -2,10 +2,14 @@
 
 import base64
 import hashlib
+import os
+import threading
 from typing import ClassVar
 
 import pytest
 import yaml
+from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import broker
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
 from ansible_collections.celery_ops.kit.plugins.modules import rabbitmq_applications, redis_users, service_users
@@ -177,6 +181,21 @@ def test_all_services_that_the_kit_installed_are_looked_at_before_they_go_togeth
     assert service_users.to_look_at(["supervisor"], False) == ["supervisor"]
     [find, *_] = yaml.safe_load((ROOT / "roles/preflight/tasks/uninstall_check.yml").read_text())
     assert find["celery_ops.kit.service_users"]["to_remove"] is True
+
+
+def test_nothing_is_removed_while_a_deploy_is_under_way(tmp_path):
+    assert service_users.under_way(tmp_path / "none") == service_users.under_way(tmp_path) == ""
+    holder = {"id": "1", "who": "anna@control", "what": "deploy", "at": "2026-11-27 10:00:00 UTC"}
+    lease = tmp_path / "deploy.lock"
+    write_json(lease, deploy_lease.renewed(holder))
+    assert service_users.await_rest(tmp_path, 0) == "deploy of anna@control, since 2026-11-27 10:00:00 UTC"
+    threading.Timer(0.3, lease.unlink).start()  # a run that ended a moment ago
+    assert service_users.await_rest(tmp_path, 20) == ""
+    for job, found in (("1", "deploy of anna, phase workers, since 10:00"), ("drain", "")):
+        file = host_work.take(tmp_path)
+        host_work.Work(file).say(job=job, what="deploy", who="anna", phase="workers", since="10:00")
+        assert service_users.under_way(tmp_path) == found
+        os.close(file)
 
 
 def test_rules_of_somebody_elses_firewall_keep_the_package_that_the_kit_installed(tmp_path, monkeypatch):
