@@ -7,6 +7,7 @@ has been there again: for an hour, or for a year; a restart does not help, as th
 """
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,11 +38,15 @@ def connect() -> None:
 def put_right(scheduler: "Scheduler") -> list[str]:
     """Let entries that have run in the future have run just now; say so, and return their names."""
     from celery.utils.log import get_logger
+    from celery.utils.time import maybe_make_aware
 
     names, most = [], TOLERANCE
     for name, entry in scheduler.schedule.items():
-        now, aware = entry.default_now(), entry.schedule.maybe_make_aware
-        # A `nowfun` of the application may well return a time without a zone, as datetime.now does.
+        now = entry.default_now()
+        # A `nowfun` of the application may well return a time without a zone, as datetime.now does; and a schedule of a
+        # class of its own may have `now` and `is_due` alone.
+        ours = partial(maybe_make_aware, tz=scheduler.app.timezone)
+        aware = getattr(entry.schedule, "maybe_make_aware", ours)
         ahead = aware(entry.last_run_at) - aware(now)
         if ahead > TOLERANCE:
             entry.last_run_at, most = now, max(most, ahead)

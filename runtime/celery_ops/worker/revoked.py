@@ -134,7 +134,7 @@ def _keep(kept: Revocations) -> None:
 
 
 def _remember() -> None:
-    """Remember for as long as the files do: Celery forgets after three hours, whenever another worker starts."""
+    """Remember for as long as the files do: Celery forgets after three hours, when one started by hand says hello."""
     from celery.worker import state
 
     if not os.environ.get("CELERY_WORKER_REVOKE_EXPIRES"):

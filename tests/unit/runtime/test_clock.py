@@ -1,6 +1,6 @@
 """The scheduler and a clock that was set back, with Celery's own scheduler and its file."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery, beat, signals
@@ -65,6 +65,25 @@ def test_an_entry_with_a_clock_of_its_own_that_has_no_time_zone_ends_no_schedule
     ran(scheduler, "own", -HOUR)
     assert clock.put_right(scheduler) == ["own"]
     assert scheduler.tick() <= 60
+
+
+class Nightly:
+    """A schedule with what beat asks of one, and no more."""
+
+    def now(self):
+        return datetime.now(UTC)
+
+    def is_due(self, last_run_at):
+        return False, 60.0
+
+
+def test_a_schedule_of_the_applications_own_class_ends_no_scheduler(app, service, scheduler):
+    app.conf.beat_schedule["own"] = {"task": "demo.own", "schedule": Nightly()}
+    scheduler.setup_schedule()
+    assert scheduler.tick() <= 60
+    assert clock.put_right(scheduler) == []
+    ran(scheduler, "own", -HOUR)
+    assert clock.put_right(scheduler) == ["own"]
 
 
 def test_every_tick_looks(service, scheduler, monkeypatch):
