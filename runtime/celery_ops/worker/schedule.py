@@ -22,6 +22,9 @@ from celery_ops.files import replace_text
 from celery_ops.layout import TICK_ENTRY, TICK_INTERVAL
 from celery_ops.lease.leave import leave
 
+# Here, not where they are used: beat's handler of SIGTERM saves as well, maybe in the midst of such an import.
+from celery_ops.lease.scheduler import apply_runs, run_of
+
 if TYPE_CHECKING:
     from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
 
@@ -103,8 +106,6 @@ def carry_over(scheduler: Scheduler, path: Path) -> list[str]:
 
 def go_on(scheduler: Scheduler, runs: Runs) -> list[str]:
     """Make those entries go on from `runs` that have run more often by them; return their names."""
-    from celery_ops.lease.scheduler import apply_runs, run_of
-
     entries = scheduler.schedule
     later = {name: run for name, run in runs.items() if name in entries and run[1] > run_of(entries[name])[1]}
     apply_runs(scheduler, later)
@@ -113,8 +114,6 @@ def go_on(scheduler: Scheduler, runs: Runs) -> list[str]:
 
 def write_last_runs(scheduler: Scheduler, path: Path) -> None:
     """Write the last runs of all entries; a full disk stops no schedule."""
-    from celery_ops.lease.scheduler import run_of
-
     try:
         replace_text(path, json.dumps({name: run_of(entry) for name, entry in scheduler.schedule.items()}))
     except OSError as error:

@@ -1,5 +1,6 @@
 """Entries of the schedule keep their options with a scheduler that keeps entries elsewhere, and loses some of them."""
 
+import builtins
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -142,6 +143,23 @@ def test_the_first_tick_is_due_at_once_and_no_later_one(monkeypatch, tmp_path):
     scheduler, found = due()
     assert found == []
     scheduler.close()
+
+
+def test_what_saves_in_a_signals_handler_waits_for_no_import(monkeypatch, tmp_path):
+    app = Celery("demo", broker="memory://", set_as_current=False)
+    app.conf.beat_schedule = {"mine": {"task": "demo", "schedule": 15.0}}
+    scheduler = beat.Service(app=app, schedule_filename=str(tmp_path / "schedule")).scheduler
+    load = builtins.__import__
+
+    def half_way(name, *arguments):
+        assert not name.startswith("celery_ops"), name  # the handler would find a module without its names
+        return load(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", half_way)
+    schedule.write_last_runs(scheduler, tmp_path / "runs.json")
+    monkeypatch.undo()
+    scheduler.close()
+    assert "mine" in (tmp_path / "runs.json").read_text()
 
 
 def test_a_scheduler_that_is_told_to_stop_ends_without_an_error(stage):
