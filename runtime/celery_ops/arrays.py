@@ -77,7 +77,8 @@ def dumps(data: Any, max_bytes: int | None = None) -> bytes:
 
 def _has_own_json() -> bool:
     """Whether the application has registered another ``json`` than kombu's."""
-    return registry._encoders["json"].encoder is not kombus.dumps
+    codec = registry._encoders.get("json")
+    return codec is not None and codec.encoder is not kombus.dumps
 
 
 def _dumps(data: Any, max_bytes: int | None) -> bytes:

@@ -183,6 +183,14 @@ def test_registered_with_kombu():
         serialization.loads(pickle.dumps({}), "application/x-python-serialize", "binary", accept=accept)
 
 
+def test_an_application_without_json_keeps_its_results():
+    serialization.unregister("json")
+    try:
+        assert through({"number": 7}) == {"number": 7}
+    finally:
+        serialization.register_json()
+
+
 class Money:
     def __init__(self, cents):
         self.cents = cents
