@@ -67,3 +67,30 @@ def test_what_was_done_is_recorded(tmp_path, verb, action, command, entry):
     assert [host for host in hosts if f"recorded {verb} on {host}: {entry}" not in done.words] == [], done.text
     assert done.words.count(f"recorded {verb} on") == len(hosts), done.text
     assert (done.rc != 0) is ("exit 1" in command), done.text
+
+
+@pytest.mark.parametrize("file", ["rebuild", "rollback"])
+def test_a_rollback_that_fails_is_recorded_wherever_it_does(tmp_path, file):
+    tasks = ROOT / "roles/celery/tasks"
+    [step] = [task for task in yaml.safe_load((tasks / f"{file}.yml").read_text()) if "rescue" in task]
+    assert [one["ansible.builtin.include_tasks"] for one in step["rescue"]] == ["rollback_failed.yml"]
+    record, *rest = yaml.safe_load((tasks / "rollback_failed.yml").read_text())
+    entry = record.pop("celery_ops.kit.release")
+    said = f"recorded {entry['action']} {entry['state']} {entry['id']}: {entry['reason']}"
+    (tmp_path / "rollback_failed.yml").write_text(
+        yaml.safe_dump([{**record, "ansible.builtin.debug": {"msg": said}}, *rest])
+    )
+    play = {
+        "name": "Roll back",
+        "hosts": "worker",
+        "gather_facts": False,
+        "any_errors_fatal": True,
+        "vars_files": [str(ROOT / "roles/celery/vars/main.yml")],
+        "tasks": [{**step, "block": [{"ansible.builtin.command": "test {{ inventory_hostname }} != a"}]}],
+    }
+    target = {"release": "r1", "without_record": ["a"]}
+    given = {"celery_app_name": "shop", "celery_app_stage": "test", "__celery_app_target": target}
+    done = run_plays(tmp_path, [play], {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}, "vars": given}})
+    assert "recorded rollback failed r1: on a: non-zero return code" in done.words, done.text
+    assert "The rollback to release r1 failed on a: non-zero return code Try again:" in done.words, done.text
+    assert done.rc != 0
