@@ -15,7 +15,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import notices
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout, Release
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import changes
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import BUILD, SOURCE, TARGET, Deployment
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import (
+    BUILD,
+    SOURCE,
+    TARGET,
+    Deployment,
+    builds,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
@@ -138,11 +144,16 @@ def notify_text(variables: Variables) -> str:
 
 
 def migration(deployment: Deployment, variables: Variables) -> dict[str, list[list[str]]]:
-    """Return the commands that migrate and seed, on the host that does."""
-    migrates = variables["inventory_hostname"] == variables["celery_app_migrate_host"]
+    """Return the commands that migrate and seed, on the host that does.
+
+    Where another host has a release, the first records are there: the host that does is a new one.
+    """
+    if variables["inventory_hostname"] != variables["celery_app_migrate_host"]:
+        return {"migrate": [], "seed": []}
+    seeded = any(build.get("previous") for build in builds(variables).values())
     return {
-        name: deployment.commands_as_app(variables[f"celery_app_{name}_command"]) if migrates else []
-        for name in ("migrate", "seed")
+        "migrate": deployment.commands_as_app(variables["celery_app_migrate_command"]),
+        "seed": [] if seeded else deployment.commands_as_app(variables["celery_app_seed_command"]),
     }
 
 

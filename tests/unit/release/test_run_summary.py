@@ -85,6 +85,14 @@ def test_one_host_migrates_and_where_it_is_alone_while_it_builds(hosts, state, h
     assert commands == ([["m", "one"], ["m", "two"], ["s"]] if migrates else [])
 
 
+@pytest.mark.parametrize("runs", ["", "r1"])
+def test_a_new_host_that_migrates_does_not_seed_a_system_that_runs(runs):
+    builds = {"a": {"__celery_app_build": {"previous": ""}}, "b": {"__celery_app_build": {"previous": runs}}}
+    made = made_of("migrated", KNOWN | {"hostvars": builds, "ansible_play_hosts_all": ["a", "b"]})
+    assert len(made["migrate"]) == 2
+    assert bool(made["seed"]) is not bool(runs)
+
+
 def test_the_build_is_told_the_options_of_the_programs_that_the_host_is_to_run():
     given = KNOWN | {
         "groups": GROUPS | {"scheduler": ["b"]}, "celery_scheduler_enabled": True,
