@@ -168,6 +168,12 @@ def test_a_failure_that_is_not_the_releases_does_not_mark_it(releases):
     assert releases.note("one")["status"] == "failed"
 
 
+def test_the_audit_log_names_no_release_that_the_host_never_had(releases):
+    deploy(releases, make(releases, "one"), "d-one")
+    release.fail(releases, {**OPTIONS, "id": "two", "reason": "release on b: dies"}, False)
+    assert (audit(releases)[-1]["from"], audit(releases)[-1]["to"]) == ("one", "")
+
+
 def test_a_deploy_that_changes_nothing_has_a_line_only_after_one_that_failed(releases):
     deploy(releases, make(releases, "one"), "d-one")
 
