@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GROUPS
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.command_line import OF_PLAYBOOKS
 from kit import PLAYBOOKS, ROLES, ROOT, load, tracked_files
 
 # What has a requirements.in is locked; tests/apps are other people's applications, as they come.
@@ -95,6 +97,23 @@ def test_every_variable_of_a_command_to_type_exists_and_may_have_that_value():
     assert [one for one in typed if one[1] not in {*choices, *also}] == []
     wrong = [one for one in typed if choices.get(one[1]) and one[2].rstrip(".") not in choices[one[1]]]
     assert wrong == []
+
+
+def test_every_variable_that_a_page_names_exists():
+    specs = [load(role / "meta/argument_specs.yml")["argument_specs"] for role in ROLES]
+    known = {name for spec in specs for entry_point in spec.values() for name in entry_point.get("options") or {}}
+    known |= {*OF_PLAYBOOKS, *(f"celery_{group}" for group in GROUPS)}
+    known |= {path.stem for path in [*PLAYBOOKS, *ROOT.glob("plugins/*/*.py")]}
+    roles = "|".join(role.name for role in ROLES)
+    # celery_ops_ and rabbitmq_global_ are metrics'.
+    name = re.compile(rf"(?<![\w/.-])(?!celery_ops|rabbitmq_global_)((?:{roles})_[a-z_]*[a-z])(?![\w*]|_?\*)")
+    pages = [path for path in tracked_files() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    code = {page: re.findall(r"```.*?```|`[^`]+`", page.read_text(), re.S) for page in pages}
+    named = {
+        (str(page.relative_to(ROOT)), one) for page, texts in code.items() for one in name.findall(" ".join(texts))
+    }
+    assert len(named) > 200
+    assert [f"{page}: {one}" for page, one in named if one not in known] == []
 
 
 def test_each_place_that_the_architecture_names_exists():
