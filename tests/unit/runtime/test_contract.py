@@ -76,6 +76,9 @@ PRIVATE = {
     "revoked": lambda: state.revoked.update,
     "revoke": lambda: celery.worker.control.Panel.data["revoke"],
     "terminate": lambda: celery.worker.control.Panel.data["terminate"],
+    "expires": lambda: state.revoked.expires,
+    # celery_ops.arrays
+    "_encoders": lambda: kombu.serialization.registry._encoders["json"].encoder,
     # celery_ops.worker.heartbeat
     "_active_tags": lambda: kombu.Consumer(app().connection_for_read().channel())._active_tags,
     "callbacks": lambda: "self.callbacks = {}" in inspect.getsource(amqp.Channel.__init__) or 1 / 0,
