@@ -391,13 +391,11 @@ def secrets_of(directory: Path, app: str, generated: Iterable[Path] = ()) -> dic
 
     Those of an application whose name goes on after this one's (`shop_two`) are not among them.
     """
-    ends = ("_broker_password", "_result_store_password")
-    apps = {path.name.removesuffix(end) for end in ends for path in directory.glob(f"{app}_*{end}")} - {app}
-    others = tuple(f"{other}_" for other in apps)
+    apps = {app, *rotation.apps_in(directory)}
     names = [
         path
         for path in sorted(directory.glob(f"{app}_*"))
-        if not path.name.endswith("_backup_passphrase") and not path.name.startswith(others)
+        if not path.name.endswith("_backup_passphrase") and rotation.owner_of(path.name, apps) == app
     ]
     names += [path for path in generated if path.is_relative_to(directory) and path not in names]
     shared = [directory / name for name in rotation.SHARED]

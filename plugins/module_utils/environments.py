@@ -57,7 +57,8 @@ def refreshed(text: str, today: str, app: str) -> str:
 def followed(variables: dict[str, str], old: str, new: str) -> dict[str, str]:
     """Return variables with one URL replaced by another, in whatever value it stands."""
     before, after = urlsplit(old.split(";")[0]), urlsplit(new.split(";")[0])
-    passwords = {unquote(before.password or ""): unquote(after.password or "")}
+    # Without a password, what is empty stays so.
+    passwords = {unquote(before.password): unquote(after.password or "")} if before.password else {}
     return {
         name: value.replace(old, new).replace(place(before), place(after))
         if place(before) in value

@@ -65,7 +65,9 @@ class Secrets:
         """What a rotation leaves as it is, each with the reason."""
         rotated = {*SHARED, *(f"{self.app}_{name}" for name in ("broker_user", "broker_password"))}
         rotated.add(f"{self.app}_result_store_password")
+        apps = {self.app, *apps_in(self.directory)}
         files = sorted(path.name for path in self.directory.glob("*") if path.is_file())
+        files = [name for name in files if owner_of(name, apps) in ("", self.app)]
         return [
             f"{name} ({next((why for end, why in LEFT_OUT.items() if name.endswith(end)), 'not of broker or store')})"
             for name in files
@@ -103,6 +105,21 @@ class Secrets:
         for path in found:
             path.unlink()
         return bool(found)
+
+
+def apps_in(directory: Path) -> set[str]:
+    """Return the applications that have generated passwords there, as far as their names tell."""
+    names = [path.name for path in directory.glob("*_password")]
+    of_broker = {name.removesuffix("_broker_password") for name in names if name.endswith("_broker_password")}
+    of_store = {
+        name.removesuffix("_result_store_password") for name in names if name.endswith("_result_store_password")
+    }
+    return {app for app in of_broker if not app.endswith("_flower")} | of_store
+
+
+def owner_of(name: str, apps: Iterable[str]) -> str:
+    """Return the application whose file it is, by its name: the longest one that it begins with; "" for none."""
+    return max((app for app in apps if name.startswith(f"{app}_")), key=len, default="")
 
 
 def begun(renewed: Iterable[str], own: Iterable[str]) -> str:

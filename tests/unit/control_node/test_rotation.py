@@ -53,6 +53,15 @@ def test_a_second_run_begins_no_second_rotation(secrets):
     assert files(secrets) == before
 
 
+def test_the_secrets_of_other_applications_are_not_said_to_be_left_out(secrets):
+    for name in ("mail_broker_password", "shop_two_broker_password", "shop_two_token", "shop_token", "token"):
+        (secrets.directory / name).write_text("x")
+    assert secrets.left_out == ["shop_token (not of broker or store)", "token (not of broker or store)"]
+    assert Secrets(secrets.directory, "shop_two").left_out == [
+        "shop_two_token (not of broker or store)", "token (not of broker or store)",
+    ]  # fmt: skip
+
+
 def test_a_directory_in_a_home_is_the_one_that_ansible_makes_passwords_in(secrets, monkeypatch):
     monkeypatch.setenv("HOME", str(secrets.directory))
     begin(secrets)

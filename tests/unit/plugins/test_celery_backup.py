@@ -59,9 +59,10 @@ def test_the_passphrase_is_not_in_what_it_opens(tmp_path):
 
 
 def test_the_secrets_of_an_application_with_a_longer_name_are_not_among_them(tmp_path):
-    for name in ("shop_broker_password", "shop_secret_key", "shop_two_broker_password", "shop_two_secret_key"):
+    own = {"shop_broker_password", "shop_secret_key", "shop_flower_broker_password", "shop_flower_password"}
+    for name in (*own, "shop_two_broker_password", "shop_two_secret_key"):
         (tmp_path / name).write_text("x")
-    assert set(secrets_of(tmp_path, "shop")) == {"shop_broker_password", "shop_secret_key"}
+    assert set(secrets_of(tmp_path, "shop")) == own
     assert set(secrets_of(tmp_path, "shop_two")) == {"shop_two_broker_password", "shop_two_secret_key"}
 
 

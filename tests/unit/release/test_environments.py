@@ -74,3 +74,9 @@ def test_files_of_former_deployments_are_replaced_and_the_current_one_is_not(tmp
     assert (tmp_path / "env-then").stat().st_mode & 0o777 == 0o640
     assert "new%2Fb" in (tmp_path / "env-then").read_text()
     assert refresh(tmp_path, "shop") == []
+
+
+def test_what_is_empty_gets_no_password_where_the_url_had_none():
+    then = "CELERY_BROKER_URL=amqp://shop@mq:5672/shop\nPROXY=''\n"
+    now = "CELERY_BROKER_URL=amqp://shop:s3cr3t@mq:5672/shop\nPROXY=''\n"
+    assert parse(refreshed(then, now, "shop")) == {"CELERY_BROKER_URL": "amqp://shop:s3cr3t@mq:5672/shop", "PROXY": ""}
