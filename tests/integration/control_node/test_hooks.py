@@ -40,3 +40,16 @@ def test_hosts_run_a_hook_together_though_their_environments_differ(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^TASK .*: Say again\]", done.stdout, re.M)) == 1, done.stdout
     assert {name: done.stdout.count(f"stdout: /etc/shop/env-{name}") for name in hosts} == {"one": 2, "two": 2}
+
+
+def test_a_hook_beside_the_playbook_is_no_task_file_of_the_role_with_the_same_name(tmp_path):
+    (tmp_path / "check.yml").write_text("- ansible.builtin.debug: {msg: the operator's own}\n")
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"one": {"ansible_connection": "local"}}}}))
+    hooks = json.dumps({"celery_app_hooks": {"after_release": "check.yml"}})
+    done = subprocess.run(
+        ["ansible-playbook", "-i", tmp_path / "hosts.yml", tmp_path / "play.yml", "-e", hooks],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the operator's own" in done.stdout
