@@ -13,4 +13,4 @@ class ActionModule(Action):
 
     def act(self) -> dict[str, Any]:
         """Return the module's result."""
-        return self.module({**self._task.args, "who": actor(self.variables)})
+        return self.run_module({**self._task.args, "who": actor(self.variables)})

@@ -119,7 +119,7 @@ class ActionModule(AppCommand):
     def module(self, **arguments: Any) -> dict[str, Any]:
         """Return the module's answer. Raises OperatorError."""
         arguments = {"app": self.app, "groups": self.variables["group_names"], **arguments}
-        answer = self.module(arguments)
+        answer = self.run_module(arguments)
         if answer.get("failed"):
             raise OperatorError(f"{self.host}: {answer.get('msg') or str(answer.get('module_stderr', ''))[-300:]}")
         return answer

@@ -56,7 +56,7 @@ class ActionModule(Action):
         wanted = wanted_of(variables)
         arguments = {"app": app, "groups": variables["group_names"], "wanted": wanted, "accepted": accepted}
         before = time.time()
-        answer = self.module(arguments)
+        answer = self.run_module(arguments)
         if answer.get("failed") or "findings" not in answer:
             return answer
         control = control_of(

@@ -17,7 +17,7 @@ class ActionModule(Action):
 
     def act(self) -> dict[str, Any]:
         """Return the module's own answer."""
-        return self.module(arguments_of(self.variables))
+        return self.run_module(arguments_of(self.variables))
 
 
 def arguments_of(variables: Variables) -> dict[str, Any]:

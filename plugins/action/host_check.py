@@ -13,4 +13,4 @@ class ActionModule(Action):
 
     def act(self) -> dict[str, Any]:
         """Return the module's own answer."""
-        return self.module({**self._task.args, "now": time.time()})
+        return self.run_module({**self._task.args, "now": time.time()})

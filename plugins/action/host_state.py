@@ -24,7 +24,7 @@ class ActionModule(Action):
     def act(self) -> dict[str, Any]:
         """Return the module's own answer."""
         steps = [self.rendered(step) for step in wanted(self._task.args["steps"])]
-        return self.module({"steps": steps}, in_journal=False)
+        return self.run_module({"steps": steps}, in_journal=False)
 
     def rendered(self, step: dict[str, Any]) -> dict[str, Any]:
         """Return a step with the text of its template."""

@@ -26,4 +26,4 @@ class ActionModule(Action):
                 "msg": f"There is no {missing[0]} on the control node. site.yml makes it.",
             }
         arguments |= {name: path.read_text() for name, path in paths.items()}
-        return self.module(arguments)
+        return self.run_module(arguments)

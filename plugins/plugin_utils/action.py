@@ -34,9 +34,11 @@ class Action(ActionBase):
 
     def act(self) -> dict[str, Any]:
         """Return the task's answer: by default that of the module of the same name. May raise OperatorError."""
-        return self.module(dict(self._task.args))
+        return self.run_module(dict(self._task.args))
 
-    def module(self, arguments: dict[str, Any], *, name: str | None = None, in_journal: bool = True) -> dict[str, Any]:
+    def run_module(
+        self, arguments: dict[str, Any], *, name: str | None = None, in_journal: bool = True
+    ) -> dict[str, Any]:
         """Return what a module answers: the one of the task's name, or another; the host's journal may get no word."""
         task_vars = self.task_vars if in_journal else {**self.task_vars, "ansible_no_target_syslog": True}
         return self._execute_module(name, arguments, task_vars=task_vars)

@@ -25,7 +25,7 @@ class AppCommand(Action):
             unpack_in_run(self._task)  # the command's own temporary files go elsewhere
             argv = ["env", "-u", "TMPDIR", *deployment.as_app(words)]
             arguments = {"argv": argv, **({} if stdin is None else {"stdin": stdin})}
-            answer = self.module(arguments, name="ansible.legacy.command")
+            answer = self.run_module(arguments, name="ansible.legacy.command")
             if not answer.get("rc"):
                 return answer
             if self._low_level_execute_command(f"test -x {deployment.tool('celery-ops-env')}")["rc"] == 0:

@@ -47,6 +47,6 @@ class HostModule(Action):
         """
         unpack_in_run(self._task)
         try:
-            return self.module(arguments, name=self.MODULE, in_journal=False)
+            return self.run_module(arguments, name=self.MODULE, in_journal=False)
         except AnsibleConnectionFailure as error:
             return {"failed": True, "lost": True, "msg": f"{LOST} ({' '.join(str(error).split())[:300]})"}
