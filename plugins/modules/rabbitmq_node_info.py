@@ -38,13 +38,14 @@ RETURN = r"""
 info:
   description: >-
     The C(node), the C(members) of its cluster as its disk tells (none for a blank host), other nodes whose C(data) the
-    host holds, whether the C(cookie) is the V(same), another or V(none), whether the C(address) is the host's own, the
-    C(release) of Debian, and whether it has C(systemd); whether its broker C(runs), and whether that speaks C(tls) with
-    other nodes.
+    host holds, whether the C(cookie) is the V(same), another or V(none), whether the C(user) of the package is there,
+    whether the C(address) is the host's own, the C(release) of Debian, and whether it has C(systemd); whether its
+    broker C(runs), and whether that speaks C(tls) with other nodes.
   returned: success
   type: dict
 """
 
+import pwd
 import socket
 
 import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa: F401 - the first, for the others
@@ -71,6 +72,15 @@ def has_address(address: str) -> bool:
     return True
 
 
+def has_user(name: str = "rabbitmq") -> bool:
+    """Whether the user that the package brings is there."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def main() -> None:
     """Entry point."""
     take_over()
@@ -90,6 +100,7 @@ def main() -> None:
             "members": members_on_disk(node),
             "data": [name for name in nodes() if name != node],
             "cookie": cookie_is(module.params["cookie"]),
+            "user": has_user(),
             "address": has_address(module.params["address"]),
             "release": f"{runs.id} {runs.version}",
             "systemd": SYSTEMD.is_dir(),

@@ -70,6 +70,18 @@ def test_a_broker_under_its_hosts_name_registers_by_loopback_and_is_found_at_its
     assert render(template).count(":4369") == 1
 
 
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("cookie", ["none", "same", "other"])
+def test_the_cookie_of_a_run_that_ended_before_the_package_was_there_is_no_obstacle(cookie, user, evaluate):
+    """Its package brings the user that owns it, and gives the file to it."""
+    tasks = yaml.safe_load((ROOT / "roles/rabbitmq/tasks/cluster.yml").read_text())
+    [copy] = [task["ansible.builtin.copy"] for task in tasks if "ansible.builtin.copy" in task]
+    node = {"info": {"cookie": cookie, "user": user}}
+    for key in ("owner", "group"):
+        wanted = evaluate("wanted", wanted=trust_as_template(copy[key]), __rabbitmq_node=node, omit="nobody's")
+        assert wanted == ("rabbitmq" if user else "nobody's")
+
+
 def test_a_node_speaks_tls_with_others_and_a_broker_that_is_alone_is_left_as_it_is(render):
     template = ROOT / "roles/rabbitmq/templates/rabbitmq-env.conf.j2"
     nodes = [{"name": "rabbit@a", "address": "10.0.0.1"}]

@@ -16,6 +16,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_v
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.modules import rabbitmq_restart
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_cluster import advice
+from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_node_info import has_user
 from ansible_collections.celery_ops.kit.plugins.modules.rabbitmq_restart import Restart, newer, started
 
 NODES = ["rabbit@a", "rabbit@b", "rabbit@c"]
@@ -126,6 +127,11 @@ def test_status_looks_at_the_cluster_of_a_node_that_is_alone_in_the_inventory(mo
     assert look.node_of_several(tmp_path) == ["rabbit@a"]
     monkeypatch.setattr(look.rabbitmq, "is_configured", lambda: False)
     assert look.node_of_several(tmp_path) == [], "somebody else's"
+
+
+def test_the_user_of_the_package_is_there_or_not():
+    assert has_user("root")
+    assert not has_user("nobody-of-this-name")
 
 
 def test_the_cookie_is_compared_and_not_shown(tmp_path):
