@@ -234,15 +234,16 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     if text:
         firewall.check(text)
     if not module.check_mode:
+        if text:
+            firewall.load(text)
+        else:
+            firewall.remove()
+        # At last: by this file the next run tells that the rules are loaded.
         if wanted:
             file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_json(file, {"rules": wanted})
         else:
             file.unlink(missing_ok=True)
-        if text:
-            firewall.load(text)
-        else:
-            firewall.remove()
     return {"changed": True, **answer}
 
 

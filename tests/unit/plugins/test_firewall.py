@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.modules import firewall
 from ansible_collections.celery_ops.kit.plugins.modules.firewall import resolved, text_of
 
 HUB = [{"ports": [5671], "peers": {"hub": ["10.0.0.5", "fd00::5"], "office": ["192.0.2.0/24"]}}]
@@ -57,3 +60,50 @@ def test_a_host_that_a_run_leaves_out_keeps_the_addresses_that_were_known_of_it(
 def test_a_peer_that_need_not_be_there_is_left_out_where_its_name_leads_nowhere():
     rule = {"ports": [1], "peers": {"gone": ["nowhere.invalid"], "a": ["10.0.0.1"]}, "optional": ["gone"]}
     assert resolved([rule], []) == [{"ports": [1], "peers": {"a": ["10.0.0.1/32"]}}]
+
+
+class Host:
+    """Stands for nft and systemd: what has been loaded, and whether systemd loads it."""
+
+    def __init__(self) -> None:
+        self.loaded, self.works, self.check_mode = "", True, False
+        self.params = {"name": "shop", "rules": HUB}
+
+    def get_bin_path(self, name: str) -> str:
+        return f"/usr/sbin/{name}"
+
+    def run_command(self, words: list[str], data: str = "") -> tuple[int, str, str]:
+        if words[:2] == ["nft", "list"]:
+            return int(not self.loaded), "", ""
+        if words[0] == "systemctl" and words[1] in ("reload-or-restart", "restart", "disable"):
+            if not self.works:
+                return 1, "", "Transport endpoint is not connected"
+            self.loaded = "" if words[1] == "disable" else firewall.RULES.read_text()
+        return 0, "", ""
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    """A host with the rules for HUB."""
+    for name in ("STATE", "RULES", "UNIT"):
+        monkeypatch.setattr(firewall, name, tmp_path / name.lower())
+    found = Host()
+    assert firewall.run(found)["changed"]
+    assert not firewall.run(found)["changed"]
+    return found
+
+
+@pytest.mark.parametrize("peers", [{"hub": ["10.0.0.5"], "new": ["10.0.0.9"]}, {}], ids=["others", "none"])
+def test_rules_that_were_not_loaded_are_loaded_by_the_next_run(peers, host):
+    other = SimpleNamespace(**vars(host), get_bin_path=host.get_bin_path, run_command=host.run_command)
+    other.params = {"name": "crm", "rules": HUB}
+    firewall.run(other)
+    host.params["rules"] = [{"ports": [5671], "peers": peers}] if peers else []
+    host.works = False
+    with pytest.raises(OperatorError, match="Transport endpoint is not connected"):
+        firewall.run(host)
+    host.works = True
+    assert firewall.run(host)["changed"]
+    assert host.loaded == firewall.RULES.read_text()
+    assert ("10.0.0.9" in host.loaded) is bool(peers)
+    assert not firewall.run(host)["changed"]
