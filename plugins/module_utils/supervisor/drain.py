@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import hashlib
 import math
 import os
 import signal
@@ -44,7 +45,9 @@ def forget_later(conf: Path, conf_dir: ConfDir, app: str, seconds: float) -> Non
         os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), 4096))  # the lock, too
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         directory = host_work.directory_of(app)
-        if _is_the_only_one(directory / f"drain-{conf_dir.prefixes[0]}"):
+        # One about other programs as well does not wait for these alone.
+        about = hashlib.sha256(" ".join(sorted(conf_dir.prefixes)).encode()).hexdigest()[:8]
+        if _is_the_only_one(directory / f"drain-{about}"):
             _forget(Supervisord(Endpoint.from_conf(conf)), conf_dir, directory, seconds)
     finally:
         os._exit(0)

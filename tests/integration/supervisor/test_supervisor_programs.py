@@ -1070,7 +1070,7 @@ def deploy(host, *programs, **more):
 
 def waiting(host):
     """The processes that wait for what drains: they hold the lock's file."""
-    lock = next(host.directory.glob("run-celery-ops/app/drain-*"))
+    [lock] = host.directory.glob("run-celery-ops/app/drain-*")
     return {path.parent.parent.name for path in Path("/proc").glob("[0-9]*/fd/*") if leads_to(path, lock)}
 
 
@@ -1106,6 +1106,21 @@ def test_what_drains_is_stopped_again_where_supervisord_starts_anew(host):
         10,
         f"{A2} alone",
     )
+
+
+def test_what_a_call_about_more_programs_leaves_is_forgotten_while_what_an_earlier_one_left_still_drains(host):
+    done = host.directory / "done"
+    worker, scheduler1 = host.program(A2), scheduler(host, S1, "--drain", 1.5, settings=["stopwaitsecs=60"])
+    deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
+    assert deploy(host, worker)["draining"] == [A1]
+    both = "app-worker-,app-scheduler"
+    deploy(host, worker, scheduler1, prefix=both)
+    result = deploy(host, worker, scheduler(host, S2), prefix=both)
+    assert set(result["draining"]) == {A1, S1}
+    wait_until(lambda: set(host.states()) == {A1, A2, S2}, 10, f"the end of {S1} alone")
+    assert host.states()[A1] == "STOPPING" and host.links() == {A1}
+    done.touch()
+    wait_until(lambda: set(host.files()) == {f"{A2}.conf", f"{S2}.conf"}, 10, f"the conf of {A2} and {S2} alone")
 
 
 def test_what_was_begun_anew_meanwhile_is_not_forgotten(host):
