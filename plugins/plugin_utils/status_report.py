@@ -32,10 +32,17 @@ def document(
     from the inventory (plugin_utils/drift.py), or why that is not known; None where nobody asked.
     """
     leaderships = [leadership({host: programs_of(results.get(host)) for host in hosts}) for hosts in schedulers]
-    paused = paused_queues(results)
-    found = [(host, line) for host, result in results.items() for line in wrong(result)]
     # The broker's host does not know what is paused on the workers'.
-    problems = [problem(host, line) for host, line in found if not line.startswith(tuple(map(unconsumed, paused)))]
+    expected = {
+        name: tuple(map(unconsumed, paused_queues(one for one in results.values() if app_of(one, app) == name)))
+        for name in {app_of(result, app) for result in results.values()}
+    }
+    problems = [
+        problem(host, line)
+        for host, result in results.items()
+        for line in wrong(result)
+        if not line.startswith(expected[app_of(result, app)])
+    ]
     problems += [problem(", ".join(one.hosts), line) for one in leaderships for line in one.problems()]
     if isinstance(drift, str):
         problems.append(problem("", f"It is not known what differs from the inventory: {drift}"))
@@ -85,9 +92,14 @@ def lines(results: Mapping[str, Result], given: Mapping[str, Any], schedulers: I
     return shown
 
 
-def paused_queues(results: Mapping[str, Result]) -> set[str]:
-    """Return the queues that a worker of any host would consume from if they were not paused."""
-    programs = [one for result in results.values() for one in (result.get("programs") or {}).values()]
+def app_of(result: Result, app: str) -> str:
+    """Return the application of a host; `app` where it was not reached."""
+    return str(result.get("app") or app)
+
+
+def paused_queues(results: Iterable[Result]) -> set[str]:
+    """Return the queues that a worker of any of these hosts would consume from if they were not paused."""
+    programs = [one for result in results for one in (result.get("programs") or {}).values()]
     return {queue for one in programs for queue in one.get("paused") or []}
 
 
@@ -120,10 +132,11 @@ def problem(host: str, line: str) -> dict[str, str]:
 def application(app: str, results: Mapping[str, Result], leaderships: list[Leadership]) -> dict[str, Any]:
     """Return what is known of an application as a whole."""
     told = queue_hosts(results)
+    is_one_broker = len(told) < 2 or all(result.get("unseen") for result in told.values())
 
     def now(name: str, broker: str) -> list[Mapping[str, float]]:
         """Return what watchdogs tell of a queue: where there are several brokers, the one on the broker's host."""
-        seen = [result.get("now") or {} for host, result in results.items() if len(told) < 2 or host == broker]
+        seen = [result.get("now") or {} for host, result in results.items() if is_one_broker or host == broker]
         return [of[name] for of in seen if name in of]
 
     queues = [
@@ -185,16 +198,19 @@ def hour(given: list[Mapping[str, Any]], now: float) -> dict[str, Any] | None:
 
 
 def queue_hosts(results: Mapping[str, Result]) -> dict[str, Result]:
-    """Return the hosts whose queues are different ones: of a cluster's the first that told some."""
+    """Return the hosts whose queues are different ones, with these: of a cluster's the first that told some."""
     found: dict[str, Result] = {}
     seen: set[tuple[str, ...]] = set()
+    asked: set[str] = set()
     for host, result in results.items():
-        cluster = tuple(sorted(result.get("cluster") or ()))
-        # Each worker asks a broker of somebody else's for the queues it consumes from.
-        key = cluster or (("foreign",) if result.get("unseen") else (host,))
-        if result.get("queues") and (key == ("foreign",) or key not in seen):
+        queues = result.get("queues") or {}
+        key = tuple(sorted(result.get("cluster") or ())) or (host,)
+        if result.get("unseen"):  # each asks a broker of somebody else's for the queues it consumes from
+            queues = {name: queue for name, queue in queues.items() if name not in asked}
+            asked |= set(queues)
+        if queues and key not in seen:
             seen.add(key)
-            found[host] = result
+            found[host] = {**result, "queues": queues}
     return found
 
 
@@ -230,7 +246,7 @@ def host_entry(host: str, result: Result, app: str) -> dict[str, Any]:
     known = {key: result.get(key) or {} for key in ("lock", "work", "draft", "store")}
     return {
         "host": host,
-        "app": result.get("app") or app,
+        "app": app_of(result, app),
         "reached": "problems" in result,
         "hostname": result.get("hostname", ""),
         "release": result.get("release", ""),

@@ -10,7 +10,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.celery_ops.kit.plugins.action.celery_status_report import NO_FILE, form, output, write
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import status_report
-from support.statuses import broken, healthy, hostile
+from support.statuses import broken, healthy, hostile, worker
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((ROOT / "docs/status.schema.json").read_text())
@@ -118,9 +118,31 @@ def test_a_clusters_queues_are_there_once_and_those_of_single_brokers_each():
 def test_a_queue_that_is_paused_on_another_host_is_no_problem_of_the_broker():
     results = broken()
     assert any(one["problem"].startswith("Nothing consumes from shop,") for one in document(results)["problems"])
-    worker = next(iter(results["web1"]["programs"].values()))
-    results["work2"] = {"app": "shop", "problems": [], "programs": {"shop-worker-x-1": {**worker, "paused": ["shop"]}}}
+    one = next(iter(results["web1"]["programs"].values()))
+    results["work2"] = {"app": "shop", "problems": [], "programs": {"shop-worker-x-1": {**one, "paused": ["shop"]}}}
     assert not any(one["problem"].startswith("Nothing consumes from shop,") for one in document(results)["problems"])
+
+
+def test_a_paused_queue_of_another_application_hides_no_problem():
+    line = "Nothing consumes from mail, where 3 tasks wait. Look: supervisorctl status"
+    [paused] = worker("shop-worker-default-1", paused=["mail"]).values()
+    results = {
+        "shop1": {"app": "shop", "problems": [], "programs": {"shop-worker-default-1": paused}},
+        "pets1": {"app": "pets", "problems": [line]},
+    }
+    assert [one["host"] for one in document(results)["problems"]] == ["pets1"]
+
+
+def test_the_queues_of_a_broker_of_somebody_elses_are_there_once_whichever_hosts_ask_it():
+    def host(*queues, rate):
+        counts = {name: {"messages": 5, "consumers": 2} for name in (*queues, "shop.dead")}
+        known = {"app": "shop", "problems": [], "unseen": "its alarms", "queues": counts}
+        return {**known, "now": {"shop": {"oldest": 3.0, "rate": rate}}}
+
+    one = document({"a": host("shop", rate=1.0), "b": host("shop", "mail", rate=2.0)})["applications"][0]
+    found = [(each["name"], each["host"], each["rate"]) for each in one["queues"]]
+    assert found == [("shop", "a", 3.0), ("shop.dead", "a", None), ("mail", "b", None)]
+    assert one["dead_lettered"] == 5
 
 
 def test_what_is_paused_is_said_above_all_else():
