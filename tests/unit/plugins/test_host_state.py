@@ -134,11 +134,24 @@ def test_a_line_is_added_once(tmp_path):
     [
         ("[a]\nchmod=0770 ; mode\n[b]\nchmod=1\n", "[a]\nchmod=0700\n[b]\nchmod=1\n"),
         ("[a]\nchmod = 0700\n", "[a]\nchmod = 0700\n"),
+        # As Debian has it: nothing has to be restarted for that.
+        ("[a] ; here\nchmod=0700     ; (default 0700)\n", "[a] ; here\nchmod=0700     ; (default 0700)\n"),
+        ("[a]\nchmod=0700;x\n", "[a]\nchmod=0700\n"),
+        ("[a] ; here\nfile=x\n", "[a] ; here\nchmod=0700\nfile=x\n"),
         ("[a]\nfile=x\n[b]\nchmod=0700\n", "[a]\nchmod=0700\nfile=x\n[b]\nchmod=0700\n"),
         ("[b]\n", "[b]\n[a]\nchmod=0700\n"),
         ("[a]\nchmod=0700\nchmod=0777\n", "[a]\nchmod=0700\n"),
     ],
-    ids=["another value", "right already", "missing", "no section", "twice"],
+    ids=[
+        "another value",
+        "right already",
+        "right with a comment",
+        "another value that looks like a comment",
+        "missing after a comment",
+        "missing",
+        "no section",
+        "twice",
+    ],
 )
 def test_an_option_is_set_in_its_section(before, after):
     assert with_option(before, "a", "chmod=0700") == after
