@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONF_D, SUPERVISOR_SOCKET, SUPERVISORD_CONF
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.supervisor import configuration, patterns
 
 DEBIANS_SUPERVISORD = Path("/usr/bin/supervisord")
 
@@ -69,14 +70,12 @@ def problems(running: Iterable[Supervisord], conf: Path) -> Iterator[str]:
         )
     if not conf.exists():
         return
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", " #"), allow_no_value=True)
     try:
-        parser.read(conf)
+        parser = configuration(text_of(conf))
     except configparser.Error as error:
         yield f"{conf} can't be read: {' '.join(str(error).split())}. Write it as Supervisor's manual says."
         return
-    patterns = parser.get("include", "files", fallback="").replace("%(here)s", str(conf.parent)).split()
-    if not any(fnmatch.fnmatch(f"{CONF_D}/some.conf", str(conf.parent / pattern)) for pattern in patterns):
+    if not any(Path(CONF_D, "some.conf").match(pattern) for pattern in patterns(parser, str(conf.parent))):
         yield f"{conf} does not include {CONF_D}. Write in its section [include]: files = {CONF_D}/*.conf"
     if not parser.get("unix_http_server", "file", fallback=""):
         line = f"file={SUPERVISOR_SOCKET}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import glob
 import os
 import re
 from contextlib import suppress
@@ -17,20 +18,32 @@ def programs(root: str = "/etc/supervisor") -> dict[str, set[str]]:
     """Return the files with programs, and the applications of the kit that own something in them."""
     main = Path(root, "supervisord.conf")
     text = text_of(main) if main.exists() else ""
-    files = sorted({path for pattern in included(text, root) for path in Path("/").glob(pattern) if path.is_file()})
-    found = {str(path): set(MARK.findall(text_of(path))) for path in files}
+    found_there = {path for pattern in included(text, root) for path in map(Path, glob.glob(pattern))}  # noqa: PTH207
+    found = {str(path): set(MARK.findall(text_of(path))) for path in sorted(found_there) if path.is_file()}
     if re.search(r"^\[(program|group|eventlistener|fcgi-program):", text, re.MULTILINE):
         found[str(main)] = set()
     return found
 
 
 def included(text: str, root: str) -> set[str]:
-    """Return the patterns of the files that a configuration includes, from / on; those of conf.d in any case."""
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", " #"), allow_no_value=True)
+    """Return the patterns of the files that a configuration includes; those of conf.d in any case."""
+    found = {f"{root}/conf.d/*.conf"}
     with suppress(configparser.Error):  # such a one supervisord does not read either
-        parser.read_string(text)
-    patterns = (parser.get("include", "files", fallback="") or "").replace("%(here)s", root).split()
-    return {os.path.normpath(Path(root, each)).lstrip("/") for each in ["conf.d/*.conf", *patterns]}
+        found |= patterns(configuration(text), root)
+    return found
+
+
+def configuration(text: str) -> configparser.RawConfigParser:
+    """Return a configuration as supervisord reads it. Raises configparser.Error."""
+    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"), allow_no_value=True)
+    parser.read_string(text)
+    return parser
+
+
+def patterns(conf: configparser.RawConfigParser, root: str) -> set[str]:
+    """Return the patterns of the files that a configuration in the directory `root` includes."""
+    words = (conf.get("include", "files", fallback="") or "").replace("%(here)s", root).split()
+    return {os.path.normpath(Path(root, each)) for each in words}
 
 
 def other_programs(app: str, root: str = "/etc/supervisor") -> list[str]:

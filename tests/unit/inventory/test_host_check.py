@@ -241,13 +241,28 @@ def test_a_supervisor_that_is_not_debians_is_refused_by_name(another, tmp_path):
         (GOOD_CONF, ""),
         (GOOD_CONF.replace("conf.d/*.conf", "/opt/*.conf"), "[include]: files = /etc/supervisor/conf.d/*.conf"),
         (GOOD_CONF.partition("[include]")[0], "[include]: files = /etc/supervisor/conf.d/*.conf"),
+        # supervisord's * matches no slash.
+        (GOOD_CONF.replace("conf.d/*.conf", "*.conf"), "[include]: files = /etc/supervisor/conf.d/*.conf"),
+        (GOOD_CONF.replace("conf.d/*.conf", "*/*.conf"), ""),
+        (GOOD_CONF.replace("files = more.ini conf.d/*.conf", "files"), "[include]: files = /etc/supervisor/conf.d"),
+        (GOOD_CONF.replace("a comment", "f\xfcr alle"), ""),
         (GOOD_CONF.partition("[include]")[2], "can't be read"),
         (GOOD_CONF.replace("file=", "chmod="), "[unix_http_server]: file=/var/run/supervisor.sock"),
     ],
-    ids=["good", "elsewhere", "no include", "no section", "no socket"],
+    ids=[
+        "good",
+        "elsewhere",
+        "no include",
+        "above",
+        "every directory",
+        "no value",
+        "no UTF-8",
+        "no section",
+        "no socket",
+    ],
 )
 def test_a_configuration_that_would_not_run_our_programs_is_refused(conf, says, tmp_path, monkeypatch):
-    (tmp_path / "supervisord.conf").write_text(conf)
+    (tmp_path / "supervisord.conf").write_text(conf, encoding="latin-1")
     monkeypatch.setattr(supervisor, "CONF_D", tmp_path / "conf.d")
     said = " ".join(supervisor.problems([], tmp_path / "supervisord.conf")).replace(str(tmp_path), "/etc/supervisor")
     assert says in said

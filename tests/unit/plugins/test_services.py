@@ -169,6 +169,10 @@ def test_programs_of_others_are_found_wherever_supervisor_reads_them(tmp_path):
     assert supervisor.other_programs("shop", str(here)) == [f"Supervisor: {theirs}"]
     conf.write_text("[include]\nfiles = %(here)s/more/*.conf ; and no other\n")
     assert supervisor.foreign_programs(str(here)) == [str(fourth)]
+    # What pathlib refuses; and a hidden file is none of its own.
+    conf.write_text("[include]\nfiles = more/**.conf # and no other\n")
+    fourth.with_name(".old.conf").write_text("[program:old]\n")
+    assert supervisor.foreign_programs(str(here)) == [str(fourth)]
 
 
 def test_all_services_that_the_kit_installed_are_looked_at_before_they_go_together(tmp_path, monkeypatch):
