@@ -119,8 +119,12 @@ def setting(line: str) -> tuple[str, str]:
 
 
 def held(address: Address) -> int:
-    """Return how many keys a Redis holds, which the kit has set up. Raises OperatorError."""
-    return sum(keys_by_database(ask(address, "INFO keyspace", user=ADMIN, password=admin_password())).values())
+    """Return how many keys a Redis holds, which the kit has set up, and nobody else has. Raises OperatorError.
+
+    A replica's are its primary's: a run that was interrupted may have made it one, and no more.
+    """
+    said = ask(address, "INFO replication", "INFO keyspace", user=ADMIN, password=admin_password())
+    return 0 if "role:slave" in said else sum(keys_by_database(said).values())
 
 
 def bound_to() -> str:

@@ -55,6 +55,14 @@ def test_a_new_member_asks_the_others_who_the_primary_is(monkeypatch):
     assert redis_sentinel.primary_of(WANT, "") == "10.0.0.1"
 
 
+@pytest.mark.parametrize(("role", "count"), [("master", 7), ("slave", 0)])
+def test_a_run_that_ended_before_a_new_replica_had_its_sentinel_is_completed(role, count, monkeypatch):
+    """What a replica has is its primary's, and nothing that would be lost."""
+    answers = {"INFO replication": f"role:{role}", "INFO keyspace": "db1:keys=7,expires=7,avg_ttl=1"}
+    monkeypatch.setattr(redis, "ask", lambda address, *commands, **login: [answers[each] for each in commands])
+    assert redis.held(redis.Address("10.0.0.2", 6379)) == count
+
+
 def test_an_application_asks_sentinel_for_the_primary_and_nothing_else():
     application = {"name": "shop", "password": "abc", "database": 3}
     rules = redis_users.rules_of(application, sentinel=True)
