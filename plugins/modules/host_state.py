@@ -116,6 +116,12 @@ options:
         type: list
         elements: str
         default: []
+      reads:
+        description: >-
+          Files that the service reads when it starts. RV(unread) names one that runs since before they were written.
+        type: list
+        elements: path
+        default: []
 attributes:
   check_mode: {support: full, description: Says what would change.}
   diff_mode: {support: full, description: "Shows texts and modes; what is hidden is not shown."}
@@ -149,6 +155,13 @@ unlike:
   returned: success
 due:
   description: "What steps with O(steps[].later) would change: paths, and services that would start."
+  type: list
+  elements: str
+  returned: success
+unread:
+  description: >-
+    The services that have not read one of their files (O(steps[].reads)) as it is, and are to be restarted, as after a
+    run that was interrupted.
   type: list
   elements: str
   returned: success
@@ -201,6 +214,7 @@ STEP = {
     "group_name": {"type": "str"},
     "service": {"type": "str"},
     "answers": {"type": "list", "elements": "str", "default": []},
+    "reads": {"type": "list", "elements": "path", "default": []},
 }
 
 
@@ -226,7 +240,7 @@ def take(step: dict[str, Any], outcome: Outcome) -> None:
     elif step["group_name"]:
         accounts.group(step["group_name"], outcome)
     else:
-        services.service(step["service"], step["answers"], outcome)
+        services.service(step["service"], step["answers"], outcome, step["reads"])
 
 
 def access(step: dict[str, Any], mode: str) -> paths.Access:

@@ -22,9 +22,14 @@ NODES = [{"name": "rabbit@a", "address": "10.0.0.1"}]
 def test_a_broker_that_is_alone_and_was_there_before_is_restarted_for_its_files(
     evaluate, changed, installed, nodes, restarts_for
 ):
-    state = {"paths": [evaluate(name) for name in changed], "packages": installed}
+    state = {"paths": [evaluate(name) for name in changed], "packages": installed, "unread": []}
     found = evaluate("__rabbitmq_restart_for", __rabbitmq_state=state, rabbitmq_cluster_nodes=nodes)
     assert found == [evaluate(name) for name in restarts_for]
+
+
+def test_a_broker_is_restarted_for_what_an_interrupted_run_has_written(evaluate):
+    state = {"paths": [], "packages": [], "unread": ["rabbitmq-server"]}
+    assert evaluate("__rabbitmq_restart_for", __rabbitmq_state=state) == ["rabbitmq-server"]
 
 
 CONF, SKIPPED = "/etc/redis/celery-ops.conf", {"changed": False, "skipped": True}
@@ -37,6 +42,7 @@ CONF, SKIPPED = "/etc/redis/celery-ops.conf", {"changed": False, "skipped": True
         (True, {"paths": [CONF]}),
         (False, {"paths": ["/var/lib/redis/mine"]}),  # the directory of its data
         (True, {"state": {"paths": ["/etc/redis/redis.conf"], "started": []}}),
+        (True, {"state": {"paths": [], "started": [], "unread": ["redis-server"]}}),  # of a run before
         (True, {"users": {"restart": True}}),
         (False, {"users": {"restart": False}}),
         (True, {"cleaned": {"changed": True}}),

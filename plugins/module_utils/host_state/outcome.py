@@ -20,6 +20,7 @@ class Outcome:
     packages: list[str] = field(default_factory=list)
     unlike: dict[str, str] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     due: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -44,5 +45,6 @@ class Outcome:
             "packages": self.packages,
             "unlike": self.unlike,
             "started": self.started,
+            "unread": self.unread,
             "due": self.due,
         }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
@@ -16,10 +17,11 @@ ANSWER_TIMEOUT = 30.0  # seconds
 POLL = 0.2  # seconds
 
 
-def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
+def service(unit: str, answers: Sequence[str], outcome: Outcome, reads: Sequence[str] = ()) -> None:
     """Start a unit now and at boot, and wait until a command succeeds (`answers`; empty for none).
 
-    Raises OperatorError where it does not. Sandbox options that the host lacks are switched off then.
+    Raises OperatorError where it does not. Sandbox options that the host lacks are switched off then. Of one that runs
+    since before one of the files was written that it `reads`, that is noted: whoever calls restarts it.
     """
     found = sandbox.properties(unit, "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
     if found["NeedDaemonReload"] == "yes" and not outcome.check:
@@ -31,6 +33,9 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
     if is_down(found):
         outcome.note(unit, {"state": found["ActiveState"]}, {"state": "started"})
         outcome.started.append(unit)
+    elif reads and (files := unread(reads, times(unit), time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))):
+        outcome.note(unit, {"not read yet": files}, {"not read yet": []})
+        outcome.unread.append(unit)
     if outcome.check:
         return
     # Of one that is starting just now, this awaits the end.
@@ -39,6 +44,25 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome) -> None:
         sandbox.repair(unit, why or f"It does not answer within {ANSWER_TIMEOUT:.0f} s.", outcome)
         if not is_up(answers):
             raise OperatorError(f"{unit} does not answer within {ANSWER_TIMEOUT:.0f} s. Look: systemctl status {unit}")
+
+
+def times(unit: str) -> dict[str, str]:
+    """What systemd says of when a unit's process was started."""
+    names = ("MainPID", "ExecMainStartTimestamp", "ExecMainStartTimestampMonotonic")
+    said = sandbox.systemctl("show", unit, "--timestamp=unix", *(f"--property={name}" for name in names))
+    return {name: value for name, _, value in (line.partition("=") for line in said.splitlines())}
+
+
+def unread(reads: Iterable[str], said: Mapping[str, str], now: float, monotonic: float) -> list[str]:
+    """Return the files that were written after a unit's process was started, by what systemd says of it.
+
+    As the run does that ends between both. The clock may have been set since then, so the later time counts.
+    """
+    by_clock = said.get("ExecMainStartTimestamp", "")
+    if said.get("MainPID", "0") == "0" or not by_clock.startswith("@"):
+        return []
+    begun = max(float(by_clock[1:]), now - monotonic + int(said["ExecMainStartTimestampMonotonic"]) / 1e6)
+    return [each for each in reads if Path(each).is_file() and begun < Path(each).stat().st_mtime <= now]
 
 
 def is_down(found: Mapping[str, str]) -> bool:

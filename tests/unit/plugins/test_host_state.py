@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import time
 
 import pytest
 from ansible.module_utils import basic
 from ansible_collections.celery_ops.kit.plugins.action.host_state import wanted
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import with_line, with_option
-from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.services import is_down
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.services import is_down, unread
 from ansible_collections.celery_ops.kit.plugins.modules import host_state
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -196,6 +198,64 @@ def test_several_kinds_in_one_step_are_refused(take):
 )
 def test_a_service_that_failed_and_is_to_be_tried_again_is_down(state, sub, down):
     assert is_down({"ActiveState": state, "SubState": sub}) is down
+
+
+NOW, UPTIME = 2_000_000.0, 50_000.0
+
+
+@pytest.mark.parametrize(
+    ("written", "by_clock", "after_boot", "is_unread"),
+    [
+        (NOW - 100, NOW - 50, UPTIME - 50, False),
+        (NOW - 50, NOW - 100, UPTIME - 100, True),
+        (NOW - 50, NOW - 100, UPTIME - 40, False),  # the clock was set forward since its start
+        (NOW - 50, NOW - 40, UPTIME - 100, False),  # and back
+        (NOW + 50, NOW - 100, UPTIME - 100, False),  # a time that is still to come says nothing
+    ],
+)
+def test_a_service_has_not_read_what_was_written_after_its_start(written, by_clock, after_boot, is_unread, tmp_path):
+    path = tmp_path / "conf"
+    path.touch()
+    os.utime(path, (written, written))
+    said = {
+        "MainPID": "7",
+        "ExecMainStartTimestamp": f"@{by_clock:.0f}",
+        "ExecMainStartTimestampMonotonic": f"{after_boot * 1e6:.0f}",
+    }
+    files = [str(path), str(tmp_path / "none")]
+    assert unread(files, said, NOW, UPTIME) == [str(path)] * is_unread
+    for nothing in ({}, {**said, "MainPID": "0"}, {**said, "ExecMainStartTimestamp": "n/a"}):
+        assert unread(files, nothing, NOW, UPTIME) == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_service_that_runs_since_before_its_files_is_named_in_each_call_until_it_is_restarted(
+    later, take, tmp_path, monkeypatch
+):
+    conf, times = tmp_path / "conf", tmp_path / "times"
+    conf.write_text("port 1\n")
+    answer = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+
+    def systemctl(*words: str) -> str:
+        moment = times.stat().st_mtime
+        of_process = {
+            "MainPID": "7",
+            "ExecMainStartTimestamp": f"@{moment:.0f}",
+            "ExecMainStartTimestampMonotonic": f"{(moment - time.time() + time.monotonic()) * 1e6:.0f}",
+        }
+        assert words[:2] == ("show", "crm")
+        found = of_process if "--timestamp=unix" in words else answer
+        return "".join(f"{name}={value}\n" for name, value in found.items())
+
+    monkeypatch.setattr(sandbox, "systemctl", systemctl)
+    step = {"service": "crm", "reads": [str(conf)], "later": later}
+    for ago, is_unread in ((100, True), (100, True), (-1, False)):
+        times.touch()
+        moment = time.time() - ago
+        os.utime(times, (moment, moment))
+        said = take(step)
+        assert (said["due"] if later else said["unread"]) == ["crm"] * is_unread
+        assert said["changed"] is (is_unread and not later)
 
 
 def test_what_is_for_a_later_call_is_only_looked_at(take, tmp_path):
