@@ -42,7 +42,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     ends_of,
     unlisted,
 )
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation, is_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
@@ -304,10 +304,9 @@ def read_supervisor(app: str) -> Supervisor:
         processes = connect(SUPERVISORD_CONF, 0).processes()
     except OperatorError as error:
         return Supervisor(refused=str(error))
-    prefix = f"{app}-"
-    confs = {path.stem: path for path in CONF_D.glob(f"{prefix}*.conf")}
+    confs = {path.stem: path for path in CONF_D.glob(f"{app}-*.conf") if is_of(app, path.stem)}
     programs = []
-    for name in sorted({*confs, *(name for name in processes if name.startswith(prefix))}):
+    for name in sorted({*confs, *(name for name in processes if is_of(app, name))}):
         path, process = confs.get(name), processes.get(name)
         beat, pid = read_json(layout.heartbeat(name)), process.pid if process else 0
         programs.append(

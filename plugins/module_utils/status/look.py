@@ -41,6 +41,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services import (
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import rows_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import Versions
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker, flower, metrics
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import is_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
 
@@ -183,7 +184,7 @@ def look_at_programs(seen: Status, conf: Path) -> None:
         seen.refused.append("Supervisor is not installed. Install it: ansible-playbook playbooks/site.yml")
     watchdog, itself = {}, ""
     for name, process in sorted(processes.items()):
-        if not name.startswith(f"{seen.app}-"):
+        if not is_of(seen.app, name):
             continue
         seen.programs[name] = _program(layout, name, process)
         beat = read_json(layout.heartbeat(name))

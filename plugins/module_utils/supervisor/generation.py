@@ -117,6 +117,11 @@ def prefix_of(name: str, prefixes: Iterable[str]) -> str | None:
     return max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
 
 
+def is_of(app: str, name: str) -> bool:
+    """Return whether a program of this name is the application's: somebody else's may begin with its name, too."""
+    return name.startswith(f"{app}-") and bool(GENERATION.search(name)) and bool(NAME.fullmatch(name))
+
+
 def refuse_invalid(prefixes: Collection[str], generations: Iterable[Generation]) -> None:
     """Raise OperatorError for a generation that we could not own, name or tell apart later."""
     seen: set[str] = set()
