@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, write_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, text_of, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
     LEASED,
@@ -128,7 +128,7 @@ class Deployments:
         programs = []
         for path in sorted(conf_dir.glob(f"{self.app}-*.conf")):
             with suppress(OSError):
-                text = path.read_text()
+                text = text_of(path)
                 if (owner := OWNER.search(text)) and path.stem.startswith(owner[1]) and owner[1].startswith(self.app):
                     program = program_of(path.stem)
                     # All but workers hold something that two can't have: a pidfile or a socket.

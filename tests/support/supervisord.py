@@ -54,6 +54,7 @@ class Supervisord:
 
     directory: Path
     daemon: subprocess.Popen | None = None
+    login: tuple = (None, None)
 
     @property
     def conf(self):
@@ -71,9 +72,9 @@ class Supervisord:
     def socket(self):
         return self.directory / "supervisor.sock"
 
-    def start(self):
-        self.conf_d.mkdir(exist_ok=True)
-        self.conf.write_text(
+    def text(self):
+        """Return the text of a supervisord.conf."""
+        return (
             f"[unix_http_server]\nfile={self.socket}\nchmod=0700\n"
             f"[supervisord]\nlogfile=%(here)s/supervisord.log\npidfile=%(here)s/supervisord.pid\n"
             "[rpcinterface:supervisor]\n"
@@ -81,6 +82,12 @@ class Supervisord:
             f"[supervisorctl]\nserverurl=unix://{self.socket}\n"
             f"[include]\nfiles = {self.conf_d}/*.conf\n"
         )
+
+    def start(self, text="", login=(None, None)):
+        """Start supervisord, with another supervisord.conf than usual if that is given, and a login."""
+        self.login = login
+        self.conf_d.mkdir(exist_ok=True)
+        self.conf.write_text(text or self.text())
         command = [SUPERVISORD, "--nodaemon", "--silent", "--configuration", self.conf]
         self.daemon = subprocess.Popen(command, cwd=self.directory)
         wait_until(self._answers, 10, "self._answers")
@@ -109,7 +116,7 @@ class Supervisord:
 
     @property
     def rpc(self):
-        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        transport = SupervisorTransport(*self.login, f"unix://{self.socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
     def states(self):

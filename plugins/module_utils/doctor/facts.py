@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shutil
 import socket
@@ -19,7 +20,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import disk, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import read_json, text_if_there, text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     APP_GROUPS,
     CERTIFICATES,
@@ -44,6 +45,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation, is_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import option_in, parsed
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
 UNITS = ("supervisor", "rabbitmq-server", "redis-server")
@@ -312,7 +314,7 @@ def read_supervisor(app: str) -> Supervisor:
         programs.append(
             Program(
                 name,
-                path.read_text() if path and path.exists() else "",
+                text_if_there(path) if path else "",
                 process.state if process else "",
                 pid,
                 bool(path and path.is_symlink()),
@@ -320,15 +322,14 @@ def read_supervisor(app: str) -> Supervisor:
                 core_limit(pid),
             )
         )
-    conf = SUPERVISORD_CONF.read_text()
-    named = re.search(r"^\[unix_http_server\][^\[]*?^file\s*=\s*([^\s;]+)", conf, re.MULTILINE | re.DOTALL)
-    inet = re.search(r"^\[inet_http_server\][^\[]*?^port\s*=\s*([^\s;]+)", conf, re.MULTILINE | re.DOTALL)
+    named = supervisor_option(SUPERVISORD_CONF, "unix_http_server", "file")
+    files = (SUPERVISORD_CONF, *sorted(CONF_D.glob("*.conf")))
     unit = settings_of("supervisor", UNIT_SETTINGS)
     record = Deployments(app).current()
     return Supervisor(
         "",
-        file_of(named[1]) if named else None,
-        inet[1] if inet else "",
+        file_of(named) if named else None,
+        next(filter(None, (supervisor_option(file, "inet_http_server", "port") for file in files)), ""),
         unit,
         (SYSTEMD_UNITS / "supervisor.service.d/celery-ops.conf").exists(),
         tuple(programs),
@@ -339,6 +340,13 @@ def read_supervisor(app: str) -> Supervisor:
         tuple(map(read_pidfile, sorted(layout.run.glob("*.pid")))),
         tuple(orphans(app)),
     )
+
+
+def supervisor_option(conf: Path, section: str, name: str) -> str:
+    """Return an option in a file of Supervisor's configuration; empty where it is not there or can't be read."""
+    with suppress(OSError, configparser.Error):
+        return option_in(parsed(conf), conf, section, name) or ""
+    return ""
 
 
 def settings_of(unit: str, names: str) -> dict[str, str]:
@@ -465,7 +473,7 @@ def readable_secrets(paths: Iterable[Path]) -> Iterable[str]:
     """Yield the files that everybody may read and that hold a URL with a password."""
     for path in paths:
         with suppress(OSError):
-            if path.stat().st_mode & 0o004 and re.search(r"://[^\s:/@]*:[^\s@/]+@", path.read_text()):
+            if path.stat().st_mode & 0o004 and re.search(r"://[^\s:/@]*:[^\s@/]+@", text_of(path)):
                 yield str(path)
 
 

@@ -19,7 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils import host_work, p
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk, disks
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import certificate_end, read_json, text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     CERTIFICATES,
@@ -226,7 +226,7 @@ def look_at_programs(seen: Status, conf: Path) -> None:
 def _program(layout: Layout, name: str, process: ProcessInfo) -> dict[str, Any]:
     conf, release = layout.conf(name), ""
     with suppress(OSError):
-        if named := RELEASE.search(conf.read_text()):  # none for the listener
+        if named := RELEASE.search(text_of(conf)):  # none for the listener
             release = named[1]
     return {
         "state": process.state,

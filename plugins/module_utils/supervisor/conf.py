@@ -19,6 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import mark_of, prefix_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import expansions, parsed
 
 
 class NoSpace(OperatorError):
@@ -265,11 +266,9 @@ class Parser:
         return {group.name: group for group in options.process_group_configs}
 
     def _included(self, overlay: Mapping[Path, str | None]) -> list[Path]:
-        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
         try:
-            parser.read_string(text_of(self.conf))
-            known = {"here": str(self.conf.parent), **{f"ENV_{k}": v for k, v in self.environment.items()}}
-            patterns = (parser.get("include", "files", fallback="") % known).split()
+            files = parsed(self.conf).get("include", "files", fallback="")
+            patterns = (files % expansions(self.conf, self.environment)).split()
         except (configparser.Error, KeyError, TypeError) as error:
             raise ValueError(f"{self.conf}: {error}") from None
         found: list[Path] = []

@@ -5,15 +5,19 @@ from __future__ import annotations
 import configparser
 import http.client
 import os
+import platform
 import socket
 import time
 import xmlrpc.client
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
 
 UP = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 """States in which supervisord runs the program, or will try to again by itself."""
@@ -77,6 +81,28 @@ class Reread(NamedTuple):
     removed: frozenset[str]
 
 
+def parsed(conf: Path) -> configparser.RawConfigParser:
+    """Return what is in a file of Supervisor's configuration. Raises OSError, configparser.Error."""
+    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
+    parser.read_string(text_of(conf), str(conf))
+    return parser
+
+
+def expansions(conf: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what Supervisor writes in the place of ``%(here)s`` and the like; of two ``%`` it makes one."""
+    known = {f"ENV_{key}": value for key, value in environment.items()}
+    return {"here": str(conf.parent.absolute()), "host_node_name": platform.node(), **known}
+
+
+def option_in(parser: configparser.RawConfigParser, conf: Path, section: str, name: str) -> str | None:
+    """Return an option of the file `conf` as Supervisor expands it; None where there is none."""
+    value = parser.get(section, name, fallback=None)
+    # With an environment that is not supervisord's: what it lacks stays as it is written.
+    with suppress(KeyError, ValueError, TypeError):
+        return value and value % expansions(conf, os.environ)
+    return value
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where supervisord listens, as its own clients find it."""
@@ -91,10 +117,8 @@ class Endpoint:
 
         Raises OperatorError where the file is missing, can't be read or names no socket.
         """
-        parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
         try:
-            with conf.open() as file:
-                parser.read_file(file)
+            parser = parsed(conf)
         except FileNotFoundError:
             raise OperatorError(
                 f"{conf} is missing. Install supervisor (apt-get install supervisor), or point "
@@ -103,10 +127,7 @@ class Endpoint:
         except (OSError, configparser.Error) as error:
             raise OperatorError(f"{conf} can't be read: {error}") from None
 
-        def option(section: str, name: str) -> str | None:
-            value = parser.get(section, name, fallback=None)
-            return value and value.replace("%(here)s", str(conf.parent.absolute()))
-
+        option = partial(option_in, parser, conf)
         file = option("unix_http_server", "file")
         url = option("supervisorctl", "serverurl") or (file and f"unix://{file}")
         if not url:

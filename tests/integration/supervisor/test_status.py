@@ -4,6 +4,7 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import doctor
 from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import Deployments
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import facts, programs  # noqa: F401 - its checks
+from ansible_collections.celery_ops.kit.plugins.module_utils.status import look
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Status, look_at_programs
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.problems import problems
 
@@ -43,3 +44,28 @@ def test_programs_of_others_that_are_called_like_the_applications_are_not_its_ow
     supervisor = facts.read_supervisor("app")
     assert [one.name for one in supervisor.programs] == [WORKER]
     assert recorded(facts.Facts("app", facts.Wanted(), supervisor=supervisor)).level == doctor.PASS
+
+
+def test_a_file_of_somebody_else_that_is_no_utf_8_ends_neither_status_nor_doctor(shared, monkeypatch):
+    comment = "; gr\xfcn\n".encode("latin-1")
+    with shared.conf.open("ab") as file:
+        file.write(comment)
+    file = shared.conf_d / f"{WORKER}.conf"
+    file.write_bytes(file.read_bytes() + comment)
+    monkeypatch.setattr(look.Layout, "conf", lambda _, name: shared.conf_d / f"{name}.conf")
+    seen = Status("app")
+    look_at_programs(seen, shared.conf)
+    assert list(seen.programs) == [WORKER]
+    assert [one.name for one in facts.read_supervisor("app").programs] == [WORKER]
+    assert list(facts.readable_secrets([file, shared.conf])) == []
+
+
+def test_supervisors_sockets_are_found_however_its_configuration_is_written(shared):
+    written = f"file={shared.socket}"
+    text = shared.conf.read_text().replace(written, "; see [1]\nfile: %(here)s/supervisor.sock")
+    shared.conf.write_text(text)
+    seen = facts.read_supervisor("app")
+    assert (seen.socket.path, seen.inet) == (str(shared.socket), "")
+    (shared.conf_d / "web.conf").write_text("[inet_http_server]\n; not [::1]\nport = *:9001 ; for all\n")
+    (shared.conf_d / "web2.conf").write_text("broken")
+    assert facts.read_supervisor("app").inet == "*:9001"

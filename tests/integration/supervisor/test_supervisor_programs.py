@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -353,6 +354,20 @@ def test_a_foreign_file_that_is_broken_is_not_blamed_on_us(host):
     result = host.refuse([host.program(A1)])
     assert "not by a file of ours" in result["msg"] and "shop" in result["msg"]
     assert set(host.files()) == {"shop.conf"}
+
+
+def test_a_supervisord_conf_with_all_that_supervisor_expands_is_understood(host, monkeypatch):
+    monkeypatch.setenv("USER_OF_IT", "it")
+    host.stop()
+    other = host.directory / platform.node()
+    other.mkdir()
+    (other / "theirs.conf").write_text("[program:theirs]\ncommand=sleep 60\n")
+    login = "username=%(ENV_USER_OF_IT)s\npassword=a%%b\n"
+    text = host.text().replace("chmod=0700\n", f"chmod=0700\n{login}").replace("[include]", f"{login}[include]")
+    text = text.replace(str(host.socket), "%(here)s/supervisor.sock")
+    host.start(f"{text.rstrip()} %(here)s/%(host_node_name)s/*.conf\n", ("it", "a%b"))
+    assert actions(host.apply([host.program(A1)])) == {A1: "started"}
+    assert set(host.states()) == {A1, "theirs"}
 
 
 def test_foreign_programs_with_look_alike_names_are_not_touched(host):

@@ -83,7 +83,7 @@ def test_what_an_older_kit_has_deployed_is_adopted_once(deployments, tmp_path):
         ("shop-x", "other-"),
     ):  # fmt: skip
         (conf_dir / f"{name}.conf").write_text(f"# owner: celery-ops {owner}\n[program:{name}]\n")
-    (conf_dir / "shop-foreign.conf").write_text("[program:shop-foreign]\n")
+    (conf_dir / "shop-foreign.conf").write_bytes("; grün\n[program:shop-foreign]\n".encode("latin-1"))
     deployments.adopt("", "", conf_dir)
     assert deployments.current() == {}, "nothing was deployed"
     deployments.adopt("r1", "env-1", conf_dir)
