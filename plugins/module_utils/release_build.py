@@ -44,7 +44,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.virtualenvs import 
     virtualenv,
 )
 
-MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)")
 NICER = 5  # a build lets the tasks that run go first
 
 
@@ -319,10 +319,19 @@ def inspect(release: Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def where_it_is(name: str, release: Path, options: dict[str, Any]) -> str:
-    """Where a module is, one directory below the application's, and what to write; empty where it isn't there."""
+    """Where a module is, in the application's directory or one below, and what to write; empty where it isn't there."""
     app = (release / "app").resolve()
+    full, name = name, name.partition(".")[0]
+    if full.endswith(".py") and full in options["celery_module"]:
+        return f"\n{full} is a file, not a module. Write: celery_app_module: {full.removesuffix('.py')}"
     if list(app.glob(name)) + list(app.glob(f"{name}.py")):
-        return ""
+        if full != name or not [*app.glob(f"{name}.py"), *app.glob(f"{name}/*.py")]:
+            return ""
+        return (
+            f"\n{name} is in the directory of the application, where the command celery looks only while it imports "
+            f"{options['celery_module']}. Write: celery_app_environment: {{PYTHONPATH: .}}, or `import {name}` into "
+            f"{options['celery_module'].partition(':')[0]}"
+        )
     found = sorted({path.parent for pattern in (f"*/{name}", f"*/{name}.py") for path in app.glob(pattern)})
     if not found:
         return ""

@@ -148,7 +148,7 @@ def load(name: str) -> "Celery":
     from celery import Celery
     from celery.app.utils import find_app
 
-    sys.path.insert(0, str(Path.cwd()))
+    # As in a worker, the directory is on the path only while Celery imports the module (or for good, by its Django part).
     try:
         app = find_app(name)
     except (AttributeError, ImportError):

@@ -634,6 +634,26 @@ def test_an_application_that_is_one_directory_below_is_found_and_said(built, tmp
     assert "No module named 'prices'" in str(error) and f"Write: {write}" in str(error)
 
 
+def test_a_module_that_no_worker_would_find_is_refused_in_the_build(built, tmp_path):
+    host = like(built, tmp_path)
+    (host.source / "shop.py").write_text(f"{APP}app.autodiscover_tasks(['mail'])\n")
+    (host.source / "mail").mkdir()
+    for name in ("__init__", "tasks"):
+        (host.source / f"mail/{name}.py").write_text("")
+    host.packed = host.pack()
+    error = host.fail()
+    assert error.release_fault and "No module named 'mail'" in str(error)
+    assert "Write: celery_app_environment: {PYTHONPATH: .}, or `import mail` into shop" in str(error)
+    # What it says to write is what makes it work.
+    host.environment.write_text("PYTHONPATH=.\n")
+    host.build()
+    host.environment.write_text("")
+    assert "shop.py is a file, not a module. Write: celery_app_module: shop" in str(host.fail(celery_module="shop.py"))
+    (host.source / "shop.py").write_text(f"{APP}import mail\napp.autodiscover_tasks(['mail'])\n")
+    host.packed = host.pack()
+    host.build()
+
+
 @pytest.mark.parametrize("requirements", ["pyproject.toml", "uv.lock"])
 def test_a_project_in_src_that_nobody_installs_is_told_how(tmp_path, requirements):
     (tmp_path / "app/src/prices").mkdir(parents=True)

@@ -17,7 +17,7 @@ def ask(tmp_path):
     def ask(code, returncode=0, name="shop", command_lines=(), **environment):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
-            [sys.executable, "-m", "celery_ops.cli.inspect", "-A", name],
+            [sys.executable, "-P", "-m", "celery_ops.cli.inspect", "-A", name],
             capture_output=True, text=True, cwd=tmp_path,
             env=clean_environment(**{inspect.COMMAND_LINES: json.dumps(command_lines)}, **environment),
         )  # fmt: skip
@@ -167,7 +167,8 @@ module.Mine, module.broken = type("Mine", (Scheduler,), {}), None
 )
 def test_the_scheduler_that_beats_options_name_is_loaded_as_celery_does(ask, tmp_path, options, scheduler, lacks):
     (tmp_path / "broken_beat.py").write_text("nothing\n")
-    report = ask(SCHEDULER, command_lines=[line("beat", *options)])
+    path = f"{tmp_path}:{RUNTIME}"  # the directory of the application is not on beat's
+    report = ask(SCHEDULER, command_lines=[line("beat", *options)], PYTHONPATH=path)
     assert (report["scheduler"], report["scheduler_lacks"], report["unusable_options"]) == (scheduler, lacks, [])
     named = "beat_scheduler" if scheduler.startswith("celery.beat:") else "celery_scheduler_options"
     assert report["scheduler_of"] == named
