@@ -5,12 +5,14 @@ what loses tasks or is open to attack is in ``unsafe``. Each holds the line to w
 """
 
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
 import os
 import platform
 import re
+import signal
 import ssl
 import sys
 import traceback
@@ -21,6 +23,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+from celery_ops import proc
 from celery_ops.launch.env import RUNTIME
 from celery_ops.probe import output_alone
 from celery_ops.worker import versions
@@ -81,6 +84,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     line = output_alone()
     # With one of these the application's own import may fail; what it lacks is said by its name.
     refused = [*versions.refused(), *others_of_our_name()]
+    report: Report = {}
     try:
         report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app), command_lines)
     except NoApplication as found:
@@ -89,10 +93,23 @@ def main(argv: list[str] | None = None) -> NoReturn:
         problem = f"{options.app} ends the process when it is imported (sys.exit({end.code!r}), {where(end)})"
         write = "what it does as a program below: if __name__ == '__main__':"
         report = {"versions": installed(), "refused": [{"problem": problem, "write": write}]}
-    print(json.dumps(report, default=str), file=line, flush=True)
+    except Exception:
+        traceback.print_exc(file=sys.__stderr__)
+    if report:
+        print(json.dumps(report, default=str), file=line, flush=True)
     sys.stderr.flush()
+    end_descendants(os.getpid())
     # Not sys.exit: the application may have started a thread that never ends.
-    os._exit(0)
+    os._exit(0 if report else 1)
+
+
+def end_descendants(pid: int) -> None:
+    """End what the import has started: who waits for the report waits until nobody can write any more."""
+    for child in proc.children(pid):
+        with contextlib.suppress(OSError):
+            os.kill(child.pid, signal.SIGSTOP)  # it starts no others meanwhile
+            end_descendants(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
 
 
 def others_of_our_name() -> Iterator[Report]:
@@ -148,7 +165,7 @@ def load(name: str) -> "Celery":
     from celery import Celery
     from celery.app.utils import find_app
 
-    # As in a worker, the directory is on the path only while Celery imports the module (or for good, by its Django part).
+    # As in a worker: the directory is on the path only while Celery imports the module, or for good by its Django part.
     try:
         app = find_app(name)
     except (AttributeError, ImportError):

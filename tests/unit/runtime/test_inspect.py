@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from celery_ops.cli import inspect
-from support.stage import RUNTIME, clean_environment
+from support.stage import RUNTIME, alive, clean_environment
+from support.wait import wait_until
 
 PLAIN = "from celery import Celery\napp = Celery('shop', broker='amqp://shop:s3cret@broker/shop')\n"
 
@@ -18,7 +19,7 @@ def ask(tmp_path):
         (tmp_path / "shop.py").write_text(PLAIN + code)
         done = subprocess.run(
             [sys.executable, "-P", "-m", "celery_ops.cli.inspect", "-A", name],
-            capture_output=True, text=True, cwd=tmp_path,
+            capture_output=True, text=True, cwd=tmp_path, timeout=60,
             env=clean_environment(**{inspect.COMMAND_LINES: json.dumps(command_lines)}, **environment),
         )  # fmt: skip
         assert done.returncode == returncode, done.stderr
@@ -335,6 +336,22 @@ def test_a_client_that_is_there_is_not_asked_for(ask, code):
 
 def test_an_application_that_can_not_be_imported_shows_its_own_traceback(ask):
     assert "ModuleNotFoundError: No module named 'nowhere'" in ask("import nowhere\n", returncode=1)
+
+
+STARTS = """
+import os, subprocess, sys, threading
+child = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '600'])"])
+open("child.pid", "w").write(str(child.pid))
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+@pytest.mark.parametrize(("fails", "returncode"), [("", 0), ("os.environ['SHOP_KEY']\n", 1)])
+def test_processes_and_threads_that_the_import_starts_delay_and_outlive_nothing(ask, tmp_path, fails, returncode):
+    said = ask(STARTS + fails, returncode)
+    assert said["refused"] == [] if returncode == 0 else "KeyError: 'SHOP_KEY'" in said
+    child = int((tmp_path / "child.pid").read_text())
+    wait_until(lambda: not alive(child), 10, "the end of what the import has started")
 
 
 @pytest.mark.parametrize("code", ["", "app.conf.broker_use_ssl = {'ca_certs': '/ca.pem'}\n",
