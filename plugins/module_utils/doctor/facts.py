@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -338,7 +338,7 @@ def read_supervisor(app: str) -> Supervisor:
             for program in record.get("programs", [])
         ),
         tuple(map(read_pidfile, sorted(layout.run.glob("*.pid")))),
-        tuple(orphans(app)),
+        tuple(orphans(app, {process.pid for process in processes.values()})),
     )
 
 
@@ -366,8 +366,11 @@ def read_pidfile(path: Path) -> Pidfile:
     return Pidfile(str(path), pid, words)
 
 
-def orphans(app: str) -> Iterable[str]:
-    """Yield processes of the application's user whose parent is init, and that no supervisor has started."""
+def orphans(app: str, supervised: Collection[int]) -> Iterable[str]:
+    """Yield processes of the application's user whose parent is init, and that no supervisor has started.
+
+    `supervised` are those that supervisord runs, which may be the first process of a container itself.
+    """
     import pwd
 
     try:
@@ -379,7 +382,7 @@ def orphans(app: str) -> Iterable[str]:
         with suppress(OSError):
             words = proc.words(pid)
             # A user's own systemd, where somebody has logged in as it.
-            if found and found.parent == 1 and words and "systemd" not in words[0]:
+            if found and found.parent == 1 and pid not in supervised and words and "systemd" not in words[0]:
                 yield f"pid {pid} ({' '.join(words)[:80]})"
 
 

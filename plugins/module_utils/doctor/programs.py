@@ -177,10 +177,11 @@ def stale(facts: Facts) -> Finding:
 @check_programs("pidfiles-of-others")
 def of_others(facts: Facts) -> Finding:
     """No pidfile names a process of something else, which has got the same pid."""
+    known = {program.pid for program in facts.supervisor.programs}  # some, such as gunicorn, give themselves a title
     wrong = [
         f"{one.path}: pid {one.pid} is {one.process[:60]}"
         for one in facts.supervisor.pidfiles
-        if one.process and f"/{facts.app}/" not in one.process
+        if one.process and f"/{facts.app}/" not in one.process and one.pid not in known
     ]
     return judge(
         bool(wrong), "; ".join(wrong) or "none", "kill nothing by it; the guard removes it at the next start", "warn"

@@ -43,7 +43,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_v
 from ansible_collections.celery_ops.kit.plugins.module_utils.status import broker, flower, metrics
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import is_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import UP, ProcessInfo
 
 SILENT = 15.0
 """Seconds after which the watchdog's heartbeat is too old to be believed."""
@@ -201,8 +201,9 @@ def look_at_programs(seen: Status, conf: Path) -> None:
                 paused=sorted(beat.get("paused") or []),
                 **{key: beat[key] for key in ("active", "slots", "reserved")},
             )
-    # A host with nothing but the web program has no watchdog.
-    seen.watched = bool(watchdog) or not any("-worker-" in name or "-scheduler-" in name for name in seen.programs)
+    # A host with nothing but the web program has no watchdog, nor one whose workers only finish what they have.
+    stays = [name for name, one in seen.programs.items() if not one["retires"] or one["state"] in UP]
+    seen.watched = bool(watchdog) or not any("-worker-" in name or "-scheduler-" in name for name in stays)
     seen.orphans = watchdog.get("orphans", [])
     for name, assessment in watchdog.get("programs", {}).items():
         if name != itself and seen.programs.get(name, {}).get("pid") == assessment["pid"]:

@@ -88,8 +88,8 @@ def _release(seen: Status, has_programs: bool) -> Iterator[str]:
 def _program(seen: Status, name: str, program: dict[str, Any]) -> Iterator[str]:
     state, log = program["state"], Layout(seen.app).log_file(name)
     if program.get("retires") and state in ("STOPPED", "EXITED"):
-        pass  # an old generation that has finished: it is about to be removed, at the latest by the next run
-    elif state == "STOPPED":
+        return  # an old generation that has finished: it is about to be removed, at the latest by the next run
+    if state == "STOPPED":
         yield f"{name} was stopped manually. Start it: supervisorctl start {name}"
     elif state in ("FATAL", "UNKNOWN"):
         yield f"{name} is {state}. Look: tail -n 30 {log}; restart it: supervisorctl restart {name}"

@@ -69,3 +69,16 @@ def test_supervisors_sockets_are_found_however_its_configuration_is_written(shar
     (shared.conf_d / "web.conf").write_text("[inet_http_server]\n; not [::1]\nport = *:9001 ; for all\n")
     (shared.conf_d / "web2.conf").write_text("broken")
     assert facts.read_supervisor("app").inet == "*:9001"
+
+
+def test_no_watchdog_is_missed_for_workers_that_only_finish_their_tasks(host, monkeypatch):
+    monkeypatch.setattr(look.Layout, "conf", lambda _, name: host.conf_d / f"{name}.conf")
+    done = host.directory / "done"
+    host.apply([host.program(WORKER, ["--drain-until", done], settings=["stopwaitsecs=60"])])
+    seen = Status("app")
+    look_at_programs(seen, host.conf)
+    assert not seen.watched
+    assert host.apply([], drain_wait=0)["draining"] == [WORKER]
+    look_at_programs(seen, host.conf)
+    assert seen.programs[WORKER]["state"] == "STOPPING" and seen.watched
+    done.touch()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.celery_doctor import control_of, merged, skew, unknown
-from ansible_collections.celery_ops.kit.plugins.module_utils import doctor
+from ansible_collections.celery_ops.kit.plugins.module_utils import doctor, proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import Disk
 from ansible_collections.celery_ops.kit.plugins.module_utils.doctor import (  # noqa: F401 - they register their checks
     ACCEPTED,
@@ -43,9 +47,11 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.doctor.facts import
     Store,
     Supervisor,
     Wanted,
+    orphans,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import Unlisted
+from support.wait import wait_until
 
 CONF = """[program:shop-worker-default-0a1b2c3d]
 command=/x/celery -A shop worker -P prefork --soft-time-limit 270 --time-limit 300
@@ -278,7 +284,7 @@ FAULTS: dict[str, tuple[Callable[[], Facts], str]] = {
     "programs-heartbeat": (lambda: with_programs(replace(WORKER, heartbeat=90.0)), FAIL),
     "programs-watchdog": (lambda: with_programs(programs=(WORKER,)), FAIL),
     "pidfiles-stale": (lambda: with_programs(pidfiles=(Pidfile("/run/shop/a.pid", 7, ""),)), WARN),
-    "pidfiles-of-others": (lambda: with_programs(pidfiles=(Pidfile("/run/shop/a.pid", 7, "/usr/sbin/cron"),)), WARN),
+    "pidfiles-of-others": (lambda: with_programs(pidfiles=(Pidfile("/run/shop/a.pid", 9, "/usr/sbin/cron"),)), WARN),
     "orphans": (lambda: with_programs(orphans=("pid 9 (celery)",)), FAIL),
     "times-stop": (lambda: with_programs(replace(WORKER, conf=CONF.replace("=330", "=10"))), FAIL),
     "times-soft-limit": (lambda: with_programs(replace(WORKER, conf=CONF.replace("270", "300"))), WARN),
@@ -382,6 +388,11 @@ def test_a_program_that_was_restarted_is_the_recorded_one_under_another_name():
     assert finding(restarted, "programs-recorded").level == PASS
 
 
+def test_a_program_that_has_given_itself_a_title_is_known_by_its_pid():
+    facts = with_programs(WORKER, pidfiles=(Pidfile("/run/shop/web.pid", WORKER.pid, "gunicorn: master [shop.wsgi]"),))
+    assert finding(facts, "pidfiles-of-others").level == PASS
+
+
 def test_what_a_host_has_not_is_skipped():
     found = examine(Facts("shop", Wanted()))
     assert {one.level for one in found} == {SKIP}
@@ -440,3 +451,18 @@ def test_secrets_are_measured_not_shown(tmp_path):
     found = control_of(tmp_path, "shop", 0.0)
     assert [(one.name, one.length, one.mode) for one in found.secrets] == [("shop_broker_password", 7, 0o644)]
     assert "hunter2" not in repr(found)
+
+
+def test_what_a_supervisord_that_is_the_first_process_runs_is_no_orphan():
+    started = subprocess.run(
+        ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], capture_output=True, text=True, check=True
+    )
+    pid = int(started.stdout)
+    try:
+        if wait_until(lambda: proc.stat(pid), 5, "its start").parent != 1:
+            pytest.skip("what has lost its parent gets another one than init here")
+        user = pwd.getpwuid(os.getuid()).pw_name
+        assert [one for one in orphans(user, set()) if f"pid {pid} " in one]
+        assert not [one for one in orphans(user, {pid}) if f"pid {pid} " in one]
+    finally:
+        os.kill(pid, signal.SIGKILL)

@@ -247,6 +247,7 @@ def test_an_old_generation_that_has_finished_is_no_problem():
     assert (
         wrong(found(programs={WORKER: program(state="STOPPING", release="r0", health="draining", retires=True)})) == []
     )
+    assert wrong(found(programs={WORKER: program(state="STOPPED", release="r0", pid=0, retires=True)})) == []
 
 
 def test_the_nodes_of_a_cluster_are_shown_and_what_is_missing(monkeypatch):
