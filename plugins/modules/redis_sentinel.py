@@ -147,6 +147,18 @@ def passwords_of(conf: str) -> set[str]:
     return {each.strip().strip('"') for each in re.findall(logins, conf, re.MULTILINE | re.IGNORECASE)}
 
 
+def has_not_read(sentinel: Address, password: str) -> bool:
+    """Whether the Sentinel that runs knows nothing of the store, of which its configuration tells.
+
+    As a run leaves it that ended before the restart. One that does not run reads it when it starts.
+    """
+    question = f"SENTINEL GET-MASTER-ADDR-BY-NAME {SENTINEL_PRIMARY}"
+    try:
+        return len(ask(sentinel, question, user=REPLICATION, password=password)) != 2
+    except OperatorError as why:
+        return "Connection refused" not in str(why)
+
+
 def switch(redis: Address, sentinel: Address, password: str) -> None:
     """Switch a running member to another password; connections that are open stay or return at once.
 
@@ -192,11 +204,11 @@ def main() -> None:
     conf = Path(want["conf"])
     is_member = is_sentinel_configured(conf)
     changes = not is_member or passwords_of(conf.read_text()) != {want["password"]}
-    if module.check_mode or not changes:
-        module.exit_json(changed=changes, primary="")
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
     host = own_address(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
+    if module.check_mode or not changes:
+        module.exit_json(changed=changes or has_not_read(sentinel, want["password"]), primary="")
     with reported(module):
         if is_member:
             switch(here, sentinel, want["password"])

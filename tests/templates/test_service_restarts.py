@@ -32,6 +32,12 @@ def test_a_broker_is_restarted_for_what_an_interrupted_run_has_written(evaluate)
     assert evaluate("__rabbitmq_restart_for", __rabbitmq_state=state) == ["rabbitmq-server"]
 
 
+def test_sentinel_reads_its_certificate_only_when_it_starts(evaluate):
+    assert evaluate("__result_store_tls_files") == []
+    files = evaluate("__result_store_tls_files", result_store_tls_certificate="/tmp/cert.pem")
+    assert files == [f"/etc/redis/celery-ops-tls/{name}.pem" for name in ("ca", "cert", "key")]
+
+
 CONF, SKIPPED = "/etc/redis/celery-ops.conf", {"changed": False, "skipped": True}
 
 

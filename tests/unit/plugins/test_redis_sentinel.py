@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.modules import redis_sentinel, redis_users
+from support.module_run import ModuleRun
 
 WANT = {
     "nodes": ["10.0.0.1", "10.0.0.2", "10.0.0.3"],
@@ -53,6 +54,32 @@ def test_a_new_member_asks_the_others_who_the_primary_is(monkeypatch):
     assert redis_sentinel.primary_of(WANT, "") == "10.0.0.3"
     known.clear()
     assert redis_sentinel.primary_of(WANT, "") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "has_to_be_restarted"),
+    [
+        (["10.0.0.1", "6379"], False),
+        ([], True),
+        ("NOAUTH Authentication required.", True),
+        ("Could not connect to Redis at 10.0.0.2:26379: SSL_connect failed: wrong version number", True),
+        ("Could not connect to Redis at 10.0.0.2:26379: Connection refused", False),  # it is started
+    ],
+)
+def test_a_sentinel_that_has_not_read_its_configuration_is_restarted_by_the_next_run(
+    answer, has_to_be_restarted, tmp_path, monkeypatch
+):
+    def ask(address, *commands, **login):
+        if isinstance(answer, str):
+            raise redis.OperatorError(answer)
+        return answer
+
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(redis_sentinel.configuration(WANT, "10.0.0.1"))
+    monkeypatch.setattr(redis_sentinel, "ask", ask)
+    said = ModuleRun(redis_sentinel.main, {**WANT, "conf": str(conf)}).result()
+    assert said["changed"] is has_to_be_restarted
+    assert conf.read_text() == redis_sentinel.configuration(WANT, "10.0.0.1")
 
 
 @pytest.mark.parametrize(("role", "count"), [("master", 7), ("slave", 0)])
