@@ -60,7 +60,7 @@ options:
     type: bool
     default: false
   reload_certificate:
-    description: Whether a Redis with TLS has to read its certificate again.
+    description: Whether a Redis with TLS has to read its certificate again, also where it shows the one of the file.
     type: bool
     default: false
   state:
@@ -92,6 +92,7 @@ restart:
 import hashlib
 import re
 import secrets
+import ssl
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -127,6 +128,8 @@ OWN = "+info +keys +flushdb"
 ACCESS = Access(0o640, "redis", "redis")
 HASH = re.compile(r"#[0-9a-f]{64}")
 """A password's, which no output shows."""
+CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+TLS_TIMEOUT = 5.0  # seconds
 REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM")
 """What a Redis says that has not read the kit's own user yet."""
 DEFAULT = "off ~* &* +@all"
@@ -202,6 +205,16 @@ def removal(name: str, known: dict[str, str], gone: Collection[str]) -> list[str
     return [f"ACL DELUSER {name}", *([] if shared else [f"SELECT {number}", "FLUSHDB"])]
 
 
+def shows_another(address: Address, file: Path) -> bool:
+    """Whether Redis shows another certificate than the file has, as after a run that ended before it was read."""
+    try:
+        shown = ssl.get_server_certificate((address.host, address.port), timeout=TLS_TIMEOUT)
+        own = CERTIFICATE.search(file.read_text())
+    except OSError:  # one that does not run, or has no TLS yet, reads it when it starts
+        return False
+    return own is not None and ssl.PEM_cert_to_DER_cert(own[0]) != ssl.PEM_cert_to_DER_cert(shown)
+
+
 def main() -> None:
     """Entry point."""
     take_over()
@@ -260,9 +273,10 @@ def work(module: AnsibleModule) -> NoReturn:
         },
     }
     fresh = with_users(text, users)
-    loads = want["ca"] and not want["sentinel"]
-    certificate = [f"CONFIG SET tls-cert-file {Path(want['ca']).with_name('cert.pem')}"] if loads else []
-    reload = certificate if want["reload_certificate"] else []
+    certificate = Path(want["ca"]).with_name("cert.pem") if want["ca"] and present and not want["sentinel"] else None
+    is_unread = certificate is not None and shows_another(address, certificate)
+    wants_reload = certificate and (is_unread or want["reload_certificate"])
+    reload = [f"CONFIG SET tls-cert-file {certificate}"] if wants_reload else []
     if sorted(fresh.splitlines()) == sorted(text.splitlines()):
         if reload and not module.check_mode:
             try:
@@ -271,7 +285,7 @@ def work(module: AnsibleModule) -> NoReturn:
                 module.exit_json(changed=True, restart=True)
         kept = Outcome(module.check_mode)
         mend_access(path, ACCESS, kept)
-        module.exit_json(changed=bool(kept.diff), restart=False, diff=kept.diff)
+        module.exit_json(changed=is_unread or bool(kept.diff), restart=False, diff=kept.diff)
     diff = {"before": HASH.sub("#(hidden)", text), "after": HASH.sub("#(hidden)", fresh)}
     if module.check_mode:
         module.exit_json(changed=True, restart=False, diff=diff)
