@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import of_clock
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import uninterrupted
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import without_unpack_place
 
 GRACE = 10.0  # seconds for a command that was told to end
 FAULT_OF_HOST = re.compile(
@@ -192,11 +193,6 @@ def reason(said: str) -> str:
     for number in [number for number in shown if "The conflict is caused by" in lines[number]]:
         shown |= set(range(number, min(number + LAST_LINES, tail)))
     return "\n".join([*(lines[number] for number in sorted(shown)[:LAST_LINES]), *lines[max(0, tail) :]])
-
-
-def without_unpack_place() -> dict[str, str]:
-    """Our environment for others: /run, where Ansible unpacked this module, is no place for what pip builds."""
-    return {name: value for name, value in os.environ.items() if (name, value) != ("TMPDIR", "/run")}
 
 
 def end_group(leader: subprocess.Popen[str]) -> None:

@@ -19,3 +19,8 @@ def take_over() -> None:
     os.environ["LC_ALL"] = "C.UTF-8"
     for name in [name for name in os.environ if name == "LANGUAGE" or name.startswith("PYTHON")]:
         del os.environ[name]  # up to Debian 12, LANGUAGE counts beside C.UTF-8
+
+
+def without_unpack_place() -> dict[str, str]:
+    """Return our environment for others: where Ansible unpacks modules, in /run, only root can write."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ("TMPDIR", "/run")}

@@ -17,6 +17,7 @@ from typing import IO
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import ProcessInfo, Supervisord
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import without_unpack_place
 
 POLL = 0.1
 """Seconds between two looks at supervisord."""
@@ -117,6 +118,7 @@ class ReadyCommand:
                 stdin=subprocess.DEVNULL,
                 stdout=self._out,
                 stderr=self._err,
+                env=without_unpack_place(),
                 start_new_session=True,
             )
         except OSError as error:

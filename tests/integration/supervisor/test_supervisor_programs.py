@@ -925,6 +925,14 @@ def test_a_ready_command_in_sbin_is_found_by_a_login_without_it(host, monkeypatc
     host.apply([host.program(A1, ready=["runuser", "-u", "root", "--", "/bin/true"])])
 
 
+def test_a_ready_command_is_not_told_to_write_where_ansible_unpacks_the_module(host, monkeypatch):
+    """The application, which it may import, can't write in /run."""
+    monkeypatch.setenv("TMPDIR", "/run")
+    host.apply([host.program(A1, ready=["sh", "-c", "env | grep -q ^TMPDIR=/run && exit 1; exit 0"], ready_timeout=2)])
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    host.apply([host.program(A2, ready=["sh", "-c", '[ "$TMPDIR" = /var/tmp ]'], ready_timeout=2)])
+
+
 def test_somebody_elses_broken_file_is_not_the_releases_fault(host):
     host.apply([scheduler(host, S1, "--drain", 1)], **SCHEDULER)
     broken = host.conf_d / "shop.conf"
