@@ -26,6 +26,10 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome, reads: Sequence
     found = sandbox.properties(unit, "ActiveState", "SubState", "UnitFileState", "NeedDaemonReload")
     if found["NeedDaemonReload"] == "yes" and not outcome.check:
         reload()
+    if found["UnitFileState"].startswith("masked"):
+        raise OperatorError(
+            f"{unit} is masked on this host, so that nothing starts it. Type there: systemctl unmask {unit}"
+        )
     if found["UnitFileState"] not in AT_BOOT:
         outcome.note(unit, {"at boot": found["UnitFileState"]}, {"at boot": "enabled"})
         if not outcome.check:

@@ -200,6 +200,16 @@ def test_a_service_that_failed_and_is_to_be_tried_again_is_down(state, sub, down
     assert is_down({"ActiveState": state, "SubState": sub}) is down
 
 
+@pytest.mark.parametrize("state", ["masked", "masked-runtime"])
+@pytest.mark.parametrize("check", [False, True])
+def test_a_service_that_somebody_has_masked_is_refused_with_what_to_type(check, state, take, monkeypatch):
+    answer = {"ActiveState": "inactive", "SubState": "dead", "UnitFileState": state, "NeedDaemonReload": "no"}
+    lines = "".join(f"{name}={value}\n" for name, value in answer.items())
+    monkeypatch.setattr(sandbox, "systemctl", lambda *words: lines)
+    said = take({"service": "crm"}, check=check)
+    assert said["msg"] == "crm is masked on this host, so that nothing starts it. Type there: systemctl unmask crm"
+
+
 NOW, UPTIME = 2_000_000.0, 50_000.0
 
 
