@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 
-INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
+INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=|(?<=-[rc]))(\"[^\"]+\"|'[^']+'|\S+)")
 EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)(.*)")
 LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=|(?<=-f))(\S+)")
 URL = re.compile(r"\S+://")

@@ -23,6 +23,8 @@ LOCKS = {
 }
 """The export of the tool that wrote a lock file; extras and groups follow."""
 TIMEOUT = 120
+RELATIVE = re.compile(r"((?:-e|--editable)(?:\s+|=))?(\.{1,2}(?:/[^\s;\[]*)?)(?=[\s;\[]|$)")
+"""A line that installs a directory or file of the source."""
 
 REQUIREMENTS = ("requirements.txt", *LOCKS, "pyproject.toml")
 """Names by which requirements are known, the most exact first."""
@@ -76,14 +78,15 @@ def requirements_of(source: Path, directory: Path, name: str, extras: list[str])
     path = directory / name
     if path.name in LOCKS:
         project = _read(path.with_name("pyproject.toml"))
-        lines = [_below(source, directory, line) for line in lines_of(_export(path, project, extras))]
+        lines = [_below(source, directory, path.parent, line) for line in lines_of(_export(path, project, extras))]
         # Beside a hash pip takes no directory, and what is in the source is part of the release.
         local = [re.sub(r"\s--hash[=\s]\S+", "", line) for line in lines if is_local(line)]
-        local += ["-e ."] if _is_package(project) else []
+        local += [f"-e {_seen_from(directory, path.parent)}"] if _is_package(project) else []
         texts = {"requirements.txt": [line for line in lines if not is_local(line)], "project.txt": local}
         return {file: "\n".join(wanted) + "\n" for file, wanted in texts.items() if wanted}
     if path.suffix == ".toml":
-        return {"requirements.txt": "\n".join(_project_lines(name, _read(path), extras)) + "\n"}
+        lines = _project_lines(name, _seen_from(directory, path.parent), _read(path), extras)
+        return {"requirements.txt": "\n".join(lines) + "\n"}
     if extras:
         raise OperatorError(
             f"celery_app_extras is {extras}, and celery_app_requirements is {name}: only a pyproject.toml or a lock "
@@ -92,22 +95,37 @@ def requirements_of(source: Path, directory: Path, name: str, extras: list[str])
     return {}
 
 
-def _below(source: Path, directory: Path, line: str) -> str:
+def _seen_from(directory: Path, path: Path) -> str:
+    """Return a path of the source as pip takes it in the application's directory, where it is run."""
+    relative = os.path.relpath(path, directory)
+    return relative if relative == "." else f"./{relative}"
+
+
+def _below(source: Path, directory: Path, project: Path, line: str) -> str:
     """Return a line with the path that a directory or file of the source has on every host, seen from `directory`.
 
-    poetry export writes where it is on the control node; pdm export, ``${PROJECT_ROOT}`` in place of that.
+    poetry export writes where it is on the control node; pdm export, ``${PROJECT_ROOT}`` in place of that; uv export,
+    where it is seen from the directory of the lock file, `project`.
     """
-    top, here = source.resolve(), directory.resolve()
+    top, here, at = source.resolve(), directory.resolve(), project.resolve()
+    if relative := RELATIVE.match(line):
+        return f"{relative[1] or ''}{_seen_from(here, at / relative[2])}{line[relative.end() :]}"
     given = re.search(r"(?:([\w.-]+)\s*(\[[^\]]*\])?\s*@\s*)?file://([^\s;#]+)(?:#egg=[^\s;]*)?", line)
-    path = Path(unquote(given[3]).replace("/${PROJECT_ROOT}", str(here))).resolve() if given else None
+    path = Path(unquote(given[3]).replace("/${PROJECT_ROOT}", str(at))).resolve() if given else None
     if not given or not path.is_relative_to(top):
         return line
-    return f"{line[: given.start()]}./{os.path.relpath(path, here)}{given[2] or ''}{line[given.end() :]}"
+    return f"{line[: given.start()]}{_seen_from(here, path)}{given[2] or ''}{line[given.end() :]}"
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        text = path.read_text()
+        if text.startswith("\ufeff"):
+            raise OperatorError(
+                f"celery_app_requirements: {path.name} begins with a byte order mark (BOM), which pip does not read. "
+                f"Type, in the source: sed -i '1s/^\\xEF\\xBB\\xBF//' {path.name}"
+            )
+        return tomllib.loads(text)
     except ValueError as error:  # no TOML, or no UTF-8
         raise OperatorError(f"celery_app_requirements: {path.name}: {error}") from None
     except OSError as error:
@@ -138,14 +156,15 @@ def _refuse_unknown(name: str, project: dict[str, Any], wanted: list[str]) -> No
             )
 
 
-def _project_lines(name: str, project: dict[str, Any], wanted: list[str]) -> list[str]:
+def _project_lines(name: str, place: str, project: dict[str, Any], wanted: list[str]) -> list[str]:
+    """The lines for a pyproject.toml; `place` is its directory, for pip."""
     _refuse_unknown(name, project, wanted)
     extras, groups = _named(project)
     own = [one for one in wanted if one in extras]
     lines = [line for one in wanted if one not in extras for line in _group(name, one, groups)]
     if _is_package(project):
         # pip asks the project's own build backend for the dependencies, whatever form they have.
-        return [f"-e .[{','.join(own)}]" if own else "-e .", *lines]
+        return [f"-e {place}[{','.join(own)}]" if own else f"-e {place}", *lines]
     static = project.get("project", {})
     if "dependencies" in static.get("dynamic", []):
         raise OperatorError(

@@ -406,6 +406,15 @@ def test_requirements_are_read_in_the_encodings_that_pip_reads(prepare, source, 
     assert packed(prepare())["requirements.txt"].mode == 0o640
 
 
+def test_a_file_with_a_space_in_its_name_is_included(prepare, source):
+    write(source, "requirements.txt", text="-r 'base file.txt'\n-c \"pins 1.txt\"\n")
+    with pytest.raises(AnsibleActionFail, match=r"requirements.txt names base file.txt: No such file"):
+        prepare()
+    for name in ("base file.txt", "pins 1.txt"):
+        write(source, name)
+    assert prepare()["id"]
+
+
 def test_a_project_file_that_is_no_utf_8_is_named(prepare, source):
     (source / "pyproject.toml").write_bytes('[project]\nname = "für"\n'.encode("latin-1"))
     with pytest.raises(AnsibleActionFail, match=r"celery_app_requirements: pyproject.toml: 'utf-8' codec"):
@@ -672,6 +681,21 @@ def test_a_pyproject_is_installed_as_it_stands(prepare, source, text, extras, li
         assert tar.extractfile("requirements.txt").read().decode().splitlines() == lines
 
 
+def test_a_pyproject_in_a_directory_of_the_application_is_installed_from_there(prepare, source):
+    write(source, "backend/pyproject.toml", text=STATIC + BUILD)
+    answer = prepare(requirements="backend/pyproject.toml", extras=["web"])
+    with tarfile.open(answer["archive"]) as tar:
+        assert tar.extractfile("requirements.txt").read().decode() == "-e ./backend[web]\n"
+
+
+def test_a_pyproject_with_a_byte_order_mark_is_refused_with_what_to_type(prepare, source):
+    write(source, "pyproject.toml", text=f"\ufeff{STATIC}")
+    with pytest.raises(AnsibleActionFail, match=r"begins with a byte order mark.*Type, in the source: (.*)") as caught:
+        prepare(requirements="pyproject.toml")
+    subprocess.run(str(caught.value).partition("in the source: ")[2], shell=True, cwd=source, check=True)
+    assert prepare(requirements="pyproject.toml")["id"]
+
+
 @pytest.mark.parametrize(
     ("text", "extras", "words"),
     [
@@ -705,6 +729,14 @@ def test_a_lock_file_whose_tool_is_missing_is_refused_with_the_command(prepare, 
         prepare(requirements=lock, extras=["web", "prod"])
 
 
+def export_of(lock, lines, tmp_path, monkeypatch):
+    """What a lock file's tool prints in the directory of the file; the tool itself is no part of the kit."""
+    tool = tmp_path / "bin" / lock.removesuffix(".lock")
+    write(tmp_path, f"bin/{tool.name}", text=f"#!/bin/sh\ncat <<EOF\ncelery==5.4\n{lines}\nEOF\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+
+
 @pytest.mark.parametrize(
     ("lock", "exported", "line"),
     [
@@ -717,6 +749,8 @@ def test_a_lock_file_whose_tool_is_missing_is_refused_with_the_command(prepare, 
         ("poetry.lock", "money @ file:///opt/wheels/money-1.0.whl", "money @ file:///opt/wheels/money-1.0.whl"),
         ("poetry.lock", "money @ file://$PWD/money.whl ; x --hash=sha256:a --hash=sha256:b", "./money.whl ; x"),
         ("pdm.lock", r"-e file:///\${PROJECT_ROOT}/libs/money#egg=money", "-e ./libs/money"),
+        ("uv.lock", "-e ../libs/money", "-e ./../libs/money"),
+        ("uv.lock", "./money-1.0.whl ; x", "./money-1.0.whl ; x"),
     ],
 )
 def test_what_a_lock_file_has_of_the_source_has_the_path_that_it_has_on_a_host(
@@ -724,14 +758,30 @@ def test_what_a_lock_file_has_of_the_source_has_the_path_that_it_has_on_a_host(
 ):
     write(source, f"prices/{lock}")
     write(source, "prices/pyproject.toml", text=STATIC)
-    # What the tool prints, which is no part of the kit, in the directory of the lock file.
-    tool = tmp_path / "bin" / lock.removesuffix(".lock")
-    write(tmp_path, f"bin/{tool.name}", text=f"#!/bin/sh\ncat <<EOF\ncelery==5.4\n{exported}\nEOF\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    export_of(lock, exported, tmp_path, monkeypatch)
     answer = prepare(directory="prices", requirements=lock)
     with tarfile.open(answer["archive"]) as tar:
         assert tar.extractfile("project.txt").read().decode().splitlines() == [line]
+
+
+@pytest.mark.parametrize(
+    ("lock", "exported", "line"),
+    [
+        ("uv.lock", "-e ./libs/money", "-e ./prices/libs/money"),
+        ("uv.lock", "../money-1.0.whl ; x", "./money-1.0.whl ; x"),
+        ("poetry.lock", "-e file://$PWD/libs/money", "-e ./prices/libs/money"),
+        ("pdm.lock", r"-e file:///\${PROJECT_ROOT}/libs/money#egg=money", "-e ./prices/libs/money"),
+    ],
+)
+def test_a_lock_file_in_a_directory_of_the_application_names_what_pip_finds(
+    prepare, source, monkeypatch, tmp_path, lock, exported, line
+):
+    write(source, f"prices/{lock}")
+    write(source, "prices/pyproject.toml", text=STATIC + BUILD)
+    export_of(lock, exported, tmp_path, monkeypatch)
+    answer = prepare(requirements=f"prices/{lock}")
+    with tarfile.open(answer["archive"]) as tar:
+        assert tar.extractfile("project.txt").read().decode().splitlines() == [line, "-e ./prices"]
 
 
 @pytest.mark.parametrize(("project", "own"), [(STATIC, []), (STATIC + BUILD, ["-e ."])])
