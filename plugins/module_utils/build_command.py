@@ -75,6 +75,10 @@ KNOWN = [
             (r"setuptools-scm was unable to detect version", "SETUPTOOLS_SCM_PRETEND_VERSION"),
             (r"PDM_BUILD_SCM_VERSION", "PDM_BUILD_SCM_VERSION"),
             (r"Versioning for this project requires either", "PBR_VERSION"),
+            (
+                r"Unable to detect version control system|This does not appear to be a Git project",
+                "POETRY_DYNAMIC_VERSIONING_BYPASS",
+            ),
         )
     ),
     (
@@ -86,6 +90,11 @@ KNOWN = [
     (
         r"No module named '(pkg_resources|distutils)\b",
         "Python 3.12 and newer have it no more. Write: setuptools<81 (into celery_app_requirements)",
+        "",
+    ),
+    (
+        r"You need to install the ephem library",
+        "The schedule has a solar entry. Write: celery[solar] (into celery_app_requirements)",
         "",
     ),
     (
@@ -106,8 +115,12 @@ KNOWN = [
 VARIABLE_MISSING = re.compile(
     r"""<frozen os>", line \d+, in __getitem__(?:\n.*){0,3}?\nKeyError: '(\w+)'"""
     r"|UndefinedValueError: (\w+) not found|Set the (\w+) environment variable"
+    r"|define the environment variable (\w+)|[Ee]nvironment variable ['\"](\w+)['\"] (?:is )?not set"
+    r"|Config '(\w+)' is missing, and has no default"
 )
-"""In the output of a command: an environment variable that Python, decouple or django-environ misses."""
+"""In the output of a command: an environment variable that Python, a library for settings, Django or Celery misses."""
+SETTINGS_MISSING = re.compile(r"validation errors? for (\w*(?:Settings|Config)\w*)\n([\s\S]*)")
+"""In the output of a command: a class of settings for which pydantic misses variables, and which."""
 
 
 class ReleaseError(OperatorError):
@@ -178,11 +191,23 @@ def known_causes(said: str) -> Iterator[str]:
             write = f" Write: celery_app_packages: [{packages}], then type: ansible-playbook playbooks/site.yml"
             yield text + (write if packages else "")
     yield from of_clock(said)
+    yield from of_pydantic(said)
     for name in dict.fromkeys(next(filter(None, found)) for found in VARIABLE_MISSING.findall(said)):
         yield (
             f"The application needs the environment variable {name}. Write: celery_app_environment: {{{name}: ...}}, "
             f"or, if it is a secret: celery_app_secrets: {{{name}: ...}}"
         )
+
+
+def of_pydantic(said: str) -> Iterator[str]:
+    """What pydantic misses, under the names that its settings have by default."""
+    for model, text in SETTINGS_MISSING.findall(said):
+        for name in re.findall(r"^(\w+)\n\s+[Ff]ield required\b", text, re.MULTILINE):
+            variable = name.upper()
+            yield (
+                f"{model} has no value for {name}. Write: celery_app_environment: {{{variable}: ...}}, or, if it is a "
+                f"secret: celery_app_secrets: {{{variable}: ...}} (where {model} has an env_prefix, with that)"
+            )
 
 
 def reason(said: str) -> str:

@@ -527,15 +527,42 @@ def test_an_environment_variable_that_the_application_misses_is_named_with_where
 
 
 @pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("app.config_from_object('django.conf:settings', namespace='CELERY')", "DJANGO_SETTINGS_MODULE"),
+        ("app.config_from_envvar('SHOP_CONFIG')", "SHOP_CONFIG"),
+    ],
+)
+def test_so_is_one_by_which_celery_finds_the_settings(built, tmp_path, line, name):
+    host = like(built, tmp_path)
+    (host.source / "shop.py").write_text(f"{APP}{line}\n")
+    host.packed = host.pack()
+    assert f"variable {name}. Write: celery_app_environment: {{{name}: ...}}" in str(host.fail())
+
+
+@pytest.mark.parametrize(
     "said",
     [
         "decouple.UndefinedValueError: SHOP_KEY not found. Declare it as envvar or define a default value.",
         "django.core.exceptions.ImproperlyConfigured: Set the SHOP_KEY environment variable",
+        "ImproperlyConfigured: Requested settings, but settings are not configured. You must either define the "
+        "environment variable SHOP_KEY or call settings.configure() before accessing settings.",
+        "celery.exceptions.ImproperlyConfigured: The environment variable 'SHOP_KEY' is not set, and as such the",
+        'environs.exceptions.EnvError: Environment variable "SHOP_KEY" not set',
+        "KeyError: \"Config 'SHOP_KEY' is missing, and has no default.\"",
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for Settings\nshop_key\n  Field required "
+        "[type=missing, input_value={}, input_type=dict]\n    For further information visit https://errors.pydantic.dev",
+        "pydantic.error_wrappers.ValidationError: 1 validation error for Settings\nshop_key\n  field required (type=v)",
     ],
 )
 def test_so_is_one_that_a_library_for_settings_misses(said):
     [told] = build_command.known_causes(f"Traceback\n{said}\n")
     assert "celery_app_secrets: {SHOP_KEY: ...}" in told
+
+
+def test_a_body_that_pydantic_refuses_is_no_missing_variable():
+    said = "ValidationError: 1 validation error for Order\nprice\n  Field required [type=missing, input_value={}]\n"
+    assert list(build_command.known_causes(said)) == []
 
 
 def test_so_is_a_clock_by_which_no_certificate_is_valid():
@@ -1067,6 +1094,11 @@ def test_keys_and_environment_files_are_for_root_and_the_application_only(built,
             "ERROR: Package 'shop' requires a different Python: 3.11.2 not in '>=3.12'",
             "Write: celery_app_python: ",
         ),
+        (
+            "RuntimeError: Unable to detect version control system. Checked: Git.",
+            'celery_app_install_environment: {POETRY_DYNAMIC_VERSIONING_BYPASS: "1.0"}',
+        ),
+        ("You need to install the ephem library to use solar schedules.", "Write: celery[solar] (into"),
     ],
 )
 def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
