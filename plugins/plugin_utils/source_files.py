@@ -23,6 +23,8 @@ PRIVATE = (
 )  # fmt: skip
 """Names of files that only root and the application read on a host."""
 
+NO_REPOSITORY = re.compile(r"not a git repository \(or any|must be run in a work tree")
+"""What git says of a directory that is in none."""
 LFS, POINTER = b"version https://git-lfs.github.com/spec/", 1024
 """What a file of Git LFS begins with that was not fetched, and how long it is at most."""
 
@@ -113,7 +115,7 @@ def _closed(directory: Path, name: str) -> OperatorError:
 def refuse_pointers(directory: Path, names: list[str]) -> None:
     """Raise OperatorError where files that Git LFS keeps were not fetched: the release would hold pointers to them."""
     attributes = [directory / name for name in names if name.rpartition("/")[2] == ".gitattributes"]
-    if not any("filter=lfs" in path.read_text(errors="replace") for path in attributes):
+    if not any("filter=lfs" in path.read_text(errors="replace") for path in attributes if path.is_file()):
         return
     for path in (directory / name for name in names):
         if not path.is_symlink() and path.stat().st_size < POINTER and path.read_bytes().startswith(LFS):
@@ -163,7 +165,7 @@ def _walk(directory: Path, below: str, files: Files) -> list[str]:
 
 
 def _git_list(directory: Path, *options: str) -> list[str]:
-    """What `git ls-files` lists below a directory; nothing where there is no git or no repository."""
+    """What `git ls-files` lists below a directory; nothing where there is no repository. Raises OperatorError."""
     return _ls_files(directory, *options)[0]
 
 
@@ -181,6 +183,17 @@ def _ls_files(directory: Path, *options: str) -> tuple[list[str], str]:
     try:
         done = subprocess.run([*command, *options], capture_output=True, env=environment, check=False)
     except OSError:
-        return [], ""
-    names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name] if done.returncode == 0 else []
-    return names, os.fsdecode(done.stderr)
+        if not (directory / ".git").exists():
+            return [], ""
+        raise OperatorError(
+            f"celery_app_source is {directory}, a working copy of git, and git is not on the control node: what it "
+            "ignores would be in the release. Type there: apt-get install git"
+        ) from None
+    said = os.fsdecode(done.stderr)
+    if done.returncode and not NO_REPOSITORY.search(said):
+        raise OperatorError(
+            f"celery_app_source is {directory}, and git can't list its files, so that what it ignores would be in the "
+            f"release: {said.strip()}\nLook: git -C {shlex.quote(str(directory))} status. Of a worktree or submodule, "
+            "its repository has to be there as well."
+        )
+    return [os.fsdecode(name) for name in done.stdout.split(b"\0") if name and not done.returncode], said

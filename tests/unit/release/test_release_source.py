@@ -513,13 +513,14 @@ def test_what_a_working_copy_lacks_and_what_links_lead_to_is_said(prepare, sourc
 
 @pytest.mark.parametrize("in_git", [True, False])
 @pytest.mark.parametrize("closed", ["shop/secret", "shop/secret/key.txt"])
-def test_what_the_user_may_not_read_is_refused_by_name_and_not_dropped(in_git, closed):
+def test_what_the_user_may_not_read_is_refused_by_name_and_not_dropped(monkeypatch, in_git, closed):
     words = (
         rf"may not read {closed}/?\. Type: chmod -R a\+rX .*/{closed}\. Or .*celery_app_source_exclude: \[{closed}\]"
     )
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         top.chmod(0o755)
+        monkeypatch.setenv("HOME", name)  # root's has a configuration of git that this user may not read
         write(top, "shop/secret/key.txt", "shop/tasks.py")
         if in_git:
             git(top, "init", "-q")
@@ -539,6 +540,33 @@ def without_rights_of_root():
         yield
     finally:
         os.seteuid(user)
+
+
+def test_attributes_that_are_a_link_to_nowhere_are_no_reason_to_end(prepare, source):
+    (source / ".gitattributes").symlink_to("nowhere")
+    assert ".gitattributes" in packed(prepare())
+
+
+@pytest.mark.parametrize("of_git", ["gitdir: /nowhere/.git/worktrees/shop", ""])
+def test_a_working_copy_that_git_can_not_read_is_refused(prepare, source, of_git):
+    write(source, ".gitignore", text="*.secret\n")
+    write(source, "shop.secret")
+    commit(source)
+    if of_git:  # a worktree, mounted without its repository
+        shutil.rmtree(source / ".git")
+        write(source, ".git", text=of_git)
+    else:
+        (source / ".git/index").write_bytes(b"half")
+    with pytest.raises(AnsibleActionFail, match=r"git can't list its files.*: (fatal|error): .*\nLook: git -C "):
+        prepare()
+
+
+def test_a_working_copy_needs_git_and_another_directory_does_not(prepare, source, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert prepare()["id"]
+    (source / ".git").mkdir()
+    with pytest.raises(AnsibleActionFail, match=r"a working copy of git, and git is not.*apt-get install git"):
+        prepare()
 
 
 def test_a_file_of_git_lfs_that_was_not_fetched_is_refused_by_name(prepare, source):
