@@ -44,6 +44,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status import broke
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import is_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import UP, ProcessInfo
+from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import without_unpack_place
 
 SILENT = 15.0
 """Seconds after which the watchdog's heartbeat is too old to be believed."""
@@ -418,7 +419,12 @@ def ask_for_queues(seen: Status, command: list[str]) -> None:
         return
     try:
         done = subprocess.run(
-            [*command, *sorted(seen.consumed), dead], capture_output=True, text=True, errors="replace", timeout=90
+            [*command, *sorted(seen.consumed), dead],
+            env=without_unpack_place(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=90,
         )
         said = json.loads(done.stdout.strip().splitlines()[-1])
         queues, why = said["queues"], said["reason"]

@@ -234,6 +234,16 @@ def test_a_broker_of_somebody_else_is_asked_and_what_it_can_not_tell_is_said(sai
     assert any(wrong_words in sentence for sentence in wrong(seen))
 
 
+def test_a_broker_is_asked_without_the_place_where_ansible_unpacks_modules(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/run")
+    script = tmp_path / "ask"
+    script.write_text('#!/bin/sh\necho "{\\"queues\\": {}, \\"reason\\": \\"$(env | grep ^TMPDIR=/run)\\"}"\n')
+    script.chmod(0o755)
+    seen = found(queues={})
+    ask_for_queues(seen, [str(script)])
+    assert seen.refused == []
+
+
 def test_a_release_of_a_version_that_could_not_ask_the_broker_is_no_problem_and_named():
     seen = found(queues={})
     ask_for_queues(seen, ["/srv/demo/current/bin/celery-ops-env", "/srv/demo/current/bin/celery-ops-queues"])
