@@ -63,7 +63,7 @@ import ansible_collections.celery_ops.kit.plugins.module_utils.compiled  # noqa:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import REDIS_DATA, SENTINEL_CONF, SENTINEL_PRIMARY
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
@@ -74,6 +74,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis impo
     ask,
     held,
     is_sentinel_configured,
+    watched_by_others,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
@@ -203,7 +204,7 @@ def main() -> None:
     want = module.params
     conf = Path(want["conf"])
     is_member = is_sentinel_configured(conf)
-    changes = not is_member or passwords_of(conf.read_text()) != {want["password"]}
+    changes = not is_member or passwords_of(text_of(conf)) != {want["password"]}
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
     host = own_address(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
@@ -213,6 +214,11 @@ def main() -> None:
         if is_member:
             switch(here, sentinel, want["password"])
             module.exit_json(changed=True, primary="")
+        if others := watched_by_others(conf):
+            raise OperatorError(
+                f"The Sentinel of this host watches {', '.join(others)} for somebody else, and {conf} would be "
+                "replaced. It stays as it is. Use another host in group result_store"
+            )
         primary = primary_of(want, ca)
         if primary != want["address"]:
             if count := held(here):

@@ -62,6 +62,11 @@ def member(primary: str, address: str) -> Iterator[str]:
             "celery_app_result_store_sentinel is true, and this host had a Redis before the kit, which the primary's "
             "results would replace. Use another host in group result_store"
         )
+    elif others := redis.watched_by_others():
+        yield (
+            f"celery_app_result_store_sentinel is true, and the Sentinel of this host watches {', '.join(others)} for "
+            "somebody else; its configuration would be replaced. Use another host in group result_store"
+        )
     elif address != primary and not redis.is_sentinel_configured() and (at := redis.listens_at()):
         held = 0
         with contextlib.suppress(OperatorError):  # one that does not run is asked again before it becomes a replica

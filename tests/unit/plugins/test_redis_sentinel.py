@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import store
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import redis
 from ansible_collections.celery_ops.kit.plugins.modules import redis_sentinel, redis_users
 from support.module_run import ModuleRun
@@ -34,6 +35,35 @@ def test_sentinel_watches_the_primary_with_a_majority(tmp_path):
     assert not redis.is_sentinel_configured(path)
     path.write_text(text)
     assert redis.is_sentinel_configured(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("# für alle\nsentinel monitor mymaster 127.0.0.1 6379 2\n", []),  # as the package brings it
+        (
+            "sentinel myid 1\nSENTINEL MONITOR crm 10.9.0.1 6379 2\nsentinel monitor web 10.9.0.1 6380 2\n",
+            ["crm", "web"],
+        ),
+        ('sentinel monitor mymaster "10.9.0.1" 6379 2\n', ["mymaster"]),
+        (redis_sentinel.configuration(WANT, "10.0.0.1") + "sentinel monitor crm 10.9.0.1 6379 2\n", []),  # kept
+    ],
+)
+def test_a_host_whose_sentinel_watches_somebody_elses_redis_is_no_member(text, others, tmp_path, monkeypatch):
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(text, encoding="latin-1")
+    assert redis.watched_by_others(conf) == others
+    monkeypatch.setattr(store, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(store.debian, "was_there_before", lambda service: False)
+    monkeypatch.setattr(store.redis, "watched_by_others", lambda: others)
+    said = list(store.member("10.0.0.1", "10.0.0.1"))
+    assert len(said) == bool(others)
+    for name in others:
+        assert name in said[0] and "Use another host in group result_store" in said[0]
+    if others:
+        said = ModuleRun(redis_sentinel.main, {**WANT, "conf": str(conf)}).result()["msg"]
+        assert f"watches {', '.join(others)} for somebody else" in said
+        assert conf.read_text() == text
 
 
 def test_with_tls_nothing_listens_without():
