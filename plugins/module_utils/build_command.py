@@ -174,7 +174,7 @@ def run(
         said = (out + err).strip()
         killed = process.returncode < 0 or process.returncode == 137
         fault = of_release and not killed and not FAULT_OF_HOST.search(said) and not lacks_packages(said)
-        text = "\n".join([f"{what} failed. {hint}", *known_causes(said), reason(said)])
+        text = "\n".join([f"{what} failed. {hint}", *known_causes(said), reason(said) or silent(process.returncode)])
         raise ReleaseError(masked(text, environment.values()), fault)
     return out
 
@@ -208,6 +208,11 @@ def of_pydantic(said: str) -> Iterator[str]:
                 f"{model} has no value for {name}. Write: celery_app_environment: {{{variable}: ...}}, or, if it is a "
                 f"secret: celery_app_secrets: {{{variable}: ...}} (where {model} has an env_prefix, with that)"
             )
+
+
+def silent(status: int) -> str:
+    """What there is to say of a command that failed and said nothing."""
+    return f"It printed nothing, and {f'was ended by signal {-status}' if status < 0 else f'exited with {status}'}."
 
 
 def reason(said: str) -> str:

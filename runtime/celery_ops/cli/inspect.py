@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     command_lines = json.loads(os.environ.pop(COMMAND_LINES, "[]"))
     line = output_alone()
     # With one of these the application's own import may fail; what it lacks is said by its name.
-    refused = [*versions.refused(), *others_of_our_name()]
+    refused = [*versions.refused(), *others_of_our_name(), *hidden_by_celery(options.app)]
     report: Report = {}
     try:
         report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app), command_lines)
@@ -121,6 +121,17 @@ def others_of_our_name() -> Iterator[Report]:
             "problem": f"{other.origin} has the name of the kit's runtime, and a worker would import it in its place",
             "write": "another name for it, in all imports as well; where it is a copy of the runtime: "
             'celery_app_source_exclude: ["**/celery_ops"]',
+        }
+
+
+def hidden_by_celery(name: str) -> Iterator[Report]:
+    """Refuse a module of the application that is called like Celery's package, which is imported in its place."""
+    if name.partition(":")[0] != "celery":
+        return
+    if (own := importlib.machinery.PathFinder.find_spec("celery", [str(Path.cwd())])) and own.origin:
+        yield {
+            "problem": f"{own.origin} has the name of Celery's own package, which is imported in its place",
+            "write": "another name for it, such as celery_app.py, and celery_app_module: celery_app",
         }
 
 

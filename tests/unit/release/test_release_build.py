@@ -1108,6 +1108,12 @@ def test_what_is_known_to_be_behind_a_failure_is_said(said, words, tmp_path):
     assert error.value.release_fault is ("celery_app_packages: [" not in words), "the host lacks them"
 
 
+@pytest.mark.parametrize(("end", "words"), [("exit 3", "exited with 3"), ("kill -ILL $$", "was ended by signal 4")])
+def test_a_command_that_fails_without_a_word_has_its_status_shown(end, words):
+    with pytest.raises(ReleaseError, match=f"It printed nothing, and {words}"):
+        build_command.run(["sh", "-c", end], "Importing shop", "", {}, 5, of_release=True)
+
+
 def test_what_is_not_known_is_not_guessed():
     assert list(build_command.known_causes("PermissionError: [Errno 13] Permission denied: '/etc/shadow'")) == []
     assert list(build_command.known_causes("ERROR: No matching distribution found for celery==9")) == []

@@ -115,6 +115,14 @@ def test_a_module_without_an_application_where_celery_looks_is_refused_with_what
     assert write in refusal["write"]
 
 
+@pytest.mark.parametrize("name", ["celery", "celery:app"])
+def test_a_module_that_is_called_like_celery_is_refused_by_its_file(ask, tmp_path, name):
+    (tmp_path / "celery.py").write_text(PLAIN)
+    [refused] = ask("", name=name)["refused"]
+    assert "celery.py has the name of Celery's own package" in refused["problem"]
+    assert "celery_app_module: celery_app" in refused["write"]
+
+
 @pytest.mark.parametrize("code", ["import nowhere\n", "[].nothing\n"])
 def test_an_error_of_the_modules_own_is_shown_as_it_is(ask, code):
     assert code.split()[-1].strip("[].") in ask(code, returncode=1)
