@@ -181,7 +181,11 @@ def huge_pages(facts: Facts) -> Finding:
 @check("supervisor-open", "host")
 def supervisor_port(facts: Facts) -> Finding:
     """Nothing listens at the port that Supervisor's manual uses on other than loopback."""
-    found = [address for address, port in facts.host.listeners if port == 9001 and not address.startswith("127.")]
+    found = [
+        address
+        for address, port in facts.host.listeners
+        if port == 9001 and not (address.startswith("127.") or address == "::1")
+    ]
     return judge(
         bool(found), f"port 9001 on {', '.join(found)}" if found else "no", "remove [inet_http_server]", "warn"
     )

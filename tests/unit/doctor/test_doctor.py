@@ -393,6 +393,10 @@ def test_a_program_that_has_given_itself_a_title_is_known_by_its_pid():
     assert finding(facts, "pidfiles-of-others").level == PASS
 
 
+def test_the_ipv6_loopback_is_open_to_nobody():
+    assert finding(with_host(listeners=frozenset({("::1", 9001)})), "supervisor-open").level == PASS
+
+
 def test_what_a_host_has_not_is_skipped():
     found = examine(Facts("shop", Wanted()))
     assert {one.level for one in found} == {SKIP}
