@@ -55,6 +55,7 @@ ELSEWHERE = {
     "{{ __flower_opt }}",
     "{{ __flower_opt }}/flower_program.py",
     "{{ __flower_opt }}/requirements.txt",
+    "{{ __flower_opt }}/venv",
 }
 """Steps of clusters, of a second instance, and of Flower."""
 OTHERS = ("/etc/redis/celery-ops.acl", f"/etc/{APP}/env")
