@@ -161,17 +161,17 @@ def with_line(text: str, line: str) -> str:
 def with_option(text: str, section: str, setting: str) -> str:
     """Return the text of an ini file in whose section an option is set, once; `setting` is `option=value`.
 
-    A comment behind the value, after a space, is none of it.
+    A comment behind the value, after a space, is none of it, and stays.
     """
     option, _, value = setting.partition("=")
     lines, inside, done = [], False, False
     for line in text.splitlines(keepends=True):
         if header := re.match(r"\s*\[([^]]+)\]", line):
             inside = header[1] == section
-        elif inside and (found := re.match(rf"\s*{re.escape(option)}\s*=\s*(.*?)(?:\s+[;#].*)?\s*$", line)):
+        elif inside and (found := re.match(rf"(\s*{re.escape(option)}\s*=\s*)(.*?)((?:\s+[;#].*)?\s*)$", line)):
             if done:
                 continue
-            line, done = (line if found[1] == value else f"{setting}\n"), True
+            line, done = f"{found[1]}{value}{found[3]}", True
         lines.append(line)
     if done:
         return "".join(lines)

@@ -134,7 +134,7 @@ def test_a_line_is_added_once(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("[a]\nchmod=0770 ; mode\n[b]\nchmod=1\n", "[a]\nchmod=0700\n[b]\nchmod=1\n"),
+        ("[a]\nchmod=0770 ; mode\n[b]\nchmod=1\n", "[a]\nchmod=0700 ; mode\n[b]\nchmod=1\n"),
         ("[a]\nchmod = 0700\n", "[a]\nchmod = 0700\n"),
         # As Debian has it: nothing has to be restarted for that.
         ("[a] ; here\nchmod=0700     ; (default 0700)\n", "[a] ; here\nchmod=0700     ; (default 0700)\n"),
