@@ -788,9 +788,9 @@ def test_only_what_may_be_a_secret_is_masked():
 @pytest.mark.parametrize("address", ["https://dl.example/{}/acme/simple/", "https://index.example/simple?token={}"])
 def test_a_token_in_the_path_of_an_index_is_masked(address):
     token = f"{TOKEN}-0123456789"
-    said = f"Looking in indexes: https://pypi.org/simple, {address.format(token)}"
-    values = [f"https://pypi.org/simple {address.format(token)}"]
-    assert masked(said, values) == f"Looking in indexes: https://pypi.org/simple, {address.format('********')}"
+    said = f"Looking in indexes: https://main.example/simple, {address.format(token)}"
+    values = [f"https://main.example/simple {address.format(token)}"]
+    assert masked(said, values) == f"Looking in indexes: https://main.example/simple, {address.format('********')}"
 
 
 def test_no_login_in_an_address_is_shown_wherever_it_comes_from():
