@@ -44,8 +44,8 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.status.look import 
     unlisted,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation, is_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.ini import option_in, parsed_file
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.look import connect
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import option_in, parsed
 
 PACKAGES = ("rabbitmq-server", "erlang-base", "redis-server", "supervisor")
 UNITS = ("supervisor", "rabbitmq-server", "redis-server")
@@ -345,7 +345,7 @@ def read_supervisor(app: str) -> Supervisor:
 def supervisor_option(conf: Path, section: str, name: str) -> str:
     """Return an option in a file of Supervisor's configuration; empty where it is not there or can't be read."""
     with suppress(OSError, configparser.Error):
-        return option_in(parsed(conf), conf, section, name) or ""
+        return option_in(parsed_file(conf), conf, section, name) or ""
     return ""
 
 

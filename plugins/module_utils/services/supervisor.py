@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.ini import parsed
 
 MARK = re.compile(r"^# owner: celery-ops ([a-z0-9_]+)-", re.MULTILINE)
 
@@ -34,10 +35,8 @@ def included(text: str, root: str) -> set[str]:
 
 
 def configuration(text: str) -> configparser.RawConfigParser:
-    """Return a configuration as supervisord reads it. Raises configparser.Error."""
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"), allow_no_value=True)
-    parser.read_string(text)
-    return parser
+    """Return a whole configuration, options without a value as well. Raises configparser.Error."""
+    return parsed(text, allow_no_value=True)
 
 
 def patterns(conf: configparser.RawConfigParser, root: str) -> set[str]:

@@ -19,7 +19,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.disk import FULL
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_new
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import mark_of, prefix_of
-from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.rpc import expansions, parsed
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.ini import expansions, parsed_file
 
 
 class NoSpace(OperatorError):
@@ -267,7 +267,7 @@ class Parser:
 
     def _included(self, overlay: Mapping[Path, str | None]) -> list[Path]:
         try:
-            files = parsed(self.conf).get("include", "files", fallback="")
+            files = parsed_file(self.conf).get("include", "files", fallback="")
             patterns = (files % expansions(self.conf, self.environment)).split()
         except (configparser.Error, KeyError, TypeError) as error:
             raise ValueError(f"{self.conf}: {error}") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import GENERATION, START_TIMEOUT, program_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.ini import parsed
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -94,14 +95,14 @@ class Generation:
     @property
     def executable(self) -> str:
         """The file that supervisord executes."""
-        command = _parsed(self.conf).get(f"program:{self.name}", "command", fallback="").replace("%%", "%")
+        command = parsed(self.conf).get(f"program:{self.name}", "command", fallback="").replace("%%", "%")
         return next(iter(shlex.split(command)), "")
 
 
 def stopwaitsecs_of(conf: str) -> int:
     """Return the seconds that the text of a program's file gives it to stop; 0 where it says none."""
-    parsed = _parsed(conf)
-    return next((parsed.getint(section, "stopwaitsecs", fallback=0) for section in parsed.sections()), 0)
+    found = parsed(conf)
+    return next((found.getint(section, "stopwaitsecs", fallback=0) for section in found.sections()), 0)
 
 
 def mark_of(prefix: str) -> str:
@@ -145,16 +146,10 @@ def refuse_invalid(prefixes: Collection[str], generations: Iterable[Generation])
         if mark_of(prefix) not in one.conf.splitlines():
             raise OperatorError(f"programs: the conf of {name} lacks the line {mark_of(prefix)!r} that makes it ours.")
         try:
-            sections = _parsed(one.conf).sections()
+            sections = parsed(one.conf).sections()
         except configparser.Error as error:
             raise OperatorError(f"programs: the conf of {name} is not a valid configuration file: {error}") from None
         if sections != [f"program:{name}"]:
             raise OperatorError(
                 f"programs: the conf of {name} must hold the section [program:{name}] and no other, not {sections}."
             )
-
-
-def _parsed(conf: str) -> configparser.RawConfigParser:
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
-    parser.read_string(conf)
-    return parser

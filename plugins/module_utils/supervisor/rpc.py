@@ -5,11 +5,9 @@ from __future__ import annotations
 import configparser
 import http.client
 import os
-import platform
 import socket
 import time
 import xmlrpc.client
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.ini import option_in, parsed_file
 
 UP = frozenset({"STARTING", "RUNNING", "BACKOFF"})
 """States in which supervisord runs the program, or will try to again by itself."""
@@ -81,28 +79,6 @@ class Reread(NamedTuple):
     removed: frozenset[str]
 
 
-def parsed(conf: Path) -> configparser.RawConfigParser:
-    """Return what is in a file of Supervisor's configuration. Raises OSError, configparser.Error."""
-    parser = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";", "#"))
-    parser.read_string(text_of(conf), str(conf))
-    return parser
-
-
-def expansions(conf: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what Supervisor writes in the place of ``%(here)s`` and the like; of two ``%`` it makes one."""
-    known = {f"ENV_{key}": value for key, value in environment.items()}
-    return {"here": str(conf.parent.absolute()), "host_node_name": platform.node(), **known}
-
-
-def option_in(parser: configparser.RawConfigParser, conf: Path, section: str, name: str) -> str | None:
-    """Return an option of the file `conf` as Supervisor expands it; None where there is none."""
-    value = parser.get(section, name, fallback=None)
-    # With an environment that is not supervisord's: what it lacks stays as it is written.
-    with suppress(KeyError, ValueError, TypeError):
-        return value and value % expansions(conf, os.environ)
-    return value
-
-
 @dataclass(frozen=True)
 class Endpoint:
     """Where supervisord listens, as its own clients find it."""
@@ -118,7 +94,7 @@ class Endpoint:
         Raises OperatorError where the file is missing, can't be read or names no socket.
         """
         try:
-            parser = parsed(conf)
+            parser = parsed_file(conf)
         except FileNotFoundError:
             raise OperatorError(
                 f"{conf} is missing. Install supervisor (apt-get install supervisor), or point "
