@@ -13,7 +13,7 @@ from ansible import constants as C
 from ansible.utils.display import Display
 from ansible_collections.celery_ops.kit.plugins.action.deploy_notice import targets_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_work import ENDS_WITHIN
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KEEPER_FREES, LEASE_TIMEOUT
 from ansible_collections.celery_ops.kit.plugins.module_utils.notices import Notice, send_all, was_told
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor, has_ended, run_id, start_time
@@ -22,7 +22,6 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.variables import Va
 RENEW_EVERY = 10.0  # seconds
 POLL = 0.5  # seconds
 OURS, ANOTHERS = b"ours", b"held"  # what the keeper is told
-KEEPER_FREES = 10  # seconds at most until the keeper of a run that has ended has freed its lock
 
 Ask = Callable[..., dict[str, Any]]
 

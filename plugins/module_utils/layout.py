@@ -137,6 +137,8 @@ TICK_ENTRY = "celery-ops-tick"
 TICK_INTERVAL = 15
 LEASE_TIMEOUT = 45.0
 """Without a renewal within that time, a deploy lock counts for nothing."""
+KEEPER_FREES = 10.0
+"""Seconds at most until the keeper of a run that has ended has freed its lock."""
 CERTIFICATE_DAYS = 30
 """Days before its end from which on a certificate is a problem; site.yml renews the kit's own earlier than that."""
 ETA_ALLOWANCE = 43_200

@@ -75,12 +75,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.celery_ops.kit.plugins.module_utils import deploy_lease, host_work
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import application
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import LEASE_TIMEOUT, Layout
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import KEEPER_FREES, LEASE_TIMEOUT, Layout
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import debian, rabbitmq, redis, supervisor
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-KEEPER_FREES = 10.0
-"""Seconds for the lock of a run that ended a moment ago to be freed."""
 POLL = 0.2
 
 
