@@ -161,6 +161,7 @@ class Counters:
 
     def delivered(self, name: str, headers: Mapping[str, Any], queue: str) -> "Run":
         """Count that a message was given to the pool; return what counts the rest of its way."""
+        # This runs for each message: what is usual costs no call.
         sent, of = headers.get(PUBLISHED), None
         if type(sent) is not float:
             sent = published(headers)
