@@ -83,6 +83,55 @@ def test_the_bound_holds_for_all_writers_together(made):
     assert sum(file.stat().st_size for file in made.iterdir()) < 10**6
 
 
+@pytest.fixture
+def removed(made, monkeypatch):
+    """The file of a result that its reader has removed, and what was read from it."""
+    monkeypatch.setattr(shared_memory, "directory", lambda: made)
+    reference = shared_memory.write(ARRAY, 60)
+    inode, back = (made / reference["name"]).stat().st_ino, shared_memory.read(reference)
+    shared_memory.remove(reference)
+    with pytest.raises(ResultElsewhere):
+        shared_memory.read(reference)
+    return inode, back
+
+
+@pytest.mark.parametrize("data", [ARRAY[::-1], numpy.arange(40_000), numpy.arange(400_000)], ids=len)
+def test_the_next_result_takes_the_memory_of_one_that_was_removed(made, removed, data):
+    reference = shared_memory.write(data, 60, made)
+    [file] = made.iterdir()
+    assert (file.name, file.stat().st_ino, file.stat().st_size) == (reference["name"], removed[0], reference["size"])
+    assert numpy.array_equal(shared_memory.read(reference, made), data)
+    assert numpy.array_equal(removed[1], ARRAY)  # the reader's own
+
+
+def test_spares_count_and_give_way(made, removed, monkeypatch):
+    kept, *others = [shared_memory.write(ARRAY, 60, made) for _ in range(3)]
+    for other in others:
+        shared_memory.remove(other)
+    assert shared_memory.sweep(made) == 3 * kept["size"]
+    monkeypatch.setattr(shared_memory, "MOST", 2 * kept["size"])
+    assert shared_memory.write(ARRAY, 60, made)
+    assert shared_memory.write(ARRAY, 60, made) is None
+    assert shared_memory.sweep(made) == 2 * kept["size"]
+
+
+def test_a_spare_is_kept_for_a_while(made, removed, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + shared_memory.SPARE_SECONDS - 2)
+    assert shared_memory.sweep(made)
+    monkeypatch.setattr(time, "time", lambda: now + shared_memory.SPARE_SECONDS + 3)
+    assert shared_memory.sweep(made) == 0 and not list(made.iterdir())
+
+
+def test_the_sum_is_of_the_bytes_however_they_come():
+    whole = bytes(range(256)) + b"tail"
+    alone = shared_memory.checksum([whole])
+    for size in (1, 3, 8, 13, 255):
+        assert shared_memory.checksum(whole[at : at + size] for at in range(0, len(whole), size)) == alone
+    assert shared_memory.checksum([whole[:8], b"", whole[8:]]) == alone
+    assert shared_memory.checksum([whole[:-1] + b"?"]) != alone
+
+
 def test_a_killed_writer_leaves_nothing_beyond_the_expiry(made):
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
