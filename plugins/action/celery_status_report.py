@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import replace_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import drift, status_page, status_report
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.hints import spelled
@@ -92,9 +92,7 @@ def write(path: Path, text: str) -> None:
             f"status_output: {path} is not a file, and Ansible's own lines are in its output. Name a file."
         )
     path = path.resolve()  # a link stays, and what it leads to is written
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        replace_text(path, text)
     except OSError as error:
         raise AnsibleActionFail(f"status_output: {path} can't be written: {error.strerror}. Name another.") from None

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from celery_ops.files import write_atomically
 from celery_ops.launch.env import application_name
 from celery_ops.layout import Layout, program_of
 
@@ -45,17 +46,7 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
 
     Raises OSError, and leaves all as it was.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as written:
-            json.dump(list(entries), written, indent=1)
-            written.write("\n")
-            written.flush()
-            os.fsync(written.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
+    write_atomically(path, json.dumps(list(entries), indent=1) + "\n")
 
 
 def key(entry: Entry) -> tuple[str, str, str]:

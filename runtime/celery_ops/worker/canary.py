@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task, shared_task
 
+from celery_ops.files import replace_text
 from celery_ops.layout import CANARY_QUEUE
 
 if TYPE_CHECKING:
@@ -44,10 +45,7 @@ def canary(token: str) -> None:
     path = os.environ.get("CELERY_OPS_CANARY_FILE")
     if not path:
         raise RuntimeError("CELERY_OPS_CANARY_FILE is not set: this worker was not started by celery-ops-guard")
-    # Renamed into place, so that a reader never sees half a token.
-    fresh = Path(f"{path}.new")
-    fresh.write_text(str(token)[:200], encoding="utf-8")
-    fresh.replace(path)
+    replace_text(Path(path), str(token)[:200])
 
 
 def connect() -> None:
