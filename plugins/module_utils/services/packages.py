@@ -28,6 +28,8 @@ APT = ["apt-get", "-q", "-y"]
 LOCKED = re.compile(r"Could not get lock .*")
 LOCK_TIMEOUT = 300.0  # seconds
 LOCK_POLL = 1.0  # seconds
+OUTDATED = re.compile("Unable to locate package|has no installation candidate|maybe run apt-get update")
+"""What apt says where its lists are older than a repository that was added, or than a version that was replaced."""
 KEEP_CONFIG = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
 SELECTED = re.compile(r"Selecting previously \w+ package (\S+?)(?::\w+)?\.$", re.MULTILINE)
 """dpkg's words for a package that this very call brings.
@@ -89,11 +91,10 @@ def install(
         unlike = package_source.unlike(pins, before)
         return {"changed": bool(missing or files), "packages": missing, "unlike": unlike, "diff": diff}
     package_source.write(files)
-    failed = ""
     if not missing:
         return {"changed": True, "packages": [], "unlike": package_source.unlike(pins, before), "diff": diff}
-    if files or lists_are_stale() or unlike_candidates(pins, missing):
-        failed = refresh_lists()
+    refreshed = bool(files or lists_are_stale() or unlike_candidates(pins, missing))
+    failed = refresh_lists() if refreshed else ""
     if other := unlike_candidates(pins, missing):
         each = ", ".join(f"{name}: {version or 'none'} rather than {pins[name]}" for name, version in other.items())
         raise OperatorError(
@@ -104,7 +105,14 @@ def install(
     removed = installed(("config-files",))  # of these something is left, such as data, that is not the kit's to purge
     try:
         words = [*KEEP_CONFIG, "install", "--no-install-recommends", *missing]
-        apt(words, "Try: apt-get install " + " ".join(missing), said.append)
+        hint = "Try: apt-get install " + " ".join(missing)
+        try:
+            apt(words, hint, said.append)
+        except OperatorError as why:
+            if refreshed or not OUTDATED.search(str(why)):
+                raise
+            failed = refresh_lists()
+            apt(words, hint, said.append)
     except OperatorError as why:
         raise OperatorError(f"{why}{failed}") from None
     finally:  # also of an apt that has failed: a package that does not start is on the host

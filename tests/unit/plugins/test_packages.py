@@ -3,11 +3,14 @@
 import contextlib
 import datetime
 import fcntl
+import functools
 import hashlib
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -163,6 +166,7 @@ def debs(tmp_path, monkeypatch):
     (tmp_path / "apt.conf").write_text("".join(lines) + 'APT::Sandbox::User "root";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     monkeypatch.setenv("DPKG_ROOT", str(root))
+    monkeypatch.setattr(packages, "LISTS", tmp_path / "lists")  # this machine's own may be fresh
     monkeypatch.setattr(packages, "RECORD", tmp_path / "record/packages.json")
     monkeypatch.setattr(debian, "RECORD", tmp_path / "record/packages.json")
     return repository
@@ -214,6 +218,41 @@ def test_what_was_removed_and_not_purged_is_no_package_of_the_kits(debs):
     assert packages.installed(["config-files"])
     assert packages.install(["configured", "mine"], {})["packages"] == ["configured", "mine"]
     assert packages.read_record() == ["mine"]
+
+
+@pytest.fixture
+def mirror(debs, tmp_path):
+    """The repository by HTTP, as apt keeps a copy of its lists."""
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(debs))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "sources").write_text(f"deb [trusted=yes] http://127.0.0.1:{server.server_port} ./\n")
+    with (tmp_path / "apt.conf").open("a") as settings:
+        settings.write('Acquire::http::Proxy::127.0.0.1 "DIRECT";\n')
+    yield debs / "Packages"
+    server.shutdown()
+
+
+@needs_root
+def test_lists_that_are_older_than_the_mirror_are_read_again(mirror):
+    """As where a repository was added after the last update, and where a version was replaced by the next."""
+    now = mirror.read_text()
+    older = now.replace("1_all", "0_all")
+
+    def publish(text, ago):  # seconds: an answer is "not modified" where the date is the same
+        mirror.write_text(text)
+        os.utime(mirror, (time.time() - ago,) * 2)
+
+    publish("\n\n".join(stanza for stanza in now.split("\n\n") if "configured" not in stanza), 400)
+    packages.refresh_lists()
+    assert not packages.lists_are_stale()
+    publish(now, 300)
+    assert packages.install(["configured"], {})["packages"] == ["configured"]
+    publish(older, 200)
+    packages.refresh_lists()
+    publish(now, 100)
+    assert packages.install(["mine"], {})["packages"] == ["mine"]
 
 
 @needs_root
