@@ -34,6 +34,14 @@ def failure_summary(found: list[dict[str, Any]]) -> str:
     return f"{first['phase'] or 'connection'} on {first['host']}: {reason}"
 
 
+def ended_by(variables: Mapping[str, Any]) -> str:
+    """Return which host ended the run, and why: this one, or another one whose failure has ended it here as well."""
+    for host in dict.fromkeys([variables["inventory_hostname"], *variables["ansible_play_hosts_all"]]):
+        if result := variables["hostvars"][host].get("ansible_failed_result"):
+            return f"on {host}: {result.get('msg') or 'no reason given; run it again with -v'}"
+    return "on another host: see above"
+
+
 def summary(variables: Mapping[str, Any]) -> list[str]:
     """Return what runs, and what to type next."""
     app = variables["celery_app_name"]

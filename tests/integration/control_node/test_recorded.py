@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.control import ROOT, run_plays
+from support.control import ROOT, Run, run_plays
 
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 GIVEN = {
@@ -69,15 +70,17 @@ def test_what_was_done_is_recorded(tmp_path, verb, action, command, entry):
     assert (done.rc != 0) is ("exit 1" in command), done.text
 
 
-@pytest.mark.parametrize("file", ["rebuild", "rollback"])
-def test_a_rollback_that_fails_is_recorded_wherever_it_does(tmp_path, file):
-    tasks = ROOT / "roles/celery/tasks"
-    [step] = [task for task in yaml.safe_load((tasks / f"{file}.yml").read_text()) if "rescue" in task]
+TASKS = ROOT / "roles/celery/tasks"
+TARGET = {"release": "r1", "peer": "a", "archive": "none", "without_record": ["b"], "without_release": ["b"]}
+
+
+def roll_back(directory: Path, step: dict[str, Any]) -> Run:
+    """Run a step of a rollback on two hosts, with what it does for a failure: a line in the place of the log's."""
     assert [one["ansible.builtin.include_tasks"] for one in step["rescue"]] == ["rollback_failed.yml"]
-    record, *rest = yaml.safe_load((tasks / "rollback_failed.yml").read_text())
+    record, *rest = yaml.safe_load((TASKS / "rollback_failed.yml").read_text())
     entry = record.pop("celery_ops.kit.release")
     said = f"recorded {entry['action']} {entry['state']} {entry['id']}: {entry['reason']}"
-    (tmp_path / "rollback_failed.yml").write_text(
+    (directory / "rollback_failed.yml").write_text(
         yaml.safe_dump([{**record, "ansible.builtin.debug": {"msg": said}}, *rest])
     )
     play = {
@@ -86,11 +89,38 @@ def test_a_rollback_that_fails_is_recorded_wherever_it_does(tmp_path, file):
         "gather_facts": False,
         "any_errors_fatal": True,
         "vars_files": [str(ROOT / "roles/celery/vars/main.yml")],
-        "tasks": [{**step, "block": [{"ansible.builtin.command": "test {{ inventory_hostname }} != a"}]}],
+        "tasks": [step],
     }
-    target = {"release": "r1", "without_record": ["a"]}
+    target = {**TARGET, "is_packed": False}
     given = {"celery_app_name": "shop", "celery_app_stage": "test", "__celery_app_target": target}
-    done = run_plays(tmp_path, [play], {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}, "vars": given}})
+    return run_plays(directory, [play], {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}, "vars": given}})
+
+
+def step_of(file: str) -> dict[str, Any]:
+    """The step that records its failure."""
+    [step] = [task for task in yaml.safe_load((TASKS / f"{file}.yml").read_text()) if "rescue" in task]
+    return step
+
+
+@pytest.mark.parametrize("file", ["rebuild", "rollback"])
+def test_a_rollback_that_fails_is_recorded_wherever_it_does(tmp_path, file):
+    work = [{"ansible.builtin.command": "test {{ inventory_hostname }} != a"}]
+    done = roll_back(tmp_path, {**step_of(file), "block": work})
     assert "recorded rollback failed r1: on a: non-zero return code" in done.words, done.text
     assert "The rollback to release r1 failed on a: non-zero return code Try again:" in done.words, done.text
     assert done.rc != 0
+
+
+@pytest.mark.parametrize(("failing", "host"), [("archive", "a"), ("fetch", "a"), ("release", "b")])
+def test_each_step_of_a_rebuild_that_fails_is_recorded_where_it_runs(tmp_path, failing, host):
+    def stand_in(task: dict[str, Any]) -> dict[str, Any]:
+        if "block" in task:
+            return {**task, **{key: list(map(stand_in, task[key])) for key in ("block", "always") if key in task}}
+        [module] = [name for name in task if "." in name]
+        done = {"ansible.builtin.command": "false" if module.endswith(f".{failing}") else f"echo {module}"}
+        return {key: value for key, value in task.items() if key != module} | done
+
+    done = roll_back(tmp_path, stand_in(step_of("rebuild")))
+    said = f"recorded rollback failed r1: on {host}: non-zero return code"
+    assert done.words.count(said) == done.words.count("recorded rollback") == 2, "a line on both hosts, with the reason"
+    assert done.changed["b"] == 0, "nothing is built of a release that could not be packed"
