@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
     current = newest((one for one in currents if records.get(one, {}).get("previous")), records) or newest(
         currents, records
     )
-    half_way = [history["draft"] for history in histories.values() if history["draft"].get("begun")]
+    drafts = [history["draft"] for history in histories.values() if history["draft"].get("begun")]
+    half_way = [draft for draft in drafts if not is_over(draft, current, records)]
     if wanted:
         deployment, release = named(wanted, records, current, bool(half_way), histories)
     elif half_way:
@@ -152,17 +155,32 @@ def before(current: str, records: Mapping[str, Mapping[str, Any]], histories: Ma
 def refuse_after_failure(
     histories: Mapping[str, History], records: Mapping[str, Mapping[str, Any]], current: str
 ) -> None:
-    """Raise OperatorError where the last deploy failed and was taken back: whoever types rollback may not know that."""
-    for history in histories.values():
-        last = history["last"]
-        if last.get("action") == "deploy" and str(last.get("outcome", "")).startswith("failed") and current:
-            previous = records[current]["previous"]
-            further = records[previous]["release"] if previous in records else "<release>"
-            raise OperatorError(
-                f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was rolled back: release "
-                f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To roll back "
-                f"further: ansible-playbook playbooks/rollback.yml -e celery_app_release={further}"
-            )
+    """Raise OperatorError where the last deploy failed and was taken back: whoever types rollback may not know that.
+
+    The last one of all hosts: a host that took no part in it still ends its log with an earlier one.
+    """
+    last = max(filter(None, (history["last"] for history in histories.values())), key=time_of, default={})
+    if last.get("action") == "deploy" and str(last.get("outcome", "")).startswith("failed") and current:
+        previous = records[current]["previous"]
+        further = records[previous]["release"] if previous in records else "<release>"
+        raise OperatorError(
+            f"The last deploy (release {last.get('to')}, {last.get('at')}) failed and was rolled back: release "
+            f"{records[current]['release']}, which ran before it, runs again. Nothing was changed. To roll back "
+            f"further: ansible-playbook playbooks/rollback.yml -e celery_app_release={further}"
+        )
+
+
+def time_of(entry: Mapping[str, Any]) -> float:
+    """Return when an entry of the audit log was written; 0 where it does not say so."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(str(entry.get("at", ""))).timestamp()
+    return 0.0
+
+
+def is_over(draft: Mapping[str, Any], current: str, records: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether another deployment has gone live on other hosts since: the draft's host took no part in it."""
+    live_at = records.get(current, {}).get("live_at") or 0.0
+    return draft.get("id") != current and live_at > draft.get("began", live_at)
 
 
 def offer(histories: Mapping[str, History]) -> str:

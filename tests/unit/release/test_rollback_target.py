@@ -115,6 +115,29 @@ def test_after_a_deploy_that_was_taken_back_it_asks_how_far():
     assert choose({"a": history(ONE, TWO, THREE, last=last)}, "r1").deployment == "two"
 
 
+FAILED = {"action": "deploy", "outcome": "failed: web on a; taken back", "to": "r9", "at": "2026-11-27T10:00:00+0000"}
+LATER = {"action": "deploy", "outcome": "good", "to": "r2", "at": "2026-11-27T12:30:00+0200"}
+
+
+def test_a_host_that_was_down_in_the_last_deploy_does_not_speak_for_the_others():
+    down, up = history(ONE, TWO, last=FAILED), history(ONE, TWO, THREE, last=LATER)
+    assert choose({"a": down, "b": up}).deployment == "two", "that deploy was good"
+    assert choose({"b": up, "a": down}).deployment == "two"
+    missed = history(ONE, TWO, THREE, last={**LATER, "at": "2026-11-27T09:00:00+0000"})
+    with pytest.raises(OperatorError, match=r"r9, 2026-11-27T10:00:00\+0000\) failed and was rolled back"):
+        choose({"b": missed, "a": down})
+
+
+def test_what_was_left_half_way_on_it_is_no_reason_to_stay():
+    draft = {"id": "late", "begun": ["workers"], "began": 2.5}
+    down, up = history(ONE, TWO, draft=draft), history(ONE, TWO, THREE)
+    assert choose({"a": down, "b": up}).deployment == "two"
+    activated_on_b = {**draft, "id": "three"}
+    assert choose({"a": history(ONE, TWO, draft=activated_on_b), "b": up}).deployment == "three"
+    begun_since = {**draft, "began": 3.5}
+    assert choose({"a": history(ONE, TWO, draft=begun_since), "b": up}).deployment == "three"
+
+
 def test_a_release_that_is_asked_for_comes_with_its_last_settings():
     assert choose({"a": history(ONE, TWO, THREE)}, "r1").deployment == "two"
     assert choose({"a": history(ONE, TWO, THREE)}, "r2").deployment == "three"
