@@ -20,11 +20,12 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import (
     SOURCE,
     TARGET,
     Deployment,
-    builds,
+    lines_of,
 )
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import environment_of, environment_text
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.groups import runs_nothing
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.host_module import HostModule
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.migration import migration, outside
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.programs import prefixes_of
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
@@ -100,6 +101,7 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
             "deployment": target["deployment"] if target else source["deployment"],
             "previous": target.get("previous", ""),
             "commits": [] if target else changes.of_run(variables),
+            "migrated": [] if target else lines_of(variables["celery_app_migrate_command"]),
         }
     if state == "built":
         if problem := runs_nothing(variables):
@@ -114,8 +116,8 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         made["has_scheduler"] = bool(schedulers(variables)) and boolean(variables["celery_scheduler_enabled"])
         made["command_lines"] = list(command_lines(variables, made["has_scheduler"]))
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
-    # One host migrates; where it is alone, in one go with the building.
-    alone = is_alone(variables) and variables.get("celery_app_deploy") != "stop"
+    # One host migrates; where it is alone, and there is nobody to ask first, in one go with the building.
+    alone = is_alone(variables) and variables.get("celery_app_deploy") != "stop" and not outside(variables)
     if not target and alone == (state == "built"):
         made |= migration(deployment, variables)
     return made
@@ -141,20 +143,6 @@ def notify_text(variables: Variables) -> str:
     targets = notices.of_hosts(targets_of(variables))
     about = {"app": variables["celery_app_name"], "host": variables["inventory_hostname"], "targets": targets}
     return json.dumps(about | {"stage": str(variables["celery_app_stage"])}) if targets else ""
-
-
-def migration(deployment: Deployment, variables: Variables) -> dict[str, list[list[str]]]:
-    """Return the commands that migrate and seed, on the host that does.
-
-    Where another host has a release, the first records are there: the host that does is a new one.
-    """
-    if variables["inventory_hostname"] != variables["celery_app_migrate_host"]:
-        return {"migrate": [], "seed": []}
-    seeded = any(build.get("previous") for build in builds(variables).values())
-    return {
-        "migrate": deployment.commands_as_app(variables["celery_app_migrate_command"]),
-        "seed": [] if seeded else deployment.commands_as_app(variables["celery_app_seed_command"]),
-    }
 
 
 def failure(variables: Variables) -> dict[str, Any]:

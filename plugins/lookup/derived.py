@@ -15,17 +15,18 @@ options:
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(all_built), whether every host of it has built the release; V(summary),
-      what runs after it; V(ended_by), which host's failure has ended it, and why; V(groups), those of the kit's groups
-      that the host is in; V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts
-      merged, and V(tasks), the tasks of all workers, once they are registered; V(purge), the command that empties a
-      queue; V(dead_letters), the command for the dead queue; V(uninstall), what goes from a host, and why its services
-      must not; V(soak), commands and result of numbered tasks; V(report), the use of all hosts' programs, likewise;
-      V(left), the groups that the host is not in and whose programs it still has; V(at_once), whether a deploy hands
-      all its groups over in one call; V(runs_nothing), what to say where a host is in no group that runs the
-      application; V(runs_app), whether it is in one that does; V(left_out), the hosts that use the host's broker and
-      result store and are not in the run; V(operators), the operators' group; paths of the application, V(base),
-      V(etc), V(run), V(log), V(state), V(releases), V(shared), V(metrics), V(work), V(memory), V(tmpfiles), V(sudoers)
-      and V(operators_command), and of the host, V(conf_d), V(commands) and V(supervisor_socket).
+      what runs after it; V(to_ask), the hosts outside of it that know whether data are there already; V(ended_by),
+      which host's failure has ended it, and why; V(groups), those of the kit's groups that the host is in;
+      V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged, and V(tasks), the
+      tasks of all workers, once they are registered; V(purge), the command that empties a queue; V(dead_letters), the
+      command for the dead queue; V(uninstall), what goes from a host, and why its services must not; V(soak), commands
+      and result of numbered tasks; V(report), the use of all hosts' programs, likewise; V(left), the groups that the
+      host is not in and whose programs it still has; V(at_once), whether a deploy hands all its groups over in one
+      call; V(runs_nothing), what to say where a host is in no group that runs the application; V(runs_app), whether it
+      is in one that does; V(left_out), the hosts that use the host's broker and result store and are not in the run;
+      V(operators), the operators' group; paths of the application, V(base), V(etc), V(run), V(log), V(state),
+      V(releases), V(shared), V(metrics), V(work), V(memory), V(tmpfiles), V(sudoers) and V(operators_command), and of
+      the host, V(conf_d), V(commands) and V(supervisor_socket).
     required: true
 """
 
@@ -56,6 +57,7 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils import (
     dead_letters,
     environment,
     logs,
+    migration,
     outcome,
     purge,
     report,
@@ -97,6 +99,7 @@ QUESTIONS = {
     "schedulers": schedulers,
     "logs": logs.logs,
     "tasks": tasks.tasks,
+    "to_ask": migration.to_ask,
     "purge": purge.purge,
     "dead_letters": dead_letters.dead_letters,
     "uninstall": uninstall.uninstall,

@@ -78,9 +78,16 @@ options:
     elements: list
     default: []
   migrate:
-    description: The words of each command that migrates; not run for the release that is current.
+    description:
+      - Each command that migrates, C(line) as the inventory has it, and C(words). For the release that is current only
+        those run that it has not gone live with.
     type: list
-    elements: list
+    elements: dict
+    default: []
+  migrated:
+    description: With state=active, the lines of the commands that have migrated; noted with the release.
+    type: list
+    elements: str
     default: []
   seed:
     description: The words of each command that puts the first records in; run where no release was current before.
@@ -172,6 +179,7 @@ pruned: {description: Releases that were removed., type: list, returned: state=c
 """
 
 import contextlib
+import hashlib
 import shlex
 import shutil
 import time
@@ -243,7 +251,8 @@ ARGUMENTS: dict[str, Any] = {
     "commit": {"type": "str", "default": ""},
     "listener": {"type": "str", "default": ""},
     "commands": {"type": "list", "elements": "list", "default": []},
-    "migrate": {"type": "list", "elements": "list", "default": []},
+    "migrate": {"type": "list", "elements": "dict", "default": []},
+    "migrated": {"type": "list", "elements": "str", "default": []},
     "seed": {"type": "list", "elements": "list", "default": []},
     "reason": {"type": "str", "default": ""},
     "release_fault": {"type": "bool", "default": False},
@@ -343,10 +352,13 @@ def write_own(path: Path, text: str, user: str, check_mode: bool) -> bool:
 
 
 def migrate(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Run the command that migrates and, where there was no release yet, the one that puts the first records in."""
-    current = releases.current()
-    kinds = [("Migrating", options["migrate"]), ("Seeding", [] if current else options["seed"])]
-    commands = [(what, words) for what, each in kinds for words in each if current != options["id"]]
+    """Run the commands that migrate and, where there was no release yet, those that put the first records in."""
+    current, known = releases.current(), None
+    if current == options["id"] and (known := releases.note(current).get("migrated")) is None:
+        return {"changed": False}  # an earlier version of the kit has deployed it, and did not note what it ran
+    migrating = [one["words"] for one in options["migrate"] if mark(one["line"]) not in (known or [])]
+    kinds = [("Migrating", migrating), ("Seeding", [] if current else options["seed"])]
+    commands = [(what, words) for what, each in kinds for words in each]
     for what, words in [] if check_mode else commands:
         hint = f"No new program was started. Correct it, then deploy again: {shlex.join(words)}"
         run(words, f"{what} (release {options['id']})", hint, {}, MIGRATE_TIMEOUT, of_release=True)
@@ -456,14 +468,16 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
     deployments.drop_draft()
     # A rollback must not bring back a password that was rotated since.
     refresh(releases.environments, releases.app)
+    added = options["action"] != "rollback" and note_migrated(releases, wanted["release"], options["migrated"])
+    added = added and before == wanted["release"]
     # After one that failed, one that ends well has a line: alert and status go by the last one.
-    if not changed and not draft.get("begun") and not deployments.has_failed():
+    if not changed and not added and not draft.get("begun") and not deployments.has_failed():
         return {"changed": False, "pruned": []}
     if options["action"] != "rollback" or releases.note(wanted["release"]).get("status") != "good":
         releases.write_note(wanted["release"], status="good", reason="", good_at=round(time.time(), 3))
     entry = {
         **options, "who": options["actor"], "deployment": wanted["id"], "from": before, "to": wanted["release"],
-        "commit": wanted["commit"], "changed": differences(live, wanted), "outcome": "good",
+        "commit": wanted["commit"], "changed": [*differences(live, wanted), *["migration"] * added], "outcome": "good",
     }  # fmt: skip
     warnings = note_in_audit_log(releases, entry)
     draining, more = await_drain(releases.app, options)
@@ -473,6 +487,20 @@ def activate(releases: Releases, options: dict[str, Any], check_mode: bool) -> d
     except OSError as error:  # the next deploy tries again; this one is live
         more = [*more, f"What no rollback needs any more could not be removed: {error}. Look at it, and remove it"]
     return {"changed": changed, "pruned": pruned, "draining": draining, "warnings": [*warnings, *more]}
+
+
+def note_migrated(releases: Releases, release: str, lines: list[str]) -> bool:
+    """Note with which commands a release has migrated; say whether there are more than when it went live before."""
+    known = releases.note(release).get("migrated")
+    noted = list(dict.fromkeys([*(known or []), *map(mark, lines)]))
+    if noted != known:
+        releases.write_note(release, migrated=noted)
+    return known is not None and noted != known
+
+
+def mark(line: str) -> str:
+    """Return what stands for a command line in a file that others may read: it may hold a secret."""
+    return hashlib.sha256(line.encode()).hexdigest()[:12]
 
 
 def await_drain(app: str, options: dict[str, Any]) -> tuple[list[str], list[str]]:

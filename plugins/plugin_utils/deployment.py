@@ -68,8 +68,7 @@ class Deployment:
 
     def commands_as_app(self, commands: str | Iterable[str]) -> list[list[str]]:
         """Return the words of each of several command lines, or of one; see `as_app`."""
-        lines = [commands] if isinstance(commands, str) else commands
-        return [words for line in lines if (words := self.as_app(shlex.split(line)))]
+        return [words for line in lines_of(commands) if (words := self.as_app(shlex.split(line)))]
 
     def guarded(self, name: str, pidfile: Path, words: Iterable[str], drain_timeout: int, *options: str) -> list[str]:
         """Return `words` started by the guard, which keeps a second instance from starting."""
@@ -78,6 +77,11 @@ class Deployment:
             *("--user", self.app, "--env-file", str(self.environment_file), "--chdir", str(self.release.app)),
             *("--drain-timeout", str(drain_timeout), *options, "--", *words),
         ]
+
+
+def lines_of(commands: str | Iterable[str]) -> list[str]:
+    """Return each of several command lines, or the one that there is; none for an empty one."""
+    return [line for line in ([commands] if isinstance(commands, str) else commands) if line.strip()]
 
 
 def release_of_run(variables: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """A host whose connection is lost in the middle of a deploy, alone in its batch or group: the others are restored."""
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,3 +110,33 @@ def test_nothing_is_migrated_unless_every_host_has_built_the_release(tmp_path, f
     assert "TASK [celery_ops.kit.celery : Build]" in said, said
     for how in ("migrated", "migrated by a hook"):
         assert [host for host in "ab" if f"{how} on {host}" in said] == ([] if failing else ["a", "b"]), said
+
+
+@pytest.fixture
+def in_service():
+    """The name of an application that this machine passes for running a release of."""
+    base = Path(f"/srv/seeded_{os.getpid()}")
+    try:
+        (base / "releases/r1").mkdir(parents=True)
+    except OSError as error:
+        pytest.skip(f"{base}: {error.strerror}")
+    (base / "current").symlink_to("releases/r1")
+    yield base.name
+    shutil.rmtree(base)
+
+
+def test_a_host_that_is_added_asks_those_outside_the_run_whether_the_application_is_in_service(tmp_path, in_service):
+    tasks = yaml.safe_load((ROOT / "roles/celery/tasks/build.yml").read_text())
+    [ask] = [task for task in tasks if "delegate_to" in task]
+    results = "__celery_app_elsewhere.results"
+    releases = f"{{{{ {results} | map(attribute='release', default='none') | join(',') }}}}"
+    lost = f"{{{{ {results} | selectattr('lost', 'defined') | map(attribute='item') | join(',') }}}}"
+    show = {"ansible.builtin.debug": {"msg": f"in service: {releases}; lost: {lost}"}}
+    play = {"name": "Ask", "hosts": "a", "gather_facts": False, "tasks": [ask, show]}
+    down = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    hosts = {"a": LOCAL, "b": LOCAL, "c": down}
+    given = {"celery_app_migrate_host": "a", "celery_app_seed_command": "load"}
+    inventory = {"worker": {"hosts": hosts, "vars": {"celery_app_name": in_service, **given}}}
+    done = run_plays(tmp_path, [play], inventory)
+    assert done.rc == 0, done.text
+    assert "in service: r1,none; lost: c" in done.text, done.text

@@ -14,6 +14,7 @@ DEFAULTS = {name: option.get("default") for name, option in release.ARGUMENTS.it
 OPTIONS = {
     "actor": "anna@control", "action": "deploy", "seconds": {}, "keep": 5, "reason": "", "deployment": "",
     "draining": [], "previous": "", "commit": "", "target": "", "release_fault": False, "taken_back": True,
+    "migrated": [],
 }  # fmt: skip
 
 
@@ -261,28 +262,62 @@ def test_prune_leaves_what_a_program_still_names(releases):
     assert not (releases.base / "venvs/v1").exists()
 
 
-def migrate(releases, check_mode=False, **commands):
-    options = {"id": "two", "migrate": [], "seed": [], **commands}
+def migrate(releases, *lines, check_mode=False, seed=()):
+    options = {
+        "id": "two", "migrate": [{"line": line, "words": ["sh", "-c", line]} for line in lines],
+        "seed": [["sh", "-c", line] for line in seed],
+    }  # fmt: skip
     return release.migrate(releases, options, check_mode)["changed"]
 
 
 def test_the_first_release_migrates_and_seeds_and_later_ones_migrate(releases, tmp_path):
-    commands = {name: [["sh", "-c", f"echo {name} >> {tmp_path}/done"]] for name in ("migrate", "seed")}
-    assert migrate(releases, check_mode=True, **commands)
+    line, seed = (f"echo {name} >> {tmp_path}/done" for name in ("migrate", "seed"))
+    assert migrate(releases, line, check_mode=True, seed=[seed])
     assert not (tmp_path / "done").exists()
-    assert migrate(releases, **commands)
+    assert migrate(releases, line, seed=[seed])
     deploy(releases, make(releases, "one"))
-    assert migrate(releases, **commands)
+    assert migrate(releases, line, seed=[seed])
     assert (tmp_path / "done").read_text().split() == ["migrate", "seed", "migrate"]
     assert not migrate(releases)
+    deploy(releases, make(releases, "two"), migrated=[line])
+    assert not migrate(releases, line, seed=[seed])
+
+
+def test_a_command_that_is_added_to_the_release_that_is_current_migrates_once(releases, tmp_path):
+    first, added = (f"echo {name} >> {tmp_path}/done" for name in ("first", "added"))
+    deploy(releases, make(releases, "two"), "d1")
+    for lines in ([first], [first, added]):
+        assert migrate(releases, *lines, check_mode=True)
+        assert migrate(releases, *lines)
+        assert migrate(releases, *lines, check_mode=True), "the deploy may still fail"
+        deploy(releases, "two", "d2", hands_over=False, migrated=lines)
+        assert audit(releases)[-1]["changed"] == ["migration"]
+        assert not migrate(releases, *lines)
+        count = len(audit(releases))
+        assert not deploy(releases, "two", "d3", hands_over=False, migrated=lines)["changed"]
+        assert len(audit(releases)) == count
+    assert (tmp_path / "done").read_text().split() == ["first", "added"]
+    assert not migrate(releases, added), "nor is one that was taken out missing"
+
+
+def test_what_an_earlier_version_of_the_kit_has_deployed_does_not_migrate_again(releases):
     deploy(releases, make(releases, "two"))
-    assert not migrate(releases, **commands)
+    note = releases.note("two")
+    del note["migrated"]
+    release.write_json(releases.directory / "two/release.json", note)
+    roll_back(releases, releases.deployments.current_id(), "two")
+    count = len(audit(releases))
+    assert not migrate(releases, "exit 1")
+    assert not deploy(releases, "two", "d2", hands_over=False, migrated=["exit 1"])["changed"]
+    assert len(audit(releases)) == count
+    assert not migrate(releases, "exit 1")
+    with pytest.raises(ReleaseError, match="exit 2"):
+        migrate(releases, "exit 1", "exit 2")
 
 
 def test_a_migration_that_fails_shows_its_last_words_and_how_to_repeat_it(releases):
-    command = ["sh", "-c", "echo no such table >&2; exit 3"]
     with pytest.raises(ReleaseError, match=r"(?s)Migrating \(release two\) failed.*deploy again: sh -c.*no such table"):
-        migrate(releases, migrate=[command])
+        migrate(releases, "echo no such table >&2; exit 3")
 
 
 @pytest.mark.parametrize("module", [release, deploy_lock], ids=lambda module: module.__name__)

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -706,13 +707,17 @@ def test_a_python_or_venv_that_is_missing_is_not_the_releases_fault(host):
         assert host.status == "building"
 
 
+def migrations(*commands):
+    return [{"line": shlex.join(words), "words": words} for words in commands]
+
+
 def test_a_migration_that_fails_is_the_releases_fault_unless_the_host_is_to_blame(built):
     for script, fault in {
         "echo no such column >&2; exit 1": True,
         "echo Connection refused >&2; exit 1": False,
         "kill -9 $$": False,
     }.items():
-        assert built.fail(archive=False, migrate=[["true"], ["sh", "-c", script]]).release_fault is fault
+        assert built.fail(archive=False, migrate=migrations(["true"], ["sh", "-c", script])).release_fault is fault
 
 
 @pytest.fixture
@@ -729,7 +734,7 @@ def login(monkeypatch):
 
 def test_a_full_disk_of_a_german_host_is_not_the_releases_fault(built, login):
     login(LANGUAGE="de_DE:de")
-    error = built.fail(archive=False, migrate=[["true"], ["cp", "/proc/self/status", "/dev/full"]])
+    error = built.fail(archive=False, migrate=migrations(["true"], ["cp", "/proc/self/status", "/dev/full"]))
     assert not error.release_fault and "No space left on device" in str(error)
 
 
@@ -743,7 +748,7 @@ def test_what_a_login_has_set_for_its_own_python_is_no_part_of_a_virtualenv(host
 
 
 def test_a_host_that_is_alone_migrates_when_it_has_built(built, tmp_path):
-    migrate = [["sh", "-c", f"echo {what} >> {tmp_path}/done"] for what in ("once", "only")]
+    migrate = migrations(*(["sh", "-c", f"echo {what} >> {tmp_path}/done"] for what in ("once", "only")))
     assert built.build(check_mode=True, archive=False, migrate=migrate)["changed"]
     assert built.build(archive=False, migrate=migrate)["changed"]
     release.point(built.releases.base / "current", f"releases/{built.packed['id']}")

@@ -7,6 +7,8 @@ import os
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action.release import made_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.migration import to_ask
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.outcome import failure_summary, failures, summary
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import actor
 
@@ -80,8 +82,9 @@ def test_the_summary_says_what_is_missing_or_waits():
     ],
 )
 def test_one_host_migrates_and_where_it_is_alone_while_it_builds(hosts, state, host, migrates):
-    made = made_of(state, KNOWN | {"ansible_play_hosts_all": hosts, "inventory_hostname": host})
-    commands = [words[-2:] for words in made.get("migrate", [])] + [words[-1:] for words in made.get("seed", [])]
+    known = {"ansible_play_hosts_all": hosts, "inventory_hostname": host, "groups": {"worker": hosts}}
+    made = made_of(state, KNOWN | known)
+    commands = [one["words"][-2:] for one in made.get("migrate", [])] + [words[-1:] for words in made.get("seed", [])]
     assert commands == ([["m", "one"], ["m", "two"], ["s"]] if migrates else [])
 
 
@@ -91,6 +94,50 @@ def test_a_new_host_that_migrates_does_not_seed_a_system_that_runs(runs):
     made = made_of("migrated", KNOWN | {"hostvars": builds, "ansible_play_hosts_all": ["a", "b"]})
     assert len(made["migrate"]) == 2
     assert bool(made["seed"]) is not bool(runs)
+
+
+ANSWERS = {
+    "in service": {"item": "b", "release": "r1"},
+    "set up": {"item": "b", "release": ""},
+    "not set up": {"item": "b", "failed": True, "msg": "shop was not set up on this host"},
+    "down": {"item": "b", "failed": True, "lost": True},
+    "unreachable": {"item": "b", "unreachable": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "seeds"),
+    [
+        ("set up", "not set up", True),
+        ("in service", "not set up", False),
+        ("down", "in service", False),
+        ("down", "set up", None),
+        ("set up", "unreachable", None),
+    ],
+)
+def test_a_host_that_is_added_by_limit_and_migrates_asks_the_others_before_it_seeds(b, c, seeds):
+    alone = KNOWN | {"ansible_play_hosts_all": ["a"]}
+    assert not made_of("built", alone).get("seed"), "they are asked first"
+    assert to_ask(alone) == ["b", "c"]
+    known = alone | {"__celery_app_elsewhere": {"results": [ANSWERS[b], ANSWERS[c] | {"item": "c"}]}}
+    if seeds is None:
+        with pytest.raises(OperatorError, match=r"shop, .*: [bc], left out by --limit, .*-e celery_app_seed_command="):
+            made_of("migrated", known)
+        return
+    made = made_of("migrated", known)
+    assert len(made["migrate"]) == 2
+    assert bool(made["seed"]) is seeds
+
+
+def test_nobody_is_asked_where_nothing_would_be_seeded():
+    alone = KNOWN | {"ansible_play_hosts_all": ["a"]}
+    built = {**KNOWN["hostvars"], "a": {"__celery_app_build": {"previous": "r1"}}}
+    assert to_ask(alone | {"hostvars": built}) == []
+    assert to_ask(alone | {"celery_app_seed_command": ""}) == []
+    assert to_ask(alone | {"celery_app_migrate_host": "b"}) == []
+    each = {name: {"celery_app_migrate_host": name} for name in "abc"}
+    assert to_ask(alone | {"hostvars": each}) == [], "each host has data of its own"
+    assert to_ask(KNOWN) == []
 
 
 def test_the_build_is_told_the_options_of_the_programs_that_the_host_is_to_run():
