@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
 FILES = ("ca", "certificate", "key")
@@ -23,7 +24,10 @@ class ActionModule(Action):
         if missing:
             return {
                 "failed": True,
-                "msg": f"There is no {missing[0]} on the control node. site.yml makes it.",
+                "msg": f"There is no {missing[0]} on the control node. site.yml makes it, for all hosts at once; where "
+                "they have one already, restore the directory from your backup.",
             }
         arguments |= {name: path.read_text() for name, path in paths.items()}
+        # Of a run that puts new secrets in the place of lost ones.
+        arguments["replace"] = boolean(self.variables.get("celery_app_rotate_credentials") or False, strict=False)
         return self.run_module(arguments)

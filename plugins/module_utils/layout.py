@@ -29,6 +29,8 @@ CERTIFICATES = {
 }
 """Those of the services, where their roles install them; each has its key beside it."""
 KEYS = tuple(path.with_name("key.pem") for path in CERTIFICATES.values())
+AUTHORITIES = {service: path.with_name("ca.pem") for service, path in CERTIFICATES.items()}
+"""The CA beside each."""
 KIT_STATE = Path("/var/lib/celery-ops")
 """What the kit notes of a host: installed packages, users of the services."""
 KIT_RUN = Path("/run/celery-ops")

@@ -3,10 +3,11 @@
 
 DOCUMENTATION = r"""
 module: credentials_check
-short_description: Refuse to generate passwords for a host that has some already
+short_description: Refuse to generate secrets for a host that has some already
 description:
   - Fails where the host's environment file, or its broker, has one of the secrets whose file is missing on the control
-    node. Changes nothing, also in check mode.
+    node; and where the host has a CA that the kit has made, and the control node has none. Changes nothing, also in
+    check mode.
 options:
   app:
     description: The application's name.
@@ -24,6 +25,10 @@ options:
     description: Whether the host is the broker.
     type: bool
     required: true
+  authority:
+    description: Files of the CA, V(missing) on the control node, and where a host has it V(installed); empty for none.
+    type: dict
+    default: {}
 author:
   - celery-ops (@celery-ops)
 """

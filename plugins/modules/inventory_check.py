@@ -16,6 +16,10 @@ options:
     type: list
     elements: str
     default: []
+  authority:
+    description: Whether the playbook makes the CA of broker and result store, where the control node has none.
+    type: bool
+    default: false
 author:
   - celery-ops (@celery-ops)
 """

@@ -11,7 +11,7 @@ description:
   - The options name files on the control node; the action plugin of the same name reads them.
   - Writes C(cert.pem), C(key.pem) and C(ca.pem), each in one step. The key is for root and one group only, and is in no
     output.
-  - Fails where a certificate of another CA is installed, as clients of another inventory would be cut off.
+  - Fails where a certificate of another CA is installed, as clients of another inventory would be cut off, unless told.
 options:
   directory: {description: The directory on the host., type: path, required: true}
   ca: {description: The CA., type: str, required: true}
@@ -21,6 +21,7 @@ options:
     description: Whether to write C(ca-bundle.pem) as well, the CA and all those that the host trusts.
     type: bool
     default: false
+  replace: {description: Whether a certificate of another CA is replaced., type: bool, default: false}
   group: {description: The group that may read the key., type: str, required: true}
 attributes:
   check_mode: {support: full, description: Says what would change.}
@@ -69,6 +70,7 @@ def main() -> None:
             "certificate": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": True},
             "bundle": {"type": "bool", "default": False},
+            "replace": {"type": "bool", "default": False},
             "group": {"type": "str", "required": True},
         },
         supports_check_mode=True,
@@ -76,7 +78,7 @@ def main() -> None:
     want = module.params
     directory = Path(want["directory"])
     installed = directory / "ca.pem"
-    if want["key"] and installed.exists():
+    if want["key"] and installed.exists() and not want["replace"]:
         known = certificates_in(installed.read_text())
         if known and not known & certificates_in(want["ca"]):
             module.fail_json(

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME, LIFETIME_OF_CA = datetime.timedelta(days=397), datetime.timedelta(days=3652)
+KIT = "celery-ops CA"
+"""How the names of the CAs begin that are made here."""
 RENEW = datetime.timedelta(days=60)
 """Before its end, a certificate is replaced by the next run."""
 
@@ -161,7 +163,7 @@ class Certificates:
         )  # fmt: skip
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         # Of two CAs in one file each has a name of its own.
-        name = f"celery-ops CA {own.digest.hex()[:8]}"
+        name = f"{KIT} {own.digest.hex()[:8]}"
         return (
             self.builder(name, key, LIFETIME_OF_CA)
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
@@ -182,6 +184,16 @@ class Certificates:
             .not_valid_before(self.now - datetime.timedelta(hours=1))
             .not_valid_after(self.now + lifetime)
         )
+
+
+def authorities_in(text: str) -> list[str]:
+    """Return the names of the CAs in a text that were made here, each once; none where it holds no certificate."""
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        return []
+    names = [name.value for each in found for name in each.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return [name for name in dict.fromkeys(map(str, names)) if name.startswith(f"{KIT} ")]
 
 
 def alternative_names(certificate: x509.Certificate) -> set[str]:

@@ -19,13 +19,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import Certificates, authorities_in
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.variables import RESERVED
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = ROOT / "playbooks/site.yml"
 GROUPS = ("rabbitmq", "result_store", "worker", "scheduler", "web")
 CHECK = "celery_ops.kit.preflight : inventory | Validate the inventory"
-CREDENTIALS = "celery_ops.kit.preflight : inventory | Refuse new passwords under a running system"
+CREDENTIALS = "celery_ops.kit.preflight : inventory | Refuse new secrets under a running system"
 INPUTS = "celery_ops.kit.preflight : inputs | Refuse to be used without the kit's playbooks"
 PYTHON = "celery_ops.kit.preflight : python | Look for Python"
 LOOK = "celery_ops.kit.preflight : requirements | Check host requirements"
@@ -152,6 +153,7 @@ def play(
     extra: dict[str, Any] | None = None,
     limit: str = "",
     variables: Path | None = None,
+    tags: str = "",
 ) -> Run:
     """Run a playbook on an inventory whose control node keeps what it makes below `control`."""
     kept = {"celery_app_secrets_dir": str(control / "secrets"), "celery_app_cache_dir": str(control / "cache")}
@@ -167,6 +169,7 @@ def play(
         json.dumps(extra or {}),
         *(["-e", f"@{variables}"] if variables else []),
         *(["--limit", limit] if limit else []),
+        *(["--tags", tags] if tags else []),
     ]
     environment = {
         **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "160",
@@ -495,6 +498,59 @@ def test_new_passwords_are_made_where_nothing_is_lost_or_on_purpose(way, running
 def test_hosts_that_each_migrate_may_be_deployed_one_at_a_time(limit, first_play, tmp_path):
     hosts = inventory(FLEET, {}, {"celery_app_migrate_host": "{{ inventory_hostname }}"})
     run = play(first_play, hosts, tmp_path / "control", limit=limit)
+    assert run.rc == 0, run.text
+
+
+SPREAD = {"rabbitmq": ["a"], "result_store": ["a"], "worker": ["b"], "scheduler": ["b"], "web": ["b"]}
+
+
+@pytest.fixture
+def trusting(running_app, tmp_path):
+    """An inventory of two hosts with a vault, one of which has a CA of the kit's; and where that CA came from."""
+    kept = Certificates(tmp_path / "kept", tmp_path / "kept/ca.crt")
+    kept.make("a", ["a"])
+    (Path("/etc") / running_app / "ca.pem").write_bytes(kept.ca.read_bytes())
+    given = {"celery_app_name": running_app, "celery_app_module": "petct", "celery_app_broker_password": "x" * 40}
+    given |= {"celery_app_result_store_password": "x" * 40, "celery_app_secrets": {"PETCT_SECRET_KEY": "x" * 40}}
+    return inventory(SPREAD, {}, given), kept
+
+
+def test_a_ca_that_is_lost_is_not_made_anew(trusting, first_play, tmp_path):
+    hosts, kept = trusting
+    run, tls = play(first_play, hosts, tmp_path / "control"), tmp_path / "control/secrets/tls"
+    said, [name] = " ".join(run.text.split()), authorities_in(kept.ca.read_text())
+    assert run.rc != 0
+    assert f"The control node has lost {tls}/ca.crt and {tls}/ca.key, the CA of broker and result store" in said
+    assert f"{name} (/etc/{hosts['all']['vars']['celery_app_name']}/ca.pem). It would refuse" in said
+    assert f"Restore the directory from your backup: {tls}" in said
+    assert re.search(r"playbooks/site.yml -e celery_app_rotate_credentials=yes", said)
+    assert "fatal: [b]" in run.text and "fatal: [a]" not in run.text, "the broker of this test has none"
+    assert not list(tmp_path.glob("control/*"))
+
+
+@pytest.mark.parametrize(
+    "way", ["restored", "on purpose", "given", "without", "another's on the host", "a deploy", "a part"]
+)
+def test_a_ca_is_made_where_none_is_lost_or_on_purpose(way, trusting, first_play, tmp_path):
+    hosts, kept = trusting
+    variables, extra = hosts["all"]["vars"], {}
+    installed = Path("/etc") / variables["celery_app_name"] / "ca.pem"
+    if way == "restored":
+        (tmp_path / "control/secrets").mkdir(mode=0o700, parents=True)
+        shutil.copytree(kept.directory, tmp_path / "control/secrets/tls")
+    if way == "on purpose":
+        extra = {"celery_app_rotate_credentials": "yes"}
+    if way == "given":
+        variables["celery_app_tls_directory"] = str(kept.directory)
+    if way == "without":
+        variables["celery_app_tls"] = False
+    if way == "another's on the host":
+        installed.write_text("no certificate")
+    if way == "a deploy":  # it installs none
+        first_play.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text())[:1]))
+        [plays] = yaml.safe_load(first_play.read_text())
+        first_play.write_text(yaml.safe_dump([{**plays, "tasks": plays["tasks"][:1]}]))
+    run = play(first_play, hosts, tmp_path / "control", extra, tags="deploy" if way == "a part" else "")
     assert run.rc == 0, run.text
 
 
