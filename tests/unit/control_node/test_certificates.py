@@ -5,14 +5,22 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.action import credentials_check
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.modules import tls_files
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import certificates as making
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import LIFETIME, Certificates
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import (
+    LIFETIME,
+    Certificates,
+    authorities_in,
+)
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import NAME, is_on, names_of
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from support.module_run import ModuleRun
 
 NOW = datetime.datetime.now(datetime.UTC)
 FLEET = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
@@ -210,3 +218,51 @@ def test_a_rotation_of_the_ca_that_is_killed_between_two_writes_is_continued(mad
     assert made.withdraw_former()
     assert made.end_rotation()
     shake_hands(made, "hub")
+
+
+class Look(credentials_check.ActionModule):
+    """The action on this machine, for which no connection is needed."""
+
+    def __init__(self, arguments):
+        self._task = type("Task", (), {"args": arguments})
+
+    def output_of(self, command):
+        return subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.mark.parametrize("is_service", [True, False])
+def test_a_lost_ca_is_known_by_what_a_host_has(made, tmp_path, monkeypatch, is_service):
+    ours, none, foreign = tmp_path / "ours.pem", tmp_path / "none.pem", tmp_path / "foreign.pem"
+    ours.write_text(made.ca.read_text() + made.ca.read_text())
+    foreign.write_text(made.certificate("hub").read_text())
+    monkeypatch.setattr(credentials_check, "AUTHORITIES", {"broker": ours if is_service else none})
+    arguments = {"app": "shop", "directory": "kept", "files": {}, "broker": True}
+    missing = ["kept/tls/ca.crt", "kept/tls/ca.key"]
+
+    def said(*installed):
+        authority = {"missing": missing, "installed": list(map(str, installed))}
+        return Look(arguments | {"authority": authority}).act().get("msg", "")
+
+    assert said(none, foreign) == Look(arguments | {"authority": {}}).act().get("msg", "") == ""
+    [name] = authorities_in(ours.read_text())
+    text = said(none, ours)
+    assert f"{name} ({ours})" in text and "Restore the directory from your backup: kept/tls" in text
+    assert ("celery_app_tls_directory: <its directory>" in text) is is_service, "the application's own is no other's"
+
+
+def test_another_ca_is_installed_on_purpose_alone(made, tmp_path):
+    other = Certificates(tmp_path / "other", tmp_path / "other/ca.crt", NOW)
+    other.make("hub", names())
+
+    def install(given, **options):
+        files = {"ca": given.ca, "certificate": given.certificate("hub"), "key": given.key("hub")}
+        texts = {name: path.read_text() for name, path in files.items()}
+        return ModuleRun(
+            tls_files.main, {"directory": str(tmp_path / "host"), "group": "root", **texts, **options}
+        ).result()
+
+    assert install(made)["changed"]
+    assert "has a certificate of another CA" in install(other)["msg"]
+    assert (tmp_path / "host/ca.pem").read_text() == made.ca.read_text()
+    assert install(other, replace=True)["changed"]
+    assert (tmp_path / "host/ca.pem").read_text() == other.ca.read_text()
