@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import AUTHORITIES, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import authorities_in
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.root_shell import as_root
 
 # Names of the variables in the application's environment, and whether the broker knows the application.
 LOOK = """
@@ -77,4 +78,4 @@ class ActionModule(Action):
 
     def output_of(self, command: str) -> str:
         """Return what a command prints on the host, whatever its exit status."""
-        return str(self._low_level_execute_command(command)["stdout"])
+        return str(as_root(self, f"{command}\ntrue")["stdout"])
