@@ -23,6 +23,8 @@ PROCESSES_PER_CORE = 64
 # with 44); elsewhere a slot has a socket of the task's and one to the result store.
 FILES_PER_SLOT = {"prefork": 6}
 OTHER_FILES = 100
+WRITTEN = ("/etc", "/usr/local/bin", "/var/lib", "/var/log")
+"""Where the kit writes, beside the releases."""
 CLOCK_OFF = 300  # seconds; the doctor is stricter
 
 
@@ -161,15 +163,21 @@ def clock(control: float) -> Iterator[str]:
         )
 
 
-def mounted(app: str, directory: str = "/srv") -> Iterator[str]:
-    """Programs can be written and run where the releases go."""
-    place = next(path for path in [Path(directory, app), *Path(directory, app).parents] if path.exists())
-    flags, mount = os.statvfs(place).f_flag, place
-    while not mount.is_mount():
-        mount = mount.parent
-    for flag, option, wanted in ((os.ST_NOEXEC, "noexec", "exec"), (os.ST_RDONLY, "ro", "rw")):
-        if flags & flag:
+def mounted(app: str, directory: str = "/srv", written: tuple[str, ...] = WRITTEN) -> Iterator[str]:
+    """Programs can be written and run where the releases go, and the rest be written where it goes."""
+    home, told = f"{directory}/{app}", set()
+    for path, flag, option, wanted, what in (
+        (home, os.ST_NOEXEC, "noexec", "exec", "the releases are to run from"),
+        (home, os.ST_RDONLY, "ro", "rw", "the releases are to run from"),
+        *((path, os.ST_RDONLY, "ro", "rw", "the kit writes into") for path in written),
+    ):
+        mount = next(place for place in [Path(path), *Path(path).parents] if place.exists())
+        is_so = os.statvfs(mount).f_flag & flag
+        while not mount.is_mount():
+            mount = mount.parent
+        if is_so and (mount, option) not in told:
+            told.add((mount, option))
             fix = (
                 f"Write {wanted} instead of {option} for it in /etc/fstab, and type: mount -o remount,{wanted} {mount}"
             )
-            yield f"{mount} is mounted with {option}, and the releases are to run from {directory}/{app}. {fix}"
+            yield f"{mount} is mounted with {option}, and {what} {path}. {fix}"

@@ -287,6 +287,15 @@ def test_a_file_system_that_cannot_hold_releases_is_refused_by_name(mount):
     assert f"type: mount -o remount,{ {'noexec': 'exec', 'ro': 'rw'}[option] } {directory}" in said
 
 
+def test_a_read_only_directory_is_refused_before_the_kit_would_write_into_it(mount):
+    option, directory = mount
+    said = [*system.mounted("shop", str(directory.parent), (str(directory / "bin"),))]
+    assert len(said) == (option == "ro")
+    assert option != "ro" or said[0].startswith(
+        f"{directory} is mounted with ro, and the kit writes into {directory}/bin. "
+    )
+
+
 @pytest.mark.parametrize(
     ("program", "limit", "says"),
     [
