@@ -150,10 +150,10 @@ class Inventory:
         """The same inventory, used with another version of the kit."""
         return Inventory(self.directory, kit)
 
-    def play(self, name: str, **variables: Any) -> Run:
+    def play(self, name: str, *options: str, **variables: Any) -> Run:
         """Run a playbook as an operator does."""
         words = ["ansible-playbook", "-i", str(self.directory), "-e", json.dumps(variables), f"playbooks/{name}.yml"]
-        return run(words, self.kit)
+        return run([*words, *options], self.kit)
 
 
 # A task that goes on until a file is there, or for four minutes; it says that it has begun by another file.
