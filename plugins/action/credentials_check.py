@@ -18,7 +18,6 @@ if {broker}; then
   PATH=$PATH:/usr/sbin rabbitmqctl -q list_users 2>/dev/null | cut -f 1 |
     grep -qxE {app}'(-2)?' && echo CELERY_BROKER_URL
 fi
-true
 """
 
 
