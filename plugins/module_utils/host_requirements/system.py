@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import CONCURRENCY, OPEN_FILES, SYSTEMD
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
+    COMMANDS_DIR,
+    CONCURRENCY,
+    OPEN_FILES,
+    SYSTEMD,
+)
 
 PROCESS_MEMORY = 24
 """MiB: the least that a worker's pool process takes for itself; the rest of it is shared with its parent."""
@@ -23,7 +28,7 @@ PROCESSES_PER_CORE = 64
 # with 44); elsewhere a slot has a socket of the task's and one to the result store.
 FILES_PER_SLOT = {"prefork": 6}
 OTHER_FILES = 100
-WRITTEN = ("/etc", "/usr/local/bin", "/var/lib", "/var/log")
+WRITTEN = ("/etc", str(COMMANDS_DIR), "/var/lib", "/var/log")
 """Where the kit writes, beside the releases."""
 CLOCK_OFF = 300  # seconds; the doctor is stricter
 
