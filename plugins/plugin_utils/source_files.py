@@ -92,6 +92,8 @@ def files_of(directory: Path, exclude: list[str], checked_out: bool = False) -> 
             kept.append(name)
             if not os.access(path, os.R_OK, effective_ids=True):
                 raise _closed(directory, name)
+        elif path.is_dir():
+            found.leave_out("a file in git, a directory in the working copy", name)
         else:
             found.leave_out("no regular file" if path.exists() else "in git, but not in the working copy", name)
     found.names = kept
@@ -141,6 +143,9 @@ def _collect(root: Path, below: str, found: Files, checked_out: bool) -> None:
     for name in [*tracked, *(name for name in others if not excluded(below + name.rstrip("/"), UNTRACKED))]:
         path = directory / name
         if path.is_dir() and not path.is_symlink():  # a submodule, or a repository inside this one
+            if name in tracked and not _is_submodule(directory, name):
+                found.names.append(below + name)  # a file that a directory has replaced; what is in it is untracked
+                continue
             if name in tracked and not (path / ".git").exists():
                 raise OperatorError(
                     f"{below}{name} is a git submodule that was not fetched. Type, in {root}: "
@@ -167,6 +172,11 @@ def _walk(directory: Path, below: str, files: Files) -> list[str]:
 def _git_list(directory: Path, *options: str) -> list[str]:
     """What `git ls-files` lists below a directory; nothing where there is no repository. Raises OperatorError."""
     return _ls_files(directory, *options)[0]
+
+
+def _is_submodule(directory: Path, name: str) -> bool:
+    """Whether git has a commit of another repository at a path."""
+    return any(line.startswith("160000 ") for line in _git_list(directory, "--stage", "--", f":(literal){name}"))
 
 
 def _untracked(directory: Path) -> tuple[list[str], list[str]]:

@@ -511,6 +511,16 @@ def test_what_a_working_copy_lacks_and_what_links_lead_to_is_said(prepare, sourc
     ]
 
 
+def test_a_file_that_a_directory_has_replaced_is_no_submodule(prepare, source):
+    write(source, "settings")
+    commit(source)
+    (source / "settings").unlink()
+    write(source, "settings/base.py")
+    answer = prepare()
+    assert answer["left_out"] == ["1 (a file in git, a directory in the working copy): settings"]
+    assert "settings/base.py" in packed(answer)
+
+
 @pytest.mark.parametrize("in_git", [True, False])
 @pytest.mark.parametrize("closed", ["shop/secret", "shop/secret/key.txt"])
 def test_what_the_user_may_not_read_is_refused_by_name_and_not_dropped(monkeypatch, in_git, closed):
