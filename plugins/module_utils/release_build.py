@@ -91,7 +91,8 @@ def build(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict
         raise
     releases.write_note(options["id"], status=status if proven else "built", reason="")
     report = report_of(releases, options)
-    return {"changed": True, "inspect": report, "warnings": [*warnings, *unsafe(report), *ignored(report, options)]}
+    warnings += [*unsafe(report), *doubtful(report), *ignored(report, options)]
+    return {"changed": True, "inspect": report, "warnings": warnings}
 
 
 def rebuild_others(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -146,6 +147,11 @@ def unsafe(report: dict[str, Any]) -> Iterator[str]:
             f"The application's settings can lose tasks: {settings}. Write, after its own configuration: {lines} "
             "(or celery_ops.apply(app), which sets all that the application does not set itself)"
         )
+
+
+def doubtful(report: dict[str, Any]) -> Iterator[str]:
+    """A warning for each thing that most likely is a mistake, and may work."""
+    return (f"{one['problem']}. Write: {one['write']}" for one in report.get("doubtful", []))
 
 
 def ignored(report: dict[str, Any], options: dict[str, Any]) -> Iterator[str]:

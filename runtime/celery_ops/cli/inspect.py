@@ -17,13 +17,15 @@ import ssl
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from celery_ops import proc
+from celery_ops.inspection import named
+from celery_ops.inspection import schedule as entries
 from celery_ops.launch.env import RUNTIME
 from celery_ops.probe import output_alone
 from celery_ops.worker import versions
@@ -87,8 +89,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     report: Report = {}
     try:
         report = {"versions": installed(), "refused": refused} if refused else inspect(load(options.app), command_lines)
-    except NoApplication as found:
-        report = {"versions": installed(), "refused": [{"problem": found.problem, "write": found.write}]}
+    except Refused as found:
+        report = {"versions": installed(), "refused": list(found.args)}
     except SystemExit as end:
         problem = f"{options.app} ends the process when it is imported (sys.exit({end.code!r}), {where(end)})"
         write = "what it does as a program below: if __name__ == '__main__':"
@@ -143,7 +145,11 @@ def where(error: BaseException) -> str:
     return f"{last.filename}:{last.lineno}"
 
 
-class NoApplication(Exception):
+class Refused(Exception):
+    """The application can't be asked for more. Its arguments are the refusals."""
+
+
+class NoApplication(Refused):
     """The module was imported, and there is no Celery application where ``celery -A`` looks for it."""
 
     def __init__(self, name: str, found: Any) -> None:
@@ -157,18 +163,19 @@ class NoApplication(Exception):
             if isinstance(value, FunctionType) and value.__module__.startswith(module.__name__) and "create" in one
         ]
         instead = f", but a {type(found).__name__}" if found is not None else ""
-        self.problem = f"celery -A {name} finds no Celery application{instead}"
+        problem = f"celery -A {name} finds no Celery application{instead}"
         if applications:
-            self.write = f"celery_app_module: {module.__name__}:{applications[0]}"
+            write = f"celery_app_module: {module.__name__}:{applications[0]}"
         elif factories:
-            self.problem += f". Celery can't call the factory {factories[0]}"
-            self.write = (
+            problem += f". Celery can't call the factory {factories[0]}"
+            write = (
                 f"a file make_celery.py with the lines `from {module.__name__} import {factories[0]}` and "
                 f'`app = {factories[0]}().extensions["celery"]` (or whatever makes it), and '
                 "celery_app_module: make_celery"
             )
         else:
-            self.write = "celery_app_module: <module>:<name of the Celery application in it>"
+            write = "celery_app_module: <module>:<name of the Celery application in it>"
+        super().__init__({"problem": problem, "write": write})
 
 
 def load(name: str) -> "Celery":
@@ -186,16 +193,23 @@ def load(name: str) -> "Celery":
         raise NoApplication(name, None) from None
     if not isinstance(app, Celery):
         raise NoApplication(name, app)
-    app.loader.import_default_modules()
-    app.finalize()
+    try:
+        app.loader.import_default_modules()
+        app.finalize()
+    except Exception:
+        if app.configured and (refused := list(named.missing_parts(app))):
+            raise Refused(*refused) from None
+        raise
     return app
 
 
 def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
     """Return the report; see `UNSAFE` and `REFUSALS` for what is judged in it."""
-    if refused := list(queues_as_texts(app)):  # Celery can tell nothing of the application then
-        return {"versions": installed(), "refused": refused}
+    # With one of these Celery can tell nothing of the application.
+    if refused := [*queues_as_texts(app), *named.missing_parts(app), *named.unusable_routes(app)]:
+        raise Refused(*refused)
     own_scheduler, unusable = app.conf.beat_scheduler, list(unusable_options(app, command_lines))
+    load_scheduler = partial(named.load_class, entry_points=entries.SCHEDULERS)
     schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
     report: Report = {
         "python": platform.python_version(),
@@ -204,12 +218,12 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "left": left(app),
         "default_queue": str(app.conf.task_default_queue),
         "queues": consumed(app),
-        "routes": routed(app, schedule),
+        "routes": routed(app),
         "broker": broker(app),
         "backend": backend(app),
         "scheduler": str(app.conf.beat_scheduler),
         "scheduler_of": "beat_scheduler" if app.conf.beat_scheduler == own_scheduler else "celery_scheduler_options",
-        "scheduler_lacks": not_loaded(app.conf.beat_scheduler, "celery.beat_schedulers"),
+        "scheduler_lacks": named.why_not(load_scheduler, app.conf.beat_scheduler),
         "unusable_options": unusable,
         "pools_missing": [name for name in ("eventlet", "gevent") if not importlib.util.find_spec(name)],
         "schedule": sorted(map(str, schedule)),
@@ -217,6 +231,7 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "concurrency": app.conf.worker_concurrency or 0,
         "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
         "ignored": list(ignored(app)),
+        "doubtful": [*named.doubtful_formats(app), *entries.doubtful_schedule(app)],
     }
     report["unsafe"] = list(unsafe(app))
     report["refused"] = [refusal for refuse in REFUSALS for refusal in refuse(app, report)]
@@ -256,8 +271,15 @@ def consumed(app: "Celery") -> list[str]:
     return sorted(names, key=lambda name: (name != default, name))
 
 
-def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
+def routed(app: "Celery") -> list[str]:
     """Return the queues that routes, tasks and entries of the schedule name; of an application's own router, none."""
+    # A kombu Queue has a name; its text is a description. A Broadcast is known by its alias.
+    named = (getattr(queue, "alias", None) or getattr(queue, "name", queue) for queue in sent_to(app))
+    return sorted(set(map(str, named)))
+
+
+def sent_to(app: "Celery") -> Iterator[Any]:
+    """Yield the queues, or the names of queues, that routes, tasks and entries of the schedule have."""
     from celery.app.routes import MapRoute
 
     named: list[Any] = []
@@ -266,10 +288,10 @@ def routed(app: "Celery", schedule: dict[str, Any]) -> list[str]:
         rules = [*route.map.values(), *route.patterns.values()] if isinstance(route, MapRoute) else []
         named += [rule if isinstance(rule, str) else dict(rule).get("queue") for rule in rules]
     named += [getattr(task, "queue", None) for task in app.tasks.values()]
-    named += [(entry.get("options") or {}).get("queue") for entry in schedule.values() if isinstance(entry, dict)]
-    # A kombu Queue has a name; its text is a description. A Broadcast is known by its alias.
-    names = (getattr(name, "alias", None) or getattr(name, "name", name) for name in named if name)
-    return sorted(set(map(str, names)))
+    schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
+    options = [entry.get("options") for entry in schedule.values() if isinstance(entry, Mapping)]
+    named += [one.get("queue") for one in options if isinstance(one, Mapping)]
+    return filter(None, named)
 
 
 def without_password(url: Any) -> str:
@@ -336,20 +358,6 @@ def ignored(app: "Celery") -> Iterator[Report]:
         }
 
 
-def not_loaded(name: Any, entry_points: str = "") -> str:
-    """Return why a class that settings or options name can't be loaded as Celery does; empty where it can."""
-    from celery.utils.imports import load_extension_class_names, symbol_by_name
-
-    try:
-        aliases = dict(load_extension_class_names(entry_points) or ()) if entry_points else {}
-        found = symbol_by_name(name, aliases=aliases)
-    except (ImportError, AttributeError) as error:
-        return " ".join(str(error).split())
-    except Exception as error:  # whatever its module raises when it is imported
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    return "" if callable(found) else f"it is a {type(found).__name__}, not a class"
-
-
 def unusable_options(app: "Celery", command_lines: list[dict[str, Any]]) -> Iterator[Report]:
     """Yield what Celery refuses of the options of programs; the scheduler that beat's options name is the report's."""
     for line in command_lines:
@@ -410,19 +418,6 @@ def unverified_broker(app: "Celery") -> Iterator[Report]:
             "value": {name: options.get(name) for name in safe},
             "write": f"app.conf.broker_use_ssl = {{{kept}{repr(safe)[1:]}",
         }
-
-
-def missing_classes(app: "Celery", report: Report) -> Iterator[Report]:
-    """Refuse classes of a worker that can't be loaded: it ends when it starts."""
-    for setting in ("worker_consumer", "worker_timer"):
-        name = app.conf.get(setting)
-        if not isinstance(name, str) or name.startswith(("celery.", "celery_ops.")):
-            continue
-        if reason := not_loaded(name):
-            yield {
-                "problem": f"{setting} is {name}, which can't be loaded ({reason})",
-                "write": f"app.conf.{setting} = 'package.module:Class', or leave it out",
-            }
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:
@@ -575,34 +570,25 @@ def is_writable(directory: Path) -> bool:
     return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
 
 
-def unusable_schedule(app: "Celery", report: Report) -> Iterator[Report]:
-    """Refuse a timezone that is not known, and entries of the schedule at which every scheduler fails."""
-    try:
-        _ = app.timezone
-    except Exception as error:
-        yield {
-            "problem": f"timezone is {app.conf.timezone} ({type(error).__name__}: {error})",
-            "write": "app.conf.timezone = 'UTC' (or another name of timedatectl list-timezones)",
-        }
-    schedule = app.conf.beat_schedule or {}
-    if not isinstance(schedule, Mapping):
-        yield {
-            "problem": f"beat_schedule is a {type(schedule).__name__}, and has to be a dict",
-            "write": "app.conf.beat_schedule = {'name of the entry': {'task': ..., 'schedule': ...}}",
-        }
+def routes_to_no_queue(app: "Celery", report: Report) -> Iterator[Report]:
+    """Refuse routes to queues that the application neither declares nor makes: each ``delay`` would raise."""
+    if app.conf.task_create_missing_queues:
         return
-    for name, entry in schedule.items():
-        if not isinstance(entry, dict):
-            continue
-        when = entry.get("schedule")
-        if not entry.get("task"):
-            problem, write = "has no task", "'task': 'package.module.function'"
-        elif not isinstance(when, (int, float, timedelta)) and not hasattr(when, "is_due"):
-            problem = f"has the schedule {when!r}, which is not a number of seconds, timedelta or schedule"
-            write = "'schedule': 30.0 (seconds), or crontab(hour=4, minute=0)"
-        else:
-            continue
-        yield {"problem": f"beat_schedule[{name!r}] {problem}", "write": write}
+    for name in sorted({queue for queue in sent_to(app) if isinstance(queue, str) and not known(app, queue)}):
+        yield {
+            "problem": f"a route, task or entry of the schedule names the queue {name}, and with "
+            "task_create_missing_queues = False the application has those of task_queues only "
+            f"({', '.join(report['only_queues'])})",
+            "write": f"Queue({name!r}) in task_queues, or another queue there",
+        }
+
+
+def known(app: "Celery", queue: str) -> bool:
+    """Whether the application has a queue of this name or alias."""
+    try:
+        return bool(app.amqp.queues[queue])
+    except KeyError:
+        return False
 
 
 def sentinel_without_settings(app: "Celery", report: Report) -> Iterator[Report]:
@@ -680,13 +666,14 @@ def is_quorum(queue: Any) -> bool:
 
 
 REFUSALS: tuple[Callable[["Celery", Report], Iterator[Report]], ...] = (
-    missing_classes,
+    named.unusable_names,
     missing_client,
     redis_without_verification,
     unusable_serializers,
     unknown_compressions,
     unwritable_files,
-    unusable_schedule,
+    entries.unusable_schedule,
+    routes_to_no_queue,
     sentinel_without_settings,
     other_brokers,
     quorum_queues_too_early,

@@ -627,13 +627,16 @@ def test_a_queue_that_the_application_does_not_make_is_refused(known, refused):
     ]
 
 
-def test_a_setting_that_the_inventorys_takes_the_place_of_is_said_once(built, tmp_path):
+def test_a_task_that_is_nowhere_and_a_setting_that_the_inventorys_takes_the_place_of_are_said_once(built, tmp_path):
     host = like(built, tmp_path)
-    (host.source / "shop.py").write_text(APP + "app.conf.result_backend = 'rpc://'\n")
+    scheduled = "app.conf.beat_schedule = {'x': {'task': 'shop.nothing', 'schedule': 3}}\n"
+    (host.source / "shop.py").write_text(f"{APP}app.conf.result_backend = 'rpc://'\n{scheduled}")
     host.environment.write_text("CELERY_RESULT_BACKEND=cache+memory://\n")
     host.packed = host.pack()
     told = "The application's result_backend is rpc://, and cache+memory:// is used in its place. "
-    assert told in host.build()["warnings"][-1]
+    *_, scheduled, ignored = host.build()["warnings"]
+    assert "beat_schedule['x'] sends the task shop.nothing, which this application does not have" in scheduled
+    assert "Write: " in scheduled and told in ignored
     assert "warnings" not in host.build()
 
 

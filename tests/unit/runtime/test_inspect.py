@@ -218,16 +218,95 @@ def test_options_that_a_program_would_end_at_are_told_in_celerys_words(ask, comm
     assert [(one["about"], problem in one["problem"]) for one in found] == [(command, True)] * bool(problem), found
 
 
-def test_a_class_of_a_worker_that_can_not_be_loaded_is_refused(ask):
-    (refusal,) = ask("app.conf.worker_consumer = 'shop.consumer:Mine'\n")["refused"]
-    assert refusal["problem"] == (
-        "worker_consumer is shop.consumer:Mine, which can't be loaded (No module named 'shop.consumer'; 'shop' is not "
-        "a package)"
-    )
-    assert (
-        ask("from celery.worker.consumer import Consumer as Mine\napp.conf.worker_consumer = 'shop:Mine'\n")["refused"]
-        == []
-    )
+TASK = "\ndef x(): pass\n"
+NAMED = {  # what settings and tasks name, and no worker or client can use: code, the problem, what to write
+    "router": ("app.conf.task_routes = 'shop.routes.Router'", "task_routes has shop.routes.Router, which can't be "
+               "loaded (No module named 'shop.routes'", "app.conf.task_routes = {"),
+    "router in a list": ("app.conf.task_routes = [{'a': 'b'}, 'pdf']", "task_routes has pdf", "'package.module.fu"),
+    "router that is none": ("app.conf.task_routes = 'celery.Task'", "it is the class Task, not a function", "router"),
+    "number as router": ("app.conf.task_routes = [42]", "task_routes has 42", "router"),
+    "routes that are no pairs": ("app.conf.task_routes = [('a', 'b', 'c')]", "no list of pairs", "{'queue': 'name'}"),
+    "queue as route": ("from kombu import Queue\napp.conf.task_routes = {'shop.*': Queue('x')}",
+                       "task_routes['shop.*'] is a Queue", "{'queue': 'x'}"),
+    "route to no queue": ("from kombu import Queue\napp.conf.update(task_queues=[Queue('celery')], "
+                          "task_routes={'a': 'b'}, task_create_missing_queues=False)", "names the queue b", ""),
+    "consumer": ("app.conf.worker_consumer = 'shop.consumer:Mine'", "worker_consumer is shop.consumer:Mine, which "
+                 "can't be loaded (No module named 'shop.consumer'; 'shop' is not a package)", "'package.m"),
+    "autoscaler": ("app.conf.worker_autoscaler = 'celery.worker:Nope'", "worker_autoscaler is celery.worker:Nope, "
+                   "which can't be loaded (module 'celery.worker' has no attribute 'Nope')", "worker_autoscaler ="),
+    "timer": ("app.conf.worker_timer = 'nowhere:Timer'", "worker_timer is nowhere:Timer", "worker_timer = "),
+    "agent": ("app.conf.worker_agent = 'cell.agents:Agent'", "No module named 'cell'", "or leave it out"),
+    "failover": ("app.conf.broker_failover_strategy = 'random'", "broker_failover_strategy is random", "'shuffle'"),
+    "event serializer": ("app.conf.event_serializer = 'nope'", "event_serializer is nope", "= 'json'"),
+    "format": ("app.conf.worker_log_format = 'line: %(message)'", "worker_log_format is line: %(message), which "
+               "can't be used", "'%(asctime)s %(levelname)s"),
+    "format in braces": ("app.conf.worker_task_log_format = '{message}'", "worker_task_log_format is {message}",
+                         "%(task_name)s"),
+    "level": ("app.conf.worker_redirect_stdouts_level = 'LOUD'", "can't be used (KeyError: 'LOUD')", "'WARNING'"),
+    "rate": ("app.conf.task_default_rate_limit = '10/day'", "task_default_rate_limit is 10/day", "'100/m'"),
+    "number": ("app.conf.worker_max_tasks_per_child = '100'", "worker_max_tasks_per_child is '100', a text",
+               "app.conf.worker_max_tasks_per_child = int('100')"),
+    "rate of a task": (f"@app.task(rate_limit='10/day'){TASK}", "has rate_limit 10/day", "rate_limit='100/m'"),
+    "serializer of a task": (f"@app.task(serializer='nope'){TASK}", "has serializer nope", "(serializer='json')"),
+    "strategy": (f"@app.task(Strategy='nowhere:S'){TASK}", "has Strategy nowhere:S", "@app.task(Strategy='package"),
+    "step": ("from celery import bootsteps\nclass Mine(bootsteps.Step):\n    requires = ('celery.worker.nowhere:X',)\n"
+             "app.steps['worker'].add(Mine)", "app.steps['worker'] has Mine, and no worker can start with it",
+             "requires = {"),
+    "task class": ("app = Celery('shop', task_cls='shop.base:Base')", "task_cls='shop.base:Base') names what can't be "
+                   "loaded", "Celery(..., task_cls='package.module:Class')"),
+    "log class": ("app = Celery('shop', log='nowhere:Log')", "log='nowhere:Log') names", "Celery(..., log="),
+    "annotation": ("app.conf.task_annotations = 'nowhere:A'\n@app.task\ndef x(): pass", "task_annotations is nowhere:A",
+                   "app.conf.task_annotations = "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_what_is_named_and_can_not_be_used_is_refused(ask, case):
+    code, problem, write = NAMED[case]
+    (refusal,) = ask(f"{code}\n")["refused"]
+    assert problem in refusal["problem"] and write in refusal["write"]
+
+
+def test_what_is_named_and_can_be_used_is_not_refused(ask):
+    report = ask("""
+from celery import bootsteps
+from celery.app.log import Logging
+from celery.worker.consumer import Consumer as Mine
+class Step(bootsteps.StartStopStep):
+    requires = {"celery.worker.components:Pool"}
+class Log(Logging): pass
+class Router:
+    def route_for_task(self, task, args=None, kwargs=None): return None
+def route(name, *_, **__): return {"queue": "b"}
+app = Celery("shop", log="shop:Log", task_cls="celery.app.task:Task")
+app.steps["worker"].add(Step)
+app.conf.update(
+    worker_consumer="shop:Mine", worker_log_format="%(message)s", broker_failover_strategy="shuffle",
+    task_routes=["shop:route", "shop.Router", {"a.*": "b"}, [("c", {"queue": "d"})], route, Router()],
+    task_default_rate_limit="10/m", worker_redirect_stdouts_level="INFO", task_annotations={"*": {"rate_limit": "1/s"}},
+    worker_max_tasks_per_child=100,
+)
+""")
+    assert (report["refused"], report["doubtful"]) == ([], [])
+
+
+def test_a_name_in_the_applications_directory_comes_with_the_path(ask, tmp_path):
+    (tmp_path / "routing.py").write_text("def route(*_, **__): return None\n")
+    routes = "app.conf.task_routes = 'routing.route'\n"
+    (refusal,) = ask(routes)["refused"]
+    assert "celery_app_environment: {PYTHONPATH: .}" in refusal["write"]
+    assert ask(routes, PYTHONPATH=f".:{RUNTIME}")["refused"] == []
+
+
+def test_a_format_that_nobody_uses_or_whose_fields_the_application_adds_is_not_refused(ask):
+    broken = "app.conf.worker_log_format = '{message}'\nfrom celery import signals\n"
+    assert ask(f"{broken}signals.setup_logging.connect(lambda **_: None, weak=False)\n")["refused"] == []
+    (doubt,) = ask("app.conf.worker_task_log_format = '%(message)s %(task_name)'")["doubtful"]
+    assert "can't write a line with worker_task_log_format, %(message)s %(task_name)" in doubt["problem"]
+    field = "app.conf.worker_log_format = '%(request)s %(message)s'\nfrom celery import signals\n"
+    (doubt,) = ask(field)["doubtful"]
+    assert "worker_log_format, %(request)s %(message)s (Formatting field not found in record" in doubt["problem"]
+    assert ask(f"{field}signals.after_setup_logger.connect(lambda **_: None, weak=False)\n")["doubtful"] == []
 
 
 def test_a_celery_that_is_too_old_is_refused_by_name_and_version_before_the_application_is_imported(ask, tmp_path):
@@ -496,6 +575,9 @@ def test_messages_that_are_taken_are_not_refused(ask, code):
     assert of_serializers(ask(code + "\n")) == []
 
 
+ENTRY = "@app.task(name='x')\ndef x(): pass\napp.conf.beat_schedule = {'x': {'task': 'x', 'schedule': 3,"
+
+
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
@@ -508,6 +590,17 @@ def test_messages_that_are_taken_are_not_refused(ask, code):
         ("app.conf.beat_schedule = {'x': {'schedule': 30}}", "beat_schedule['x'] has no task"),
         ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': 'daily'}}", "has the schedule 'daily', which is no"),
         ("app.conf.beat_schedule = {'x': {'task': 'x', 'schedule': lambda: 30}}", "has the schedule <function"),
+        ("app.conf.beat_schedule = {'x': ['x', 30]}", "beat_schedule['x'] is a list, and has to be a dict"),
+        (
+            "app.conf.beat_schedule = {'x': {'task': len, 'schedule': 3}}",
+            "has a builtin_function_or_method as its task",
+        ),
+        (f"{ENTRY} 'args': ('s3cret')}}}}", "has a str as its args, and has to have a list"),
+        (f"{ENTRY} 'args': 5}}}}", "has a int as its args"),
+        (f"{ENTRY} 'kwargs': ['s3cret']}}}}", "has a list as its kwargs, and has to have a dict"),
+        (f"{ENTRY} 'options': ['s3cret']}}}}", "has a list as its options, and has to have a dict"),
+        (f"{ENTRY} 'queue': 's3cret'}}}}", "has the key queue, which beat does not know"),
+        (f"{ENTRY} 'args': [lambda: 3]}}}}", "can't be kept in beat's file, because of its args"),
     ],
 )
 def test_what_no_scheduler_can_work_with_is_refused(ask, code, problem):
@@ -526,6 +619,21 @@ def test_schedules_of_every_kind_are_not_refused(ask):
     assert report["refused"] == [] and len(report["schedule"]) == 5
 
 
+def test_entries_of_a_scheduler_of_its_own_may_have_other_keys_and_a_task_that_is_elsewhere_is_named(ask):
+    own = (
+        "from celery.beat import Scheduler, ScheduleEntry\n"
+        "class Mine(Scheduler):\n    Entry = type('Entry', (ScheduleEntry,), {})\n"
+        "app.conf.beat_scheduler = 'shop:Mine'\n"
+        "@app.task\ndef daily(): pass\n"
+        "app.conf.beat_schedule = {'x': {'task': 'shop.dayly', 'schedule': 3, 'enabled': True, 'args': [len]}}\n"
+    )
+    report = ask(own)
+    assert report["refused"] == []
+    (doubt,) = report["doubtful"]
+    assert "beat_schedule['x'] sends the task shop.dayly, which this application does not have" in doubt["problem"]
+    assert doubt["write"] == "'task': 'shop.daily'"
+
+
 def test_queues_that_can_be_read_once_only_are_still_there_for_celery(ask):
     report = ask("from kombu import Queue\napp.conf.task_queues = map(Queue, ['a', 'b'])\n")
     assert (report["queues"], report["refused"]) == (["a", "b"], [])
@@ -541,6 +649,11 @@ def test_the_only_queues_are_reported_where_a_worker_makes_no_others(ask):
     declared = "from kombu import Queue\napp.conf.update(task_queues=[Queue('a'), Queue('b')], "
     assert ask(declared + "task_create_missing_queues=False)\n")["only_queues"] == ["a", "b"]
     assert ask(declared + "task_default_queue='a')\n")["only_queues"] == []
+    declared = f"from kombu.common import Broadcast\n{declared}"
+    routes = "task_routes={'a': 'a', 'b': {'queue': Queue('c')}, 'd': 'news'}, task_create_missing_queues=False)\n"
+    (refusal,) = ask(declared + routes)["refused"]
+    assert refusal["write"].startswith("Queue('news') in task_queues")
+    assert ask(declared.replace("Queue('b')", "Broadcast('news')") + routes)["refused"] == []
 
 
 def test_pool_and_scheduler_of_the_settings_are_reported(ask):

@@ -1,0 +1,1 @@
+"""What `celery-ops-inspect` judges of an application beside its settings' values."""
