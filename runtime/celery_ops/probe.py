@@ -111,6 +111,8 @@ def load_app(name: str, results: bool = False) -> "Celery":
         app = find_app(name)
         app.finalize()
         app.conf.broker_url  # noqa: B018 - reads the configuration, which may fail as well
+        if tasks := sys.modules.get("celery_ops.tasks"):
+            tasks.add_tick(app)  # as beat does
         if results and os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
             import django
 

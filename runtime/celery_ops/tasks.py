@@ -9,7 +9,7 @@ from typing import Any
 from celery import Celery, Task, shared_task
 from celery._state import _get_active_apps, connect_on_app_finalize
 from celery.loaders.base import BaseLoader
-from celery.signals import before_task_publish
+from celery.signals import before_task_publish, import_modules
 from celery.utils.log import get_task_logger
 
 import celery_ops.ledger  # their tasks are the kit's, too
@@ -85,6 +85,19 @@ def add_tick(app: Celery, conf: Any = None) -> None:
     put(conf, "beat_schedule", {**schedule, TICK_ENTRY: entry})
 
 
+def keep_tick(app: Celery) -> None:
+    """Add the tick where `app` becomes final, and again when its own handlers, which may replace the schedule, ran."""
+    add_tick(app)
+    app.on_after_finalize.connect(lambda sender, **_: add_tick(sender), weak=False)
+
+
+@import_modules.connect(weak=False)
+def add_to_final(sender: Celery, **_: Any) -> None:
+    """Add the tick to an application that was final early, by its own `app.tasks`, and has replaced the schedule."""
+    if sender.finalized:
+        add_tick(sender)
+
+
 def consumed_instead(conf: Any) -> str:
     """Return the first of ``task_queues`` where the default queue is none of them: no worker consumes that one.
 
@@ -118,7 +131,7 @@ storing.connect()
 task_list.connect()
 schedule.connect()
 ticks.connect()
-connect_on_app_finalize(add_tick)
+connect_on_app_finalize(keep_tick)
 for _app in _get_active_apps():  # final already: `-I celery_ops.tasks`, or an app that used its tasks early
     if _app.finalized:
         # Its configuration may be being read right now (celery_ops.settings imports this) and replaced then.

@@ -15,6 +15,7 @@ import re
 import signal
 import ssl
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -231,7 +232,7 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "concurrency": app.conf.worker_concurrency or 0,
         "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
         "ignored": list(ignored(app)),
-        "doubtful": [*named.doubtful_formats(app), *entries.doubtful_schedule(app)],
+        "doubtful": [*named.doubtful_formats(app), *entries.doubtful_schedule(app), *lasting_threads()],
     }
     report["unsafe"] = list(unsafe(app))
     report["refused"] = [refusal for refuse in REFUSALS for refusal in refuse(app, report)]
@@ -342,6 +343,18 @@ def unsafe(app: "Celery") -> Iterator[Report]:
     if settings_of(app):
         for lack in dict.fromkeys(versions.missing_settings().values()):
             yield {"setting": "celery", "value": f"{versions.version('celery')}: {lack.loss}", "write": lack.write}
+
+
+def lasting_threads() -> Iterator[Report]:
+    """Name threads that the import has started and that keep a process from ending: it drains, and is killed then."""
+    ended_by_python = set(getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ()))
+    threads = {*threading.enumerate()} - {threading.main_thread(), *ended_by_python}
+    if lasting := sorted(thread.name for thread in threads if not thread.daemon):
+        yield {
+            "problem": f"importing the application starts threads that are no daemons ({', '.join(lasting)}): a "
+            "program that is told to stop waits for them, and is killed when its time is over",
+            "write": "threading.Thread(..., daemon=True)",
+        }
 
 
 def ignored(app: "Celery") -> Iterator[Report]:

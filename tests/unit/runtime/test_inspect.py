@@ -41,8 +41,17 @@ def test_a_plain_application_is_reported_whatever_it_prints_and_its_unsafe_setti
     assert [one["setting"] for one in report["unsafe"]] == [
         "task_acks_late", "task_reject_on_worker_lost", "broker_transport_options",
     ]  # fmt: skip
+    (thread,) = report["doubtful"]
+    assert "starts threads that are no daemons (Thread-1 (wait))" in thread["problem"]
     # What it says to write is what makes it safe.
     assert ask("\n".join(one["write"] for one in report["unsafe"]))["unsafe"] == []
+
+
+def test_a_thread_that_does_not_keep_a_program_from_ending_is_not_named(ask):
+    report = ask("import concurrent.futures, threading\n"
+                 "concurrent.futures.ThreadPoolExecutor().submit(print)\n"
+                 "threading.Thread(target=threading.Event().wait, daemon=True).start()\n")  # fmt: skip
+    assert report["doubtful"] == []
 
 
 def test_a_module_that_is_called_like_one_of_pythons_is_the_applications_own(ask, tmp_path):
@@ -61,6 +70,24 @@ def test_an_application_with_the_kits_settings_has_nothing_unsafe(ask):
     report = ask("app.config_from_object('celery_ops.settings')\n", CELERY_OPS_DEFAULT_QUEUE="shop")
     assert (report["settings"], report["queues"], report["unsafe"]) == ("celery_ops.settings", ["shop"], [])
     assert report["schedule"] == ["celery-ops-tick"]
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        "@app.on_after_finalize.connect\ndef plan(sender, **_): sender.conf.beat_schedule = {'x': ENTRY}\n",
+        "app.tasks\napp.conf.beat_schedule = {'x': ENTRY}\n",
+    ],
+    ids=["when it becomes final", "when it is final"],
+)
+def test_the_tick_stays_in_a_schedule_that_the_application_replaces_late(ask, tmp_path, replaced):
+    applied = "import celery_ops\ncelery_ops.apply(app)\nENTRY = {'task': 'celery_ops.tick', 'schedule': 3}\n"
+    assert ask(applied + replaced)["schedule"] == ["celery-ops-tick", "x"]
+    code = "from celery_ops.probe import load_app; print(*sorted(load_app('shop').conf.beat_schedule))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "celery-ops-tick x\n", done.stderr
 
 
 def test_what_an_application_keeps_beside_celery_ops_apply_is_named(ask):
