@@ -1,5 +1,6 @@
 """What the commands that ask a running system share: the application, a deadline, one line of JSON."""
 
+import _thread
 import contextlib
 import importlib.util
 import json
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from celery_ops import proc
 from celery_ops.errors import TAKES_NOTHING, OperatorError, PermanentError, RetryLater
 from celery_ops.worker import failover
 
@@ -63,6 +65,7 @@ def answer(
         result["reason"] = result["reason"] or otherwise
         result["seconds"] = round(time.monotonic() - clock.started, 2)
         print(json.dumps(result), file=line, flush=True)
+        end_descendants(os.getpid())
         # Not sys.exit: a thread may hang in a library for long.
         os._exit(0 if result[key] else 1)
 
@@ -74,7 +77,8 @@ def answer(
                 end = min(end, time.monotonic() + CLEAN_UP)
         finish("no answer in time")
 
-    threading.Thread(target=watch, daemon=True).start()
+    # Not a threading.Thread: beside one, gevent's monkey.patch_all, by which an application may begin, breaks imports.
+    _thread.start_new_thread(watch, ())
     # In the main thread, as in a worker: elsewhere an application can set no signal handlers when it is imported, and
     # finds no event loop.
     try:
@@ -85,6 +89,15 @@ def answer(
     except (Exception, SystemExit) as error:
         found["reason"] = f"{type(error).__name__}: {error}"
     finish()
+
+
+def end_descendants(pid: int) -> None:
+    """End what an application starts when it is imported: it would stay, and keep open what this process writes to."""
+    for child in proc.children(pid):
+        with contextlib.suppress(OSError):
+            os.kill(child.pid, signal.SIGSTOP)  # it starts no others meanwhile
+            end_descendants(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
 
 
 def output_alone() -> TextIO:

@@ -5,14 +5,12 @@ what loses tasks or is open to attack is in ``unsafe``. Each holds the line to w
 """
 
 import argparse
-import contextlib
 import importlib.machinery
 import importlib.util
 import json
 import os
 import platform
 import re
-import signal
 import ssl
 import sys
 import threading
@@ -24,11 +22,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from celery_ops import proc
 from celery_ops.inspection import named
 from celery_ops.inspection import schedule as entries
 from celery_ops.launch.env import RUNTIME
-from celery_ops.probe import output_alone
+from celery_ops.probe import end_descendants, output_alone
 from celery_ops.worker import versions
 from celery_ops.worker.conf import declared_queues
 
@@ -104,15 +101,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     end_descendants(os.getpid())
     # Not sys.exit: the application may have started a thread that never ends.
     os._exit(0 if report else 1)
-
-
-def end_descendants(pid: int) -> None:
-    """End what the import has started: who waits for the report waits until nobody can write any more."""
-    for child in proc.children(pid):
-        with contextlib.suppress(OSError):
-            os.kill(child.pid, signal.SIGSTOP)  # it starts no others meanwhile
-            end_descendants(child.pid)
-            os.kill(child.pid, signal.SIGKILL)
 
 
 def others_of_our_name() -> Iterator[Report]:
@@ -348,8 +336,9 @@ def unsafe(app: "Celery") -> Iterator[Report]:
 def lasting_threads() -> Iterator[Report]:
     """Name threads that the import has started and that keep a process from ending: it drains, and is killed then."""
     ended_by_python = set(getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", ()))
-    threads = {*threading.enumerate()} - {threading.main_thread(), *ended_by_python}
-    if lasting := sorted(thread.name for thread in threads if not thread.daemon):
+    # The main thread by its class: eventlet's monkey_patch makes another object of it.
+    threads = [thread for thread in threading.enumerate() if type(thread).__name__ != "_MainThread"]
+    if lasting := sorted(thread.name for thread in threads if not thread.daemon and thread not in ended_by_python):
         yield {
             "problem": f"importing the application starts threads that are no daemons ({', '.join(lasting)}): a "
             "program that is told to stop waits for them, and is killed when its time is over",

@@ -11,7 +11,8 @@ from celery_ops.cli.ready import Node
 from celery_ops.errors import RetryLater
 from kombu import Queue
 from kombu.common import Broadcast
-from support.stage import clean_environment
+from support.stage import alive, clean_environment
+from support.wait import wait_until
 
 READY = ["celery_ops.cli.ready", "--node", "demo@host", "--queues", "a,b", "--canary-file", "/run/demo/demo.canary"]
 CHECK = ["celery_ops.cli.check"]
@@ -29,6 +30,8 @@ def start(tmp_path):
         # What only a main thread can do.
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "asyncio.get_event_loop_policy().get_event_loop()\n"
+        # What gevent's monkey.patch_all asks for.
+        "import threading\nassert threading.enumerate() == [threading.main_thread()]\n"
         "app = Celery('demo')\n"
         "app.config_from_object('celery_ops.settings')\n"
         "print('imported')\n"
@@ -128,6 +131,16 @@ def test_broker_that_accepts_and_says_nothing(ask, probe, key):
     assert answer["seconds"] <= TIMEOUT
     assert answer[key] is False
     assert "can't be reached" in answer["reason"]
+
+
+def test_what_an_application_starts_when_it_is_imported_ends_with_the_answer(ask, tmp_path):
+    (tmp_path / "starting.py").write_text(
+        "import os, subprocess\nfrom celery import Celery\n"
+        "program = subprocess.Popen(['sleep', '60'])\n"
+        "raise ValueError(program.pid)\n"
+    )
+    pid = int(ask(READY, "starting")["reason"].rpartition(" ")[2])
+    wait_until(lambda: not alive(pid), 5, "the program's end")
 
 
 def test_told_to_stop_still_answers(start):
