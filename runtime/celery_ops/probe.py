@@ -65,9 +65,7 @@ def answer(
         result["reason"] = result["reason"] or otherwise
         result["seconds"] = round(time.monotonic() - clock.started, 2)
         print(json.dumps(result), file=line, flush=True)
-        end_descendants(os.getpid())
-        # Not sys.exit: a thread may hang in a library for long.
-        os._exit(0 if result[key] else 1)
+        leave(0 if result[key] else 1)
 
     def watch() -> None:
         end = clock.deadline + CLEAN_UP - 0.1
@@ -89,6 +87,17 @@ def answer(
     except (Exception, SystemExit) as error:
         found["reason"] = f"{type(error).__name__}: {error}"
     finish()
+
+
+def leave(status: int = 0) -> NoReturn:
+    """End this process, which has imported an application, and what that has started.
+
+    Not by sys.exit, which would wait for the application's threads, of which one may never end.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    end_descendants(os.getpid())
+    os._exit(status)
 
 
 def end_descendants(pid: int) -> None:

@@ -14,7 +14,6 @@ import base64
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import TAKES_NOTHING, OperatorError
 from celery_ops.layout import DEAD, DELAYED
-from celery_ops.probe import Deadline, connected, load_app, output_alone
+from celery_ops.probe import Deadline, connected, leave, load_app, output_alone
 
 if TYPE_CHECKING:
     from amqp import Channel, Message
@@ -183,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
     print(json.dumps({"queues": dict(done), "reason": said}), file=output, flush=True)
-    sys.exit(1 if said else 0)
+    leave(1 if said else 0)
 
 
 def _read(queues: Queues, options: argparse.Namespace, done: Counter[str]) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery_ops.errors import TAKES_NOTHING, OperatorError, PermanentError
 from celery_ops.layout import HOUSEKEEPING_QUEUES
+from celery_ops.probe import leave
 from celery_ops.task_lists import span
 
 if TYPE_CHECKING:
@@ -364,6 +365,7 @@ def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
     output, sys.stdout = sys.stdout, sys.stderr  # an application may print while it is imported
     done: list[DeadTask] = []
+    status = 0
     try:
         lines = _run(options, done)
     except (Exception, KeyboardInterrupt) as error:
@@ -377,8 +379,13 @@ def main(argv: list[str] | None = None) -> None:
             )
         if options.action == "discard" and done:
             print(f"{len(done)} discarded before that.", file=sys.stderr)
-        sys.exit(1)
-    print("\n".join(lines), file=output)
+        status = 1
+    else:
+        print("\n".join(lines), file=output, flush=True)
+    if options.app:
+        leave(status)
+    if status:
+        sys.exit(status)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from celery_ops.inspection import named
 from celery_ops.inspection import schedule as entries
 from celery_ops.launch.env import RUNTIME
-from celery_ops.probe import end_descendants, output_alone
+from celery_ops.probe import leave, output_alone
 from celery_ops.worker import versions
 from celery_ops.worker.conf import declared_queues
 
@@ -97,10 +97,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         traceback.print_exc(file=sys.__stderr__)
     if report:
         print(json.dumps(report, default=str), file=line, flush=True)
-    sys.stderr.flush()
-    end_descendants(os.getpid())
-    # Not sys.exit: the application may have started a thread that never ends.
-    os._exit(0 if report else 1)
+    leave(0 if report else 1)
 
 
 def others_of_our_name() -> Iterator[Report]:

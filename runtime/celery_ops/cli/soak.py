@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from celery_ops.ledger import RUN, Attempt, Executions, Monitor, Publisher, directory, reconcile, with_confirms
-from celery_ops.probe import load_app
+from celery_ops.probe import leave, load_app
 from celery_ops.worker import routes
 
 POLL = 0.5
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     record = directory() / f"{options.run}.json"
     if options.verb == "publish":
         _publish(options, record)
-        return
+        leave()
     published = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     attempts = [Attempt(*attempt) for attempt in published["attempts"]] if published else []
     if options.verb == "collect":

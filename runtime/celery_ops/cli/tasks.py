@@ -11,13 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery_ops import proc, task_lists
 from celery_ops.errors import OperatorError, PermanentError, RetryLater
 from celery_ops.launch.env import application_name
 from celery_ops.layout import DELAY_LEVELS, REQUESTS, Layout
-from celery_ops.probe import output_alone
+from celery_ops.probe import leave, output_alone
 from celery_ops.worker.revoked import Revocations
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ BY_HAND = "by-operator"
 """The file of revocations that an operator has made, beside those of the workers."""
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> NoReturn:
     """Show the tasks, or do what is asked."""
     options = _options(argv)
     output = output_alone()
@@ -38,8 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         said = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"
         print(f"celery-ops-tasks: {said}", file=sys.stderr)
-        sys.exit(1)
+        leave(1)
     print(answer if isinstance(answer, str) else json.dumps(answer), file=output, flush=True)
+    leave()
 
 
 def show(options: argparse.Namespace) -> str:

@@ -143,6 +143,28 @@ def test_what_an_application_starts_when_it_is_imported_ends_with_the_answer(ask
     wait_until(lambda: not alive(pid), 5, "the program's end")
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("tasks", ["revoke", "--id", "1"]),
+        ("dead_letters", ["list", "--queue", "demo.dead"]),
+        ("backup", ["read", "--file", "messages", "--timeout", "3"]),
+    ],
+)
+def test_no_thread_of_the_application_keeps_a_command_from_ending(tmp_path, command, words):
+    (tmp_path / "waiting.py").write_text(
+        "import threading\nfrom celery import Celery\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "app = Celery('waiting')\n"
+        "app.conf.update(broker_connection_timeout=1, broker_transport_options={'max_retries': 1})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", f"celery_ops.cli.{command}", "-A", "waiting", *words],
+        cwd=tmp_path, env=clean_environment(CELERY_BROKER_URL="amqp://127.0.0.1:1/"), capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+
+
 def test_told_to_stop_still_answers(start):
     process = start(READY, "demo", timeout=60)
     # One that came before the application ignores TERM, the kernel would have dropped then.
