@@ -39,7 +39,8 @@ def load_failover(name: Any) -> None:
     """Take a strategy as kombu does: it loads no text."""
     from kombu.connection import failover_strategies
 
-    called(failover_strategies.get(name) or name)
+    if not callable(failover_strategies.get(name) or name):
+        raise TypeError(f"it is neither a function nor one of {', '.join(sorted(failover_strategies))}")
 
 
 def format_for(task: bool) -> Callable[[Any], None]:
@@ -92,7 +93,7 @@ SETTINGS: tuple[tuple[str, Callable[[Any], None], str], ...] = (
     ("worker_autoscaler", load_class, CLASS),
     ("worker_agent", load_class, CLASS),
     ("database_engine_callback", load_class, "'package.module:function'"),
-    ("broker_failover_strategy", load_failover, "'round-robin' or 'shuffle'"),
+    ("broker_failover_strategy", load_failover, "'shuffle'"),
     ("event_serializer", take_serializer, "'json'"),
     ("worker_log_format", format_for(task=False), "'%(asctime)s %(levelname)s %(message)s'"),
     ("worker_task_log_format", format_for(task=True), "'%(asctime)s %(levelname)s %(task_name)s: %(message)s'"),
@@ -156,7 +157,7 @@ def unusable_names(app: "Celery", *_: Any) -> Iterator[Refusal]:
         if isinstance(value := app.conf.get(setting), str):
             yield {
                 "problem": f"{setting} is {value!r}, a text, and has to be a number",
-                "write": f"app.conf.{setting} = int({value!r})",
+                "write": f"app.conf.{setting} = {'int' if value.isdigit() else 'float'}({value!r})",
             }
     told = set()
     for name, task in sorted(app.tasks.items()):
