@@ -114,6 +114,7 @@ def made_of(state: str, variables: Variables) -> dict[str, Any]:
         )
         made["queues"] = sorted({str(one) for entry in worker_programs(variables) for one in entry.get("queues") or []})
         made["has_scheduler"] = bool(schedulers(variables)) and boolean(variables["celery_scheduler_enabled"])
+        made["verify_clients"] = boolean(variables["celery_app_tls_verify_clients"])
         made["command_lines"] = list(command_lines(variables, made["has_scheduler"]))
         made["commands"] = deployment.commands_as_app(variables["celery_app_build_commands"])
     # One host migrates; where it is alone, and there is nobody to ask first, in one go with the building.

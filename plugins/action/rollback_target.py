@@ -10,9 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import ControlNodeAction
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.environment import uses_tls
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.runs import deployment_id
 
 History = Mapping[str, Any]
@@ -80,6 +82,15 @@ def choose(histories: Mapping[str, History], wanted: str = "") -> Target:
         if note.get("status") in USABLE:
             target.peer, target.requirements = host, note.get("requirements", "")
     return target
+
+
+def without_certificate(histories: Mapping[str, History], release: str) -> list[str]:
+    """Return the hosts on which a release, as one that an earlier version built, has no certificate to show."""
+    return [
+        host
+        for host, history in histories.items()
+        if release in history["releases"] and not history["releases"][release].get("shows_certificate")
+    ]
 
 
 def merged(histories: Mapping[str, History]) -> dict[str, dict[str, Any]]:
@@ -203,6 +214,13 @@ class ActionModule(ControlNodeAction):
         hosts = self.variables["ansible_play_hosts_all"]
         histories = {host: self.variables["hostvars"][host]["__celery_app_history"] for host in hosts}
         target = choose(histories, str(self._task.args.get("release", "")))
+        verifies = boolean(self.variables["celery_app_tls_verify_clients"]) and uses_tls(self.variables, "rabbitmq")
+        if verifies and (found := without_certificate(histories, target.release)):
+            raise OperatorError(
+                f"celery_app_tls_verify_clients is true, and release {target.release} shows the broker no certificate "
+                f"({', '.join(found)}). Nothing was changed. Set the variable to false, and type: ansible-playbook "
+                "playbooks/site.yml; then type this again"
+            )
         archive = Path(str(self._task.args["cache"])).expanduser() / f"{target.release}.tar.gz"
         return {
             "changed": False,

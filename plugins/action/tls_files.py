@@ -8,7 +8,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 
-FILES = ("ca", "certificate", "key")
+FILES = ("ca", "certificate", "key", "client")
 
 
 class ActionModule(Action):

@@ -7,12 +7,12 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
-from ansible_collections.celery_ops.kit.plugins.module_utils.layout import OWN_FILE
+from ansible_collections.celery_ops.kit.plugins.module_utils.layout import OWN_FILE, TLS_CLIENT
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import user_names
 
 BROKER, STORE = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
 SENTINEL = "CELERY_OPS_SENTINEL"
-BESIDE = ("CELERY_OPS_TLS_CA", "CELERY_OPS_TLS_NAME", "SSL_CERT_FILE")
+BESIDE = ("CELERY_OPS_TLS_CA", "CELERY_OPS_TLS_NAME", TLS_CLIENT, "SSL_CERT_FILE")
 """What a connection needs beside its URL."""
 
 

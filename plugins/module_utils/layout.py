@@ -31,6 +31,8 @@ CERTIFICATES = {
 KEYS = tuple(path.with_name("key.pem") for path in CERTIFICATES.values())
 AUTHORITIES = {service: path.with_name("ca.pem") for service, path in CERTIFICATES.items()}
 """The CA beside each."""
+TLS_CLIENT = "CELERY_OPS_TLS_CLIENT"
+"""The variable of an application's environment with the file that its programs show to broker and result store."""
 KIT_STATE = Path("/var/lib/celery-ops")
 """What the kit notes of a host: installed packages, users of the services."""
 KIT_RUN = Path("/run/celery-ops")
@@ -301,6 +303,11 @@ class Layout:
     def tls_ca(self) -> Path:
         """The CA of broker and result store."""
         return self.etc / "ca.pem"
+
+    @property
+    def tls_client(self) -> Path:
+        """What programs show to broker and result store: certificate and key in one file."""
+        return self.etc / "client.pem"
 
     @property
     def tls_bundle(self) -> Path:

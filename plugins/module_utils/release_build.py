@@ -22,6 +22,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     OWN_DIRECTORY,
     RUNUSER,
     UMASK,
+    Layout,
     Release,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.listeners import install_listener
@@ -192,6 +193,12 @@ def unfit(report: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str,
         yield {
             "problem": f"celery {one['command']} does not take the options of {one['about']} ({one['problem']})",
             "write": f"options that it takes (celery {one['command']} --help)",
+        }
+    if options["verify_clients"] and not report.get("shows_certificate", True):
+        yield {
+            "problem": "celery_app_tls_verify_clients is true, and the application shows the broker no certificate",
+            "write": "celery_ops.apply(app), or app.conf.broker_use_ssl = {**(app.conf.broker_use_ssl or {}), "
+            f'"certfile": "{Layout(options["app"]).tls_client}"}}',
         }
     if options["has_scheduler"] and (lacks := report.get("scheduler_lacks")):
         named = report.get("scheduler_of", "beat_scheduler")

@@ -3,12 +3,16 @@
 
 DOCUMENTATION = r"""
 module: certificates
-short_description: Make the certificate of a host's broker and result store on the control node
+short_description: Make the certificates of a host on the control node
 description:
   - Makes a CA, where there is none, and a certificate of it for the host; again when it ends within 60 days, when the
     host has another name or address, or when the CA is another one.
   - In a directory that the inventory names itself it makes nothing, and fails where a certificate is not good.
-options: {}
+options:
+  client:
+    description: Whether to make what the application's programs show, and not the certificate of the services.
+    type: bool
+    default: false
 author:
   - celery-ops (@celery-ops)
 """

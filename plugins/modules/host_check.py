@@ -123,6 +123,10 @@ options:
             refused; see C(module_utils/host_requirements/services_in_force.py). Empty for no such check.
         type: dict
         default: {}
+      verify_clients:
+        description: Whether broker and result store are to refuse clients without a certificate.
+        type: bool
+        default: false
       store_memory:
         description: MiB that the result store may use.
         type: int
@@ -168,6 +172,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements i
     store,
     supervisor,
     system,
+    tls_clients,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.supervisor import Supervisord
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements.system import Distribution
@@ -200,6 +205,7 @@ REQUIREMENTS = {
     "store_database_is_set": {"type": "bool", "default": False},
     "services_in_force": {"type": "dict", "default": {}},
     "store_memory": {"type": "int", "default": 0},
+    "verify_clients": {"type": "bool", "default": False},
 }
 
 
@@ -219,6 +225,7 @@ def problems(want: dict[str, Any], runs: Distribution, running: list[Supervisord
         yield from application.operators_group(app)
         yield from application.python(want["python"])
         yield from services_in_force.problems(app, want["services_in_force"])
+        yield from tls_clients.problems(app, verify=want["verify_clients"])
         yield from system.mounted(app)
         yield from supervisor.problems(running, SUPERVISORD_CONF)
     programs = want["programs"] if "worker" in groups else []

@@ -66,6 +66,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of, write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_faults import reported
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import REDIS_DATA, SENTINEL_CONF, SENTINEL_PRIMARY
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.redis import (
     ADMIN,
     REPLICATION,
@@ -95,7 +96,7 @@ def configuration(want: dict[str, Any], primary: str) -> str:
             f"tls-cert-file {tls}/cert.pem",
             f"tls-key-file {tls}/key.pem",
             f"tls-ca-cert-file {tls}/ca.pem",
-            "tls-auth-clients no",
+            f"tls-auth-clients {'yes' if want['verify_clients'] else 'no'}",
             "tls-replication yes",
         ]
     name, quorum = SENTINEL_PRIMARY, len(want["nodes"]) // 2 + 1
@@ -148,6 +149,11 @@ def passwords_of(conf: str) -> set[str]:
     return {each.strip().strip('"') for each in re.findall(logins, conf, re.MULTILINE | re.IGNORECASE)}
 
 
+def verified(conf: str, *, verify: bool) -> str:
+    """Return the text of a Sentinel's configuration with what it asks clients to show; the same without TLS."""
+    return re.sub(r"^tls-auth-clients .*$", f"tls-auth-clients {'yes' if verify else 'no'}", conf, flags=re.MULTILINE)
+
+
 def has_not_read(sentinel: Address, password: str) -> bool:
     """Whether the Sentinel that runs knows nothing of the store, of which its configuration tells.
 
@@ -197,6 +203,7 @@ def main() -> None:
             "password": {"type": "str", "required": True, "no_log": True},
             "acl_file": {"type": "path", "required": True},
             "tls_directory": {"type": "str", "default": ""},
+            "verify_clients": {"type": "bool", "default": False},
             "conf": {"type": "path", "default": str(SENTINEL_CONF)},
         },
         supports_check_mode=True,
@@ -204,7 +211,9 @@ def main() -> None:
     want = module.params
     conf = Path(want["conf"])
     is_member = is_sentinel_configured(conf)
-    changes = not is_member or passwords_of(text_of(conf)) != {want["password"]}
+    text = text_of(conf) if is_member else ""
+    switches, verifies = passwords_of(text) != {want["password"]}, verified(text, verify=want["verify_clients"]) != text
+    changes = not is_member or switches or verifies
     ca = f"{want['tls_directory']}/ca.pem" if want["tls_directory"] else ""
     host = own_address(want["bind"])
     here, sentinel = Address(host, want["port"], ca), Address(host, want["sentinel_port"], ca)
@@ -212,7 +221,12 @@ def main() -> None:
         module.exit_json(changed=changes or has_not_read(sentinel, want["password"]), primary="")
     with reported(module):
         if is_member:
-            switch(here, sentinel, want["password"])
+            if switches:
+                switch(here, sentinel, want["password"])
+            if verifies:
+                run("systemctl", "stop", "redis-sentinel")  # it would write what it has read over it
+                text = verified(text_of(conf), verify=want["verify_clients"])
+                write_atomically(conf, text, 0o640, "redis", "redis")
             module.exit_json(changed=True, primary="")
         if others := watched_by_others(conf):
             raise OperatorError(

@@ -52,6 +52,10 @@ options:
     description: Whether the inventory has a scheduler.
     type: bool
     default: false
+  verify_clients:
+    description: Whether broker and result store refuse clients that show no certificate.
+    type: bool
+    default: false
   command_lines:
     description: "Options of the inventory's programs, which Celery has to take: C(about), C(command), C(words)."
     type: list
@@ -241,6 +245,7 @@ ARGUMENTS: dict[str, Any] = {
     "queues": {"type": "list", "elements": "str", "default": []},
     "default_concurrency": {"type": "bool", "default": False},
     "has_scheduler": {"type": "bool", "default": False},
+    "verify_clients": {"type": "bool", "default": False},
     "command_lines": {"type": "list", "elements": "dict", "default": []},
     "environment_file": {"type": "path"},
     "environment_text": {"type": "str", "no_log": True},
@@ -434,6 +439,7 @@ def history(releases: Releases, options: dict[str, Any], check_mode: bool) -> di
             "status": note["status"],
             "good_at": note.get("good_at", 0),
             "requirements": note.get("requirements", ""),
+            "shows_certificate": note.get("inspect", {}).get("shows_certificate", False),
         }
         for name, note in notes.items()
         if (releases.directory / name / "venv").exists()

@@ -9,14 +9,15 @@ module: tls_files
 short_description: Install certificate, key and CA of a service, or the CA for its clients
 description:
   - The options name files on the control node; the action plugin of the same name reads them.
-  - Writes C(cert.pem), C(key.pem) and C(ca.pem), each in one step. The key is for root and one group only, and is in no
-    output.
+  - Writes C(cert.pem), C(key.pem) and C(ca.pem), or for clients C(client.pem), each in one step. The key is for root
+    and one group only, and is in no output.
   - Fails where a certificate of another CA is installed, as clients of another inventory would be cut off, unless told.
 options:
   directory: {description: The directory on the host., type: path, required: true}
   ca: {description: The CA., type: str, required: true}
   certificate: {description: The certificate., type: str, default: ""}
   key: {description: Its key., type: str, default: ""}
+  client: {description: "What clients show: certificate and key in one file.", type: str, default: ""}
   bundle:
     description: Whether to write C(ca-bundle.pem) as well, the CA and all those that the host trusts.
     type: bool
@@ -69,6 +70,7 @@ def main() -> None:
             "ca": {"type": "str", "required": True},
             "certificate": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": True},
+            "client": {"type": "str", "default": "", "no_log": True},
             "bundle": {"type": "bool", "default": False},
             "replace": {"type": "bool", "default": False},
             "group": {"type": "str", "required": True},
@@ -91,6 +93,8 @@ def main() -> None:
     files = {
         "key.pem": (want["key"], OWN_FILE),
         "cert.pem": (want["certificate"], FILE),
+        # In one file: a client that connects in between has a certificate with its key.
+        "client.pem": (want["client"], OWN_FILE),
         "ca.pem": (want["ca"], FILE),
         "ca-bundle.pem": (bundle if want["bundle"] else "", FILE),
     }

@@ -1,4 +1,4 @@
-"""The certificates that the control node makes for broker and result store, and the CA that signs them."""
+"""The certificates that the control node makes for broker, result store and their clients, and the CA of them all."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import write_atomically
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import FILE, SECRET_DIRECTORY, SECRET_FILE
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.ip import as_ip
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import CA_NAME
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME, LIFETIME_OF_CA = datetime.timedelta(days=397), datetime.timedelta(days=3652)
-KIT = "celery-ops CA"
 """How the names of the CAs begin that are made here."""
 RENEW = datetime.timedelta(days=60)
 """Before its end, a certificate is replaced by the next run."""
@@ -43,10 +43,20 @@ class Certificates:
         """Return why a host needs a new certificate; "" where it has a good one."""
         if not self.certificate(host).exists() or not self.key(host).exists():
             return "there is none"
-        [found, *_] = x509.load_pem_x509_certificates(self.certificate(host).read_bytes())
+        return self._lacks(self.certificate(host).read_bytes(), self.key(host).read_bytes(), names)
+
+    def lacks_client(self, file: Path) -> str:
+        """Return why clients need another file to show, which has a certificate and its key; "" for a good one."""
+        if not file.exists():
+            return "there is none"
+        text = file.read_bytes()
+        return self._lacks(text, text, ()) or for_servers_alone(text)
+
+    def _lacks(self, certificate: bytes, key_text: bytes, names: Iterable[str]) -> str:
+        [found, *_] = x509.load_pem_x509_certificates(certificate)
         if found.not_valid_after_utc - self.now < RENEW:
             return f"it ends on {found.not_valid_after_utc:%Y-%m-%d}"
-        key = serialization.load_pem_private_key(self.key(host).read_bytes(), None)
+        key = serialization.load_pem_private_key(key_text, None)
         if key.public_key() != found.public_key():
             return "its key is another one"
         if missing := sorted(set(names) - alternative_names(found)):
@@ -62,13 +72,8 @@ class Certificates:
         return ""
 
     def lacks_client_use(self, host: str) -> str:
-        """Return why a host's certificate can't be shown to another node; "" where it can."""
-        [found, *_] = x509.load_pem_x509_certificates(self.certificate(host).read_bytes())
-        try:
-            uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except x509.ExtensionNotFound:
-            return ""
-        return "" if ExtendedKeyUsageOID.CLIENT_AUTH in uses else "it is for servers alone (extendedKeyUsage)"
+        """Return why a host's certificate can't be shown to another server; "" where it can."""
+        return for_servers_alone(self.certificate(host).read_bytes())
 
     def authorities(self) -> list[x509.Certificate]:
         """Return the certificates of the CA's file."""
@@ -76,25 +81,34 @@ class Certificates:
 
     def make(self, host: str, names: Iterable[str]) -> None:
         """Make a certificate for a host, and before it the CA, if there is none. Raises OperatorError."""
+        names_in_it = [x509.IPAddress(ip) if (ip := as_ip(name)) else x509.DNSName(name) for name in names]
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        key, made = self._signed(host, uses, names_in_it)
+        write_atomically(self.key(host), key, SECRET_FILE)
+        write_atomically(self.certificate(host), made, FILE)
+
+    def make_client(self, file: Path, name: str) -> None:
+        """Make what a client shows, certificate and key in one file. No server can be posed as with it."""
+        key, made = self._signed(name, [ExtendedKeyUsageOID.CLIENT_AUTH], [])
+        file.parent.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
+        write_atomically(file, key + made, SECRET_FILE)
+
+    def _signed(self, name: str, uses: list[x509.ObjectIdentifier], sans: list[Any]) -> tuple[bytes, bytes]:
+        """Return a new key and its certificate as they are written."""
         for directory in (*reversed(self.directory.parents), self.directory):  # the mode holds for no parent by itself
             directory.mkdir(mode=SECRET_DIRECTORY, exist_ok=True)
         authority, signing_key = self.authority()
         key = ec.generate_private_key(ec.SECP256R1())
-        sans = [x509.IPAddress(ip) if (ip := as_ip(name)) else x509.DNSName(name) for name in names]
         made = (
-            self.builder(host, key, LIFETIME)
+            self.builder(name, key, LIFETIME)
             .issuer_name(authority.subject)
-            .add_extension(x509.SubjectAlternativeName(sans), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
-            .sign(signing_key, hashes.SHA256())
         )
-        write_atomically(self.key(host), private_text(key), SECRET_FILE)
-        write_atomically(self.certificate(host), pem(made), FILE)
+        if sans:
+            made = made.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+        return private_text(key), pem(made.sign(signing_key, hashes.SHA256()))
 
     def leaving(self) -> list[x509.Certificate]:
         """Return the CA that a rotation is about to remove; empty without one."""
@@ -163,7 +177,7 @@ class Certificates:
         )  # fmt: skip
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         # Of two CAs in one file each has a name of its own.
-        name = f"{KIT} {own.digest.hex()[:8]}"
+        name = f"{CA_NAME} {own.digest.hex()[:8]}"
         return (
             self.builder(name, key, LIFETIME_OF_CA)
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
@@ -193,7 +207,17 @@ def authorities_in(text: str) -> list[str]:
     except ValueError:
         return []
     names = [name.value for each in found for name in each.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return [name for name in dict.fromkeys(map(str, names)) if name.startswith(f"{KIT} ")]
+    return [name for name in dict.fromkeys(map(str, names)) if name.startswith(f"{CA_NAME} ")]
+
+
+def for_servers_alone(certificate: bytes) -> str:
+    """Return why a client can't show a certificate; "" where it can."""
+    [found, *_] = x509.load_pem_x509_certificates(certificate)
+    try:
+        uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return ""
+    return "" if ExtendedKeyUsageOID.CLIENT_AUTH in uses else "it is for servers alone (extendedKeyUsage)"
 
 
 def alternative_names(certificate: x509.Certificate) -> set[str]:

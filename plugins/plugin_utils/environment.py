@@ -60,12 +60,21 @@ def tls_of(variables: Mapping[str, Any], environment: Mapping[str, Any]) -> dict
     """Return what the application's connections to the kit's own broker and result store need for TLS."""
     broker = "" if variables["celery_app_broker_url"] else environment["CELERY_BROKER_URL"]
     store = environment.get("CELERY_RESULT_BACKEND") if variables["celery_app_result_backend"] == "redis" else ""
+    client, paths = client_certificate(variables), Layout(variables["celery_app_name"])
+    shown = {layout.TLS_CLIENT: client} if client else {}
     connections = tls_environment(variables["celery_app_name"], f"{broker} {store}", ";" in broker)
-    if not str(store or "").startswith("sentinel://"):
-        return connections
-    ca = {"CELERY_OPS_TLS_CA": str(Layout(variables["celery_app_name"]).tls_ca)}
-    uses_ca = uses_tls(variables, "result_store")
-    return connections | {"CELERY_OPS_SENTINEL": layout.SENTINEL_PRIMARY} | (ca if uses_ca else {})
+    if str(store or "").startswith("sentinel://"):
+        ca = {"CELERY_OPS_TLS_CA": str(paths.tls_ca)} if uses_tls(variables, "result_store") else {}
+        connections |= {"CELERY_OPS_SENTINEL": layout.SENTINEL_PRIMARY} | ca
+    return connections | (shown if "CELERY_OPS_TLS_CA" in connections else {})
+
+
+def client_certificate(variables: Mapping[str, Any]) -> str:
+    """Return the file on the host with what its programs show to broker and result store; "" for nothing."""
+    app, here = variables["celery_app_name"], variables["inventory_hostname"]
+    given = variables["hostvars"][here]
+    is_there = tls.shows_certificate(given, variables.get(tls.DIRECTORY, ""), app, here)
+    return str(Layout(app).tls_client) if is_there else ""
 
 
 def broker_url(variables: Mapping[str, Any]) -> str:
@@ -139,6 +148,8 @@ def redis_url(variables: Mapping[str, Any]) -> str:
     ca = Layout(variables["celery_app_name"]).tls_ca
     # Before redis-py 6 the client does not verify the name by itself.
     verify = f"ssl_cert_reqs=required&ssl_ca_certs={ca}&ssl_check_hostname=true"
+    if client := client_certificate(variables):
+        verify += f"&ssl_certfile={client}"
     return f"rediss://{login}@{place}/{database}?{verify}"
 
 

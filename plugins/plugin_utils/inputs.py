@@ -96,6 +96,11 @@ def flower_broker_ca(host: Host, reader: Reader) -> str:
     return str(given(host, "flower_broker_ca", host.need("celery_app_tls_ca") if encrypted else ""))
 
 
+def flower_broker_client(host: Host, reader: Reader) -> str:
+    """The file on the control node with what Flower shows to the kit's broker: the same as the host's programs."""
+    return str(given(host, "flower_broker_client", app_client(host, reader) if flower_broker_ca(host, reader) else ""))
+
+
 def flower_broker_name(host: Host, reader: Reader) -> str:
     """The name that all nodes of a cluster have in their certificates; "" for that of the URL."""
     in_cluster = has_flower(host) and bool(members_of(reader))
@@ -236,6 +241,23 @@ def app_authorities(host: Host, reader: Reader) -> str:
     return str(host.need("celery_app_tls_ca")) if is_on else ""
 
 
+def app_client(host: Host, reader: Reader) -> str:
+    """The file on the control node with what the application's programs show on the host; "" for nothing."""
+    app, directory = host.need("celery_app_name"), host.need(tls.DIRECTORY)
+    is_on = app_authorities(host, reader) and tls.shows_certificate(host.given, directory, app, host.name)
+    return str(tls.client_file(directory, app, host.name)) if is_on else ""
+
+
+def verifies_clients(group: str) -> Callable[[Host, Reader], bool]:
+    """Whether the host's broker or result store refuses clients without a certificate."""
+
+    def of(host: Host, reader: Reader) -> bool:
+        wanted = bool(certificate(group, "crt")(host, reader)) and host.true("celery_app_tls_verify_clients")
+        return boolean(given(host, f"{group}_tls_verify_clients", wanted))
+
+    return of
+
+
 def firewall_rules(host: Host, reader: Reader) -> list[dict[str, Any]]:
     """Who may reach the services of this host; nothing where no other host uses them."""
 
@@ -296,6 +318,9 @@ def rabbitmq_move_urls(host: Host, reader: Reader) -> list[str]:
     if rabbitmq_move_ca(host, reader):
         file = layout.move_authority(host.need("celery_app_name"))
         verify = f"cacertfile={file}&verify=verify_peer&server_name_indication={tls.NAME}"
+    if host.true("celery_app_tls_verify_clients"):
+        shown = layout.CERTIFICATES["broker"]
+        verify += f"&certfile={shown}&keyfile={shown.with_name('key.pem')}"
     return [f"{url}?{verify}" if url.startswith("amqps://") and "?" not in url else url for url in urls]
 
 
@@ -358,6 +383,7 @@ def preflight_requirements(host: Host, reader: Reader) -> dict[str, Any]:
         "node_name": INPUTS["rabbitmq_node_name"](host, reader) if "rabbitmq" in host.groups else "",
         "distribution_bind": INPUTS["rabbitmq_distribution_bind"](host, reader),
         "cluster_nodes": [node["name"] for node in rabbitmq_cluster_nodes(host, reader)] if "rabbitmq" in own else [],
+        "verify_clients": host.true("celery_app_tls_verify_clients"),
         "broker_shared": host.true("rabbitmq_shared"),
         "time_limit": longest_time_limit(host)[0],
         "store_instance": host.text("result_store_instance"),
@@ -419,16 +445,20 @@ INPUTS: dict[str, Callable[[Host, Reader], Any]] = {
     "rabbitmq_tls_certificate": certificate("rabbitmq", "crt"),
     "rabbitmq_tls_key": certificate("rabbitmq", "key"),
     "rabbitmq_tls_ca": authorities("rabbitmq"),
+    "rabbitmq_tls_verify_clients": verifies_clients("rabbitmq"),
     "result_store_tls_certificate": certificate("result_store", "crt"),
     "result_store_tls_key": certificate("result_store", "key"),
     "result_store_tls_ca": authorities("result_store"),
+    "result_store_tls_verify_clients": verifies_clients("result_store"),
     "firewall_rules": firewall_rules,
     "listens_for_others": lambda host, reader: any(firewall_rules(each, reader) for each in servers(reader)),
     "changes_firewall": changes_firewall,
     "tls_ca": app_authorities,
+    "tls_client": app_client,
     "monitoring_rabbitmq": lambda host, reader: "rabbitmq" in host.groups and given(host, "monitoring_rabbitmq", False),
     "flower_broker_url": flower_broker_url,
     "flower_broker_ca": flower_broker_ca,
+    "flower_broker_client": flower_broker_client,
     "flower_broker_name": flower_broker_name,
     "flower_password": flower_password,
     "flower_install_environment": lambda host, reader: given(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -13,6 +16,12 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.result_store import
 
 NAME = "celery-ops-rabbitmq"
 """In the certificate of every broker: a client verifies one name for all URLs."""
+
+CA_NAME = "celery-ops CA"
+"""What the names of the kit's own CAs begin with."""
+CLIENTS = "clients"
+"""Inside of celery_app_tls_directory: what programs show to broker and result store, <app>-<host>.pem."""
+DIRECTORY = "celery_app_tls_directory"
 
 Given = Callable[[str], Mapping[str, Any]]
 """The variables that the inventory gives to a host, by the host's name."""
@@ -26,6 +35,25 @@ def is_on(group: str, groups: Mapping[str, list[str]], given: Given, wanted: Any
         return False
     is_cluster = cluster_members(groups, given) if group == "rabbitmq" else store_members(groups, given)
     return bool(is_cluster) or bool(set(app_hosts(groups)) - set(members))
+
+
+def client_file(directory: Any, app: str, host: str) -> Path:
+    """Return the file on the control node with certificate and key that an application's programs show on a host."""
+    return Path(str(directory)).expanduser() / CLIENTS / f"{app}-{host}.pem"
+
+
+def makes_clients(given: Mapping[str, Any], directory: Any) -> bool:
+    """Tell whether the kit makes what programs show, by a CA of its own: this inventory's, or one that it shares."""
+    top = Path(str(directory)).expanduser()
+    if DIRECTORY not in given or not (top / "ca.key").is_file() or not (top / "ca.crt").is_file():
+        return DIRECTORY not in given
+    bodies = re.findall(r"-----BEGIN CERTIFICATE-----(.+?)-----END", (top / "ca.crt").read_text(), re.DOTALL)
+    return any(CA_NAME.encode() in base64.b64decode(body) for body in bodies)
+
+
+def shows_certificate(given: Mapping[str, Any], directory: Any, app: str, host: str) -> bool:
+    """Tell whether the programs of a host show a certificate: one that the kit makes, or one of the inventory's own."""
+    return makes_clients(given, directory) or client_file(directory, app, host).is_file()
 
 
 def names_of(host: str, known: Mapping[str, Any], is_cluster: bool, is_own: bool) -> list[str]:

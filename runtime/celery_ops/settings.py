@@ -61,11 +61,13 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # a worker waits for its broker, however long that takes
 # By itself the client verifies who signed the broker's certificate, but not the name in it. None stands for the URL's
 # host, and of several URLs for the first one's, always.
-_name, _ca = (_os.environ.get(f"CELERY_OPS_TLS_{_what}") or None for _what in ("NAME", "CA"))
+_name, _ca, _shown = (_os.environ.get(f"CELERY_OPS_TLS_{_what}") or None for _what in ("NAME", "CA", "CLIENT"))
 if _url.startswith("amqps://") and (_name or not _is_cluster):
     broker_use_ssl = {"server_hostname": _name}
     if _ca:  # the kit's own, which signs nothing but its brokers and result stores
         broker_use_ssl |= {"ca_certs": _ca, "cert_reqs": _ssl.CERT_REQUIRED}
+    if _shown:  # whether the broker asks for it or not; certificate and key in one file
+        broker_use_ssl["certfile"] = _shown
 
 # Not exclusive: after a cut of the network the broker holds the old connection, and with it an exclusive queue, for a
 # minute or more, and the worker that has come back would end with RESOURCE_LOCKED again and again. In a cluster a queue

@@ -13,6 +13,14 @@ VERIFY = (
     "import socket, ssl; ssl.create_default_context(cafile={ca}).wrap_socket("
     "socket.create_connection(({host!r}, {port}), 5), server_hostname={name!r})"
 )
+ASK = """
+import socket, ssl
+c = ssl.create_default_context(cafile="/etc/{app}/ca.pem")
+{shows}
+s = c.wrap_socket(socket.create_connection(({host!r}, {port}), 5), server_hostname={host!r})
+s.sendall({said!r})
+assert s.recv(8)
+"""
 
 
 def python(host, code):
@@ -52,6 +60,18 @@ def test_a_host_of_the_inventory_verifies_certificate_and_name(hub, workers, ser
         well, said = python(host, VERIFY.format(ca=None, host=hub.address, port=port, name=hub.address))
         assert not well
         assert "CERTIFICATE_VERIFY_FAILED" in said, f"{service} without its CA"
+
+
+@pytest.mark.parametrize(("service", "said"), [("RabbitMQ", b"AMQP\x00\x00\x09\x01"), ("Redis", b"PING\r\n")])
+def test_they_answer_nobody_who_shows_no_certificate(hub, workers, service, said):
+    shows = f"c.load_cert_chain('/etc/{APP}/client.pem')"
+    for host in workers:
+        given = {"app": APP, "host": hub.address, "port": TLS[service], "said": said}
+        well, answer = python(host, ASK.format(shows=shows, **given))
+        assert well, answer
+        well, answer = python(host, ASK.format(shows="", **given))
+        assert not well
+        assert "CERTIFICATE_REQUIRED" in answer, answer
 
 
 def test_programs_use_tls_and_verify(hub, workers):
@@ -105,6 +125,8 @@ def test_the_keys_are_for_the_services_alone(hub):
     for file, group in (("/etc/rabbitmq/tls/key.pem", "rabbitmq"), ("/etc/redis/celery-ops-tls/key.pem", "redis")):
         found = hub.testinfra.file(file)
         assert (found.user, found.group, found.mode) == ("root", group, 0o640)
+    shown = hub.testinfra.file(f"/etc/{APP}/client.pem")
+    assert (shown.user, shown.group, shown.mode) == ("root", APP, 0o640)
 
 
 def test_the_status_shows_when_they_end(hub):

@@ -60,8 +60,8 @@ def load(count=400):
 def role(host):
     """Return what Redis says that it is: master, slave, or nothing while it does not answer."""
     asked = (
-        "REDISCLI_AUTH=$(cat /var/lib/celery-ops/redis-admin) timeout 3 redis-cli --tls --cacert "
-        "/etc/redis/celery-ops-tls/ca.pem --user celery-ops --no-auth-warning INFO replication"
+        "cd /etc/redis/celery-ops-tls; REDISCLI_AUTH=$(cat /var/lib/celery-ops/redis-admin) timeout 3 redis-cli --tls "
+        "--cacert ca.pem --cert cert.pem --key key.pem --user celery-ops --no-auth-warning INFO replication"
     )
     lines = dict(line.strip().partition(":")[::2] for line in host.run(asked).stdout.splitlines())
     return lines.get("role", "") if lines.get("master_link_status", "up") == "up" else "joins"

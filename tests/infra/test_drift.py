@@ -50,6 +50,7 @@ ELSEWHERE = {
     "{{ __flower_conf }}",
     "{{ __flower_etc }}",
     "{{ __flower_etc }}/ca.pem",
+    "{{ __flower_etc }}/client.pem",
     "{{ __flower_etc }}/settings.json",
     "{{ __flower_log }}",
     "{{ __flower_opt }}",

@@ -76,7 +76,11 @@ def test_celery_finds_every_node_of_a_cluster(environment, tls, scheme, port):
     assert sorted(urls) == sorted(f"{scheme}://petct:of-the-broker@{name}.internal:{port}/petct" for name in CLUSTER)
 
 
-TLS = {"CELERY_OPS_TLS_CA": "/etc/petct/ca.pem", "SSL_CERT_FILE": "/etc/petct/ca-bundle.pem"}
+TLS = {
+    "CELERY_OPS_TLS_CA": "/etc/petct/ca.pem",
+    "CELERY_OPS_TLS_CLIENT": "/etc/petct/client.pem",
+    "SSL_CERT_FILE": "/etc/petct/ca-bundle.pem",
+}
 HUB = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
 
 
@@ -98,10 +102,20 @@ def test_from_the_second_host_on_connections_are_encrypted_and_verified(environm
         assert found["CELERY_BROKER_URL"] == broker
         assert found["CELERY_RESULT_BACKEND"] == (
             f"rediss://petct:of-the-store@{store}:6379/1?ssl_cert_reqs=required&ssl_ca_certs=/etc/petct/ca.pem"
-            "&ssl_check_hostname=true"
+            "&ssl_check_hostname=true&ssl_certfile=/etc/petct/client.pem"
         )
         assert {name: found.get(name) for name in TLS} == TLS
         assert "CELERY_OPS_TLS_NAME" not in found, "of one broker the URL's host is verified"
+
+
+def test_with_certificates_of_ones_own_programs_show_the_one_that_is_there_for_them(environment, tmp_path):
+    own = {"celery_app_tls_directory": str(tmp_path)}
+    hosts = {"hub": {"ansible_host": "10.0.0.5", **own}, "one": own}
+    asked = {"inventory_hostname": "one", "hostvars": hosts, "groups": HUB, "group_names": ["worker"], **own}
+    assert "client.pem" not in environment(**asked)
+    (tmp_path / "clients").mkdir()
+    (tmp_path / "clients/petct-one.pem").touch()
+    assert environment(**asked).count("/etc/petct/client.pem") == 2
 
 
 def test_the_brokers_of_a_cluster_are_verified_by_one_name(environment):

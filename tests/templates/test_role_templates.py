@@ -100,3 +100,16 @@ def test_a_node_speaks_tls_with_others_and_a_broker_that_is_alone_is_left_as_it_
     shown = render(ROOT / "roles/rabbitmq/templates/internode.config.j2", rabbitmq_cluster_nodes=nodes)
     assert shown.count("verify_peer") == 2
     assert "{fail_if_no_peer_cert, true}" in shown
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_the_services_ask_clients_for_a_certificate_where_the_inventory_says_so(verify, render):
+    given = {"rabbitmq_tls_certificate": "hub.crt", "result_store_tls_certificate": "hub.crt"}
+    given |= {"rabbitmq_tls_verify_clients": verify, "result_store_tls_verify_clients": verify}
+    broker, store = (
+        render(ROOT / f"roles/{role}/templates/celery-ops.conf.j2", **given).splitlines()
+        for role in ("rabbitmq", "result_store")
+    )
+    assert f"ssl_options.verify = verify_{'peer' if verify else 'none'}" in broker
+    assert ("ssl_options.fail_if_no_peer_cert = true" in broker) is verify
+    assert f"tls-auth-clients {'yes' if verify else 'no'}" in store

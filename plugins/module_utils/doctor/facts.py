@@ -415,7 +415,7 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
     listed = [
         layout.environment_link, layout.etc, layout.deployments, layout.log, layout.releases, layout.current,
         layout.base, CONF_D, COMMANDS_DIR / app, SUPERVISORD_CONF, ERLANG_COOKIE, redis.ADMIN_KEY, redis.ACL_FILE,
-        *KEYS, *sorted(layout.etc.glob("env-*")), *sorted(CONF_D.glob(f"{app}-*.conf")),
+        *KEYS, layout.tls_client, *sorted(layout.etc.glob("env-*")), *sorted(CONF_D.glob(f"{app}-*.conf")),
     ]  # fmt: skip
     files = {found.path: found for path in listed if (found := file_of(path))}
     meminfo = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
@@ -446,7 +446,7 @@ def read_host(app: str, groups: frozenset[str]) -> Host:
         },
         certificates={
             path: (end - time.time()) / 86400
-            for path, end in ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca))).items()
+            for path, end in ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca, layout.tls_client))).items()
         },
         groups=groups,
         debian=" ".join(lines_of("/etc/debian_version")).partition(".")[0],

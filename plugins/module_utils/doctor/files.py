@@ -94,7 +94,7 @@ def redis_files(facts: Facts) -> Finding:
 @check("files-keys", "host")
 def keys(facts: Facts) -> Finding:
     """Keys of certificates are not for everybody."""
-    return _mode(facts, list(map(str, KEYS)), 0o007)
+    return _mode(facts, [*map(str, KEYS), str(Layout(facts.app).tls_client)], 0o007)
 
 
 @check("files-secrets-in-conf", "host")

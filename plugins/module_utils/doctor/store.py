@@ -89,7 +89,8 @@ def default_user(facts: Facts) -> Finding:
 def plain(facts: Facts) -> Finding:
     """Passwords and results cross no network unencrypted, unless the inventory wants it so."""
     if facts.store.tls:
-        return judge(False, "TLS", "")
+        shown = ", clients show a certificate" if facts.store.conf.get("tls-auth-clients") == "yes" else ""
+        return judge(False, f"TLS{shown}", "")
     away = facts.store.conf.get("bind", "127.0.0.1").split()[0]
     is_open = not away.startswith(("127.", "::1"))
     if is_open and not facts.wanted.tls:

@@ -43,7 +43,10 @@ UNITS = {"kb": 1024, "mb": 1024**2, "gb": 1024**3}
 
 
 class Address(NamedTuple):
-    """Where a Redis listens, and the CA that verifies it; none without TLS."""
+    """Where a Redis listens, and the CA that verifies it; none without TLS.
+
+    The certificate that the host's own Redis and Sentinel show is beside the CA: the host shows it, too.
+    """
 
     host: str
     port: int
@@ -57,7 +60,7 @@ def ask(address: Address, *commands: str, user: str = "", password: str = "") ->
     """
     who = ["--user", user, "--no-auth-warning"] if user else []
     environment = {"REDISCLI_AUTH": password} if user else {}
-    tls = ["--tls", "--cacert", address.ca] if address.ca else []
+    tls = ["--tls", "--cacert", address.ca, *certificate_beside(address.ca)] if address.ca else []
     rc, out = run(
         "redis-cli",
         "-h",
@@ -74,6 +77,12 @@ def ask(address: Address, *commands: str, user: str = "", password: str = "") ->
     if (bad := refusal(lines)) or rc:
         raise OperatorError(bad or out.strip()[-300:])
     return lines
+
+
+def certificate_beside(ca: str) -> list[str]:
+    """Return redis-cli's options for what a Redis may ask the host itself to show."""
+    certificate, key = (Path(ca).with_name(name) for name in ("cert.pem", "key.pem"))
+    return ["--cert", str(certificate), "--key", str(key)] if certificate.exists() and key.exists() else []
 
 
 def refusal(lines: list[str]) -> str:

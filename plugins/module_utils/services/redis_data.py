@@ -30,6 +30,8 @@ class Client:
         if address.ca:
             context = ssl.create_default_context(cafile=address.ca)
             context.check_hostname = False  # it is this very host
+            if shown := redis.certificate_beside(address.ca):
+                context.load_cert_chain(*shown[1::2])
             plain = context.wrap_socket(plain)
         self.socket, self.file = plain, plain.makefile("rb")
 

@@ -162,7 +162,7 @@ def look(app: str, host: str) -> Status:
     seen.lock = host_work.lease_of(host_work.RUN / app)
     seen.work = host_work.worker_of(host_work.RUN / app) or {}
     seen.deploys = deployments.last(ENTRIES)
-    seen.certificates = ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca)))
+    seen.certificates = ends_of(map(str, (*CERTIFICATES.values(), layout.tls_ca, layout.tls_client)))
     seen.paused, seen.disks = pauses(layout), disks(app)
     seen.draft = {key: value for key, value in deployments.draft().items() if key != "programs"}
     return seen

@@ -15,8 +15,8 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.inventory_rules.mod
 
 HOST_RULES = (
     variables.types, variables.written, variables.renamed, variables.unknown, variables.bounds, variables.forms,
-    variables.name, variables.ports, variables.shared, environment.environment, variables.hooks, variables.notify,
-    variables.rollout, variables.directories, variables.packages,
+    variables.name, variables.ports, variables.verified_clients, variables.shared, environment.environment,
+    variables.hooks, variables.notify, variables.rollout, variables.directories, variables.packages,
     programs.workers, programs.scheduler, programs.web, programs.commands,
 )  # fmt: skip
 PLACE_RULES = (

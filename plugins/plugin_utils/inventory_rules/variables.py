@@ -284,6 +284,13 @@ def name(host: Host) -> Iterator[Mistake]:
         yield wrong("celery_app_name", app, problem, f"{app}_app")
 
 
+def verified_clients(host: Host) -> Iterator[Mistake]:
+    """Without TLS nobody can show a certificate."""
+    if host.true("celery_app_tls_verify_clients") and not host.true("celery_app_tls"):
+        problem = "celery_app_tls is false, and clients show certificates over TLS alone."
+        yield wrong("celery_app_tls_verify_clients", host["celery_app_tls_verify_clients"], problem, "false")
+
+
 def ports(host: Host) -> Iterator[Mistake]:
     """Listeners keep off the ports that the kernel gives away, and off each other's."""
     wanted = []

@@ -43,6 +43,8 @@ def application(settings: dict[str, Any]) -> Celery:
         app.conf.broker_use_ssl = {"server_hostname": settings["broker_name"] or None}
         if settings["broker_ca"]:
             app.conf.broker_use_ssl |= {"ca_certs": settings["broker_ca"], "cert_reqs": ssl.CERT_REQUIRED}
+        if settings["broker_client"]:
+            app.conf.broker_use_ssl["certfile"] = settings["broker_client"]
     # The workers declare it; whoever may declare it may delete it as well.
     event_exchange.no_declare = True
     return app

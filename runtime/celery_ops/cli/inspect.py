@@ -207,6 +207,7 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "routes": routed(app),
         "broker": broker(app),
         "backend": backend(app),
+        "shows_certificate": shows_certificate(app),
         "scheduler": str(app.conf.beat_scheduler),
         "scheduler_of": "beat_scheduler" if app.conf.beat_scheduler == own_scheduler else "celery_scheduler_options",
         "scheduler_lacks": named.why_not(load_scheduler, app.conf.beat_scheduler),
@@ -417,6 +418,13 @@ def unverified_broker(app: "Celery") -> Iterator[Report]:
             "value": {name: options.get(name) for name in safe},
             "write": f"app.conf.broker_use_ssl = {{{kept}{repr(safe)[1:]}",
         }
+
+
+def shows_certificate(app: "Celery") -> bool:
+    """Whether the broker gets a certificate of the application's, or asks for none: over TLS alone it can."""
+    options = app.conf.broker_use_ssl or {}
+    is_plain = broker(app)["transport"] != "amqps" and not options
+    return is_plain or (isinstance(options, dict) and bool(options.get("certfile")))
 
 
 def missing_client(app: "Celery", report: Report) -> Iterator[Report]:

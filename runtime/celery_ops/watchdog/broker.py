@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from celery_ops.layout import TLS_CLIENT
+
 if TYPE_CHECKING:
     import amqp
 
@@ -39,8 +41,8 @@ class Answer:
 class Broker:
     """A connection that is asked now and then; `answer` is what came of it last."""
 
-    def __init__(self, app: str, urls: str, name: str = "", ca: str = "") -> None:
-        self.app, self.name, self.ca = app, name, ca
+    def __init__(self, app: str, urls: str, name: str = "", ca: str = "", client: str = "") -> None:
+        self.app, self.name, self.ca, self.client = app, name, ca, client
         self.urls = [url for url in urls.split(";") if urlsplit(url).scheme in PORTS]
         self.answer = Answer()
         self.wanted: dict[str, str] = {}
@@ -51,8 +53,8 @@ class Broker:
     @classmethod
     def of_environment(cls, app: str) -> "Broker":
         """Return the broker that the application's environment names."""
-        given = (os.environ.get(key) or "" for key in ("CELERY_BROKER_URL", "CELERY_OPS_TLS_NAME", "CELERY_OPS_TLS_CA"))
-        return cls(app, *given)
+        keys = ("CELERY_BROKER_URL", "CELERY_OPS_TLS_NAME", "CELERY_OPS_TLS_CA", TLS_CLIENT)
+        return cls(app, *(os.environ.get(key) or "" for key in keys))
 
     def ask(self, queues: Mapping[str, str]) -> None:
         """Ask for these soon, in the thread; return at once. Each has the label under which its counts are added."""
@@ -128,6 +130,8 @@ class Broker:
                 tls = {"server_hostname": self.name or host, "cert_reqs": ssl.CERT_REQUIRED}
                 if ca := self.ca or os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile:
                     tls["ca_certs"] = ca
+                if self.client:
+                    tls["certfile"] = self.client
             yield {
                 "host": f"{f'[{host}]' if ':' in host else host}:{port}",
                 "userid": unquote(parts.username or "guest"),

@@ -24,6 +24,7 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from celery_ops.layout import TLS_CLIENT
 from celery_ops.worker import versions
 from celery_ops.worker.large_results import SentOnce
 from celery_ops.worker.store_away import runs_tasks
@@ -145,4 +146,7 @@ def tls_options() -> dict[str, Any]:
     Before redis-py 6 the client does not verify the name by itself.
     """
     ca = os.environ.get("CELERY_OPS_TLS_CA") if os.environ.get("CELERY_OPS_SENTINEL") else None
-    return {"ssl_cert_reqs": "required", "ssl_ca_certs": ca, "ssl_check_hostname": True} if ca else {}
+    if not ca:
+        return {}
+    shown = {"ssl_certfile": client} if (client := os.environ.get(TLS_CLIENT)) else {}
+    return {"ssl_cert_reqs": "required", "ssl_ca_certs": ca, "ssl_check_hostname": True, **shown}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 import socket
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.action import credentials_check
@@ -18,10 +20,11 @@ from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import
     Certificates,
     authorities_in,
 )
-from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import NAME, is_on, names_of
+from ansible_collections.celery_ops.kit.plugins.plugin_utils.tls import NAME, client_file, is_on, names_of
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from support.module_run import ModuleRun
 
+ROOT = Path(__file__).parents[3]
 NOW = datetime.datetime.now(datetime.UTC)
 FLEET = {"rabbitmq": ["hub"], "result_store": ["hub"], "worker": ["one"], "web": ["hub"]}
 ALONE = {group: ["hub"] for group in ("rabbitmq", "result_store", "worker", "scheduler", "web")}
@@ -87,6 +90,39 @@ def test_nobody_else_reads_a_key_and_a_second_run_makes_nothing(made):
     assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
     assert made.directory.stat().st_mode & 0o777 == 0o700
     assert made.lacks("hub", names()) == ""
+
+
+def test_what_a_client_shows_is_for_clients_alone(made, tmp_path):
+    file = client_file(made.directory, "shop", "one")
+    assert made.lacks_client(file) == "there is none"
+    made.make_client(file, "shop@one")
+    assert made.lacks_client(file) == ""
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert later(made, 340).lacks_client(file).startswith("it ends on ")
+    assert verified_as("sslclient", file, made.ca)
+    assert not verified_as("sslserver", file, made.ca), "nobody poses as a broker with it"
+    other = Certificates(tmp_path / "other", tmp_path / "other/ca.crt", NOW)
+    other.make_client(client_file(other.directory, "shop", "one"), "shop@one")
+    assert made.lacks_client(client_file(other.directory, "shop", "one")) == "no CA of the file has signed it"
+    made.certificate("hub").write_text(made.key("hub").read_text() + made.certificate("hub").read_text())
+    assert made.lacks_client(made.certificate("hub")) == "", "one of the inventory's own may be for both"
+
+
+def verified_as(purpose, file, ca):
+    """Whether OpenSSL takes a certificate for that purpose."""
+    words = ["openssl", "verify", "-purpose", purpose, "-CAfile", ca, file]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+def test_the_line_of_the_docs_makes_a_certificate_for_a_client_of_ones_own(made, tmp_path):
+    text = (ROOT / "docs/fleet.md").read_text()
+    [line] = re.findall(r"openssl req .*?billing\.crt", text, re.DOTALL)
+    subprocess.run(["sh", "-c", line], cwd=made.directory, check=True, capture_output=True)
+    assert verified_as("sslclient", made.directory / "billing.crt", made.ca)
+    assert not verified_as("sslserver", made.directory / "billing.crt", made.ca)
+    billing = tmp_path / "billing.pem"
+    billing.write_text("".join((made.directory / f"billing.{end}").read_text() for end in ("key", "crt")))
+    assert made.lacks_client(billing) == ""
 
 
 def test_it_is_renewed_before_its_end_and_the_ca_stays(made):
@@ -171,7 +207,8 @@ def test_the_status_reads_when_it_ends(made):
 
 def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_step(made, tmp_path):
     """What clients hold is the CA's file of the step before or of this one, at each of the steps."""
-    files = [made.ca.read_text()]
+    files, client = [made.ca.read_text()], client_file(made.directory, "shop", "one")
+    made.make_client(client, "shop@one")
 
     def step():
         files.append(made.ca.read_text())
@@ -188,6 +225,9 @@ def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_st
     step()
     made.make("hub", names())
     assert made.lacks("hub", names()) == ""
+    assert made.lacks_client(client) == "the CA that has signed it goes"
+    made.make_client(client, "shop@one")
+    assert made.lacks_client(client) == ""
     step()
     assert made.withdraw_former()
     assert not made.withdraw_former()
@@ -197,7 +237,7 @@ def test_the_ca_is_rotated_and_each_side_trusts_what_the_other_shows_at_every_st
     assert made.lacks("hub", names()) == ""
     assert made.end_rotation()
     assert not made.end_rotation()
-    assert {path.name for path in made.directory.iterdir()} == {"ca.crt", "ca.key", "hub.crt", "hub.key"}
+    assert {path.name for path in made.directory.iterdir()} == {"ca.crt", "ca.key", "clients", "hub.crt", "hub.key"}
     assert made.ca_key.stat().st_mode & 0o777 == 0o600
     with pytest.raises(ssl.SSLCertVerificationError):
         (tmp_path / "first.crt").write_text(files[0])

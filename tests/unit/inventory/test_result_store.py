@@ -64,6 +64,7 @@ VARIABLES = {
     "celery_app_broker_url": "amqp://elsewhere/",
     "celery_app_tls": True,
     "groups": GROUPS,
+    "inventory_hostname": "one",
     "hostvars": {name: {**HOSTS.get(name, {}), **ON} for name in ("a", "b", "c", "hub", "one", "two")},
 }
 URL = ";".join(f"sentinel://shop:p%2Fw@10.0.0.{number}:26379/3" for number in (1, 2, 3))
@@ -72,7 +73,11 @@ URL = ";".join(f"sentinel://shop:p%2Fw@10.0.0.{number}:26379/3" for number in (1
 def test_programs_get_the_urls_of_all_sentinels_and_what_they_need_beside_them():
     assert environment.redis_url(VARIABLES) == URL
     beside = environment.tls_of(VARIABLES, {"CELERY_BROKER_URL": "", "CELERY_RESULT_BACKEND": URL})
-    assert beside == {"CELERY_OPS_SENTINEL": "celery-ops", "CELERY_OPS_TLS_CA": "/etc/shop/ca.pem"}
+    assert beside == {
+        "CELERY_OPS_SENTINEL": "celery-ops",
+        "CELERY_OPS_TLS_CA": "/etc/shop/ca.pem",
+        "CELERY_OPS_TLS_CLIENT": "/etc/shop/client.pem",
+    }
     open_ = environment.tls_of(VARIABLES | {"celery_app_tls": False}, {"CELERY_RESULT_BACKEND": URL})
     assert open_ == {"CELERY_OPS_SENTINEL": "celery-ops"}
 

@@ -20,6 +20,7 @@ WANT = {
     "password": "secret",
     "acl_file": "/etc/redis/acl",
     "tls_directory": "",
+    "verify_clients": False,
 }
 
 
@@ -70,6 +71,17 @@ def test_with_tls_nothing_listens_without():
     text = redis_sentinel.configuration({**WANT, "tls_directory": "/etc/redis/tls"}, "10.0.0.1")
     assert "port 0\ntls-port 26379\n" in text
     assert "tls-replication yes\n" in text
+    assert "tls-auth-clients no\n" in text
+
+
+def test_sentinel_asks_clients_for_a_certificate_or_not_and_the_rest_of_its_file_is_its_own(tmp_path):
+    given = {**WANT, "tls_directory": "/etc/redis/tls"}
+    off, on = (redis_sentinel.configuration({**given, "verify_clients": each}, "10.0.0.1") for each in (False, True))
+    written = "sentinel myid 1\n"
+    assert redis_sentinel.verified(off + written, verify=True) == on + written
+    assert redis_sentinel.verified(on + written, verify=False) == off + written
+    plain = redis_sentinel.configuration(WANT, "10.0.0.1")
+    assert redis_sentinel.verified(plain, verify=True) == plain
 
 
 def test_a_new_member_asks_the_others_who_the_primary_is(monkeypatch):

@@ -620,11 +620,21 @@ def test_a_scheduler_or_options_that_celery_does_not_take_are_refused_by_variabl
     ("known", "refused"), [([], []), (["a", "mail"], []), (["a", "b"], ["mail"])], ids=["makes any", "known", "unknown"]
 )
 def test_a_queue_that_the_application_does_not_make_is_refused(known, refused):
-    options = {"pools": ["prefork"], "queues": ["a", "mail"], "has_scheduler": False}
+    options = {"pools": ["prefork"], "queues": ["a", "mail"], "has_scheduler": False, "verify_clients": False}
     found = list(release_build.unfit({"only_queues": known}, options))
     assert [one["write"] for one in found] == [
         f"Queue({name!r}) in task_queues, or another queue in celery_worker_programs" for name in refused
     ]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_an_application_that_shows_no_certificate_is_refused_where_one_is_asked_for(verify):
+    options = {"app": "shop", "pools": [], "queues": [], "has_scheduler": False, "verify_clients": verify}
+    assert list(release_build.unfit({"shows_certificate": True}, options)) == []
+    assert list(release_build.unfit({}, options)) == [], "what an earlier version built is named by the rollback"
+    found = [one["write"] for one in release_build.unfit({"shows_certificate": False}, options)]
+    assert len(found) == verify
+    assert all("celery_ops.apply(app)" in one and '"certfile": "/etc/shop/client.pem"' in one for one in found)
 
 
 def test_a_task_that_is_nowhere_and_a_setting_that_the_inventorys_takes_the_place_of_are_said_once(built, tmp_path):

@@ -389,6 +389,21 @@ def test_what_else_is_in_the_transport_options_is_not_shown_and_stays(ask):
     assert "broker_transport_options" not in [one["setting"] for one in report["unsafe"]]
 
 
+@pytest.mark.parametrize(
+    ("url", "code", "shows"),
+    [
+        ("amqp://a:b@127.0.0.1/v", "", True),
+        ("amqps://a:b@hub/v", "", False),
+        ("amqps://a:b@hub/v", "app.conf.broker_use_ssl = {'server_hostname': 'hub'}\n", False),
+        ("amqps://a:b@hub/v", "app.conf.broker_use_ssl = {'certfile': '/etc/demo/client.pem'}\n", True),
+        ("amqps://a:b@hub/v", "app.config_from_object('celery_ops.settings')\n", True),
+    ],
+)
+def test_whether_the_broker_gets_a_certificate(ask, url, code, shows):
+    asked = {"CELERY_BROKER_URL": url, "CELERY_OPS_TLS_CLIENT": "/etc/demo/client.pem"}
+    assert ask(code, **asked)["shows_certificate"] is shows
+
+
 def test_unsafe_content_is_named(ask):
     report = ask("app.conf.accept_content = ['json', 'pickle']\n")
     assert {

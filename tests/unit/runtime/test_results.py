@@ -116,6 +116,7 @@ def backend(**settings):
 def test_the_kits_sentinels_need_no_setting(monkeypatch):
     monkeypatch.setenv("CELERY_OPS_SENTINEL", "celery-ops")
     monkeypatch.setenv("CELERY_OPS_TLS_CA", "/etc/shop/ca.pem")
+    monkeypatch.setenv("CELERY_OPS_TLS_CLIENT", "/etc/shop/client.pem")
     store = backend()
     assert type(store) is results.SentinelBackend
     assert [(each["host"], each["port"]) for each in store.connparams["hosts"]] == [
@@ -139,7 +140,9 @@ def test_the_kits_sentinels_need_no_setting(monkeypatch):
         "ssl_cert_reqs": "required",
         "ssl_ca_certs": "/etc/shop/ca.pem",
         "ssl_check_hostname": True,
+        "ssl_certfile": "/etc/shop/client.pem",
     }
+    assert store.connparams["ssl_certfile"] == "/etc/shop/client.pem"
     pool = store._get_pool(**store.connparams)
     assert issubclass(pool.connection_class, store.connection_class_ssl)
     assert pool.connection_kwargs["username"] == "shop"

@@ -34,8 +34,11 @@ def broker(certificates):
     """Start a listener with the certificate for a name; return its port, and what clients wrote after the handshake."""
     with socket.socket() as listener:
 
-        def start(name):
+        def start(name, demands=False):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            if demands:
+                context.load_verify_locations(certificates / "ca.pem")
+                context.verify_mode = ssl.CERT_REQUIRED
             context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -104,3 +107,24 @@ def test_the_kits_own_brokers_are_verified_by_the_name_that_all_have(tmp_path, b
     )
     assert said in json.loads(done.stdout)["reason"]
     assert (b"AMQP" in heard) == (not said)
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_a_broker_that_demands_a_certificate_hears_those_that_show_one(tmp_path, broker, certificates, shows):
+    """The settings, and the watchdog's own connection."""
+    port, heard = broker("IP:127.0.0.1", demands=True)
+    (tmp_path / "demo.py").write_text(f"from celery import Celery\napp = Celery('demo')\n{KIT}")
+    # Certificate and key in one file, as the kit installs them.
+    shown = tmp_path / "client.pem"
+    shown.write_text("".join((certificates / f"IP:127.0.0.1.{end}").read_text() for end in ("key", "pem")))
+    environment = {
+        "CELERY_BROKER_URL": f"amqps://demo:secret@127.0.0.1:{port}/demo",
+        "CELERY_OPS_TLS_CA": str(certificates / "ca.pem"),
+        **({"CELERY_OPS_TLS_CLIENT": str(shown)} if shows else {}),
+    }
+    ask = "from celery_ops.watchdog.broker import Broker; Broker.of_environment('demo').look()"
+    for words in (["-m", "celery_ops.cli.ready", "-A", "demo", "--node", "demo@host", "--timeout", "6"], ["-c", ask]):
+        heard.clear()
+        given = {"cwd": tmp_path, "env": clean_environment(**environment), "capture_output": True, "text": True}
+        subprocess.run([sys.executable, *words], **given)
+        assert (b"AMQP" in heard) == shows, words
