@@ -204,7 +204,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     identity,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
-from ansible_collections.celery_ops.kit.plugins.module_utils.environments import is_of_kit, refresh
+from ansible_collections.celery_ops.kit.plugins.module_utils.environments import is_of_kit, parse, refresh
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, text_if_there, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_requirements import services_in_force
@@ -219,6 +219,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     PROGRAMS_OF,
     PYTHON,
     SUPERVISORD_CONF,
+    TLS_CLIENT,
     Layout,
     Release,
 )
@@ -383,6 +384,14 @@ def refuse_other_services(app: str, wanted: dict[str, Any]) -> None:
     """Raise ReleaseError where the inventory names another broker or result store than the one that is in force."""
     if found := list(services_in_force.problems(app, wanted)):
         raise ReleaseError(". ".join([*found, "Nothing was changed."]))
+
+
+def refuse_without_files(environment: str) -> None:
+    """Raise ReleaseError where a file of TLS that the environment names is not there: site.yml installs it."""
+    known = parse(environment)
+    for name in ("CELERY_OPS_TLS_CA", TLS_CLIENT):
+        if (file := known.get(name)) and not Path(file).exists():
+            raise ReleaseError(f"There is no {file}. Nothing was changed. Type: ansible-playbook playbooks/site.yml")
 
 
 def refuse_to_move_results(releases: Releases, text: str) -> None:
@@ -645,6 +654,8 @@ def act(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         refuse_to_move_results(releases, options["environment_text"] or "")
     if state == "built":
         refuse_other_services(options["app"], options["services_in_force"])
+        if not check_mode:
+            refuse_without_files(options["environment_text"] or "")
         draft = begin(releases, options) if options["deployment"] and not check_mode else {}
         written = write_environment(options, check_mode) | write_notify(options, check_mode)
         result = {**draft, **build(releases, options, check_mode)}

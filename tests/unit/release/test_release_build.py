@@ -627,6 +627,14 @@ def test_a_queue_that_the_application_does_not_make_is_refused(known, refused):
     ]
 
 
+def test_a_deploy_without_the_files_that_a_new_version_names_is_refused_before_anything_changes(built, tmp_path):
+    lines = [f"CELERY_OPS_TLS_{name}={tmp_path}/{name}.pem\n" for name in ("CA", "CLIENT")]
+    (tmp_path / "CA.pem").touch()
+    said = str(built.fail(environment_text="".join(lines)))
+    assert said.startswith(f"There is no {tmp_path}/CLIENT.pem. ") and said.endswith("playbooks/site.yml")
+    assert not built.environment.read_text()
+
+
 @pytest.mark.parametrize("verify", [True, False])
 def test_an_application_that_shows_no_certificate_is_refused_where_one_is_asked_for(verify):
     options = {"app": "shop", "pools": [], "queues": [], "has_scheduler": False, "verify_clients": verify}
