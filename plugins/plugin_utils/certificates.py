@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME, LIFETIME_OF_CA = datetime.timedelta(days=397), datetime.timedelta(days=3652)
-"""How the names of the CAs begin that are made here."""
 RENEW = datetime.timedelta(days=60)
 """Before its end, a certificate is replaced by the next run."""
 
