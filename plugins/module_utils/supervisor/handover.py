@@ -6,6 +6,7 @@ import math
 import time
 import xmlrpc.client
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,7 +110,12 @@ class Handover:
 
     def go_back(self) -> list[str]:
         """Undo what was done; return a sentence for each step, also for one that failed."""
-        said = [] if self._undo else ["Nothing was changed."]
+        if not self._undo:
+            return ["Nothing was changed."]
+        said = []
+        # It may be the reason: one that is restarted answers again in a moment. If not, each step says so.
+        with suppress(OperatorError):
+            self.supervisord.await_answer(plan.START_AGAIN)
         while self._undo:
             try:
                 said.append(self._perform(self._undo.pop()) or "")

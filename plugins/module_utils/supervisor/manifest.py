@@ -140,7 +140,7 @@ class Manifest:
     @property
     def ends_within(self) -> float:
         """The seconds after which this call has ended that was told to: so long undoing everything may take."""
-        return host_work.ENDS_WITHIN + plan.seconds_back(self.operations, self.seen)
+        return host_work.ENDS_WITHIN + plan.START_AGAIN + plan.seconds_back(self.operations, self.seen)
 
     def result(self) -> dict[str, Any]:
         """Return what is reported whether or not it is done."""

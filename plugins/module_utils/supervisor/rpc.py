@@ -45,6 +45,10 @@ class NoSupervisord(OperatorError):
     """Nothing answers on supervisord's socket."""
 
 
+class ShuttingDown(OperatorError):
+    """supervisord stops its programs and ends."""
+
+
 @dataclass(frozen=True)
 class ProcessInfo:
     """What supervisord says of one program.
@@ -137,7 +141,7 @@ class Supervisord:
                     f"supervisord at {self.endpoint.url} is in state {state}. Wait until it runs again: "
                     f"supervisorctl pid"
                 )
-            except NoSupervisord as error:
+            except (NoSupervisord, ShuttingDown) as error:
                 refusal = error
             if time.monotonic() >= deadline:
                 raise refusal
@@ -214,7 +218,7 @@ class Supervisord:
             if fault.faultCode == tolerate:
                 return None
             if fault.faultCode == Fault.SHUTDOWN_STATE:
-                raise OperatorError(
+                raise ShuttingDown(
                     f"supervisord at {self.endpoint.url} is shutting down. Run this again once it is "
                     f"back: supervisorctl pid"
                 ) from None

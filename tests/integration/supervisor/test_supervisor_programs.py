@@ -574,6 +574,18 @@ def test_interrupted_before_the_new_is_proven(host, number):
     assert host.pids() == pids and host.files() == files
 
 
+def test_it_goes_back_once_supervisord_is_restarted(host):
+    host.apply([host.program(A1)])
+    process = host.begin([host.program(A2, ready=["false"], ready_timeout=60)])
+    wait_until(lambda: host.states().get(A2) == "RUNNING", 10, f"{A2} RUNNING")
+    host.stop()
+    time.sleep(1)
+    host.start()
+    result = process.result()
+    assert "supervisord does not answer" in result["msg"] and f"{A2} was stopped and removed" in result["msg"]
+    assert host.states() == {A1: "RUNNING"} and set(host.files()) == {f"{A1}.conf"}
+
+
 def test_killed_half_way_then_converge(host):
     host.apply([host.program(A1)])
     proven = host.directory / "proven"
