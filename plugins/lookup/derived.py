@@ -14,7 +14,8 @@ options:
       V(broker_url) and V(redis_url), the URLs with which the application logs in; V(broker_user), its user at the
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
-      V(failures), what failed in it so far; V(all_built), whether every host of it has built the release; V(summary),
+      V(failures), what failed in it so far; V(lost), the failure of a host that is lost; V(all_built), whether every
+      host of it has built the release; V(summary),
       what runs after it; V(to_ask), the hosts outside of it that know whether data are there already; V(ended_by),
       which host's failure has ended it, and why; V(groups), those of the kit's groups that the host is in;
       V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged, and V(tasks), the
@@ -93,6 +94,7 @@ QUESTIONS = {
     "migrate_host": migrate_host,
     "release": lambda variables: release_of_run(variables) or "current",
     "failures": outcome.failures,
+    "lost": lambda variables: outcome.lost(variables["inventory_hostname"]),
     "all_built": all_built,
     "ended_by": outcome.ended_by,
     "summary": outcome.summary,

@@ -17,14 +17,19 @@ LOST = {"phase": "", "task": "", "program": "", "reason": host_module.LOST, "rel
 
 
 def failures(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what failed so far in this deploy, on any host; one that can't be reached any more has failed too."""
-    seen = [
-        dict(known[FAILURE])
-        for host in app_hosts(variables["groups"])
-        if FAILURE in (known := variables["hostvars"][host])
-    ]
+    """Return what failed so far in this deploy, on any host; one that can't be reached any more has failed too.
+
+    Hosts that failed themselves come before those where a task of a hook failed that runs once for all.
+    """
+    known = [variables["hostvars"][host].get(FAILURE) for host in app_hosts(variables["groups"])]
+    seen = sorted((dict(one) for one in known if one), key=lambda one: one.get("elsewhere", False))
     reached = {*variables["ansible_play_hosts"], *(failure["host"] for failure in seen)}
-    return seen + [{"host": host, **LOST} for host in variables["ansible_play_hosts_all"] if host not in reached]
+    return seen + [lost(host) for host in variables["ansible_play_hosts_all"] if host not in reached]
+
+
+def lost(host: str) -> dict[str, Any]:
+    """Return the failure of a host that is lost."""
+    return {"host": host, **LOST}
 
 
 def failure_summary(found: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,8 +22,23 @@ LOSE = """
     - name: Work on it
       celery_ops.kit.release: {app: shop, state: history}
       register: __celery_app_handover
+"""
+WORK = """
 - name: Work
   ansible.builtin.debug: {msg: "worked on {{ inventory_hostname }} in {{ __celery_phase }}"}
+"""
+# The same in a hook, whose tasks are the operator's.
+HOOK = """
+- name: Reach it elsewhere from now on
+  ansible.builtin.set_fact: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 9}
+  when: inventory_hostname == lost
+- name: Work of the operator's
+  ansible.builtin.command: "true"
+"""
+ONCE = """
+- name: Fail once for all
+  ansible.builtin.command: "false"
+  run_once: true
 """
 WENT_ON = {"ansible.builtin.debug": {"msg": "went on on {{ inventory_hostname }}"}}
 SHOW = {
@@ -37,6 +53,20 @@ def phase(play: dict, name: str, work: Path) -> dict:
     role = {"name": "celery_ops.kit.celery", "tasks_from": "phase"}
     given = {"__celery_phase": name, "__celery_work": str(work)}
     return {**play, "become": False, "tasks": [{"name": name, "ansible.builtin.import_role": role, "vars": given}]}
+
+
+def deploy(tmp_path: Path, work: str, rollout: list[int | str], variables: dict[str, Any], fatal: bool = False) -> str:
+    """What the deploy's plays say: workers a and b, scheduler s, the last play."""
+    (tmp_path / "work.yml").write_text(work)
+    plays = yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text())
+    [workers, scheduler] = [play for play in plays if "workers" in play["name"] or "scheduler" in play["name"]]
+    [finish] = [play for play in plays if "activate" in play["name"]]
+    end = {**finish, "become": False, "tasks": [SHOW]}
+    made = [phase(workers, "workers", tmp_path / "work.yml"), phase(scheduler, "scheduler", tmp_path / "work.yml"), end]
+    groups = {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}}, "scheduler": {"hosts": {"s": LOCAL}}}
+    known = {"celery_app_name": "shop", "celery_app_rollout": rollout, "__celery_app_build": {"alone": False}}
+    inventory = {"all": {"children": groups, "vars": known | variables}}
+    return run_plays(tmp_path, made, inventory, ANSIBLE_ANY_ERRORS_FATAL=str(fatal)).text
 
 
 def beside_one_that_is_down(tmp_path: Path, play: dict, tasks: list[dict]) -> Run:
@@ -75,21 +105,33 @@ def test_what_is_done_once_is_done_on_a_host_that_is_there(tmp_path, verb, file)
     ids=["first batch", "second batch", "only scheduler", "an ansible.cfg that says any_errors_fatal"],
 )
 def test_every_other_host_is_restored(tmp_path, lost, rollout, fatal):
-    work = tmp_path / "work.yml"
-    work.write_text(f"---{LOSE}")
-    plays = yaml.safe_load((ROOT / "playbooks/deploy.yml").read_text())
-    [workers, scheduler] = [play for play in plays if "workers" in play["name"] or "scheduler" in play["name"]]
-    [finish] = [play for play in plays if "activate" in play["name"]]
-    end = {**finish, "become": False, "tasks": [SHOW]}
-    made = [phase(workers, "workers", work), phase(scheduler, "scheduler", work), end]
-    groups = {"worker": {"hosts": {"a": LOCAL, "b": LOCAL}}, "scheduler": {"hosts": {"s": LOCAL}}}
-    variables = {"lost": lost, "celery_app_name": "shop", "celery_app_rollout": rollout}
-    inventory = {"all": {"children": groups, "vars": variables}}
-    said = run_plays(tmp_path, made, inventory, ANSIBLE_ANY_ERRORS_FATAL=str(fatal)).text
+    said = deploy(tmp_path, f"---{LOSE}{WORK}", rollout, {"lost": lost}, fatal)
     for host in {"a", "b", "s"} - {lost}:
         assert f"restored on {host}: {lost}" in said, said
     after = {"a": ["b in workers"] * (len(rollout) > 1) + ["s in scheduler"], "b": ["s in scheduler"], "s": []}[lost]
     assert [place for place in after if f"worked on {place}" in said] == [], said
+
+
+@pytest.mark.parametrize(
+    ("lost", "hook", "rollout"),
+    [("a", "before_workers", [1, "100%"]), ("s", "after_scheduler", ["100%"]), ("b", "before_workers", ["100%"])],
+    ids=["alone in its batch", "only scheduler", "beside another"],
+)
+def test_a_host_that_is_lost_in_a_hook_is_a_failure_like_others(tmp_path, lost, hook, rollout):
+    (tmp_path / "hook.yml").write_text(HOOK)
+    given = {"lost": lost, "celery_app_hooks": {hook: str(tmp_path / "hook.yml")}}
+    said = deploy(tmp_path, f"---{WORK}", rollout, given)
+    for host in {"a", "b", "s"} - {lost}:
+        assert f"restored on {host}: {lost}" in said, said
+    assert lost == "s" or "worked on s" not in said, "a phase began after the failure"
+    assert rollout != [1, "100%"] or "worked on b" not in said, said
+
+
+def test_a_task_of_a_hook_that_fails_once_for_all_leaves_no_host_out_of_what_is_restored(tmp_path):
+    (tmp_path / "hook.yml").write_text(ONCE)
+    said = deploy(tmp_path, f"---{WORK}", ["100%"], {"celery_app_hooks": {"after_workers": str(tmp_path / "hook.yml")}})
+    for host in "abs":
+        assert f"restored on {host}: a,b" in said, said
 
 
 @pytest.mark.parametrize("failing", ["", "a", "b"])

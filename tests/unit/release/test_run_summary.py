@@ -41,6 +41,14 @@ def test_a_failure_on_any_host_of_the_application_counts_and_so_does_a_host_that
     assert seen == [FAILED] and failure_summary(seen) == "web on b: it died."
     [lost] = failures(KNOWN | {"ansible_play_hosts": ["a", "b"]})
     assert lost["host"] == "c" and failure_summary([lost]) == "connection on c: the connection to it was lost"
+    after_a_hook = {"hostvars": {**KNOWN["hostvars"], "b": {"__celery_app_failure": {}}}}
+    assert failures(KNOWN | after_a_hook) == []
+
+
+def test_where_a_task_failed_that_runs_once_for_all_the_host_on_which_it_did_comes_first():
+    beside = FAILED | {"host": "a", "elsewhere": True}
+    known = {"a": {"__celery_app_failure": beside}, "b": {"__celery_app_failure": FAILED}, "c": {}, "r": {}}
+    assert failures(KNOWN | {"hostvars": known}) == [FAILED, beside]
 
 
 def line(found: dict, start: str, **variables) -> str:
