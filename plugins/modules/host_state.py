@@ -15,7 +15,8 @@ options:
   steps:
     description: >-
       What the host is to have. Each step has one of O(steps[].directory), O(steps[].file), O(steps[].edit),
-      O(steps[].packages), O(steps[].user), O(steps[].group_name), O(steps[].service) and O(steps[].steps).
+      O(steps[].packages), O(steps[].user), O(steps[].group_name), O(steps[].service), O(steps[].process) and
+      O(steps[].steps).
     type: list
     elements: dict
     required: true
@@ -111,6 +112,16 @@ options:
       service:
         description: A unit of systemd's, without C(.service), to start now and at boot.
         type: str
+      process:
+        description: >-
+          A name for a process that systemd has not started: one of Supervisor's, or of an init script's. It is only
+          looked at, for O(steps[].reads).
+        type: str
+      pid:
+        description: A command that prints the process's pid.
+        type: list
+        elements: str
+        default: []
       answers:
         description: A command that has to succeed before the step is done.
         type: list
@@ -118,7 +129,8 @@ options:
         default: []
       reads:
         description: >-
-          Files that the service reads when it starts. RV(unread) names one that runs since before they were written.
+          Files that the service or process reads when it starts. RV(unread) names one that runs since before they were
+          written.
         type: list
         elements: path
         default: []
@@ -160,8 +172,8 @@ due:
   returned: success
 unread:
   description: >-
-    The services that have not read one of their files (O(steps[].reads)) as it is, and are to be restarted, as after a
-    run that was interrupted.
+    The services and processes that have not read one of their files (O(steps[].reads)) as it is, and are to be
+    restarted, as after a run that was interrupted.
   type: list
   elements: str
   returned: success
@@ -185,7 +197,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import packages
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 
-KINDS = ("directory", "file", "edit", "packages", "user", "group_name", "service")
+KINDS = ("directory", "file", "edit", "packages", "user", "group_name", "service", "process")
 TEXT = {"type": "str", "default": ""}
 STEP = {
     "when": {"type": "bool", "default": True},
@@ -213,6 +225,8 @@ STEP = {
     "home": {"type": "str", "default": "/nonexistent"},
     "group_name": {"type": "str"},
     "service": {"type": "str"},
+    "process": {"type": "str"},
+    "pid": {"type": "list", "elements": "str", "default": []},
     "answers": {"type": "list", "elements": "str", "default": []},
     "reads": {"type": "list", "elements": "path", "default": []},
 }
@@ -239,6 +253,8 @@ def take(step: dict[str, Any], outcome: Outcome) -> None:
         accounts.user(step["user"], step["home"], outcome)
     elif step["group_name"]:
         accounts.group(step["group_name"], outcome)
+    elif step["process"]:
+        services.process(step["process"], step["pid"], outcome, step["reads"])
     else:
         services.service(step["service"], step["answers"], outcome, step["reads"])
 

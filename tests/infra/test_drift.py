@@ -57,8 +57,9 @@ ELSEWHERE = {
     "{{ __flower_opt }}/flower_program.py",
     "{{ __flower_opt }}/requirements.txt",
     "{{ __flower_opt }}/venv",
+    "{{ __monitoring_rabbitmq_conf }}",
 }
-"""Steps of clusters, of a second instance, and of Flower."""
+"""Steps of clusters, of a second instance, of Flower, and of the broker's metrics."""
 OTHERS = ("/etc/redis/celery-ops.acl", f"/etc/{APP}/env")
 """Files that modules of their own write."""
 

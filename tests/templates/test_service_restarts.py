@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.action.host_state import wanted
 
 BROKER, MAPPER, COOKIE = "__rabbitmq_conf", "__rabbitmq_epmd_dropin", "__rabbitmq_cookie"
 NODES = [{"name": "rabbit@a", "address": "10.0.0.1"}]
@@ -68,3 +69,19 @@ def test_a_redis_that_was_not_started_just_now_is_restarted_for_what_it_reads_at
         ansible_check_mode="check" in known,
     )
     assert found is restarts
+
+
+@pytest.mark.parametrize(("manager", "kind"), [("systemd", "service"), ("sysvinit", "process")])
+def test_a_redis_of_systemd_or_of_an_init_script_is_asked_whether_it_has_read_its_configuration(
+    evaluate, manager, kind
+):
+    steps = evaluate("__result_store_run_steps", ansible_facts={"service_mgr": manager})
+    taken = [step for step in wanted(steps) if "reads" in step]
+    assert [(step[kind], step["reads"]) for step in taken] == [("redis-server", [CONF])]
+
+
+def test_node_exporter_reads_the_drop_ins_of_its_address_and_of_each_application_when_it_starts(evaluate):
+    directory = "/etc/systemd/system/prometheus-node-exporter.service.d"
+    names = ["celery-ops.conf", "celery-ops-shop.conf", "celery-ops-crm.conf"]
+    found = evaluate("__monitoring_exporter_files", monitoring_apps=["shop", "crm"])
+    assert found == [f"{directory}/{name}" for name in names]

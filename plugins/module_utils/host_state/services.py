@@ -1,4 +1,4 @@
-"""A service of systemd's that runs, is started at boot, and answers."""
+"""A service of systemd's that runs, is started at boot, and answers; and processes that have read their files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.outcome import Outcome
+from ansible_collections.celery_ops.kit.plugins.module_utils.proc import stat
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import carry_out
 
 AT_BOOT = {"enabled", "static", "generated", "indirect", "alias"}
@@ -37,9 +38,8 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome, reads: Sequence
     if is_down(found):
         outcome.note(unit, {"state": found["ActiveState"]}, {"state": "started"})
         outcome.started.append(unit)
-    elif reads and (files := unread(reads, times(unit), time.time(), time.clock_gettime(time.CLOCK_MONOTONIC))):
-        outcome.note(unit, {"not read yet": files}, {"not read yet": []})
-        outcome.unread.append(unit)
+    elif reads:
+        note_unread(unit, unread(reads, times(unit), time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)), outcome)
     if outcome.check:
         return
     # Of one that is starting just now, this awaits the end.
@@ -48,6 +48,24 @@ def service(unit: str, answers: Sequence[str], outcome: Outcome, reads: Sequence
         sandbox.repair(unit, why or f"It does not answer within {ANSWER_TIMEOUT:.0f} s.", outcome)
         if not is_up(answers):
             raise OperatorError(f"{unit} does not answer within {ANSWER_TIMEOUT:.0f} s. Look: systemctl status {unit}")
+
+
+def process(name: str, pid: Sequence[str], outcome: Outcome, reads: Sequence[str]) -> None:
+    """Note of a process that runs since before one of the files was written that it `reads`.
+
+    The command `pid` prints its pid; where it prints none, there is no process.
+    """
+    said = subprocess.run(pid, capture_output=True, text=True, errors="replace", check=False).stdout.strip()
+    found = stat(int(said)) if said.isdigit() else None
+    if found:
+        note_unread(name, written_since(reads, time.time() - found.age, time.time()), outcome)
+
+
+def note_unread(name: str, files: list[str], outcome: Outcome) -> None:
+    """Note what a service or process has not read."""
+    if files:
+        outcome.note(name, {"not read yet": files}, {"not read yet": []})
+        outcome.unread.append(name)
 
 
 def times(unit: str) -> dict[str, str]:
@@ -66,7 +84,12 @@ def unread(reads: Iterable[str], said: Mapping[str, str], now: float, monotonic:
     if said.get("MainPID", "0") == "0" or not by_clock.startswith("@"):
         return []
     begun = max(float(by_clock[1:]), now - monotonic + int(said["ExecMainStartTimestampMonotonic"]) / 1e6)
-    return [each for each in reads if Path(each).is_file() and begun < Path(each).stat().st_mtime <= now]
+    return written_since(reads, begun, now)
+
+
+def written_since(files: Iterable[str], begun: float, now: float) -> list[str]:
+    """Return the files that were written after a time; one that is still to come says nothing."""
+    return [each for each in files if Path(each).is_file() and begun < Path(each).stat().st_mtime <= now]
 
 
 def is_down(found: Mapping[str, str]) -> bool:

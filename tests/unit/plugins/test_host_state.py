@@ -13,6 +13,7 @@ from ansible_collections.celery_ops.kit.plugins.action.host_state import wanted
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state import sandbox
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.paths import with_line, with_option
 from ansible_collections.celery_ops.kit.plugins.module_utils.host_state.services import is_down, unread
+from ansible_collections.celery_ops.kit.plugins.module_utils.proc import stat
 from ansible_collections.celery_ops.kit.plugins.modules import host_state
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -266,6 +267,24 @@ def test_a_service_that_runs_since_before_its_files_is_named_in_each_call_until_
         said = take(step)
         assert (said["due"] if later else said["unread"]) == ["crm"] * is_unread
         assert said["changed"] is (is_unread and not later)
+
+
+def test_a_process_that_runs_since_before_its_files_is_named_and_no_other(take, tmp_path):
+    conf, pid = tmp_path / "conf", tmp_path / "pid"
+    conf.write_text("port 1\n")
+    pid.write_text(f"{os.getpid()}\n")
+    begun = time.time() - stat(os.getpid()).age
+    step = {"process": "crm", "pid": ["cat", str(pid)], "reads": [str(conf), str(tmp_path / "none")]}
+    for written, is_unread in ((begun - 10, False), (begun + 0.5, True), (time.time() + 60, False)):
+        os.utime(conf, (written, written))
+        said = take(step)
+        assert (said["unread"], said["changed"]) == (["crm"] * is_unread, is_unread)
+    os.utime(conf, (begun + 0.5, begun + 0.5))
+    for nothing in ("0\n", "crm: ERROR (no such process)\n", ""):
+        pid.write_text(nothing)
+        assert not take(step)["changed"]
+    pid.unlink()
+    assert not take(step)["changed"]
 
 
 def test_what_is_for_a_later_call_is_only_looked_at(take, tmp_path):
