@@ -160,6 +160,14 @@ def test_a_second_run_changes_nothing(flower):
     assert (again.changed[flower.name], flower.running()) == (0, pids)
 
 
+def test_what_an_interrupted_run_has_written_is_read_by_the_next(flower):
+    pid = flower.output(f"supervisorctl pid {USER}")
+    flower.output(f"touch /etc/{USER}/settings.json")
+    run = play("site", options=["--tags", "flower"], flower_host=flower.name)
+    assert run.rc == 0, run.text[-6000:]
+    assert flower.output(f"supervisorctl pid {USER}") != pid
+
+
 def test_control_is_an_option(flower):
     site(flower, flower.name, flower_control=True)
     worker = f"{flower.program('worker-default').name}@{flower.name}"

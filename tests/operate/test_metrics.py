@@ -106,14 +106,20 @@ def test_the_last_hour_is_there(host):
     assert found["programs"][f"{APP}-worker-default"]["memory"][-1] > 10_000_000
 
 
+def show(**variables: Any) -> None:
+    """Show the metrics, by the role monitoring."""
+    shown = play(
+        "site", options=["--tags", "monitoring"], monitoring_node_exporter=True, monitoring_rabbitmq=True, **variables
+    )
+    assert shown.rc == 0, shown.text
+
+
 @pytest.fixture(scope="module")
 def prometheus(host):
     """A Prometheus of Debian's on the host, which scrapes what the role monitoring shows."""
     # As a hardened root, whose files the broker could not read.
     host.output(f"cat >{HARDENED_SHELL}; chmod 755 {HARDENED_SHELL}", stdin='#!/bin/sh\numask 077\nexec /bin/sh "$@"\n')
-    wanted = {"monitoring_node_exporter": True, "monitoring_rabbitmq": True}
-    shown = play("site", options=["--tags", "monitoring"], **wanted, ansible_shell_executable=HARDENED_SHELL)
-    assert shown.rc == 0, shown.text
+    show(ansible_shell_executable=HARDENED_SHELL)
     assert "disabled" not in host.output("rabbitmqctl -q list_feature_flags name state"), "the doctor fails then"
     assert "127.0.0.1:15692" in host.output("ss -ltn") and "0.0.0.0:15692" not in host.output("ss -ltn")
     assert host.run("dpkg -s prometheus").rc == 0 or host.run(
@@ -155,6 +161,20 @@ def shorter(host: Host, long: str, short: str) -> Iterator[None]:
 
 def promtool(host: Host, *words: str) -> str:
     return host.output(shlex.join(["promtool", *words]))
+
+
+def test_what_an_interrupted_run_has_written_comes_into_force_with_the_next(host, prometheus):
+    exporter = "systemctl show --property MainPID prometheus-node-exporter"
+    pid = host.output(exporter)
+    host.output("touch /etc/systemd/system/prometheus-node-exporter.service.d/celery-ops.conf")
+    # Another address of the broker's metrics is written while they are off.
+    host.output("rabbitmq-plugins disable --quiet rabbitmq_prometheus")
+    host.output("sed -i s/15692/15693/ /etc/rabbitmq/conf.d/celery-ops-monitoring.conf")
+    show(monitoring_rabbitmq_port=15693)
+    assert host.output(exporter) != pid
+    assert "127.0.0.1:15693" in host.output("ss -ltn")
+    show()
+    assert "127.0.0.1:15692" in host.output("ss -ltn") and ":15693" not in host.output("ss -ltn")
 
 
 def test_rules_and_metrics_are_what_prometheus_takes(host, prometheus):

@@ -8,7 +8,7 @@ import pytest
 from support.control import ROOT
 from support.host import Host
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 DIES = """
 from celery.signals import worker_init
 @worker_init.connect
