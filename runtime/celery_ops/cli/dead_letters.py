@@ -242,7 +242,7 @@ def queues_of(app: str) -> set[str]:
 
     try:
         found = load_app(app)
-        return {*consumed(found), *routed(found, dict(found.conf.beat_schedule or {}))}
+        return {*consumed(found), *routed(found)}
     except PermanentError:
         return set()
 

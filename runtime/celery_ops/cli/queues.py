@@ -14,7 +14,7 @@ def own_queues(app: "Celery") -> list[str]:
     """Return the queues that an application names, and those in which its tasks wait for their ETA."""
     from celery_ops.cli.inspect import consumed, routed
 
-    named = {*consumed(app), *routed(app, dict(app.conf.beat_schedule or {}))}
+    named = {*consumed(app), *routed(app)}
     return [*sorted(named), *(f"celery_delayed_{level}" for level in range(DELAY_LEVELS))]
 
 

@@ -42,6 +42,9 @@ PRIVATE = {
     "connect_on_app_finalize": lambda: celery._state.connect_on_app_finalize,
     "find_app": lambda: celery.app.utils.find_app,
     "override_backends": lambda: BaseLoader.override_backends,
+    # celery_ops.inspection.named
+    "_finalize_steps": lambda: celery.worker.WorkController.Blueprint._finalize_steps,
+    "claim_steps": lambda: celery.worker.WorkController.Blueprint.claim_steps,
     # celery_ops.worker.consumer
     "on_decode_error": lambda: celery.worker.consumer.Consumer.on_decode_error,
     "ensure_connected": lambda: celery.worker.consumer.Consumer.ensure_connected,
