@@ -105,7 +105,8 @@ def test_where_programs_have_limits_of_their_own_a_gevent_worker_has_the_common_
 
 def test_a_host_without_workers_knows_the_limits_too(environment):
     mine = [{"name": "long", "queues": ["b"], "time_limit": 900}]
-    given = {"groups": {"worker": ["w"]}, "hostvars": {"w": {"celery_worker_programs": mine}}, "group_names": ["web"]}
+    known = {"host1": {}, "w": {"celery_worker_programs": mine}}
+    given = {"groups": {"worker": ["w"]}, "hostvars": known, "group_names": ["web"]}
     undefined = trust_as_template("{{ undefined_here }}")
     variables = env.parse(environment(celery_worker_programs=undefined, **given))
     assert variables["CELERY_OPS_TASK_TIME_LIMIT"] == "0"
