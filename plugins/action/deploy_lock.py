@@ -38,7 +38,11 @@ class ActionModule(HostModule):
         options = {"state": "held", "id": run_id(playbook), "who": actor(self.variables), **self._task.args}
 
         def ask(**changes: Any) -> dict[str, Any]:
-            return self.ask({**options, **changes})
+            try:
+                return self.ask({**options, **changes})
+            finally:
+                if changes.get("state") == "freed":  # by the keeper, which has no task for Ansible to clean up after
+                    self.cleanup()
 
         tell = teller(options, self.variables)
         answer = take(playbook, ask, int(options.get("wait", 0)), tell) if options["state"] == "held" else ask()
