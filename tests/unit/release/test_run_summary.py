@@ -30,7 +30,7 @@ KNOWN = {
     "celery_app_migrate_host": "a", "celery_app_migrate_command": ["m one", "m two"], "celery_app_seed_command": "s",
     "celery_app_build_commands": [], "celery_app_on_failure": "rollback",
     "celery_web_command": "gunicorn", "celery_web_bind": "127.0.0.1:8000", "celery_app_check_url": "/page",
-    "celery_app_secrets_dir": "/home/you/.secrets",
+    "celery_app_secrets_dir": "/home/you/.secrets", "celery_app_tls_verify_clients": False,
     "__celery_app_source": {"id": "0123456789ab", "deployment": "d2"},
 }  # fmt: skip
 
