@@ -303,8 +303,10 @@ def test_the_example_inventory_is_accepted(first_play, tmp_path):
     (example / "site.yml").write_text(first_play.read_text())
     words = ["ansible-playbook", "-i", str(example / "hosts.yml"), str(example / "site.yml")]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
-    # The passwords are there, so that no host is asked whether it has others.
-    (example / ".secrets").mkdir(mode=0o700)
+    # The passwords and the CA are there, so that no host is asked whether it has others.
+    for name in (".secrets", ".secrets/tls"):
+        (example / name).mkdir(mode=0o700)
+    (example / ".secrets/tls/ca.crt").touch()
     for name in ("broker_password", "result_store_password"):
         (example / ".secrets" / f"shop_{name}").write_text("x" * 32)
         (example / ".secrets" / f"shop_{name}").chmod(0o600)
