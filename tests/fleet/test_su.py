@@ -3,7 +3,6 @@
 import pytest
 from support.control import play
 from support.host import APP
-from support.wait import wait_until
 
 
 @pytest.mark.parametrize(
@@ -26,8 +25,3 @@ def test_a_login_that_cannot_become_root_is_told_what_to_write(workers, given, s
 def test_the_operators_command_says_that_there_is_no_sudo(workers):
     done = workers[1].run(f"{APP}ctl tasks", user="nobody")
     assert done.rc == 77 and "only root may do that: this host has no sudo" in done.stderr
-
-
-def test_a_deploy_leaves_no_module_in_the_login_users_directory(workers):
-    """Without pipelining modules are files; the lock's keeper, which outlives its task, removes its own."""
-    wait_until(lambda: workers[1].ask("ls /home/ops/.ansible/tmp") == "", 30, "the end of the keeper's files")
