@@ -7,6 +7,7 @@ import shutil
 import pytest
 from support.control import ROOT
 from support.host import Host
+from support.long import LONG
 
 pytestmark = pytest.mark.timeout(900)
 DIES = """
@@ -28,16 +29,24 @@ def nothing_runs(run, petct, before, where):
     assert petct.ask("ls -d /srv/shop/current /etc/shop/env") == ""
 
 
-def test_it_ends_with_nothing_running_and_the_next_good_one_is_the_first(petct, inventory, tmp_path):
-    before, shop = petct.running(), Host(petct.name, "shop")
-    assert shop.workers() == {}
+def test_one_whose_workers_fail_ends_with_nothing_running(petct, inventory, tmp_path):
+    before = petct.running()
+    assert Host(petct.name, "shop").workers() == {}
     dies = shutil.copytree(ROOT / "tests/apps/shop", tmp_path / "dies")
     (dies / "shop.py").write_text((dies / "shop.py").read_text() + DIES)
     run = inventory.play("site", celery_app_source=str(dies))
     nothing_runs(run, petct, before, "workers")
     assert "the shop is closed" in run.words
 
-    hosts = inventory.directory / "hosts.yml"
+    status = inventory.play("status")
+    assert status.rc == 2
+    assert re.search("shop was not deployed here yet. Deploy: ansible-playbook .*playbooks/site.yml", status.words)
+    assert re.search("last: deploy .* failed: workers on ", status.words)
+
+
+@LONG
+def test_one_whose_web_program_fails_does_so_too(petct, inventory):
+    before, hosts = petct.running(), inventory.directory / "hosts.yml"
     text = hosts.read_text()
     with_web = json.loads(text)
     with_web["all"]["children"]["web"] = {"hosts": {petct.name: None}}
@@ -46,12 +55,11 @@ def test_it_ends_with_nothing_running_and_the_next_good_one_is_the_first(petct, 
     hosts.write_text(text)
     nothing_runs(run, petct, before, "web")
 
-    status = inventory.play("status")
-    assert status.rc == 2
-    assert re.search("shop was not deployed here yet. Deploy: ansible-playbook .*playbooks/site.yml", status.words)
-    assert re.search("last: deploy .* failed: web on .* earlier: deploy .* failed: workers on ", status.words)
 
+@LONG
+def test_one_whose_check_fails_is_complete(petct, inventory):
     run = inventory.play("site", celery_app_check_command="false")
     assert run.rc != 0 and "celery_app_check_command" in run.words, run.text[-6000:]
+    shop = Host(petct.name, "shop")
     assert len(shop.workers()) == 1, "the deploy was complete before the check"
     assert shop.last_deploy()["outcome"] == "good"
