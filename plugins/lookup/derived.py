@@ -15,9 +15,9 @@ options:
       broker; V(broker_host), the address of the broker or of each node of a cluster, and V(result_store_host);
       V(migrate_host), the host that migrates where none is named; V(release), the release that this run is about;
       V(failures), what failed in it so far; V(lost), the failure of a host that is lost; V(all_built), whether every
-      host of it has built the release; V(summary),
-      what runs after it; V(to_ask), the hosts outside of it that know whether data are there already; V(ended_by),
-      which host's failure has ended it, and why; V(groups), those of the kit's groups that the host is in;
+      host of it has built the release; V(summary), what runs after it; V(to_ask), the hosts outside of it that know
+      whether data are there already; V(ended_by), which host's failure has ended it, and why; V(groups), those of the
+      kit's groups that the host is in;
       V(schedulers), the hosts that schedule its application; V(logs), the logs of all hosts merged, and V(tasks), the
       tasks of all workers, once they are registered; V(purge), the command that empties a queue; V(dead_letters), the
       command for the dead queue; V(uninstall), what goes from a host, and why its services must not; V(soak), commands

@@ -172,15 +172,11 @@ def _reserve(place: Path, size: int, seconds: float) -> Path | None:
             spare.unlink()
             taken, free = taken - had, free + had
         path = place / _new_name(seconds)
-        if spare is not None:
-            os.truncate(spare, size)
+        if spare is None:
+            path.touch(0o640, exist_ok=False)
+        else:
             spare.rename(path)
-            return path
-        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
-        try:
-            os.ftruncate(file, size)
-        finally:
-            os.close(file)
+        os.truncate(path, size)
         return path
     finally:
         os.close(handle)

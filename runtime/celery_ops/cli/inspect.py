@@ -196,7 +196,6 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         raise Refused(*refused)
     own_scheduler, unusable = app.conf.beat_scheduler, list(unusable_options(app, command_lines))
     load_scheduler = partial(named.load_class, entry_points=entries.SCHEDULERS)
-    schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
     report: Report = {
         "python": platform.python_version(),
         "versions": installed(),
@@ -213,7 +212,7 @@ def inspect(app: "Celery", command_lines: list[dict[str, Any]]) -> Report:
         "scheduler_lacks": named.why_not(load_scheduler, app.conf.beat_scheduler),
         "unusable_options": unusable,
         "pools_missing": [name for name in ("eventlet", "gevent") if not importlib.util.find_spec(name)],
-        "schedule": sorted(map(str, schedule)),
+        "schedule": sorted(map(str, entries.entries_of(app))),
         "pool": str(app.conf.worker_pool or ""),
         "concurrency": app.conf.worker_concurrency or 0,
         "only_queues": [] if app.conf.task_create_missing_queues else sorted(map(str, app.amqp.queues)),
@@ -275,8 +274,7 @@ def sent_to(app: "Celery") -> Iterator[Any]:
         rules = [*route.map.values(), *route.patterns.values()] if isinstance(route, MapRoute) else []
         named += [rule if isinstance(rule, str) else dict(rule).get("queue") for rule in rules]
     named += [getattr(task, "queue", None) for task in app.tasks.values()]
-    schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
-    options = [entry.get("options") for entry in schedule.values() if isinstance(entry, Mapping)]
+    options = [entry.get("options") for entry in entries.entries_of(app).values() if isinstance(entry, Mapping)]
     named += [one.get("queue") for one in options if isinstance(one, Mapping)]
     return filter(None, named)
 

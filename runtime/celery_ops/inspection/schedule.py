@@ -16,6 +16,12 @@ SCHEDULERS = "celery.beat_schedulers"
 """The entry points by which packages give a scheduler a short name."""
 
 
+def entries_of(app: "Celery") -> Mapping[Any, Any]:
+    """Return the entries by name; none of a schedule that is no dict, which is refused by itself."""
+    schedule = app.conf.beat_schedule
+    return schedule if isinstance(schedule, Mapping) else {}
+
+
 def unusable_schedule(app: "Celery", *_: Any) -> Iterator[Refusal]:
     """Refuse a timezone that is not known, and entries of the schedule at which every scheduler fails."""
     if why := why_not(lambda conf: app.timezone, app.conf):
@@ -97,8 +103,7 @@ def not_stored(fields: dict[str, Any], scheduler: Any) -> tuple[str, str] | None
 
 def doubtful_schedule(app: "Celery") -> Iterator[Refusal]:
     """Name the tasks of the schedule that the application does not have: a worker without them discards each."""
-    schedule = app.conf.beat_schedule if isinstance(app.conf.beat_schedule, Mapping) else {}
-    for name, entry in schedule.items():
+    for name, entry in entries_of(app).items():
         task = None if why_not(dict, entry) else dict(entry).get("task")
         if not isinstance(task, str) or task in app.tasks:
             continue
