@@ -56,6 +56,7 @@ def test_before_the_new_workers_are_proven(one, variants, settings, good):
     restored(one, variants, settings)
 
 
+@LONG
 def test_while_the_old_workers_drain(one, variants, settings, good):
     before = one.running()
     one.ask(f"rm -f {HOLD} {HOLD}.began")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from support.control import deployed, play
+from support.long import LONG
 from support.wait import wait_until
 
 OPEN = {"RabbitMQ": 5671, "Redis": 6379}
@@ -62,6 +63,7 @@ def test_a_deploy_and_a_rollback_lose_and_double_nothing(hub, workers, variants,
         wait_until(lambda host=host: host.workers().keys() == before[host].keys(), 20, f"the old generation on {host}")
 
 
+@LONG
 @pytest.mark.timeout(300)
 def test_a_worker_host_that_goes_down_is_stood_in_for(hub, workers, load):
     gone = workers[1]

@@ -1,4 +1,4 @@
-"""An application whose tasks compute without a pause, and whose worker can be made deaf. test_watchdog.py runs it."""
+"""An application whose tasks take their time, and whose worker can be made deaf. test_watchdog.py runs it."""
 
 import time
 from typing import Any
@@ -12,11 +12,12 @@ app.conf.update(task_default_queue="burn", task_default_exchange="burn", task_de
 
 
 @app.task(name="burn.burn", ignore_result=True)
-def burn(seconds: float) -> None:
-    """Compute until that many seconds have passed."""
+def burn(seconds: float, computing: bool) -> None:
+    """Take that many seconds, with or without the processor."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        pass
+        if not computing:
+            time.sleep(0.1)
 
 
 @control_command()

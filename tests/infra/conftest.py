@@ -14,11 +14,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs every test that asks for `host` on every host of the scenario, or on the one it is marked for."""
+    """Runs every test that asks for `host` on every host of the scenario, or on those it is marked for."""
     if "host" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("only_on")
-        hosts = [host for host in scenario_hosts() if not only or host.name.endswith(only.args[0])]
-        assert hosts, f"no host of the scenario has a name that ends in {only}"
+        hosts = [host for host in scenario_hosts() if not only or host.name.endswith(only.args)]
+        assert hosts, f"no host of the scenario has a name that ends in one of {only}"
         metafunc.parametrize("host", hosts, ids=lambda host: host.name, scope="session", indirect=True)
 
 

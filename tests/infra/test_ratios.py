@@ -15,7 +15,7 @@ from support.host import Host
 from throughput import DEFAULTS, KIT, SHORT, Bench, bench_on
 from volumes import ON_HOST
 
-pytestmark = [pytest.mark.only_on("bookworm"), pytest.mark.timeout(300)]  # RabbitMQ 3.10: the oldest
+pytestmark = [pytest.mark.only_on("bare"), pytest.mark.timeout(300)]  # RabbitMQ 3.10: the oldest
 
 
 @pytest.fixture(scope="module")

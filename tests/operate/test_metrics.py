@@ -163,6 +163,7 @@ def promtool(host: Host, *words: str) -> str:
     return host.output(shlex.join(["promtool", *words]))
 
 
+@LONG
 def test_what_an_interrupted_run_has_written_comes_into_force_with_the_next(host, prometheus):
     exporter = "systemctl show --property MainPID prometheus-node-exporter"
     pid = host.output(exporter)

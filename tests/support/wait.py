@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LONGEST_PAUSE = 0.25
+LONGEST_PAUSE = 1.0
+"""Seconds; a look at a host takes a tenth of a second of a processor, and other tests run beside this one."""
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
