@@ -22,6 +22,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 FULL = ("blog",)
 """What goes the whole way in CI."""
+DEPLOYED = (*FULL, "prices", "notes")
+"""What is deployed a second time in CI, under load."""
 LATER = ("labels", "press", "crawler", "shop", "diary", "abroad", "replies")
 """Those that CI leaves out: what they have, others have as well. With CELERY_OPS_APPS=all (make apps) all go the whole
 way; with CELERY_OPS_APPS=editions (make matrix) it is one small application with each supported version of Celery."""
@@ -57,7 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Application after application; the rest of the way only where it is asked for."""
     app = {one: one.callspec.params["app"] for one in items}
     if not SELECTION:
-        items[:] = [one for one in items if app[one].name in FULL or not one.get_closest_marker("full")]
+        for mark, names in (("full", FULL), ("deploy", DEPLOYED)):
+            items[:] = [one for one in items if app[one].name in names or not one.get_closest_marker(mark)]
     if SELECTION == "editions":
         items[:] = [one for one in items if not one.get_closest_marker("of_the_kit")]
     needed = lambda one: (mark := one.get_closest_marker("needs")) is None or getattr(app[one], *mark.args)  # noqa: E731

@@ -58,6 +58,7 @@ def test_a_second_run_changes_nothing(app):
     assert app.programs() == before
 
 
+@pytest.mark.deploy
 def test_a_code_only_deploy_under_load_loses_nothing(app):
     before = app.host.current()
     load = Load(app.host, module=app.celery, queue=app.app.queue)

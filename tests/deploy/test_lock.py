@@ -50,6 +50,7 @@ def test_a_second_deploy_says_who_holds_it_and_ends_at_once(under_way, hosts, va
     assert under_way.poll() is None, "it did not wait for the first"
 
 
+@LONG
 def test_a_second_deploy_may_wait(under_way, hosts, variants, settings):
     source = str(variants.make("v1"))
     second = start("deploy", output=subprocess.PIPE, celery_app_source=source, celery_app_lock_wait=240, **settings)

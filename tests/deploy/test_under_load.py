@@ -111,6 +111,7 @@ def test_a_changed_setting_hands_over_like_code_and_back(hosts, variants, settin
     deployed(celery_app_source=source, **settings)
 
 
+@LONG
 def test_a_web_setting_leaves_the_workers_alone(hosts, variants, settings):
     before = {host: host.workers() for host in hosts}
     run = deployed(
