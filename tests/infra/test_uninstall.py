@@ -35,8 +35,8 @@ def test_nothing_is_removed_unless_somebody_says_yes(host):
     assert host.run(RUNNING).stdout
 
 
-# On Debian 12 with systemd it is the last test of scenario two_apps.
-@pytest.mark.only_on("trixie", "bare")
+# With systemd, on Debian 13, it is the last test of scenario two_apps.
+@pytest.mark.only_on("bare")
 @pytest.mark.timeout(300)
 def test_afterwards_nothing_is_left_and_nothing_runs(host):
     run = play("uninstall", host, **ALL)
@@ -49,7 +49,7 @@ def test_afterwards_nothing_is_left_and_nothing_runs(host):
     assert host.run(RUNNING).stdout == ""
 
 
-@pytest.mark.only_on("trixie")
+@pytest.mark.only_on("bare")
 @pytest.mark.timeout(300)
 def test_a_second_time_there_is_nothing_to_do_and_somebody_elses_group_stays(host):
     host.output(f"groupadd --system {APP}-ops")
