@@ -178,6 +178,7 @@ def test_what_an_interrupted_run_has_written_comes_into_force_with_the_next(host
     assert "127.0.0.1:15692" in host.output("ss -ltn") and ":15693" not in host.output("ss -ltn")
 
 
+@LONG
 def test_rules_and_metrics_are_what_prometheus_takes(host, prometheus):
     host.output("mkdir -p /tmp/kit/docs/monitoring /tmp/kit/tests/operate")
     host.copy(DOCS / "rules.yml", "/tmp/kit/docs/monitoring/rules.yml")

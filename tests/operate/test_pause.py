@@ -50,6 +50,7 @@ def test_a_queue_is_paused_over_a_restart_and_resumed(host):
     assert actions == ["pause", "restart", "resume"]
 
 
+@LONG
 def test_everything_is_paused_for_a_time_and_comes_back_by_itself(host):
     done = play("pause", celery_app_pause_for="20s", celery_app_pause_scheduler=True)
     assert done.rc == 0, done.text

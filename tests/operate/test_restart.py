@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from support.control import play, start
+from support.long import LONG
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,6 +32,7 @@ def test_a_restart_under_load_loses_nothing_and_leaves_no_moment_without_a_consu
     assert (entry["action"], entry["changed"]) == ("restart", ["petct-worker-default"])
 
 
+@LONG
 def test_after_it_a_deploy_has_nothing_to_do_and_the_doctor_knows_the_new_processes(host):
     pids = host.running()
     again = play("deploy")
