@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import AUTHORITIES, Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.action import Action
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.certificates import authorities_in
@@ -28,8 +29,16 @@ class ActionModule(Action):
     """Looks at a host by its shell alone: it may have no Python yet."""
 
     def act(self) -> dict[str, Any]:
-        """Fail where the host has one of the secrets; change nothing."""
-        problems = [*self.passwords(), *self.authority()]
+        """Fail where the host has one of the secrets; change nothing.
+
+        A host outside the run that is down can't say what it has, and keeps nobody from the run.
+        """
+        try:
+            problems = [*self.passwords(), *self.authority()]
+        except AnsibleConnectionFailure:
+            if not self._task.delegate_to:
+                raise
+            return {"changed": False}
         return {"failed": True, "msg": "\n".join(problems)} if problems else {"changed": False}
 
     def passwords(self) -> list[str]:

@@ -31,7 +31,7 @@ class ActionModule(ControlNodeAction):
             if not self._task.args.get("only") and (behind := left_behind(inventory)):
                 hosts = ", ".join(behind[:10]) + (f" and {len(behind) - 10} more" if behind[10:] else "")
                 Display().warning(f"--limit leaves out {hosts}: they stay on the release that they have.")
-            return {"changed": False, "generated": {} if self._task.args.get("only") else self.generated_on(inventory)}
+            return {"changed": False, **self.generated(inventory)}
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         lines = [f"{number}. {text}" for number, text in enumerate(mistakes, 1)]
         return {
@@ -39,11 +39,16 @@ class ActionModule(ControlNodeAction):
             "msg": "\n".join([f"The inventory has {count}; nothing was changed on any host.", *lines]),
         }
 
-    def generated_on(self, inventory: Inventory) -> dict[str, Any]:
+    def generated(self, inventory: Inventory) -> dict[str, Any]:
+        """By host of the run, and by host outside it, what this run is going to generate."""
+        own = {} if self._task.args.get("only") else self.generated_on(inventory.hosts)
+        return {"generated": own, "elsewhere": self.generated_on(inventory.others) if own else {}}
+
+    def generated_on(self, hosts: list[Host]) -> dict[str, Any]:
         """By host, what this run is going to generate of its secrets, in the words of the action credentials_check."""
         found, reader = {}, Reader(self.task_vars, self._templar)
         makes_ca = self._task.args.get("authority") and USES_CA & {*self.task_vars.get("ansible_run_tags", USES_CA)}
-        for host in inventory.hosts:
+        for host in hosts:
             if host.true("celery_app_rotate_credentials"):
                 continue
             files, authority = generated(host), authority_of(host, reader) if makes_ca else {}

@@ -30,4 +30,5 @@ EXAMPLES = r"""
 RETURN = r"""
 wanted: {description: "What host_check is to look for, by host.", type: dict, returned: success}
 generated: {description: "The secrets that this run generates, by host.", type: dict, returned: success}
+elsewhere: {description: "The same for hosts outside the run, where it generates any.", type: dict, returned: success}
 """

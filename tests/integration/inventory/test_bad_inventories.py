@@ -530,6 +530,17 @@ def test_a_ca_that_is_lost_is_not_made_anew(trusting, first_play, tmp_path):
     assert not list(tmp_path.glob("control/*"))
 
 
+@pytest.mark.parametrize("down", [False, True], ids=["there", "down"])
+def test_a_host_that_a_limit_leaves_out_is_asked_as_well_if_it_is_there(down, trusting, first_play, tmp_path):
+    hosts, _ = trusting
+    hosts["all"]["hosts"]["b"] |= {"ansible_connection": "ssh", "ansible_port": 9} if down else {}
+    hosts["all"]["hosts"]["b"]["ansible_host"] = "127.0.0.1"
+    run = play(first_play, hosts, tmp_path / "control", limit="a")
+    assert (run.rc == 0) is down, run.text
+    assert ("The control node has lost" in run.text) is not down
+    assert down or "failed: [a -> b" in run.text, run.text
+
+
 @pytest.mark.parametrize(
     "way", ["restored", "on purpose", "given", "without", "another's on the host", "a deploy", "a part"]
 )
