@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.celery_ops.kit.plugins.module_utils.addresses import own_address
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import Layout
 from ansible_collections.celery_ops.kit.plugins.plugin_utils import host_module
 from ansible_collections.celery_ops.kit.plugins.plugin_utils.deployment import release_of_run
@@ -70,7 +71,10 @@ def page(variables: Mapping[str, Any]) -> str:
     """Return the page's URL, and whether its task waits."""
     if "web" not in variables["group_names"] or not variables["celery_web_command"]:
         return "none: no web program"
-    url = f"http://{variables['celery_web_bind']}{variables['celery_app_check_url']}"
+    address, _, port = str(variables["celery_web_bind"]).rpartition(":")
+    if own_address(address.strip("[]")) != address.strip("[]"):
+        address = variables["inventory_hostname"]  # it listens on all addresses of the host
+    url = f"http://{address}:{port}{variables['celery_app_check_url']}"
     waits = (variables.get(PAGE) or {}).get("busy")
     return f"{url} (answers 202: its task waits for a busy worker)" if waits else url
 

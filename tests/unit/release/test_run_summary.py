@@ -61,6 +61,10 @@ def test_the_summary_says_what_runs():
     assert line(found, "Round trip") == "a task went to the worker and back in 0.3 s"
     assert line(found, "Scheduler") == "its ticks arrive"
     assert line(found, "Page") == "http://127.0.0.1:8000/page"
+    assert line(found, "Page", celery_web_bind="[::1]:8000") == "http://[::1]:8000/page"
+    assert {line(found, "Page", celery_web_bind=bind) for bind in ("0.0.0.0:8000", "[::]:8000")} == {
+        "http://a:8000/page"
+    }
     assert "shop runs on a, release 0123456789ab." in summary(KNOWN)
     assert "shop runs on a, release current." in summary(KNOWN | {"__celery_app_source": {}})
     checked = {"__celery_app_source": {}, "__celery_app_check": {"found": {"release": "ba9876543210"}}}
