@@ -1,7 +1,7 @@
-"""The hosts of the scenario, with the first good release on them."""
+"""The hosts of the scenario, set up with the first good release."""
 
 import pytest
-from support.control import Variants, deployed
+from support.control import Variants, play
 from support.host import scenario_hosts
 from support.wait import wait_until
 
@@ -18,9 +18,9 @@ def variants(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hosts(variants):
-    hosts = list(scenario_hosts())
-    deployed(celery_app_source=str(variants.make("v1")), **SETTINGS)
-    return hosts
+    run = play("site", celery_app_source=str(variants.make("v1")), **SETTINGS)
+    assert run.rc == 0, run.text[-6000:]
+    return list(scenario_hosts())
 
 
 # More slots than two, so that the load's long tasks leave room for the short ones.

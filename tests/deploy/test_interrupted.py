@@ -73,9 +73,10 @@ def draining(hosts, variants, settings, request, tmp_path):
                 load.finish()
 
 
+@LONG
 @pytest.mark.timeout(400)
 def test_a_rollback_right_after_ctrl_c_takes_over_and_loses_nothing(draining, hosts, settings):
-    deploy, before, loads = draining  # what is killed instead: tests/chaos/faults.py
+    deploy, before, loads = draining  # what is killed instead, in CI, too: tests/chaos/faults.py
     os.killpg(deploy.pid, signal.SIGINT)  # as a terminal does
     deploy.wait(60)
     back = start("rollback", output=subprocess.PIPE, **settings)

@@ -4,12 +4,14 @@ import json
 import threading
 
 import pytest
-from support.control import deployed, play
+import yaml
+from support.control import ROOT, deployed, play
 from support.load import Load, Visitor
 from support.long import LONG
 from support.wait import wait_until
 
 V2 = {"petct/__init__.py": "VERSION = 2\n"}
+VARIABLES = yaml.safe_load((ROOT / "molecule/shared/group_vars/all/20-test.yml").read_text())
 PHASES = ("release", "workers", "scheduler", "web", "activate")
 
 
@@ -41,8 +43,16 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
     source = str(variants.make("v2", V2))
     two = deployed(celery_app_source=source, celery_app_hooks=hooks, **settings)
     second = {host: host.current() for host in hosts}
-    deployed(celery_app_source=str(variants.make("v3", {"petct/__init__.py": "VERSION = 3\n"})), **settings)
-    back = play("rollback", **settings)
+    confs = {host: host.confs() for host in hosts}
+    # A change of settings alone is another deployment of the same release.
+    changed = {
+        "celery_app_source": source,
+        "celery_app_environment": {**VARIABLES["celery_app_environment"], "FACTOR": "0"},
+        **settings,
+    }
+    deployed(**changed)
+    assert all(host.confs() != confs[host] for host in hosts)
+    back = play("rollback", **changed)
     assert back.rc == 0, back.text[-6000:]
 
     for host, load in zip(hosts, loads, strict=True):
@@ -55,8 +65,11 @@ def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, set
         assert books["wait_max"] < 5, "a worker that drains held on to a task that it did not begin"
         assert {first[host], second[host]} <= set(books["releases"]), books
         assert host.current() == second[host]
+        assert host.releases()[host.current()] == "good"
+        assert "FACTOR" not in host.output("cat /etc/petct/env")
         # It works long before Supervisor, after its startsecs, calls it RUNNING.
         wait_until(lambda host=host: len(host.workers()) == 1, 20, f"one worker program on {host}")
+        assert host.confs() == confs[host], "byte for byte what ran"
     for visitor in visitors:
         assert visitor.finish() == []
         assert visitor.asked > 50
@@ -78,6 +91,7 @@ def test_the_audit_log_says_who_did_what_and_how_long_it_took(hosts):
         assert all(seconds > 0 for seconds in deploy["seconds"].values())
 
 
+@LONG
 def test_the_same_content_again_is_no_change(hosts, variants, settings, good):
     run = deployed(celery_app_source=str(variants.make("v2", V2)), **settings)
     assert run.changed == {host.name: 0 for host in hosts}

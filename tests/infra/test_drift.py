@@ -11,7 +11,7 @@ from support.control import ROOT, play
 from support.host import APP, Host
 from support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.only_on("bookworm")]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.only_on("trixie")]
 
 UNITS = "/etc/systemd/system"
 PATHS = {

@@ -102,9 +102,9 @@ def test_no_secret_is_in_a_file_that_anyone_may_read(host, patterns):
 
 
 def test_no_secret_was_shown_by_ansible(secrets):
-    log = os.environ.get("CELERY_OPS_MOLECULE_LOG")
+    log = os.environ.get("CELERY_OPS_LOG")
     if not log:
-        pytest.skip("CELERY_OPS_MOLECULE_LOG names no log of this run; `make test` does")
+        pytest.skip("CELERY_OPS_LOG names no log of this run; `make test` does")
     text = Path(log).read_text(errors="replace")
     assert [name for name, value in secrets.items() if value in text] == []
 

@@ -9,8 +9,7 @@ from support.host import KINDS, Host, Program
 from support.wait import wait_until
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
-# The hosts that differ most: the other Debian 12 has most other tests.
-pytestmark = pytest.mark.only_on("trixie", "bare")
+pytestmark = pytest.mark.only_on("bare")
 
 
 def pid_in(host: Host, pidfile: str) -> str:

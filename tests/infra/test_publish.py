@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.host import APP, Host
 
-pytestmark = pytest.mark.only_on("bookworm")  # RabbitMQ 3.10: the oldest
+pytestmark = pytest.mark.only_on("bare")  # RabbitMQ 3.10: the oldest
 SCRIPT = Path(__file__).with_name("publishing.py")
 TARGET = f"/var/lib/{APP}/publishing.py"
 

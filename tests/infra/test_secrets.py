@@ -17,7 +17,7 @@ from support import control
 from support.control import EPHEMERAL, ROOT, Run
 from support.host import APP, Host
 
-pytestmark = pytest.mark.only_on("bookworm")
+pytestmark = pytest.mark.only_on("trixie")
 TOKEN = random.token_hex(20)
 INDEX_TOKEN = random.token_hex(20)
 HOSTILE = f"""{TOKEN}%(ENV_HOME)s 100% it's "{TOKEN}" ; # $HOME `id` \\{TOKEN} ü"""

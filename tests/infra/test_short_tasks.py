@@ -11,7 +11,7 @@ import pytest
 from support.host import APP, Host
 from support.wait import wait_until
 
-pytestmark = pytest.mark.only_on("bookworm")  # RabbitMQ 3.10: the oldest
+pytestmark = pytest.mark.only_on("bare")  # RabbitMQ 3.10: the oldest
 SCRIPT = Path(__file__).with_name("short_tasks.py")
 DIRECTORY = f"/var/lib/{APP}/short_tasks"
 AHEAD = 30

@@ -14,7 +14,7 @@ from support.control import play
 from support.host import APP, CURRENT, Host
 from support.wait import wait_until
 
-pytestmark = [pytest.mark.timeout(150), pytest.mark.only_on("bookworm")]
+pytestmark = [pytest.mark.timeout(150), pytest.mark.only_on("trixie")]
 
 
 def heartbeat(host: Host, kind: str) -> dict[str, Any]:

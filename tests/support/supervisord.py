@@ -24,6 +24,25 @@ SUPERVISORD = Path(sys.executable).with_name("supervisord")
 
 MODULE = TOP / "plugins/modules/supervisor_programs.py"
 
+A1, A2, A3 = (f"app-worker-a-{digit * 8}" for digit in "123")
+B1, B2 = (f"app-worker-b-{digit * 8}" for digit in "12")
+S1, S2, S3 = (f"app-scheduler-{digit * 8}" for digit in "123")
+SCHEDULER = {"prefix": "app-scheduler", "strategy": "replace"}
+
+
+def actions(result):
+    return {program["name"]: program["action"] for program in result["programs"]}
+
+
+def scheduler(host, name, *worker, **more):
+    return host.program(name, worker, prefix="app-scheduler", **more)
+
+
+def serving(host, *names):
+    """Whether these run, nothing else is loaded, and conf.d would bring just them after a reboot."""
+    wait_until(lambda: host.states() == dict.fromkeys(names, "RUNNING"), 10, f"{names} RUNNING")
+    return {path.stem for path in host.conf_d.iterdir()} == set(names) and not host.links()
+
 
 def run_module(crash_before=0):
     """Run the module. It dies before that call, counted, which changes something in supervisord."""
