@@ -32,7 +32,7 @@ def hooks(hosts, tmp_path_factory):
 def test_two_deploys_and_a_rollback_lose_and_double_nothing(hosts, variants, settings, hooks):
     first = {host: host.current() for host in hosts}
     visitors = [Visitor(host) for host in hosts]
-    loads = [Load(host, "under_load", rate=15) for host in hosts]
+    loads = [Load(host, "under_load") for host in hosts]
     for load in loads:
         wait_until(lambda load=load: len(load.executions()) > 75, 60, "a steady load")
     for visitor in visitors:

@@ -79,8 +79,8 @@ class Visitor(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Ask ten times a second until told to stop."""
-        while not self.over.wait(0.1):
+        """Ask five times a second until told to stop."""
+        while not self.over.wait(0.2):
             self.asked += 1
             try:
                 with urllib.request.urlopen(self.url, timeout=30) as page:
