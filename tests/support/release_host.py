@@ -19,14 +19,9 @@ from ansible_collections.celery_ops.kit.plugins.modules.release import Releases
 
 ROOT = Path(__file__).resolve().parents[2]
 
-
 TOKEN = "s3cr3t-t0ken"
-
-
 # The Celery of these tests, installed in a moment.
 CELERY = {"celery_here.pth": f"{sysconfig.get_path('purelib')}\n", "shoplib/big.py": "BIG = 1\n"}
-
-
 APP = "from celery import Celery\n\napp = Celery('shop')\n"
 
 
@@ -109,7 +104,3 @@ def like(built: Host, directory: Path) -> Host:
     host = Host(directory)
     shutil.copytree(built.releases.base / "venvs", host.releases.base / "venvs", symlinks=True)
     return host
-
-
-def site_packages(host) -> Path:
-    return next(host.venv.glob("lib/python3*/site-packages"))

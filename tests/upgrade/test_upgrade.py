@@ -87,13 +87,14 @@ def test_a_rollback_lands_on_what_ran_before_the_upgrade(after, host, was, load)
     assert host.confs() == was["confs"]
 
 
-def without_consumer(samples: Iterable[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+def without_consumer(samples: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
     """The samples (time, consumers, waiting tasks) without a consumer, as the ledger counts them now.
 
     Version 0.1 also counted those for which the queue's leader was too slow to be asked.
     """
     slow = SAMPLE + LEADER_ANSWERS
-    return [after for before, after in pairwise(samples) if not after[1] and (after[2] or after[0] - before[0] < slow)]
+    pairs = pairwise([*samples[:1], *samples])
+    return [after for before, after in pairs if not after[1] and (after[2] or after[0] - before[0] < slow)]
 
 
 def test_nothing_was_lost_and_nothing_waited_for_a_consumer(host, load):

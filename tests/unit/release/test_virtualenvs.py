@@ -19,12 +19,16 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import build_command, virtualenvs
 from ansible_collections.celery_ops.kit.plugins.module_utils.build_command import ReleaseError
 from ansible_collections.celery_ops.kit.plugins.module_utils.requirement_files import archives, locked
-from support.release_host import APP, CELERY, TOKEN, Host, make_wheel, site_packages
+from support.release_host import APP, CELERY, TOKEN, Host, make_wheel
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for runuser"),
     pytest.mark.usefixtures("conf_d", "no_settings_of_another"),
 ]
+
+
+def site_packages(host: Host) -> Path:
+    return next(host.venv.glob("lib/python3*/site-packages"))
 
 
 def damage_package(host):
@@ -77,13 +81,19 @@ def upgrade_python(venv: Path) -> None:
     site.rename(site.with_name("python3.2"))
 
 
-def test_after_an_upgrade_of_python_current_and_a_rollbacks_target_get_new_virtualenvs(host):
+def good_then_another(host: Host) -> Path:
+    """Build a release, which was good, and one with another lock file; return the first."""
     host.build()
     first = host.release
     host.releases.write_note(first.name, status="good", good_at=1.0)
     (host.source / "requirements.txt").write_text("celery\n# another lock file\n")
     host.packed = host.pack()
     host.build()
+    return first
+
+
+def test_after_an_upgrade_of_python_current_and_a_rollbacks_target_get_new_virtualenvs(host):
+    first = good_then_another(host)
     host.releases.write_note(host.release.name, status="good", good_at=2.0)
     venvs = [(first / "venv").resolve(), host.venv]
     assert venvs[0] != venvs[1]
@@ -101,12 +111,7 @@ def test_after_an_upgrade_of_python_current_and_a_rollbacks_target_get_new_virtu
 
 
 def test_a_rollbacks_target_that_can_not_be_built_anew_is_no_target_any_more(host):
-    host.build()
-    first = host.release
-    host.releases.write_note(first.name, status="good", good_at=1.0)
-    (host.source / "requirements.txt").write_text("celery\n# another lock file\n")
-    host.packed = host.pack()
-    host.build()
+    first = good_then_another(host)
     upgrade_python((first / "venv").resolve())
     (first / "app/requirements.txt").write_text("celery\nneeds-the-old-python==1\n")
     answer = host.build(archive=False)
@@ -347,7 +352,7 @@ def test_a_lock_file_that_changes_installs_what_it_changes_and_leaves_the_other_
         (host.source / "requirements.txt").write_text(text)
         host.packed = host.pack()
         host.build()
-        return next(host.venv.glob("lib/python3*/site-packages"))
+        return site_packages(host)
 
     for name, version in (("prices", "1.0"), ("prices", "2.0"), ("gone", "1.0"), ("same", "1.0")):
         make_wheel(host.wheels, name, version, {f"{name}.py": f"VERSION = '{version}'\n"})
@@ -398,7 +403,7 @@ def test_a_package_of_the_source_that_has_changed_under_its_version_is_installed
         make_wheel(host.source / "vendor", "money", "1.0", {"money.py": code})
         host.packed = host.pack()
         host.build()
-        return next(host.venv.glob("lib/python3*/site-packages/money.py")).read_text()
+        return (site_packages(host) / "money.py").read_text()
 
     assert installed("RATE = 1\n") == "RATE = 1\n"
     assert installed("RATE = 2\n") == "RATE = 2\n"
