@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
+from support.wait import wait_until
 
 
 @pytest.fixture
@@ -26,6 +28,36 @@ def test_a_process_its_parent_and_its_group(cat):
     assert (found.pid, found.parent, found.group) == (cat.pid, os.getpid(), cat.pid)
     assert 0 <= found.age < 60
     assert cat.pid in [child.pid for child in proc.children(os.getpid())]
+
+
+@pytest.fixture
+def parent_of_short_ones():
+    """A process that always has a child, which lasts a hundredth of a second."""
+    code = "import subprocess\nwhile True: subprocess.run(['sleep', '0.01'])"
+    process = subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_child_that_lasts_a_moment_is_seen_also_on_a_busy_host(parent_of_short_ones, monkeypatch):
+    every = proc.pids
+
+    def pids():
+        found = every()
+        time.sleep(0.1)  # until the last of them is looked at
+        return found
+
+    monkeypatch.setattr(proc, "pids", pids)
+    wait_until(lambda: proc.children(parent_of_short_ones.pid), 5, "a child")
+
+
+def test_children_are_found_on_a_kernel_without_lists_of_them(cat, monkeypatch, tmp_path):
+    for pid in (cat.pid, os.getpid()):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_bytes((proc.PROC / str(pid) / "stat").read_bytes())
+    monkeypatch.setattr(proc, "PROC", tmp_path)
+    assert [child.pid for child in proc.children(os.getpid())] == [cat.pid]
 
 
 def test_a_name_with_parentheses_and_spaces_is_part_of_no_field():
