@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import shutil
+import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -41,8 +42,24 @@ def make_wheel(directory: Path, name: str, version: str, files: dict[str, str], 
         wheel.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
 
 
+def quick_python(directory: Path) -> str:
+    """This Python, but that its `-m venv` copies a virtualenv: to make one takes seconds, and dozens are made."""
+    bare, python = directory / "bare", directory / "python3"
+    subprocess.run([sys.executable, "-m", "venv", bare], check=True)
+    python.write_text(
+        f"""#!/bin/sh
+[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"
+cp -al {bare} "$3" && grep -rlI {bare} "$3/bin" "$3/pyvenv.cfg" | xargs sed -i "s|{bare}|$3|g"
+"""
+    )
+    python.chmod(0o755)
+    return str(python)
+
+
 class Host:
     """A directory that is a host, and the control node's side of it."""
+
+    python = sys.executable
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.runtime = directory, ROOT / "runtime"
@@ -69,7 +86,7 @@ class Host:
 
     def options(self, archive: bool = True, **changes) -> dict:
         given = {
-            "app": "shop", "base": str(self.releases.base), "id": self.packed["id"], "python": sys.executable,
+            "app": "shop", "base": str(self.releases.base), "id": self.packed["id"], "python": self.python,
             "celery_module": "shop", "environment_file": str(self.environment), "user": getpass.getuser(),
             "archive": str(shutil.copy(self.packed["archive"], self.directory / "sent")) if archive else None,
             "install_environment": json.dumps({"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)}),

@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils import release_build
 from ansible_collections.celery_ops.kit.plugins.module_utils.surroundings import take_over
 from ansible_collections.celery_ops.kit.plugins.modules import release
-from support.release_host import Host
+from support.release_host import Host, quick_python
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,8 +19,15 @@ def _not_nicer():
         yield
 
 
+@pytest.fixture(scope="session")
+def quick_virtualenvs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "python", quick_python(tmp_path_factory.mktemp("python")))
+        yield
+
+
 @pytest.fixture
-def conf_d(tmp_path, monkeypatch):
+def conf_d(tmp_path, monkeypatch, quick_virtualenvs):
     monkeypatch.setattr(release, "CONF_D", tmp_path / "conf.d")
     before = os.umask(0o077)  # a hardened host's
     yield
@@ -41,7 +48,7 @@ def host(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, quick_virtualenvs):
     """A host with a good release. A test that damages it sees it built anew."""
     before = os.umask(0o077)
     host = Host(tmp_path_factory.mktemp("built"))
