@@ -159,14 +159,15 @@ def test_what_drains_is_stopped_again_where_supervisord_starts_anew(host):
 
 
 def test_what_a_call_about_more_programs_leaves_is_forgotten_while_what_an_earlier_one_left_still_drains(host):
-    done = host.directory / "done"
-    worker, scheduler1 = host.program(A2), scheduler(host, S1, "--drain", 1.5, settings=["stopwaitsecs=60"])
+    done, finished = host.directory / "done", host.directory / "finished"
+    worker, scheduler1 = host.program(A2), scheduler(host, S1, "--drain-until", finished, settings=["stopwaitsecs=60"])
     deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
     assert deploy(host, worker)["draining"] == [A1]
     both = "app-worker-,app-scheduler"
     deploy(host, worker, scheduler1, prefix=both)
     result = deploy(host, worker, scheduler(host, S2), prefix=both)
     assert set(result["draining"]) == {A1, S1}
+    finished.touch()
     wait_until(lambda: set(host.states()) == {A1, A2, S2}, 10, f"the end of {S1} alone")
     assert host.states()[A1] == "STOPPING" and host.links() == {A1}
     done.touch()
@@ -174,8 +175,10 @@ def test_what_a_call_about_more_programs_leaves_is_forgotten_while_what_an_earli
 
 
 def test_what_was_begun_anew_meanwhile_is_not_forgotten(host):
-    deploy(host, host.program(A1, ["--drain", 1.5], settings=["stopwaitsecs=60"]))
+    done = host.directory / "done"
+    deploy(host, host.program(A1, ["--drain-until", done], settings=["stopwaitsecs=60"]))
     assert deploy(host, host.program(A2))["draining"] == [A1]
+    done.touch()
     wait_until(lambda: host.states().get(A1) in ("STOPPED", None), 10, f"the end of {A1}")
     deploy(host, host.program(A1))
     wait_until(

@@ -209,11 +209,15 @@ def test_links_of_others_are_left_alone(host):
 
 def test_a_rollback_right_after_an_interrupted_drain(host):
     """The old one is asked to come back while it still stops: it begins anew, as another generation."""
-    old = host.program(A1, ["--drain", 2])
+    done = host.directory / "done"
+    old = host.program(A1, ["--drain-until", done])
     host.apply([old])
     process = host.begin([host.program(A2)])
     wait_until(lambda: host.states().get(A1) == "STOPPING", 10, f"{A1} STOPPING")
     process.kill()
-    [(again, action)] = actions(host.apply([old])).items()
+    process = host.begin([old])
+    wait_until(lambda: set(host.states()) - {A1, A2}, 30, "another generation")
+    done.touch()
+    [(again, action)] = actions(process.result()).items()
     assert action == "handed_over" and again != A1
     assert serving(host, again)
