@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from support.control import EPHEMERAL, Run, Variants, command_of, run, start
 from support.host import APP, Host, scenario_hosts
 from support.wait import wait_until
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sets the fleet up anew with one broker after everything else."""
+    items.sort(key=lambda item: item.path.name == "test_growth.py")
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +73,17 @@ def load(workers) -> Callable[[int], AbstractContextManager[list]]:
 
 @pytest.fixture
 def regrouped(tmp_path) -> Callable[..., Callable[..., Run]]:
-    """A function that returns how to run playbooks with an inventory in which some groups have other hosts."""
+    """A function that returns how to run playbooks with an inventory in which some groups have other hosts.
 
-    def of(**groups) -> Callable[..., Run]:
+    Variables of hosts may come first.
+    """
+
+    def of(variables: Mapping[str, Mapping[str, Any]] | None = None, /, **groups) -> Callable[..., Run]:
         inventory = yaml.safe_load((EPHEMERAL / "inventory/ansible_inventory.yml").read_text())
         for group, hosts in groups.items():
             inventory[group]["hosts"] = {host.name: inventory["all"]["hosts"][host.name] for host in hosts}
+        for host, own in (variables or {}).items():
+            inventory["all"]["hosts"][host].update(own)
         directory = Path(tempfile.mkdtemp(dir=tmp_path))
         # How they are reached is said beside it.
         for name in ("group_vars", "ssh.yml"):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
-from support.cluster import await_whole, node_name, nodes, running, status
+from support.cluster import await_whole, node_name, nodes, quorum_queues, running, status
 from support.control import play
 from support.host import APP
 from support.load import Load, reconciled
@@ -16,11 +15,6 @@ from support.wait import wait_until
 
 STALL = 1.0
 """Seconds without a confirmed publish in a restart of node after node."""
-
-
-def queues(host):
-    rows = json.loads(host.output(f"rabbitmqctl -q -p {APP} list_queues name type members --formatter json"))
-    return {row["name"]: row for row in rows if str(row["type"]).endswith("quorum")}
 
 
 def test_the_cluster_has_the_hosts_of_the_inventory(brokers):
@@ -34,7 +28,7 @@ def test_the_cluster_has_the_hosts_of_the_inventory(brokers):
 
 
 def test_a_queue_has_a_member_on_each_of_them(brokers):
-    found = queues(brokers[0])
+    found = quorum_queues(brokers[0])
     assert {APP, f"{APP}.dead"} <= set(found)
     assert {name: sorted(row["members"]) for name, row in found.items()} == dict.fromkeys(found, nodes(brokers))
     policies = brokers[0].output(f"rabbitmqctl -q -p {APP} list_policies --formatter json")
@@ -92,7 +86,7 @@ def test_a_node_that_is_lost_for_ever_is_replaced(brokers, workers):
     replaced = play("site", options=["--tags", "rabbitmq"])
     assert replaced.rc == 0, replaced.text[-3000:]
     await_whole(brokers)
-    found = queues(lost)
+    found = quorum_queues(lost)
     assert {name: sorted(row["members"]) for name, row in found.items()} == dict.fromkeys(found, nodes(brokers))
     numbers = reconciled(load, workers)
     assert numbers["lost"] == [], numbers

@@ -1,6 +1,6 @@
 """A host with programs goes from Debian 12 to 13: the next site.yml makes virtualenvs of its Python, and hands over.
 
-The last file of the scenario: the host stays what it has become.
+One of the last files of the scenario: the host stays what it has become.
 """
 
 from __future__ import annotations

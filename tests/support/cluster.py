@@ -35,6 +35,12 @@ def running(host: Host) -> list[str]:
     return sorted(status(host).get("running_nodes", []))
 
 
+def quorum_queues(host: Host) -> dict[str, dict]:
+    """The application's quorum queues by name, as a node sees them: their members and messages."""
+    rows = json.loads(host.output(f"rabbitmqctl -q -p {APP} list_queues name type members messages --formatter json"))
+    return {row["name"]: row for row in rows if str(row["type"]).endswith("quorum")}
+
+
 def await_whole(brokers: list[Host]) -> None:
     """Wait until all nodes run as one, and their queues have caught up.
 
