@@ -159,14 +159,16 @@ def test_an_old_consumer_that_can_not_be_held_is_told_to_stop_before_the_produce
 
 
 def test_what_was_told_to_stop_can_be_waited_for_later_and_one_that_was_killed_is_told_of(host):
-    first = [host.program(A1, ["--drain", 1]), host.program(B1, ["--drain", 30], settings=["stopwaitsecs=2"])]
+    done = host.directory / "done"
+    first = [host.program(A1, ["--drain-until", done]), host.program(B1, ["--drain", 30], settings=["stopwaitsecs=4"])]
     host.apply([*first, host.program("app-worker-c-11111111", ["--drain", 30])])
     result = host.apply([host.program(A2), host.program(B2), host.program("app-worker-c-22222222")], drain_wait=0)
     assert result["told"] == result["draining"] == [A1, B1, "app-worker-c-11111111"]
+    done.touch()
     conf_dir = ConfDir(host.conf_d, ["app-worker-"], host.volatile)
     begun = time.monotonic()
-    draining, warnings = drain.await_end(look.connect(host.conf, 0), conf_dir, result["told"], 6)
-    assert draining == ["app-worker-c-11111111"] and 5 < time.monotonic() - begun < 20
+    draining, warnings = drain.await_end(look.connect(host.conf, 0), conf_dir, result["told"], 8)
+    assert draining == ["app-worker-c-11111111"] and 7 < time.monotonic() - begun < 22
     assert [warning.split()[0] for warning in warnings] == [B1] and "supervisord killed it" in warnings[0]
     assert "end" in host.events(A1) and host.links() == {"app-worker-c-11111111"}
     assert A1 not in host.states() and B1 not in host.states()
@@ -431,12 +433,14 @@ def test_a_lost_conf_file_is_written_again_without_a_restart(host):
 
 
 def test_absent_removes_all_and_drains(host):
-    host.apply([host.program(A1, ["--drain", 1]), host.program(B1, ["--drain", 1])])
-    result = host.apply(state="absent")
+    done = host.directory / "done"
+    host.apply([host.program(name, ["--drain-until", done]) for name in (A1, B1)])
+    process = host.begin(state="absent")
+    wait_until(lambda: all("term" in host.events(name) for name in (A1, B1)), 30, "both at their last tasks")
+    done.touch()
+    result = process.result()
     assert actions(result) == {A1: "removed", B1: "removed"}
     assert host.states() == {} and host.files() == {}
-    events = [host.events(name) for name in (A1, B1)]
-    assert max(event["term"] for event in events) < min(event["end"] for event in events), "all drain at once"
     assert not host.apply(state="absent")["changed"]
 
 
