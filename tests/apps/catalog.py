@@ -136,7 +136,7 @@ APPS = [
             "celery_app_name": "crawler", "celery_app_source": "crawler",
             "celery_worker_programs": [{"name": "default", "pool": "gevent", "concurrency": 500}],
         },
-        about="gevent, 500 slots, `celeryconfig.py`",
+        about="gevent, 500 slots, `monkey.patch_all()` in its module, `celeryconfig.py`",
     ),
     App(
         "shop", "trixie", "shop.py", ("shop.add", [2, 3], "'sum': 5"), "shop",
