@@ -209,7 +209,12 @@ class Supervisord:
 
     def apply(self, programs=(), **more):
         """Run the module; it must succeed."""
-        result = self.begin(programs, **more).result()
+        return self.succeeded(self.begin(programs, **more))
+
+    @staticmethod
+    def succeeded(process):
+        """Return the result of a module that was begun; it must succeed."""
+        result = process.result()
         assert not result.get("failed"), result["msg"]
         return result
 

@@ -218,6 +218,6 @@ def test_a_rollback_right_after_an_interrupted_drain(host):
     process = host.begin([old])
     wait_until(lambda: set(host.states()) - {A1, A2}, 30, "another generation")
     done.touch()
-    [(again, action)] = actions(process.result()).items()
+    [(again, action)] = actions(host.succeeded(process)).items()
     assert action == "handed_over" and again != A1
     assert serving(host, again)

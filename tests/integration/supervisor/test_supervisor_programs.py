@@ -438,9 +438,10 @@ def test_absent_removes_all_and_drains(host):
     process = host.begin(state="absent")
     wait_until(lambda: all("term" in host.events(name) for name in (A1, B1)), 30, "both at their last tasks")
     done.touch()
-    result = process.result()
-    assert actions(result) == {A1: "removed", B1: "removed"}
+    assert actions(host.succeeded(process)) == {A1: "removed", B1: "removed"}
     assert host.states() == {} and host.files() == {}
+    events = [host.events(name) for name in (A1, B1)]
+    assert max(event["term"] for event in events) < min(event["end"] for event in events), "all drain at once"
     assert not host.apply(state="absent")["changed"]
 
 

@@ -287,16 +287,15 @@ class TestPrograms:
     def test_frozen_children_go_on(self, stage, quick):
         parent = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])"
         program = stage.start(sys.executable, "-S", "-c", parent)
-        children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
-        [child] = wait_until(lambda: children.exists() and children.read_text().split(), 15, "a child")
+        [child] = wait_until(lambda: proc.children(program.pid), 15, "a child")
         wait_until(
-            lambda: b"time.sleep" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[-2], 15, "its exec"
+            lambda: b"time.sleep" in Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")[-2], 15, "its exec"
         )
         lookout = Lookout(stage, program.supervisor.pid)
-        os.kill(int(child), signal.SIGSTOP)
+        os.kill(child.pid, signal.SIGSTOP)
         lookout.until(lambda: lookout.state() == "frozen", "the freeze seen")
-        lookout.until(lambda: proc.stat(child).state != "T", "the child going on")
-        assert lookout.heard(f"1 of its pool processes are stopped (state T): SIGCONT sent to {child}, to go on")
+        lookout.until(lambda: proc.stat(child.pid).state != "T", "the child going on")
+        assert lookout.heard(f"1 of its pool processes are stopped (state T): SIGCONT sent to {child.pid}, to go on")
 
     def test_one_that_stays_frozen_is_killed(self, stage, quick):
         program = stage.up(*stage.program("--stubborn"))
