@@ -42,7 +42,8 @@ def brokers() -> list[Host]:
 
 @pytest.fixture(scope="session")
 def variants(tmp_path_factory) -> Variants:
-    return Variants(tmp_path_factory.mktemp("variants"))
+    """Other releases, in which the scheduler's entries are the same."""
+    return Variants(tmp_path_factory.mktemp("variants"), EPHEMERAL / "app")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ CELERY_OPS_FAILOVERS is how many times the leader fails, 3 by default; from the 
 import itertools
 import json
 import os
+import re
 import time
-import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -24,25 +24,9 @@ TAKEOVER = 20.0
 """Seconds until the other scheduler leads."""
 NOTICED = 8.0
 """Seconds after which RabbitMQ gives the lease of a leader away that is gone and has not returned it."""
-# Of this session alone: hosts that are tested again have the runs of the one before.
-RAN = f"/var/lib/{APP}/ran-{uuid.uuid4().hex}"
+BEGUN = time.time()
 SELDOM = 20.0
-"""Seconds between two runs of the entry that runs seldom."""
-EVERY_SECOND = f"""
-import json, time
-
-
-@app.task(name="petct.scheduled", bind=True, ignore_result=True)
-def scheduled(self, which):
-    # A scheduler that is alone gives no number.
-    with open("{RAN}" + which, "a") as file:
-        file.write(json.dumps([time.time(), self.request.id, self.request.get("celery_ops_tick") or ""]) + "\\n")
-
-
-for which, schedule in (("", 1.0), ("-seldom", {SELDOM})):
-    entry = {{"task": "petct.scheduled", "schedule": schedule, "args": (which,), "options": {{"expires": 60}}}}
-    app.conf.beat_schedule["every-second" + which] = entry
-"""
+"""Seconds between two runs of the entry that runs seldom; molecule/fleet/converge.yml has both."""
 
 
 def hosts_of(group):
@@ -60,16 +44,15 @@ def schedulers():
 
 
 @pytest.fixture(scope="module")
-def every_second(schedulers, variants):
-    """The application with an entry of every second; returns what ran, all workers together, in order."""
-    deployed(celery_app_source=str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND})))
+def ran():
+    """What ran of an entry since the tests began, all workers together, in order."""
 
-    def ran(which=""):
-        lines = [line for host in hosts_of("worker") for line in host.ask(f"cat {RAN}{which}").splitlines()]
-        return sorted(json.loads(line) for line in lines if line.endswith("]"))
+    def of(entry="often"):
+        texts = [host.ask(f"cat /var/lib/{APP}/ran-{entry}") for host in hosts_of("worker")]
+        runs = (json.loads(line) for text in texts for line in text.splitlines() if line.endswith("]"))
+        return sorted(run for run in runs if run[0] >= BEGUN)
 
-    wait_until(ran, 30, "the first run")
-    return ran
+    return of
 
 
 def states(host):
@@ -121,20 +104,20 @@ def kill_its_node(host):
 FAULTS = (kill, freeze, cut, kill_its_node)
 
 
-def orders(ran):
+def orders(runs):
     """Which run of the entry each message was, in the order in which the workers had them."""
-    return [int(number.split()[-1]) for _, _, number in ran if number]
+    return [int(number.split()[-1]) for _, _, number in runs if number]
 
 
-def sent_twice(ran):
+def sent_twice(runs):
     """Runs of which two messages were executed; one that is delivered again, its worker being cut off, is one."""
-    messages = {(task_id, number) for _, task_id, number in ran}
+    messages = {(task_id, number) for _, task_id, number in runs}
     return [task_id for task_id, count in Counter(task_id for task_id, _ in messages).items() if count > 1]
 
 
 @pytest.mark.timeout(120 + 90 * FAILOVERS)
-def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
-    took, first = [], max(orders(every_second()))
+def test_the_other_goes_on_when_the_leader_fails(schedulers, ran):
+    took, first = [], max(orders(ran()))
     for number, fault in enumerate(itertools.islice(itertools.cycle(FAULTS), FAILOVERS)):
         before = wait_until(lambda: leader_of(schedulers), 60, f"one leader and a standby before fault {number}")
         if fault is cut and "rabbitmq" in groups_of(before):
@@ -143,7 +126,7 @@ def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
         undo = fault(before)
         try:
             runs = wait_until(
-                lambda by=by, since=since: [at for at, _, sender in every_second() if at > since and by not in sender],
+                lambda by=by, since=since: [at for at, _, sender in ran() if at > since and by not in sender],
                 2 * TAKEOVER,
                 f"a run after {fault.__name__}",
             )
@@ -153,10 +136,9 @@ def test_the_other_goes_on_when_the_leader_fails(schedulers, every_second):
     wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     print(took)
     assert max(seconds for _, seconds in took) <= TAKEOVER, took
-    ran = every_second()
-    assert sent_twice(ran) == [], "both were executed"
-    last = max(orders(ran))
-    wait_until(lambda: set(orders(every_second())) >= set(range(first, last + 1)), 20, "the runs that are missing")
+    assert sent_twice(ran()) == [], "both were executed"
+    last = max(orders(ran()))
+    wait_until(lambda: set(orders(ran())) >= set(range(first, last + 1)), 20, "the runs that are missing")
 
 
 def groups_of(host):
@@ -170,56 +152,68 @@ def moments(host, what):
     return [line.partition(" INFO")[0] for line in lines if what in line]
 
 
-@pytest.mark.timeout(300)
-def test_a_deploy_lets_the_new_ones_stand_by_first(schedulers, every_second, variants):
-    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
-    before = {host: host.program("scheduler").name for host in schedulers}
-    since = time.time()
-    deployed(
-        celery_app_source=str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND})),
-        celery_scheduler_options=["--max-interval", "30"],
-    )
+def handed_over(schedulers, before):
+    """The programs of schedulers, handed over: all of the new ones had started before one of the old ones stopped."""
     wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     after = {host: host.program("scheduler").name for host in schedulers}
-    started = [moments(host, f"spawned: '{name}'")[0] for host, name in after.items()]
+    started = [moments(host, f"spawned: '{name}'")[-1] for host, name in after.items()]
     stopped = [moments(host, f"stopped: {name} ")[-1] for host, name in before.items()]
     assert max(started) < min(stopped), (started, stopped)
-    ran = [one for one in every_second() if one[0] >= since]
-    assert sent_twice(ran) == []
-    gap = max(later[0] - earlier[0] for earlier, later in itertools.pairwise(ran))
+    return after
+
+
+@pytest.mark.timeout(420)
+def test_a_deploy_and_a_rollback_lose_and_double_nothing_and_the_new_schedulers_stand_by_first(
+    workers, schedulers, ran, variants, load
+):
+    wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
+    first = {host: host.program("scheduler").name for host in schedulers}
+    generation = {host: host.workers().keys() for host in workers}
+    since = time.time()
+    with load(60) as said:
+        deployed(celery_app_source=str(variants.make("second")))
+        assert all(host.workers().keys() != generation[host] for host in workers)
+        second = handed_over(schedulers, first)
+        back = play("rollback")
+        assert back.rc == 0, back.text[-3000:]
+        assert handed_over(schedulers, second) == first
+    assert said[0] == 0, said[1][-3000:]
+    assert re.search(r"confirmed: 0 lost, 0 doubled,.* 0 of \d+ samples without a consumer", said[1]), said[1][-3000:]
+    for host in workers:
+        wait_until(lambda host=host: host.workers().keys() == generation[host], 20, f"the old generation on {host}")
+    runs = [one for one in ran() if one[0] >= since]
+    assert sent_twice(runs) == []
+    gap = max(later[0] - earlier[0] for earlier, later in itertools.pairwise(runs))
     assert gap <= 1.0 + NOTICED, "the old leader returns the lease"
 
 
-def intervals(ran):
+def intervals(runs):
     """The seconds between runs of an entry."""
-    return [round(later[0] - earlier[0], 1) for earlier, later in itertools.pairwise(ran)]
+    return [round(later[0] - earlier[0], 1) for earlier, later in itertools.pairwise(runs)]
 
 
 @LONG
 @pytest.mark.timeout(600)
-def test_from_several_to_one_and_back_no_run_is_skipped_and_none_comes_early(
-    schedulers, every_second, variants, regrouped
-):
+def test_from_several_to_one_and_back_no_run_is_skipped_and_none_comes_early(schedulers, ran, regrouped):
     """The one that stays has stood by, so that its own file knows of no run.
 
     It is alone for longer than an entry's interval: what the lease told of before would make that entry due at once.
     """
-    source = {"celery_app_source": str(variants.make("every-second", {"petct/celery.py": EVERY_SECOND}))}
-    wait_until(lambda: every_second("-seldom"), 2 * SELDOM, "a run of the entry that runs seldom")
+    wait_until(lambda: ran("seldom"), 2 * SELDOM, "a run of the entry that runs seldom")
     leader = wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     [alone] = [host for host in schedulers if host is not leader]
     since = time.time()
-    one = regrouped(scheduler=[alone])("deploy", **source)
+    one = regrouped(scheduler=[alone])("deploy")
     assert one.rc == 0, one.text[-4000:]
     assert (states(leader), states(alone)) == ([], ["ready"])
-    known = len(every_second("-seldom"))
-    wait_until(lambda: len(every_second("-seldom")) >= known + 2, 3 * SELDOM, "it alone schedules")
-    deployed(**source)
+    known = len(ran("seldom"))
+    wait_until(lambda: len(ran("seldom")) >= known + 2, 3 * SELDOM, "it alone schedules")
+    deployed()
     wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
-    known = len(every_second("-seldom"))
-    wait_until(lambda: len(every_second("-seldom")) >= known + 1, 2 * SELDOM, "several schedule again")
-    often = [one for one in every_second() if one[0] >= since]
-    seldom = intervals(one for one in every_second("-seldom") if one[0] >= since - SELDOM)
+    known = len(ran("seldom"))
+    wait_until(lambda: len(ran("seldom")) >= known + 1, 2 * SELDOM, "several schedule again")
+    often = [one for one in ran() if one[0] >= since]
+    seldom = intervals(one for one in ran("seldom") if one[0] >= since - SELDOM)
     print(f"every second: at most {max(intervals(often))} s between two; every {SELDOM:g} s: {seldom}")
     assert sent_twice(often) == []
     assert max(intervals(often)) <= 1.0 + NOTICED
@@ -228,7 +222,7 @@ def test_from_several_to_one_and_back_no_run_is_skipped_and_none_comes_early(
     assert max(seldom) <= SELDOM + NOTICED + 4, "a run was skipped"
 
 
-def test_the_status_names_the_leader(schedulers, every_second):
+def test_the_status_names_the_leader(schedulers, ran):
     leading = wait_until(lambda: leader_of(schedulers), 60, "one leader and a standby")
     [other] = [host for host in schedulers if host is not leading]
 

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from support.host import Host
@@ -63,7 +64,8 @@ def reconciled(load: Load, hosts: Iterable[Host], patience: int = 30) -> dict[st
     load.host.run(f"touch {load.stop}", user=load.host.app)
     load.process.communicate(timeout=120)
     collect = f"{load.command} collect --run {load.run} --patience {patience}"
-    lines = "\n".join(host.output(host.in_release(collect)) for host in hosts)
+    with ThreadPoolExecutor() as pool:  # each host waits for the end of its patience
+        lines = "\n".join(pool.map(lambda host: host.output(host.in_release(collect)), hosts))
     reconcile = load.host.in_release(f"{load.command} reconcile --run {load.run}")
     return json.loads(load.host.output(reconcile, stdin=lines + "\n").splitlines()[-1])
 

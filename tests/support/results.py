@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from support.control import ROOT
@@ -19,8 +18,8 @@ def keep(row: dict[str, Any]) -> None:
         results.write(json.dumps(row) + "\n")
 
 
-def keep_of_cluster(fault: str, said: str, node: Host, worker: Host) -> None:
-    """Add what soak.yml said of a fault of a cluster's nodes, and the versions of what took part."""
+def keep_of_cluster(fault: str, numbers: dict[str, Any], node: Host, worker: Host) -> None:
+    """Add the reconciled numbers of a load under a fault of a cluster's nodes, and the versions of what took part."""
     python = f"/srv/{APP}/current/venv/bin/python -c"
     versions = {
         "debian": node.output("cat /etc/debian_version"),
@@ -28,17 +27,6 @@ def keep_of_cluster(fault: str, said: str, node: Host, worker: Host) -> None:
         "celery": worker.output(f'{python} "import celery; print(celery.__version__)"'),
         "supervisor": worker.output("supervisord --version"),
     }
-    keep({"fault": fault, **counted(said), **versions})
-
-
-def counted(said: str) -> dict[str, float]:
-    """Return the numbers in what soak.yml says."""
-    names = {
-        "confirmed": r"(\d+) of \d+ tasks were confirmed",
-        "lost": r"(\d+) lost",
-        "doubled": r"(\d+) doubled",
-        "confirm_p99": r"99 of 100 publishes were confirmed within ([\d.]+) s",
-        "stall": r"at most ([\d.]+) s without a confirm",
-        "standstill": r"([\d.]+) s without a task begun",
-    }
-    return {name: float(re.search(pattern, said)[1]) for name, pattern in names.items()}
+    counts = {name: len(numbers[name]) for name in ("lost", "doubled")}
+    times = {name: numbers[name] for name in ("confirmed", "confirm_p99", "stall", "standstill")}
+    keep({"fault": fault, **counts, **times, **versions})
