@@ -99,15 +99,15 @@ def test_a_broken_release_goes_back(app):
 @pytest.mark.full
 @pytest.mark.needs("flood")
 def test_a_check_and_a_deploy_pass_while_all_slots_are_busy_and_a_hundred_thousand_tasks_wait(app):
-    waiting = app.host.run(f"{app.app.name} python -c {shlex.quote(FLOOD)} 2>&1")
+    waiting = app.host.output(f"{app.app.name} python -c {shlex.quote(FLOOD)} 2>&1")
     assert waiting.split()[-1].isdigit() and int(waiting.split()[-1]) > 99_000, waiting
     run = app.play("check")
     assert run.rc == 0 and run.seconds < 90, run.text[-6000:]
     assert "tasks wait in queue celery, 2 of 2 slots are busy" in run.words
-    before = app.current()
+    before = app.host.current()
     app.write("flooded", "\nRELEASE = 4\n")
     run = app.play("deploy")
     assert run.rc == 0, run.text[-6000:]
-    assert app.current() != before
+    assert app.host.current() != before
     app.host.run(f"rabbitmqctl -q -p {app.app.name} purge_queue celery")
     test_a_task_goes_there_and_back(app)
