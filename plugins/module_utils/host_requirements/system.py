@@ -35,7 +35,7 @@ CLOCK_OFF = 300  # seconds; the doctor is stricter
 
 @dataclass(frozen=True)
 class Distribution:
-    """The host's distribution, from os-release."""
+    """The host's distribution, from os-release; one that is not released yet has its codename for a version."""
 
     id: str
     version: str
@@ -46,7 +46,8 @@ class Distribution:
         """Return this host's."""
         pairs = (line.partition("=") for line in release.read_text().splitlines() if "=" in line)
         about = {key: "".join(shlex.split(value)) for key, _, value in pairs}
-        return cls(about.get("ID", ""), about.get("VERSION_ID", ""), about.get("PRETTY_NAME", "an unknown system"))
+        version = about.get("VERSION_ID") or about.get("VERSION_CODENAME", "")
+        return cls(about.get("ID", ""), version, about.get("PRETTY_NAME", "an unknown system"))
 
     def is_one_of(self, known: dict[str, list[str]]) -> bool:
         """Whether it is among these versions by distribution; 12 means every point release of it."""

@@ -54,14 +54,22 @@ def test_only_debian_12_and_13(release, refused, tmp_path):
         assert all("the kit supports Debian 12 and 13" in text for text in said)
 
 
-@pytest.mark.parametrize("version", ["24.04", "26.04"])
-def test_an_untested_distribution_is_accepted_by_whoever_says_so(version, tmp_path):
-    (tmp_path / "os-release").write_text(f'ID=ubuntu\nVERSION_ID="{version}"\nPRETTY_NAME="Ubuntu {version}.1 LTS"\n')
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ('ID=ubuntu\nVERSION_ID="24.04"\n', "Ubuntu 24.04.1 LTS"),
+        ('ID=ubuntu\nVERSION_ID="26.04"\n', "Ubuntu 26.04.1 LTS"),
+        ('ID=debian\nVERSION_ID="14"\nVERSION_CODENAME=forky\n', "Debian GNU/Linux 14 (forky)"),
+        ("ID=debian\nVERSION_CODENAME=forky\n", "Debian GNU/Linux forky/sid"),
+    ],
+)
+def test_an_untested_distribution_is_accepted_by_whoever_says_so(release, name, tmp_path):
+    (tmp_path / "os-release").write_text(f'{release}PRETTY_NAME="{name}"\n')
     runs = Distribution.read(tmp_path / "os-release")
     assert list(system.distribution(runs, SUPPORTED, UNTESTED, True)) == []
     [said] = system.distribution(runs, SUPPORTED, UNTESTED, False)
     assert said == (
-        f"it runs Ubuntu {version}.1 LTS, not tested by this project. Write: preflight_allow_untested: true, or use "
+        f"it runs {name}, not tested by this project. Write: preflight_allow_untested: true, or use "
         "Debian 12 and 13"
     )
 
