@@ -135,9 +135,14 @@ def vhosts_and_users(app: str, definitions: dict[str, Any], queues: dict[str, li
             found.append(f"RabbitMQ: vhost {name} ({counted(len(rows), 'queue')}, {waiting})")
     if "/" in queues and not queues["/"]:
         kinds = ("exchanges", "policies", "parameters")
-        what = [kind for kind in kinds if any(item.get("vhost") == "/" for item in definitions.get(kind, []))]
+        what = [kind for kind in kinds if any(map(_is_made_in_the_first_vhost, definitions.get(kind, [])))]
         found += [f"RabbitMQ: vhost / ({', '.join(what)})"] if what else []
     return found + logins(app, definitions)
+
+
+def _is_made_in_the_first_vhost(item: dict[str, Any]) -> bool:
+    # What begins with amq. is the broker's own: RabbitMQ 4.3 exports its amq.rabbitmq.log, older ones did not.
+    return item.get("vhost") == "/" and not item["name"].startswith("amq.")
 
 
 def logins(app: str, definitions: dict[str, Any]) -> list[str]:

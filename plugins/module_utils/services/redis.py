@@ -232,11 +232,17 @@ def other_instances(root: str = "/etc/redis") -> list[str]:
     return [f"Redis: another instance, {path}" for path in paths if ours not in text_of(path)]
 
 
+def included(directory: Path) -> list[Path]:
+    """Return the files of somebody's settings that Debian's own redis.conf includes, since Debian 14."""
+    return sorted(path for name in ("pre.d", "post.d") for path in directory.glob(f"{name}/*.conf"))
+
+
 def signs_of_use(conf: str = str(REDIS_CONF), data: str = str(REDIS_DATA)) -> list[str]:
     """Return what shows that a Redis that the kit did not install is in use. Raises OperatorError."""
     found = []
     if changed_conffile(PACKAGES["result_store"], conf):
         found.append(f"Redis: {conf} is not as the package brought it")
+    found += [f"Redis: {path} has settings" for path in included(Path(conf).parent)]
     text = text_of(Path(conf)) if Path(conf).exists() else ""
     settings = dict(each.split(None, 1) for each in text.splitlines() if len(each.split(None, 1)) == 2)
     address = Address("127.0.0.1", int(settings.get("port", "6379").strip('" ')))

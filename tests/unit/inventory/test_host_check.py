@@ -69,8 +69,7 @@ def test_an_untested_distribution_is_accepted_by_whoever_says_so(release, name, 
     assert list(system.distribution(runs, SUPPORTED, UNTESTED, True)) == []
     [said] = system.distribution(runs, SUPPORTED, UNTESTED, False)
     assert said == (
-        f"it runs {name}, not tested by this project. Write: preflight_allow_untested: true, or use "
-        "Debian 12 and 13"
+        f"it runs {name}, not tested by this project. Write: preflight_allow_untested: true, or use Debian 12 and 13"
     )
 
 
@@ -127,6 +126,18 @@ def test_a_member_of_a_cluster_is_refused_as_a_broker_alone_with_what_to_type(wa
     assert steps == sorted(steps), "the queues' members first"
     config.write_text("{[rabbit@a],[rabbit@a]}.\n")
     assert list(broker.members(wanted, [], tmp_path)) == []
+
+
+def test_a_broker_that_was_alone_keeps_its_name_in_a_cluster(tmp_path):
+    (tmp_path / "rabbit@localhost").mkdir()
+    config = tmp_path / "rabbit@localhost/cluster_nodes.config"
+    nodes = ["rabbit@a", "rabbit@b", "rabbit@c"]
+    for members, drop in (("rabbit@localhost", True), ("rabbit@localhost,rabbit@b,rabbit@c", False)):
+        config.write_text(f"{{[{members}],[{members}]}}.\n")
+        [said] = broker.identity("rabbit@a", nodes, "10.0.0.1", tmp_path)
+        assert "it would be hidden. Write in its host_vars: rabbitmq_node_name: rabbit@localhost" in said
+        assert ("rm -r" in said) == drop, "of data that a cluster needs"
+    assert list(broker.identity("rabbit@localhost", ["rabbit@localhost", *nodes[1:]], "10.0.0.1", tmp_path)) == []
 
 
 def test_the_node_name_that_is_advised_comes_with_the_address_that_it_leads_to(monkeypatch, tmp_path):

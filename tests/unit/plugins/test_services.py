@@ -18,7 +18,8 @@ from support.control import ROOT
 FRESH = {
     "vhosts": [{"name": "/"}, {"name": "shop"}],
     "users": [{"name": "guest"}, {"name": "shop"}],
-    "exchanges": [{"vhost": "shop", "name": "shop.dead"}],
+    # The second one is RabbitMQ's own, which exports it since 4.3.
+    "exchanges": [{"vhost": "shop", "name": "shop.dead"}, {"vhost": "/", "name": "amq.rabbitmq.log"}],
 }
 OLD = "on #abc ~* &* +@all -@admin -@dangerous +info"
 
@@ -127,6 +128,13 @@ def test_settings_of_others_are_found_and_comments_are_none(tmp_path):
     assert rabbitmq.settings_in(tmp_path) == []
     (tmp_path / "conf.d/10-crm.conf").write_text("listeners.tcp.1 = 5673\n")
     assert rabbitmq.settings_in(tmp_path) == [tmp_path / "conf.d/10-crm.conf"]
+
+
+def test_settings_of_others_beside_redis_own_are_found(tmp_path):
+    assert redis.included(tmp_path) == []
+    (tmp_path / "post.d").mkdir()
+    (tmp_path / "post.d/10-crm.conf").write_text("maxmemory 1gb\n")
+    assert redis.included(tmp_path) == [tmp_path / "post.d/10-crm.conf"]
 
 
 def test_settings_of_others_are_found_whatever_bytes_they_hold(tmp_path):
