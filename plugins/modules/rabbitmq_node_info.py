@@ -55,7 +55,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import SYSTE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     cookie_is,
     distribution,
-    members_on_disk,
+    members_of,
     running_broker,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
@@ -97,7 +97,7 @@ def main() -> None:
         changed=False,
         info={
             "node": node,
-            "members": members_on_disk(node),
+            "members": members_of(node),
             "data": [name for name in nodes() if name != node],
             "cookie": cookie_is(module.params["cookie"]),
             "user": has_user(),

@@ -94,7 +94,7 @@ class Restart:
 
     def run(self, *, epmd: bool) -> None:
         """Do it. Raises OperatorError; a node that was drained and did not come back is said to be."""
-        members = cluster.members_on_disk(self.node)
+        members = cluster.members_of(self.node)
         if self.packages:  # before anything is stopped
             self._step("download", lambda: apt("install", "--only-upgrade", "--download-only", *self.packages))
         if len(members) < 2:

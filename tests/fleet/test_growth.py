@@ -25,7 +25,7 @@ def test_one_broker_becomes_three_with_its_tasks(hub, workers, brokers, regroupe
         hub.send("nobody.knows", number)
     wait_until(lambda: quorum_queues(hub)[f"{APP}.dead"]["messages"] == 3, 30, "the dead letters")
 
-    load = Load(workers[0], "growth", rate=15)
+    load = Load(workers[0], "growth")
     wait_until(load.begun, 60, "tasks of the load")
     refused = regrouped(rabbitmq=brokers)("site")
     assert refused.rc != 0, refused.text[-4000:]
@@ -37,7 +37,7 @@ def test_one_broker_becomes_three_with_its_tasks(hub, workers, brokers, regroupe
     numbers = reconciled(load, workers, patience=60)
     print(f"growth, {grown.seconds:.0f} s: {numbers}")
     assert numbers["lost"] == [], numbers
-    assert numbers["confirmed"] > 300, numbers
+    assert numbers["confirmed"] > 200, numbers
     members = sorted([ALONE, *(node_name(host) for host in brokers[1:])])
     found = quorum_queues(brokers[1])
     assert {name: sorted(row["members"]) for name, row in found.items()} == dict.fromkeys(found, members)

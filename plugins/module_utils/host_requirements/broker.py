@@ -84,7 +84,7 @@ def node(wanted: str, data: Path = rabbitmq_versions.DATA, clustered: bool = Fal
     if found and wanted not in found:
         # In a cluster the addresses of names are the kit's, and each node has variables of its own.
         write, address = ("Write in its host_vars", "") if clustered else ("Write", address_of(found[0]))
-        shared = len(rabbitmq_cluster.members_on_disk(found[0], data)) > 1
+        shared = len(rabbitmq_cluster.members_of(found[0], data)) > 1
         drop = f", or, if the data is not needed, type: service rabbitmq-server stop; rm -r {data}"
         yield (
             f"rabbitmq_node_name is {wanted}, and the host holds data of {', '.join(found)}: it would be hidden. "
@@ -97,7 +97,7 @@ def members(node_name: str, nodes: list[str], data: Path = rabbitmq_versions.DAT
     held = rabbitmq_versions.nodes(data)
     own = node_name if node_name in held else next(iter(held), node_name)
     wanted = nodes or [own]
-    if strange := [each for each in rabbitmq_cluster.members_on_disk(own, data) if each not in (own, *wanted)]:
+    if strange := [each for each in rabbitmq_cluster.members_of(own, data) if each not in (own, *wanted)]:
         how = rabbitmq_cluster.shrinking(strange, to_one=len(wanted) == 1)
         yield (
             f"{own} is a member of a cluster with {', '.join(strange)}, and the inventory (group rabbitmq) has "

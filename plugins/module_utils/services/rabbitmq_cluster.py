@@ -14,8 +14,10 @@ from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils import proc
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import CONFIGURATION
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import DATA
 
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
@@ -192,12 +194,23 @@ def grow(node: str, queues: list[tuple[str, str]], timeout: int) -> None:
         ctl("grow", node, "all", *words, program="rabbitmq-queues", timeout=timeout)
 
 
-def members_on_disk(node: str, data: Path = DATA) -> list[str]:
-    """Return the members of the node's cluster as it last knew them; empty where it holds no data."""
+def members_of(node: str, data: Path = DATA, configuration: Path = CONFIGURATION) -> list[str]:
+    """Return the members of the node's cluster as it last knew them; empty where the host holds no data of it.
+
+    RabbitMQ writes them beside its data, until Khepri holds its metadata: an option since 4.0, the rule for new
+    clusters since 4.2, and all there is since 4.3. Then the node says while it runs; of one that does not, what the
+    kit has configured.
+    """
     if not (data / node).is_dir():
         return []
-    file = data / node / "cluster_nodes.config"
-    return sorted({node, *NODE.findall(file.read_text())}) if file.exists() else [node]
+    flags, file = data / f"{node}-feature_flags", data / node / "cluster_nodes.config"
+    if not (flags.exists() and "khepri_db" in flags.read_text()):
+        return sorted({node, *NODE.findall(file.read_text())}) if file.exists() else [node]
+    try:
+        found = state().members
+    except OperatorError:
+        found = sorted(re.findall(r"^cluster_formation\..*\.nodes\.\d+ = (\S+)", text_if_there(configuration), re.M))
+    return found if node in found else [node]
 
 
 def cookie_is(wanted: str, file: Path = ERLANG_COOKIE) -> str:

@@ -355,7 +355,7 @@ def _elsewhere(named: re.Match[str] | None, app: str, groups: dict[str, list[str
 def node_of_several(data: Path = rabbitmq_versions.DATA) -> list[str]:
     """Return this host's node where the kit's broker is a member of a cluster, whatever the inventory says."""
     held = rabbitmq_versions.nodes(data) if rabbitmq.is_configured() else []
-    return [node for node in held if len(rabbitmq_cluster.members_on_disk(node, data)) > 1]
+    return [node for node in held if len(rabbitmq_cluster.members_of(node, data)) > 1]
 
 
 def look_at_cluster(seen: Status, nodes: list[str]) -> None:

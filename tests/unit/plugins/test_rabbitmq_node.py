@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     State,
     additions,
     cookie_is,
     details_of,
     distribution,
-    members_on_disk,
+    members_of,
     state_of,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import nodes
@@ -106,15 +108,38 @@ def test_each_queue_gets_three_members():
 
 
 def test_what_the_disk_holds(tmp_path):
-    assert nodes(tmp_path) == members_on_disk("rabbit@a", tmp_path) == []
+    assert nodes(tmp_path) == members_of("rabbit@a", tmp_path) == []
     for name in ("rabbit@a", "rabbit@a-plugins-expand", "rabbit@localhost"):
         (tmp_path / name).mkdir()
     (tmp_path / "rabbit@a.pid").touch()
     assert nodes(tmp_path) == ["rabbit@a", "rabbit@localhost"]
-    assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a"]
+    assert members_of("rabbit@a", tmp_path) == ["rabbit@a"]
     text = "{[rabbit@a,'rabbit@web-1'],\n ['rabbit@web-1']}.\n"
     (tmp_path / "rabbit@a/cluster_nodes.config").write_text(text)
-    assert members_on_disk("rabbit@a", tmp_path) == ["rabbit@a", "rabbit@web-1"]
+    assert members_of("rabbit@a", tmp_path) == ["rabbit@a", "rabbit@web-1"]
+
+
+def test_a_node_whose_metadata_khepri_holds_is_asked_or_known_by_the_configuration(monkeypatch, tmp_path):
+    (tmp_path / "rabbit@a").mkdir()
+    (tmp_path / "rabbit@a-feature_flags").write_text("[feature_flags_v2,\n khepri_db,\n quorum_queue].\n")
+    # As Mnesia had left it.
+    (tmp_path / "rabbit@a/cluster_nodes.config").write_text("{[rabbit@a,rabbit@old],[rabbit@a]}.\n")
+    monkeypatch.setattr(rabbitmq_cluster, "state", lambda: State(["rabbit@a", "rabbit@b"], ["rabbit@a"]))
+    assert members_of("rabbit@a", tmp_path) == ["rabbit@a", "rabbit@b"]
+
+    def down():
+        raise OperatorError("rabbitmqctl cluster_status: it does not run")
+
+    monkeypatch.setattr(rabbitmq_cluster, "state", down)
+    configuration = tmp_path / "90-celery-ops.conf"
+    assert members_of("rabbit@a", tmp_path, configuration) == ["rabbit@a"]
+    names = ("rabbit@a", "rabbit@b", "rabbit@c")
+    lines = (f"cluster_formation.classic_config.nodes.{number} = {name}\n" for number, name in enumerate(names, 1))
+    configuration.write_text("".join(lines))
+    assert members_of("rabbit@a", tmp_path, configuration) == list(names)
+    (tmp_path / "rabbit@localhost").mkdir()
+    (tmp_path / "rabbit@localhost-feature_flags").write_text("[khepri_db].\n")
+    assert members_of("rabbit@localhost", tmp_path, configuration) == ["rabbit@localhost"], "of another one"
 
 
 def test_status_looks_at_the_cluster_of_a_node_that_is_alone_in_the_inventory(monkeypatch, tmp_path):
@@ -189,7 +214,7 @@ def test_a_broker_that_is_alone_enables_the_feature_flags_of_the_version_that_it
 ):
     told = []
     lone = {"disk_nodes": ["rabbit@a"], "running_nodes": ["rabbit@a"]}
-    monkeypatch.setattr(rabbitmq_restart.cluster, "members_on_disk", lambda node: [node])
+    monkeypatch.setattr(rabbitmq_restart.cluster, "members_of", lambda node: [node])
     monkeypatch.setattr(rabbitmq_restart.cluster, "state", lambda: state_of(lone))
     monkeypatch.setattr(rabbitmq_restart.cluster, "ctl", lambda *words, **_: told.append(words))
     monkeypatch.setattr(rabbitmq_restart, "apt", lambda *_: "")
