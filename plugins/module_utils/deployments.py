@@ -21,6 +21,7 @@ from typing import Any
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import point, read_json, text_of, write_json
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
     ADOPTED,
+    BEAT_SCHEDULE,
     LEASED,
     READY_TIMEOUT,
     RUNUSER,
@@ -31,9 +32,10 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.layout import (
 )
 
 Record = dict[str, Any]
-"""id, previous, release, environment (a file's name), programs (a list), who, at, action, commit."""
+"""id, previous, release, environment (a file's name), programs (a list), who, at, action, commit, perhaps renews."""
 
 COMMAND = re.compile(r"^command=(.*)$", re.MULTILINE)
+SCHEDULE = re.compile(rf"{BEAT_SCHEDULE}[\d.]+")
 OWNER = re.compile(r"^# owner: celery-ops (\S+)$", re.MULTILINE)
 
 
@@ -240,6 +242,23 @@ def identity(record: Record) -> tuple[str, str, list[str]]:
     """Return what makes two deployments the same: a program's name holds the hash of its settings."""
     names = sorted(program.get("of") or program["name"] for program in record["programs"])
     return record["release"], record["environment"], names
+
+
+def is_renewal(old: Record, new: Record) -> bool:
+    """Whether one deployment is the other over again, as after an upgrade of Debian: all is as it was but the Python.
+
+    Its version makes a program another generation. No rollback leads from one to the other.
+    """
+
+    def settings(program: dict[str, Any]) -> str:
+        text = json.dumps([program["conf"], program.get("ready")]).replace(program["name"], program_of(program["name"]))
+        return SCHEDULE.sub("", text)
+
+    return (
+        bool(old)
+        and all(old[part] == new[part] for part in ("release", "environment"))
+        and (sorted(map(settings, old["programs"])) == sorted(map(settings, new["programs"])))
+    )
 
 
 def differences(old: Record, new: Record) -> list[str]:

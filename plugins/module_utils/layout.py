@@ -65,6 +65,8 @@ APP_GROUPS = frozenset({"worker", "scheduler", "web"})
 """The groups whose hosts run programs of the application."""
 GENERATION = re.compile(r"-[0-9a-f]{8}$")
 """The end of a program's name; what is before it is the program that the generations are of."""
+BEAT_SCHEDULE = "beat-schedule-py"
+"""Then comes the version of Python."""
 STAND_IN = "-standin"
 """In the name of what works in a generation's place while that is recycled, before the generation's id."""
 PROGRAMS_OF = {"worker": ("worker",), "web": ("web", "listener"), "scheduler": ("scheduler",)}
@@ -477,4 +479,4 @@ class Layout:
 
     def beat_schedule(self, python: str) -> Path:
         """Return beat's schedule, which another version of Python may not be able to read."""
-        return self.state / f"beat-schedule-py{python}"
+        return self.state / f"{BEAT_SCHEDULE}{python}"

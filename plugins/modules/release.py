@@ -202,6 +202,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     differences,
     has_lone_scheduler,
     identity,
+    is_renewal,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.disk import explain
 from ansible_collections.celery_ops.kit.plugins.module_utils.environments import is_of_kit, parse, refresh
@@ -542,19 +543,22 @@ def new_record(releases: Releases, options: dict[str, Any]) -> Record:
     """The deployment that is under way, as it is recorded once it is live."""
     deployments, draft = releases.deployments, releases.deployments.draft()
     # A rollback to the first deployment of all: what it comes from is after that, not before.
-    goes_back = options["action"] == "rollback" and options["deployment"]
-    return {
+    goes_back, live = options["action"] == "rollback" and options["deployment"], deployments.current()
+    record = {
         "id": options["deployment"] or draft.get("id", ""),
         "previous": options["previous"] or ("" if goes_back else deployments.current_id()),
         "release": options["id"],
         "environment": Path(options["environment_file"]).name,
-        "programs": draft.get("programs", deployments.current().get("programs", [])),
+        "programs": draft.get("programs", live.get("programs", [])),
         "who": options["actor"],
         "action": options["action"],
         "commit": releases.note(options["id"]).get("commit", ""),
         "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "live_at": round(time.time(), 3),
     }
+    if options["action"] != "rollback" and is_renewal(live, record):
+        record |= {"previous": live["previous"], "renews": live["id"]}
+    return record
 
 
 def fail(releases: Releases, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -587,7 +591,7 @@ def withdraw(releases: Releases) -> None:
     """Take a deployment that was activated here, and failed on another host, out of the chain."""
     deployments = releases.deployments
     record = deployments.current()
-    before = deployments.read(record["previous"])
+    before = deployments.read(record.get("renews") or record["previous"])
     if before:
         point_at(releases, before)
     else:

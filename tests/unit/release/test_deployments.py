@@ -9,6 +9,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.deployments import 
     differences,
     has_lone_scheduler,
     identity,
+    is_renewal,
 )
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ADOPTED
 from ansible_collections.celery_ops.kit.plugins.module_utils.supervisor.generation import Generation
@@ -152,6 +153,24 @@ def test_a_program_that_runs_under_another_name_makes_no_other_deployment():
         {"release": "r", "environment": "env-1", "programs": [asdict(one)]} for one in (program, again, again.again(1))
     ]
     assert len({repr(identity(record)) for record in records}) == 1
+
+
+def test_a_deployment_over_again_with_another_python_is_told_from_one_with_other_settings():
+    def deployed(generation, python="3.11", concurrency=2, timeout=60, **changes):
+        worker, scheduler = f"shop-worker-a-{generation}", f"shop-scheduler-{generation}"
+        programs = [
+            {"name": worker, "conf": f"[program:{worker}]\ncommand=celery -c {concurrency} -n {worker}@h\n"}
+            | {"ready": ["celery-ops-ready", "--node", f"{worker}@h", "--timeout", str(timeout)]},
+            {"name": scheduler, "conf": f"[program:{scheduler}]\ncommand=--schedule /s/beat-schedule-py{python}\n"},
+        ]
+        return {"release": "r1", "environment": "env-1", "programs": programs, **changes}
+
+    old = deployed("11111111")
+    assert is_renewal(old, deployed("22222222", python="3.13"))
+    assert not is_renewal({}, old)
+    for changes in ({"concurrency": 3}, {"timeout": 90}, {"release": "r2"}, {"environment": "env-2"}):
+        assert not is_renewal(old, deployed("22222222", **changes)), changes
+    assert not is_renewal(old, {**old, "programs": old["programs"][:1]})
 
 
 def test_a_scheduler_without_the_lease_is_told_from_one_with_it():

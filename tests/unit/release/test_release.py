@@ -213,6 +213,19 @@ def test_a_deployment_that_was_activated_here_and_failed_elsewhere_is_withdrawn(
     assert "d-two" not in releases.deployments.all()
 
 
+def test_a_deployment_over_again_is_no_step_of_a_rollback(releases):
+    deploy(releases, make(releases, "one"), "d-one")
+    deploy(releases, make(releases, "two"), "d-two")
+    again = deploy(releases, "two", "d-again", programs=("shop-worker-a-00000002",))
+    known = release.history(releases, OPTIONS, False)
+    assert (known["current"], known["records"]["d-again"]["previous"]) == ("d-again", "d-one")
+    release.fail(releases, {**again["options"], "reason": "close on b"}, False)
+    assert releases.deployments.current_id() == "d-two", "and the way back from itself is another one"
+    deploy(releases, "two", "d-again", programs=("shop-worker-a-00000002",))
+    deploy(releases, make(releases, "three"), "d-three")
+    assert release.history(releases, OPTIONS, False)["records"]["d-three"]["previous"] == "d-again"
+
+
 def test_an_activation_that_failed_half_way_leaves_no_link_to_what_does_not_run(releases, monkeypatch):
     deploy(releases, make(releases, "one"), "d-one")
 
