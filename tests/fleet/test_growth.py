@@ -23,7 +23,7 @@ def test_one_broker_becomes_three_with_its_tasks(hub, workers, brokers, regroupe
     assert running(hub) == [ALONE]
     for number in range(3):
         hub.send("nobody.knows", number)
-    wait_until(lambda: quorum_queues(hub)[f"{APP}.dead"]["messages"] == 3, 30, "the dead letters")
+    wait_until(lambda: quorum_queues(hub)[f"{APP}.dead"]["messages"] >= 3, 30, "the dead letters")
 
     load = Load(workers[0], "growth")
     wait_until(load.begun, 60, "tasks of the load")
@@ -31,7 +31,8 @@ def test_one_broker_becomes_three_with_its_tasks(hub, workers, brokers, regroupe
     assert refused.rc != 0, refused.text[-4000:]
     assert f"rabbitmq_node_name: {ALONE}" in refused.words, refused.text[-4000:]
     assert not any(refused.changed.values()), refused.changed
-    grown = regrouped({hub.name: {"rabbitmq_node_name": ALONE}}, rabbitmq=brokers)("site")
+    cluster = regrouped({hub.name: {"rabbitmq_node_name": ALONE}}, rabbitmq=brokers)
+    grown = cluster("site")
     assert grown.rc == 0, grown.text[-4000:]
 
     numbers = reconciled(load, workers, patience=60)
@@ -42,4 +43,5 @@ def test_one_broker_becomes_three_with_its_tasks(hub, workers, brokers, regroupe
     found = quorum_queues(brokers[1])
     assert {name: sorted(row["members"]) for name, row in found.items()} == dict.fromkeys(found, members)
     assert {APP, f"{APP}.dead"} <= set(found)
-    assert found[f"{APP}.dead"]["messages"] == 3
+    # On a slow machine the scheduler's own tasks expire meanwhile, and are there as well.
+    assert "3 x nobody.knows" in cluster("dead_letters", hub).words
