@@ -250,15 +250,14 @@ def is_renewal(old: Record, new: Record) -> bool:
     Its version makes a program another generation. No rollback leads from one to the other.
     """
 
-    def settings(program: dict[str, Any]) -> str:
-        text = json.dumps([program["conf"], program.get("ready")]).replace(program["name"], program_of(program["name"]))
-        return SCHEDULE.sub("", text)
+    def settings(record: Record) -> tuple[str, str, list[str]]:
+        texts = [
+            json.dumps([one["conf"], one.get("ready")]).replace(one["name"], program_of(one["name"]))
+            for one in record["programs"]
+        ]
+        return record["release"], record["environment"], sorted(SCHEDULE.sub("", text) for text in texts)
 
-    return (
-        bool(old)
-        and all(old[part] == new[part] for part in ("release", "environment"))
-        and (sorted(map(settings, old["programs"])) == sorted(map(settings, new["programs"])))
-    )
+    return bool(old) and settings(old) == settings(new)
 
 
 def differences(old: Record, new: Record) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_of
+from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there, text_of
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import RABBITMQ_DATA
 from ansible_collections.celery_ops.kit.plugins.module_utils.services import counted
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
@@ -83,15 +83,23 @@ def is_configured() -> bool:
 
 
 def _configured(pattern: str) -> str:
-    """Return what a pattern finds in the file that the kit configures it by; "" for nothing."""
-    text = CONFIGURATION.read_text() if CONFIGURATION.exists() else ""
-    found = re.search(pattern, text, re.MULTILINE)
-    return found[1] if found else ""
+    """Return what a pattern finds first in the file that the kit configures it by; "" for nothing."""
+    return next(iter(_all_configured(pattern)), "")
+
+
+def _all_configured(pattern: str) -> list[str]:
+    """Return everything that a pattern finds there."""
+    return re.findall(pattern, text_if_there(CONFIGURATION), re.MULTILINE)
 
 
 def bound_to() -> str:
     """Return the address that the kit has it listen on; "" where the kit has not configured it."""
     return _configured(r"^listeners\.\w+\.\w+ = \[?(.+?)\]?:\d+$")
+
+
+def configured_nodes() -> list[str]:
+    """Return the nodes of the cluster that the kit has configured; none for a broker that is alone."""
+    return sorted(_all_configured(r"^cluster_formation\..*\.nodes\.\d+ = (\S+)"))
 
 
 def configured_consumer_timeout() -> int:

@@ -17,7 +17,7 @@ from ansible_collections.celery_ops.kit.plugins.module_utils.errors import Opera
 from ansible_collections.celery_ops.kit.plugins.module_utils.files import text_if_there
 from ansible_collections.celery_ops.kit.plugins.module_utils.layout import ERLANG_COOKIE
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.debian import run
-from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import CONFIGURATION
+from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq import configured_nodes
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_versions import DATA
 
 ENVIRONMENT = Path("/etc/rabbitmq/rabbitmq-env.conf")
@@ -194,7 +194,7 @@ def grow(node: str, queues: list[tuple[str, str]], timeout: int) -> None:
         ctl("grow", node, "all", *words, program="rabbitmq-queues", timeout=timeout)
 
 
-def members_of(node: str, data: Path = DATA, configuration: Path = CONFIGURATION) -> list[str]:
+def members_of(node: str, data: Path = DATA) -> list[str]:
     """Return the members of the node's cluster as it last knew them; empty where the host holds no data of it.
 
     RabbitMQ writes them beside its data, until Khepri holds its metadata: an option since 4.0, the rule for new
@@ -203,13 +203,12 @@ def members_of(node: str, data: Path = DATA, configuration: Path = CONFIGURATION
     """
     if not (data / node).is_dir():
         return []
-    flags, file = data / f"{node}-feature_flags", data / node / "cluster_nodes.config"
-    if not (flags.exists() and "khepri_db" in flags.read_text()):
-        return sorted({node, *NODE.findall(file.read_text())}) if file.exists() else [node]
+    if "khepri_db" not in text_if_there(data / f"{node}-feature_flags"):
+        return sorted({node, *NODE.findall(text_if_there(data / node / "cluster_nodes.config"))})
     try:
         found = state().members
     except OperatorError:
-        found = sorted(re.findall(r"^cluster_formation\..*\.nodes\.\d+ = (\S+)", text_if_there(configuration), re.M))
+        found = configured_nodes()
     return found if node in found else [node]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.celery_ops.kit.plugins.module_utils.errors import OperatorError
-from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq_cluster
+from ansible_collections.celery_ops.kit.plugins.module_utils.services import rabbitmq, rabbitmq_cluster
 from ansible_collections.celery_ops.kit.plugins.module_utils.services.rabbitmq_cluster import (
     State,
     additions,
@@ -132,14 +132,15 @@ def test_a_node_whose_metadata_khepri_holds_is_asked_or_known_by_the_configurati
 
     monkeypatch.setattr(rabbitmq_cluster, "state", down)
     configuration = tmp_path / "90-celery-ops.conf"
-    assert members_of("rabbit@a", tmp_path, configuration) == ["rabbit@a"]
+    monkeypatch.setattr(rabbitmq, "CONFIGURATION", configuration)
+    assert members_of("rabbit@a", tmp_path) == ["rabbit@a"]
     names = ("rabbit@a", "rabbit@b", "rabbit@c")
     lines = (f"cluster_formation.classic_config.nodes.{number} = {name}\n" for number, name in enumerate(names, 1))
     configuration.write_text("".join(lines))
-    assert members_of("rabbit@a", tmp_path, configuration) == list(names)
+    assert members_of("rabbit@a", tmp_path) == list(names)
     (tmp_path / "rabbit@localhost").mkdir()
     (tmp_path / "rabbit@localhost-feature_flags").write_text("[khepri_db].\n")
-    assert members_of("rabbit@localhost", tmp_path, configuration) == ["rabbit@localhost"], "of another one"
+    assert members_of("rabbit@localhost", tmp_path) == ["rabbit@localhost"], "of another one"
 
 
 def test_status_looks_at_the_cluster_of_a_node_that_is_alone_in_the_inventory(monkeypatch, tmp_path):
